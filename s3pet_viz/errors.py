@@ -1,0 +1,43 @@
+"""The errors a user can meet. Each message names what was expected and what was found."""
+
+from __future__ import annotations
+
+
+class S3PETError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(S3PETError, ValueError):
+    """An option has a value that cannot be used."""
+
+
+class BudgetError(S3PETError, ValueError):
+    """A parameter budget that cannot be parsed or cannot be met."""
+
+
+class StructureError(S3PETError, ValueError):
+    """A structure file, or its match with a backbone, is wrong."""
+
+
+class SpaceError(S3PETError, ValueError):
+    """A search space names positions or PET types that do not exist."""
+
+
+class BackboneError(S3PETError, ValueError):
+    """A backbone cannot be found, loaded, or is of a family not known yet."""
+
+
+class TaskError(S3PETError, ValueError):
+    """A task, its files, columns or labels are wrong."""
+
+
+class RunError(S3PETError, ValueError):
+    """A run directory is missing, foreign, busy or damaged."""
+
+
+class NonFiniteLossError(S3PETError, ArithmeticError):
+    """A loss became NaN or infinite."""
+
+
+class MissingExtraError(S3PETError, ImportError):
+    """An optional dependency is needed; the message says what to install."""

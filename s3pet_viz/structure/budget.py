@@ -1,0 +1,193 @@
+"""The budget equation: a shifted global sigmoid whose expected size is exactly the budget.
+
+Source: Hu et al., arXiv 2206.07382, section 3.3; see also docs/method.md of this project.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+
+from s3pet_viz.errors import BudgetError
+
+#: The search aims just below the budget so that a rounding error cannot exceed it.
+SLACK = 1e-7
+
+_FORMS = "a percentage of the backbone ('0.0139%'), a fraction ('1.39e-4') or a whole number of parameters ('8404')"
+
+
+def parse_budget(budget: str | int | float, backbone_params: int) -> int:
+    """Turn a budget as the user writes it into a whole number of parameters.
+
+    Args:
+        budget: ``"0.0139%"``, ``"1.39e-4"`` (a fraction; anything with a point or an exponent),
+            ``"8404"`` (parameters). Python ints are parameters, floats are fractions.
+        backbone_params: parameters of the whole backbone, which fractions refer to.
+
+    Returns:
+        The budget in parameters, rounded down.
+
+    Raises:
+        BudgetError: not one of these forms, zero, negative, not finite, or over 100 %.
+    """
+    if isinstance(budget, bool):
+        raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}")
+    if isinstance(budget, (int, np.integer)):
+        fraction, params = None, int(budget)
+    elif isinstance(budget, (float, np.floating)):
+        fraction, params = float(budget), 0
+    else:
+        text = str(budget).strip().replace(" ", "")
+        try:
+            if text.endswith("%"):
+                fraction, params = float(text[:-1]) / 100, 0
+            elif re.fullmatch(r"[+-]?[0-9]+(_[0-9]{3})*", text):
+                fraction, params = None, int(text)
+            else:
+                fraction, params = float(text), 0
+        except ValueError:
+            raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}") from None
+    value = params if fraction is None else fraction
+    if not math.isfinite(value) or value <= 0:
+        raise BudgetError(f"budget: expected a positive {_FORMS}, found {budget!r}")
+    if fraction is not None:
+        if fraction > 1:
+            raise BudgetError(
+                f"budget: {budget!r} is {fraction:.6g} of the backbone, over 100 %; "
+                "write a whole number ('8404') if you mean parameters"
+            )
+        # Decimal text such as 0.07 % is not exact in binary: 700 must not become 699.
+        params = math.floor(fraction * backbone_params * (1 + 1e-12))
+        if params == 0:
+            raise BudgetError(
+                f"budget: {budget!r} of {backbone_params:,} backbone parameters is less than one parameter"
+            )
+    elif params > backbone_params:
+        raise BudgetError(
+            f"budget: {params:,} parameters is over 100 % of the backbone ({backbone_params:,} parameters)"
+        )
+    return params
+
+
+def check_budget(counts: ArrayLike, budget: float) -> bool:
+    """Check a budget against a search space before work starts.
+
+    Args:
+        counts: shape (n_gates,), parameters of each gate.
+        budget: in parameters.
+
+    Returns:
+        True where the budget binds; False where it holds the whole space (a warning says so).
+
+    Raises:
+        BudgetError: not positive, or below the smallest module.
+    """
+    n = _check_counts(counts)
+    if not (math.isfinite(budget) and budget > 0):
+        raise BudgetError(f"budget: expected a positive number of parameters, found {budget!r}")
+    if budget < n.min():
+        raise BudgetError(
+            f"budget: {budget:,.6g} parameters is below the smallest module of the search space, "
+            f"which has {int(n.min()):,} parameters; nothing could be selected"
+        )
+    if budget > n.sum():
+        warnings.warn(
+            f"budget: {budget:,.6g} parameters holds the whole search space ({int(n.sum()):,} parameters): "
+            "every gate is open and there is nothing to search for",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float = 1.0) -> float:
+    """Solve ``sum_i sigmoid((alpha_i - zeta) / tau) * n_i = budget * (1 - 1e-7)`` for the shift zeta.
+
+    The sum falls strictly with zeta, so a bracket is known in closed form: with t = target / total,
+    every term is at least t at ``min(alpha) - tau * logit(t)`` and at most t at
+    ``max(alpha) - tau * logit(t)``.
+
+    Args:
+        alpha: shape (n_gates,), structure parameters.
+        counts: shape (n_gates,), parameters of each gate.
+        budget: in parameters.
+        tau: temperature.
+
+    Returns:
+        zeta; ``-inf`` where the budget exceeds the total (no root: every gate is open).
+
+    Raises:
+        BudgetError: alpha is not finite, shapes differ, or budget or tau is not positive.
+    """
+    a = np.asarray(alpha, dtype=np.float64)
+    n = _check_counts(counts)
+    if a.shape != n.shape:
+        raise BudgetError(f"alpha has shape {a.shape} but counts has shape {n.shape}")
+    if not np.isfinite(a).all():
+        raise BudgetError(f"alpha: expected finite values, found {a[~np.isfinite(a)][0]} at gate "
+                          f"{int(np.flatnonzero(~np.isfinite(a))[0])}")
+    if not (math.isfinite(tau) and tau > 0):
+        raise BudgetError(f"tau: expected a positive temperature, found {tau!r}")
+    if not (math.isfinite(budget) and budget > 0):
+        raise BudgetError(f"budget: expected a positive number of parameters, found {budget!r}")
+    total = n.sum()
+    if budget > total:
+        return -math.inf
+    share = budget / total * (1 - SLACK)
+
+    # Scaled by the total, so that xtol is the only tolerance that matters at any size.
+    weight = n / total
+    scaled = a / tau
+
+    def excess(shift: float) -> float:
+        return float(expit(scaled - shift) @ weight) - share
+
+    centre = float(logit(share))
+    low, high = scaled.min() - centre, scaled.max() - centre
+    pad = 1e-9 * (1 + abs(low) + abs(high))
+    root = brentq(excess, low - pad, high + pad, xtol=1e-13, rtol=4 * np.finfo(float).eps, maxiter=500)
+    return float(root) * tau
+
+
+def probabilities(alpha: ArrayLike, zeta: float, tau: float = 1.0) -> NDArray[np.float64]:
+    """Gate probabilities ``p_i = sigmoid((alpha_i - zeta) / tau)``, shape (n_gates,)."""
+    a = np.asarray(alpha, dtype=np.float64)
+    return expit((a - zeta) / tau)
+
+
+def select(alpha: ArrayLike, counts: ArrayLike, budget: float) -> NDArray[np.int64]:
+    """Choose gates greedily by alpha: take each that still fits the budget, skip those that do not.
+
+    alpha has the order of p and does not saturate. Ties: lower index first.
+
+    Returns:
+        Indices of the chosen gates, ascending, shape (n_selected,); their sizes never sum to more than
+        the budget.
+    """
+    a = np.asarray(alpha, dtype=np.float64)
+    n = _check_counts(counts)
+    if a.shape != n.shape:
+        raise BudgetError(f"alpha has shape {a.shape} but counts has shape {n.shape}")
+    chosen = []
+    left = budget
+    for i in np.argsort(-a, kind="stable"):
+        if n[i] <= left:
+            chosen.append(int(i))
+            left -= n[i]
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _check_counts(counts: ArrayLike) -> NDArray[np.float64]:
+    n: NDArray[Any] = np.asarray(counts, dtype=np.float64)
+    if n.ndim != 1 or n.size == 0:
+        raise BudgetError(f"counts: expected one size per gate, found shape {n.shape}")
+    if not (np.isfinite(n).all() and (n > 0).all()):
+        raise BudgetError("counts: expected every gate to have at least one parameter")
+    return n

@@ -1,0 +1,66 @@
+"""A gate: one PET type at one position of a backbone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: Every PET type this package knows, in the order that views list them.
+PET_TYPES = ("LoRA", "BitFit", "LNFit", "Adapter", "LowRankAdapter", "Compacter")
+
+#: `Gate.layer` of a stack's embedding norm; its final norm has layer = number of layers.
+EMBEDDING_LAYER = -1
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One candidate: a PET type at a position.
+
+    Attributes:
+        index: place in the search space, 0-based; ties are broken by it.
+        position: module name in the backbone, e.g. ``encoder.block.3.layer.0.SelfAttention.q``.
+        stack: ``encoder`` or ``decoder``.
+        layer: 0-based block number; -1 is the stack's embedding norm, and the final norm of a stack of
+            n blocks has layer n.
+        module: canonical module name, e.g. ``SelfAttn.Q``, ``FFN.W1``, ``Final.LN``.
+        pet_type: one of `PET_TYPES`.
+        n_params: trainable parameters that this gate costs.
+        options: PET options, e.g. ``{"r": 1}``.
+    """
+
+    index: int
+    position: str
+    stack: str
+    layer: int
+    module: str
+    pet_type: str
+    n_params: int
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies a gate across runs: (position, PET type)."""
+        return (self.position, self.pet_type)
+
+    @property
+    def row(self) -> str:
+        """Row label of a heatmap, e.g. ``SelfAttn.Q · LoRA``."""
+        return f"{self.module} · {self.pet_type}"
+
+    @property
+    def column(self) -> str:
+        """Column label of a heatmap, e.g. ``E.3``, ``D.final``."""
+        return column_label(self.stack, self.layer, self.module)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def column_label(stack: str, layer: int, module: str) -> str:
+    """``E.3`` for encoder block 3; ``E.emb`` / ``E.final`` for norms outside the blocks."""
+    letter = stack[:1].upper()
+    if layer == EMBEDDING_LAYER:
+        return f"{letter}.emb"
+    if module.startswith("Final."):
+        return f"{letter}.final"
+    return f"{letter}.{layer}"

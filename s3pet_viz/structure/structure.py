@@ -1,0 +1,224 @@
+"""A structure: the chosen gates, for which backbone, under which budget, and where they came from."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s3pet_viz.errors import StructureError
+from s3pet_viz.structure.gate import PET_TYPES, Gate
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The chosen gates with their options. Never bound to a live model.
+
+    Two structures are equal when they hold the same gates (position and PET type) with the same options.
+
+    Attributes:
+        gates: chosen gates, in index order.
+        backbone: name of the backbone they are for.
+        backbone_params: parameters of that backbone.
+        budget: in parameters, or None for a manual structure.
+        source: where it came from (task, mode, seed, steps, run...). JSON values only.
+    """
+
+    gates: tuple[Gate, ...]
+    backbone: str = ""
+    backbone_params: int = 0
+    budget: int | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.gates, key=lambda g: g.index))
+        object.__setattr__(self, "gates", ordered)
+        seen: set[tuple[str, str]] = set()
+        for gate in ordered:
+            if gate.key in seen:
+                raise StructureError(f"structure: gate {gate.position} {gate.pet_type} appears twice")
+            seen.add(gate.key)
+        if self.budget is not None and self.n_params > self.budget:
+            raise StructureError(
+                f"structure: {self.n_params:,} parameters exceed the budget of {self.budget:,}"
+            )
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.gates)
+
+    @property
+    def n_params(self) -> int:
+        """Trainable parameters of all chosen gates."""
+        return sum(g.n_params for g in self.gates)
+
+    @property
+    def fraction(self) -> float:
+        """`n_params` over the parameters of the backbone."""
+        return self.n_params / self.backbone_params if self.backbone_params else float("nan")
+
+    @property
+    def keys(self) -> frozenset[tuple[str, str]]:
+        """The set of (position, PET type)."""
+        return frozenset(g.key for g in self.gates)
+
+    def _identity(self) -> frozenset[tuple[str, str, str]]:
+        return frozenset((*g.key, json.dumps(g.options, sort_keys=True)) for g in self.gates)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Structure):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def overlap(self, other: Structure, *, weighted: bool = False) -> float:
+        """Jaccard index of the two sets of gates; `weighted` counts parameters instead of gates.
+
+        Two empty structures overlap by 1.
+        """
+        size = {g.key: (g.n_params if weighted else 1) for g in (*self.gates, *other.gates)}
+        union = sum(size[k] for k in self.keys | other.keys)
+        return sum(size[k] for k in self.keys & other.keys) / union if union else 1.0
+
+    def __repr__(self) -> str:
+        share = f" = {self.fraction:.4%} of {self.backbone}" if self.backbone_params else ""
+        return f"Structure({len(self)} gates, {self.n_params:,} parameters{share})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(g.column)}</td><td>{html.escape(g.module)}</td>"
+            f"<td>{html.escape(g.pet_type)}</td><td style='text-align:right'>{g.n_params:,}</td></tr>"
+            for g in self.gates
+        )
+        return (
+            f"<p>{html.escape(repr(self))}</p><table><thead><tr><th>layer</th><th>module</th><th>PET type</th>"
+            f"<th>parameters</th></tr></thead><tbody>{rows}</tbody></table>"
+        )
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "s3pet_viz.structure",
+            "backbone": self.backbone,
+            "backbone_params": self.backbone_params,
+            "budget": self.budget,
+            "n_params": self.n_params,
+            "source": dict(self.source),
+            "gates": [g.to_dict() for g in self.gates],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write JSON; the file is replaced as a whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
+        ) as f:
+            temporary = Path(f.name)
+            try:
+                json.dump(self.to_dict(), f, indent=1, ensure_ascii=False)
+                f.write("\n")
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        temporary.chmod(0o644)
+        temporary.replace(target)
+        return target
+
+    @classmethod
+    def from_dict(cls, data: Any, *, where: str = "structure") -> Structure:
+        """Build from `to_dict`'s form.
+
+        Raises:
+            StructureError: naming `where` and the field.
+        """
+        if not isinstance(data, dict) or data.get("kind") != "s3pet_viz.structure":
+            raise StructureError(f"{where}: expected a structure file of s3pet_viz (field 'kind' is missing)")
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StructureError(
+                f"{where}: expected schema_version {SCHEMA_VERSION}, found {version!r}; "
+                "it was written by another version of s3pet_viz"
+            )
+        gates = data.get("gates")
+        if not isinstance(gates, list):
+            raise StructureError(f"{where}: field 'gates': expected a list, found {type(gates).__name__}")
+        backbone_params = _field(data, "backbone_params", int, where)
+        budget = data.get("budget")
+        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
+            raise StructureError(f"{where}: field 'budget': expected a whole number or null, found {budget!r}")
+        source = data.get("source", {})
+        if not isinstance(source, dict):
+            raise StructureError(f"{where}: field 'source': expected an object, found {type(source).__name__}")
+        try:
+            return cls(
+                gates=tuple(_gate_from_dict(g, f"{where}: gates[{i}]") for i, g in enumerate(gates)),
+                backbone=_field(data, "backbone", str, where),
+                backbone_params=backbone_params,
+                budget=budget,
+                source=source,
+            )
+        except StructureError as error:
+            message = str(error)
+            raise StructureError(message if message.startswith(where) else f"{where}: {message}") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Structure:
+        """Read a file that `save` wrote.
+
+        Raises:
+            StructureError: no such file, not JSON, or a field is wrong; names file and field.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise StructureError(f"{path}: cannot be read ({error.strerror})") from None
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise StructureError(f"{path}: expected JSON, found something else ({error})") from None
+        return cls.from_dict(data, where=str(path))
+
+
+def _field(data: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
+    value = data.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise StructureError(f"{where}: field {name!r}: expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def _gate_from_dict(data: Any, where: str) -> Gate:
+    if not isinstance(data, dict):
+        raise StructureError(f"{where}: expected an object, found {type(data).__name__}")
+    pet_type = _field(data, "pet_type", str, where)
+    if pet_type not in PET_TYPES:
+        raise StructureError(f"{where}: field 'pet_type': expected one of {', '.join(PET_TYPES)}, found {pet_type!r}")
+    n_params = _field(data, "n_params", int, where)
+    if n_params <= 0:
+        raise StructureError(f"{where}: field 'n_params': expected at least 1, found {n_params}")
+    return Gate(
+        index=_field(data, "index", int, where),
+        position=_field(data, "position", str, where),
+        stack=_field(data, "stack", str, where),
+        layer=_field(data, "layer", int, where),
+        module=_field(data, "module", str, where),
+        pet_type=pet_type,
+        n_params=n_params,
+        options=_field(data, "options", dict, where),
+    )
+
+
+def gates_by_index(gates: Iterable[Gate], indices: Iterable[int]) -> tuple[Gate, ...]:
+    """The gates at these places, e.g. `select`'s result."""
+    table = list(gates)
+    return tuple(table[i] for i in indices)
