@@ -1,0 +1,115 @@
+"""Attach PET modules to a live backbone with forward hooks, and take them off again."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.families import positions as positions_of
+from s3pet_viz.errors import StructureError
+from s3pet_viz.pet.modules import PET, PET_CLASSES
+from s3pet_viz.structure import Gate
+
+
+class PETs(nn.ModuleList):
+    """The PET modules of a list of gates, in gate order, attached to a backbone.
+
+    The backbone's own modules, parameters and state dict stay as they are: the deltas come in through
+    forward hooks, so nothing is copied, and `detach` leaves the backbone bit-identical.
+    """
+
+    def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
+        found = {(p.name, p.module): p for p in positions_of(model)}
+        sites = [_site(found, gate) for gate in gates]
+        pets = [PET_CLASSES[g.pet_type](p, g.options) for g, p in zip(gates, sites, strict=True)]
+        super().__init__(pets)
+        self.gates = tuple(gates)
+        self.z: Sequence[Tensor] | None = None
+        self._handles: list[RemovableHandle] = []
+        for gate, site, pet in zip(gates, sites, pets, strict=True):
+            # A seed of its own: the start of a module depends on no other module of the structure.
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}|{gate.position}|{gate.pet_type}".encode()))
+            pet.reset(generator)
+            like = next(site.target.parameters())
+            pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+        at: dict[nn.Module, list[int]] = defaultdict(list)
+        for i, site in enumerate(sites):
+            at[site.target].append(i)
+        for target, indices in at.items():
+            hook = _hook(self, [(i, pets[i]) for i in indices])
+            self._handles.append(target.register_forward_hook(hook))
+
+    @contextmanager
+    def gated(self, z: Tensor | None) -> Iterator[None]:  # z: (n_gates,)
+        """Multiply each delta by its gate inside this context; None means every gate is 1."""
+        # One unbind node in the graph: indexing z gate by gate would pad each gradient to n_gates.
+        self.z = None if z is None else z.unbind()
+        try:
+            yield
+        finally:
+            self.z = None
+
+    def detach(self) -> None:
+        """Take all hooks off the backbone."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The PET weights by name ``<position>.<PET type>.<weight>``, in gate order."""
+        return {
+            f"{gate.position}.{gate.pet_type}.{name}": parameter
+            for gate, pet in zip(self.gates, self, strict=True)
+            for name, parameter in pet.named_parameters()
+        }
+
+
+def insert(model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> PETs:
+    """Insert PET modules for these gates into a backbone, in place.
+
+    Raises:
+        StructureError: a gate's position is not in this backbone or its size there differs.
+    """
+    return PETs(model, gates, seed=seed)
+
+
+def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
+    site = found.get((gate.position, gate.module))
+    if site is None:
+        raise StructureError(f"structure: this backbone has no position {gate.position!r} ({gate.module})")
+    cls = PET_CLASSES[gate.pet_type]
+    if site.kind not in cls.kinds:
+        raise StructureError(f"structure: {gate.pet_type} cannot go on {gate.position!r}, which is a {site.kind}")
+    size = cls.n_params(site, gate.options)
+    if size != gate.n_params:
+        raise StructureError(
+            f"structure: {gate.pet_type} at {gate.position!r} has {size:,} parameters in this backbone, "
+            f"expected {gate.n_params:,}; the structure is for another backbone"
+        )
+    return site
+
+
+def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
+    parallel = [(i, m) for i, m in members if m.method == "parallel"]
+    sequential = [(i, m) for i, m in members if m.method == "sequential"]
+
+    def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        gates = pets.z
+        main = output[0] if isinstance(output, tuple) else output
+        total = main
+        for i, pet in parallel:
+            total = total + pet.delta(args[0], None if gates is None else gates[i]).to(main.dtype)
+        base = total
+        for i, pet in sequential:
+            total = total + pet.delta(base, None if gates is None else gates[i]).to(main.dtype)
+        return (total, *output[1:]) if isinstance(output, tuple) else total
+
+    return add

@@ -1,0 +1,259 @@
+"""The PET types in their unified form ``h_out <- m(h_in) + z * delta`` (Hu et al. 2022, table 1).
+
+``parallel`` deltas read the module's input and are added first; ``sequential`` ones read that sum.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3pet_viz.backbones.families import Kind, Position
+from s3pet_viz.errors import SpaceError
+
+
+class PET(nn.Module):
+    """One PET module at one position.
+
+    Subclasses set `kinds` (where it may go), `method` and `defaults` (its options), and define `shapes`,
+    `reset` and `delta`.
+    """
+
+    kinds: ClassVar[tuple[Kind, ...]]
+    method: ClassVar[Literal["parallel", "sequential"]]
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, position: Position, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.options = {**self.defaults, **options}
+        for name, shape in self.shapes(position, self.options).items():
+            setattr(self, name, nn.Parameter(torch.zeros(shape)))
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight at this position."""
+        raise NotImplementedError
+
+    @classmethod
+    def n_params(cls, position: Position, options: dict[str, Any]) -> int:
+        """Trainable parameters at this position."""
+        return sum(math.prod(s) for s in cls.shapes(position, {**cls.defaults, **options}).values())
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the initial weights; biases and all else stay zero."""
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:  # x: (..., in or out), z: () -> (..., out)
+        """The gated delta. z multiplies the smallest tensor on the way."""
+        raise NotImplementedError
+
+
+class LoRA(PET):
+    """``s * (h_in A^T) B^T`` with ``s = lora_alpha / r`` (Hu et al. 2021)."""
+
+    kinds = ("linear",)
+    method = "parallel"
+    defaults: ClassVar[dict[str, Any]] = {"r": 1, "lora_alpha": 16}
+    lora_A: nn.Parameter  # (r, in)
+    lora_B: nn.Parameter  # (out, r)
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        r = _positive(options, "r")
+        return {"lora_A": (r, position.in_features), "lora_B": (position.out_features, r)}
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
+        nn.init.zeros_(self.lora_B)
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        scale = self.options["lora_alpha"] / self.options["r"]
+        down = F.linear(x, self.lora_A)
+        return F.linear(down * (scale if z is None else z * scale), self.lora_B)
+
+
+class BitFit(PET):
+    """A bias (Ben Zaken et al. 2021)."""
+
+    kinds = ("linear", "norm")
+    method = "sequential"
+    bias: nn.Parameter  # (out,)
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"bias": (position.out_features,)}
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        return self.bias if z is None else self.bias * z
+
+
+class LNFit(PET):
+    """``w * normalise(h_in)``: the norm's own normalisation, without its weight."""
+
+    kinds = ("norm",)
+    method = "parallel"
+    weight: nn.Parameter  # (d,)
+
+    def __init__(self, position: Position, options: dict[str, Any]) -> None:
+        super().__init__(position, options)
+        norm = position.target
+        self.centred = isinstance(norm, nn.LayerNorm)
+        self.eps = float(getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6))
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"weight": (position.out_features,)}
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        weight = self.weight if z is None else self.weight * z
+        if self.centred:
+            return F.layer_norm(x, (x.shape[-1],), weight, None, self.eps)
+        # T5's norm: no mean, and the variance in float32 whatever the input.
+        variance = x.to(torch.float32).pow(2).mean(-1, keepdim=True)
+        return weight * (x * torch.rsqrt(variance + self.eps))
+
+
+class Adapter(PET):
+    """``up(gelu(down(h)))`` on the output of a block (Houlsby et al. 2019)."""
+
+    kinds = ("block",)
+    method = "sequential"
+    defaults: ClassVar[dict[str, Any]] = {"bottleneck": 24}
+    down: nn.Parameter  # (k, d)
+    down_bias: nn.Parameter  # (k,)
+    up: nn.Parameter  # (d, k)
+    up_bias: nn.Parameter  # (d,)
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        d, k = position.out_features, _positive(options, "bottleneck")
+        return {"down": (k, d), "down_bias": (k,), "up": (d, k), "up_bias": (d,)}
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        # "N(0, 0.01)" is a standard deviation of 0.01, as in the published code.
+        for weight in (self.down, self.up):
+            nn.init.normal_(weight, std=0.01, generator=generator)
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        hidden = F.gelu(F.linear(x, self.down, self.down_bias))
+        if z is None:
+            return F.linear(hidden, self.up, self.up_bias)
+        return F.linear(hidden * z, self.up, self.up_bias * z)
+
+
+class LowRankAdapter(PET):
+    """An Adapter whose two matrices are rank-1 products; bottleneck d / 32 (Karimi Mahabadi et al. 2021)."""
+
+    kinds = ("block",)
+    method = "sequential"
+    defaults: ClassVar[dict[str, Any]] = {"reduction": 32}
+    down_left: nn.Parameter  # (d,)
+    down_right: nn.Parameter  # (k,)
+    down_bias: nn.Parameter  # (k,)
+    up_left: nn.Parameter  # (k,)
+    up_right: nn.Parameter  # (d,)
+    up_bias: nn.Parameter  # (d,)
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        d = position.out_features
+        k = max(1, d // _positive(options, "reduction"))
+        return {
+            "down_left": (d,),
+            "down_right": (k,),
+            "down_bias": (k,),
+            "up_left": (k,),
+            "up_right": (d,),
+            "up_bias": (d,),
+        }
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        for factor in (self.down_left, self.down_right, self.up_left, self.up_right):
+            # Glorot for a (n, 1) or (1, n) matrix; torch reads fans from two dimensions.
+            bound = math.sqrt(6 / (factor.numel() + 1))
+            nn.init.uniform_(factor, -bound, bound, generator=generator)
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        hidden = F.gelu((x @ self.down_left).unsqueeze(-1) * self.down_right + self.down_bias)
+        scale = hidden @ self.up_left
+        if z is None:
+            return scale.unsqueeze(-1) * self.up_right + self.up_bias
+        return (scale * z).unsqueeze(-1) * self.up_right + self.up_bias * z
+
+
+class Compacter(PET):
+    """An Adapter whose matrices are sums of n = 4 Kronecker products (Karimi Mahabadi et al. 2021).
+
+    Each matrix is ``sum_i A_i (x) (s_i t_i)`` with rank-1 factors. The rule A belongs to the module: a rule
+    shared by all layers, as in the paper, would have no gate of its own.
+    """
+
+    kinds = ("block",)
+    method = "sequential"
+    defaults: ClassVar[dict[str, Any]] = {"reduction": 16, "n": 4}
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        d, n = position.out_features, _positive(options, "n")
+        k = n * max(1, round(d / _positive(options, "reduction") / n))
+        if d % n:
+            raise SpaceError(f"Compacter at {position.name}: width {d} is not a multiple of n = {n}")
+        return {
+            "down_rule": (n, n, n),
+            "down_left": (n, d // n),
+            "down_right": (n, k // n),
+            "down_bias": (k,),
+            "up_rule": (n, n, n),
+            "up_left": (n, k // n),
+            "up_right": (n, d // n),
+            "up_bias": (d,),
+        }
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        for side in ("down", "up"):
+            nn.init.normal_(getattr(self, f"{side}_rule"), std=0.01, generator=generator)
+            for factor in (getattr(self, f"{side}_left"), getattr(self, f"{side}_right")):
+                bound = math.sqrt(6 / (factor.shape[1] + 1))
+                nn.init.uniform_(factor, -bound, bound, generator=generator)
+
+    def _matrix(self, side: str) -> Tensor:  # -> (in, out)
+        rule, left, right = (getattr(self, f"{side}_{part}") for part in ("rule", "left", "right"))
+        n = rule.shape[0]
+        # kron(A_i, s_i t_i)[a * p + c, b * q + e] = A_i[a, b] s_i[c] t_i[e], summed over i
+        product = torch.einsum("iab,ic,ie->acbe", rule, left, right)
+        return product.reshape(n * left.shape[1], n * right.shape[1])
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        hidden = F.gelu(x @ self._matrix("down") + self.down_bias)
+        if z is None:
+            return hidden @ self._matrix("up") + self.up_bias
+        return (hidden * z) @ self._matrix("up") + self.up_bias * z
+
+
+#: The one place to add a PET type (and its name in `structure.gate.PET_TYPES`).
+PET_CLASSES: dict[str, type[PET]] = {
+    cls.__name__: cls for cls in (LoRA, BitFit, LNFit, Adapter, LowRankAdapter, Compacter)
+}
+
+
+def check_options(pet_type: str, options: dict[str, Any], where: str) -> None:
+    """Raise SpaceError for an option that this PET type does not have."""
+    unknown = sorted(set(options) - set(PET_CLASSES[pet_type].defaults))
+    if unknown:
+        known = ", ".join(PET_CLASSES[pet_type].defaults) or "none"
+        raise SpaceError(f"{where}: {pet_type} has no option {unknown[0]!r} (its options: {known})")
+
+
+def _positive(options: dict[str, Any], name: str) -> int:
+    value = options[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SpaceError(f"option {name!r}: expected a whole number of at least 1, found {value!r}")
+    return value

@@ -1,0 +1,223 @@
+"""Search spaces: which PET types at which positions. Presets, and a user's own YAML or JSON."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s3pet_viz.backbones.families import Position
+from s3pet_viz.errors import SpaceError
+from s3pet_viz.pet.modules import PET_CLASSES, check_options
+from s3pet_viz.structure import PET_TYPES, Gate
+
+
+@dataclass(frozen=True)
+class SpaceEntry:
+    """One PET type on the positions that match.
+
+    Attributes:
+        type: a PET type.
+        modules: canonical module names, ``*`` allowed, e.g. ``("SelfAttn.*", "FFN.W1*")``.
+        positions: patterns over position names, e.g. ``("encoder.*",)``.
+        options: PET options, e.g. ``{"r": 1}``.
+    """
+
+    type: str
+    modules: tuple[str, ...]
+    positions: tuple[str, ...] = ("*",)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A named search space."""
+
+    name: str
+    entries: tuple[SpaceEntry, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "gates": [asdict(e) for e in self.entries]}
+
+    def with_cross_attention(self) -> Space:
+        """The same space with the cross-attention's own linear layers (and block) too."""
+        widened = [
+            SpaceEntry(
+                e.type,
+                (*e.modules, *(m.replace("SelfAttn", "CrossAttn") for m in e.modules if "SelfAttn" in m)),
+                e.positions,
+                e.options,
+            )
+            for e in self.entries
+        ]
+        return Space(f"{self.name}+cross", tuple(widened))
+
+
+_ATTENTION = ("SelfAttn.Q", "SelfAttn.K", "SelfAttn.V", "SelfAttn.O")
+_LINEAR = (*_ATTENTION, "FFN.W1*", "FFN.W2")
+
+#: The published search spaces (arXiv 2206.07382, section 4.1).
+PRESETS: dict[str, Space] = {
+    "S3PET-M": Space(
+        "S3PET-M",
+        (
+            SpaceEntry("LoRA", _LINEAR, options={"r": 1}),
+            SpaceEntry("BitFit", (*_LINEAR, "*.LN")),
+            SpaceEntry("LNFit", ("*.LN",)),
+            SpaceEntry("LowRankAdapter", ("SelfAttn", "FFN")),
+        ),
+    ),
+    "S3PET-L": Space("S3PET-L", (SpaceEntry("LoRA", _LINEAR, options={"r": 1}),)),
+}
+
+
+def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
+    """A preset by name (``+cross`` adds cross-attention), a YAML or JSON file, or the same as a mapping.
+
+    A file looks like::
+
+        name: my-space
+        gates:
+          - {type: LoRA, modules: [SelfAttn.Q, SelfAttn.V], options: {r: 2}}
+          - {type: BitFit, modules: ["*.LN"], positions: ["encoder.*"]}
+
+    Raises:
+        SpaceError: naming the file and the field.
+    """
+    if isinstance(space, Space):
+        return space
+    if isinstance(space, Mapping):
+        return _parse(space, "space")
+    name = str(space)
+    preset, cross = name.removesuffix("+cross"), name.endswith("+cross")
+    for known, value in PRESETS.items():
+        if preset.lower() == known.lower():
+            return value.with_cross_attention() if cross else value
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml", ".json") or not path.is_file():
+        raise SpaceError(
+            f"space: expected one of {', '.join(PRESETS)} (with '+cross' for cross-attention), "
+            f"or a YAML or JSON file, found {name!r}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise SpaceError(f"{path}: cannot be read as a search space: {error}") from None
+    return _parse(data, str(path))
+
+
+def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[Gate], list[str]]:
+    """Every gate of a space on a backbone, in the order of its modules.
+
+    Args:
+        positions: of the backbone, from `backbones.positions`.
+
+    Returns:
+        gates, and what the space names but the backbone lacks (also said as a warning).
+
+    Raises:
+        SpaceError: nothing matches at all, a PET type at a place where it cannot go, or two entries that
+            ask for the same gate.
+    """
+    chosen: dict[tuple[int, str], dict[str, Any]] = {}
+    missing = []
+    for entry in space.entries:
+        cls = PET_CLASSES[entry.type]
+        for module in entry.modules:
+            named = [i for i, p in enumerate(positions) if fnmatch.fnmatchcase(p.module, module)]
+            hits = [i for i in named if positions[i].kind in cls.kinds]
+            if named and not hits:
+                raise SpaceError(
+                    f"space {space.name}: {entry.type} cannot go on {module} (a {positions[named[0]].kind}); "
+                    f"it goes on a {' or '.join(cls.kinds)}"
+                )
+            if not hits:
+                missing.append(f"{entry.type} on {module}")
+            for pattern in entry.positions:
+                inside = [i for i in hits if fnmatch.fnmatchcase(positions[i].name, pattern)]
+                if hits and not inside:
+                    missing.append(f"{entry.type} on {module} at {pattern}")
+                for i in inside:
+                    previous = chosen.setdefault((i, entry.type), dict(entry.options))
+                    if previous != dict(entry.options):
+                        raise SpaceError(
+                            f"space {space.name}: {entry.type} at {positions[i].name} is asked for twice, "
+                            f"with options {previous} and {dict(entry.options)}"
+                        )
+    if not chosen:
+        modules = ", ".join(dict.fromkeys(p.module for p in positions))
+        raise SpaceError(f"space {space.name}: nothing matches this backbone, whose modules are: {modules}")
+    if missing:
+        warnings.warn(
+            f"space {space.name} names what this backbone lacks: {'; '.join(missing)}", stacklevel=2
+        )
+    order = {t: k for k, t in enumerate(PET_TYPES)}
+    gates = []
+    for i, pet_type in sorted(chosen, key=lambda key: (key[0], order[key[1]])):
+        position, options = positions[i], {**PET_CLASSES[pet_type].defaults, **chosen[i, pet_type]}
+        gates.append(
+            Gate(
+                index=len(gates),
+                position=position.name,
+                stack=position.stack,
+                layer=position.layer,
+                module=position.module,
+                pet_type=pet_type,
+                n_params=PET_CLASSES[pet_type].n_params(position, options),
+                options=options,
+            )
+        )
+    return gates, missing
+
+
+def _parse(data: Any, where: str) -> Space:
+    if not isinstance(data, Mapping):
+        raise SpaceError(f"{where}: expected a mapping with 'gates', found {type(data).__name__}")
+    unknown = set(data) - {"name", "gates"}
+    if unknown:
+        raise SpaceError(f"{where}: unknown field {sorted(map(str, unknown))[0]!r} (expected name, gates)")
+    entries = data.get("gates")
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        raise SpaceError(f"{where}: field 'gates': expected a non-empty list, found {entries!r}")
+    return Space(
+        name=str(data.get("name", Path(where).stem)),
+        entries=tuple(_parse_entry(e, f"{where}: gates[{i}]") for i, e in enumerate(entries)),
+    )
+
+
+def _parse_entry(data: Any, where: str) -> SpaceEntry:
+    if not isinstance(data, Mapping):
+        raise SpaceError(f"{where}: expected a mapping, found {type(data).__name__}")
+    unknown = set(data) - {"type", "modules", "positions", "options"}
+    if unknown:
+        raise SpaceError(
+            f"{where}: unknown field {sorted(map(str, unknown))[0]!r} (expected type, modules, positions, options)"
+        )
+    pet_type = data.get("type")
+    if pet_type not in PET_CLASSES:
+        raise SpaceError(f"{where}: field 'type': expected one of {', '.join(PET_CLASSES)}, found {pet_type!r}")
+    options = data.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise SpaceError(f"{where}: field 'options': expected a mapping, found {options!r}")
+    check_options(pet_type, dict(options), where)
+    return SpaceEntry(
+        type=pet_type,
+        modules=_strings(data.get("modules"), f"{where}: field 'modules'"),
+        positions=_strings(data.get("positions", ["*"]), f"{where}: field 'positions'"),
+        options=dict(options),
+    )
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(v, str) for v in value):
+        raise SpaceError(f"{where}: expected a non-empty list of names, found {value!r}")
+    return tuple(value)

@@ -1,0 +1,67 @@
+"""The bi-level problem of a real backbone: PET weights (and a head) on a task's two halves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3pet_viz.pet import PETs
+from s3pet_viz.search.problem import Half
+
+
+class BackboneProblem:
+    """`Problem` over a transformers model with PET modules attached.
+
+    Args:
+        model: a frozen backbone whose output has ``.loss`` when the batch has ``labels``.
+        pets: PET modules attached to it.
+        batch: the batch of a half at a step, on the model's device.
+        head: trainable parameters outside the gates, by name in `model`.
+        head_lr_ratio: the head's learning rate over that of the PET weights.
+        autocast: a context factory for mixed precision.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pets: PETs,
+        batch: Callable[[Half, int], Mapping[str, Tensor]],
+        *,
+        head: Mapping[str, nn.Parameter] | None = None,
+        head_lr_ratio: float = 1.0,
+        autocast: Callable[[], Any] = contextlib.nullcontext,
+    ) -> None:
+        self.net = _GatedLoss(model, pets)
+        self._batch = batch
+        self._autocast = autocast
+        head = head or {}
+        names = {f"pets.{n}": p for n, p in pets.named_parameters()} | {f"model.{n}": p for n, p in head.items()}
+        self.names = list(names)
+        self.weights: Sequence[Tensor] = list(names.values())
+        self.lr_scale: Sequence[float] = [head_lr_ratio if n.startswith("model.") else 1.0 for n in self.names]
+
+    def batch(self, half: Half, step: int) -> Mapping[str, Tensor]:
+        return self._batch(half, step)
+
+    def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        with self._autocast():
+            if weights is None:
+                return self.net(batch, z)
+            named = dict(zip(self.names, weights, strict=True))
+            return torch.func.functional_call(self.net, named, (batch, z))
+
+
+class _GatedLoss(nn.Module):
+    """Backbone and PET modules under one roof, so that `functional_call` can stand in for their weights."""
+
+    def __init__(self, model: nn.Module, pets: PETs) -> None:
+        super().__init__()
+        self.model, self.pets = model, pets
+
+    def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
+        with self.pets.gated(z):
+            return self.model(**batch).loss

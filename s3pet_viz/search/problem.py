@@ -1,0 +1,27 @@
+"""What a search needs to know of the thing it searches: weights, batches and a loss under gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+Half = Literal["train", "val"]
+
+
+class Problem(Protocol):
+    """A bi-level problem: PET weights below, gates above.
+
+    ``weights`` are leaf tensors of one dtype on one device; ``lr_scale`` gives each its learning rate as a
+    multiple of the search's (an encoder's head may move at another rate).
+    """
+
+    weights: Sequence[Tensor]
+    lr_scale: Sequence[float]
+
+    def batch(self, half: Half, step: int) -> Any:
+        """The batch of this half at this step: a pure function of both, so that a search can resume."""
+
+    def loss(self, batch: Any, z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """Scalar loss at gates z, shape (n_gates,); `weights` stand in for the problem's own."""
