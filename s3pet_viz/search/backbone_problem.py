@@ -61,7 +61,9 @@ class _GatedLoss(nn.Module):
     def __init__(self, model: nn.Module, pets: PETs) -> None:
         super().__init__()
         self.model, self.pets = model, pets
+        # A decoder's cache is for generation; in training it is only memory.
+        self.options = {"use_cache": False} if getattr(model.config, "is_encoder_decoder", False) else {}
 
     def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
         with self.pets.gated(z):
-            return self.model(**batch).loss
+            return self.model(**batch, **self.options).loss

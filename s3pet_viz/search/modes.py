@@ -300,6 +300,15 @@ def exact_step(state: State, step: int) -> StepResult:
     return StepResult(sample.zeta, sample.p.detach(), train_loss, val_loss, grad, None, [train_loss, val_loss])
 
 
+def warmup_step(state: State, step: int) -> StepResult:
+    """Move only the weights, at gates drawn from the present alpha."""
+    sample = state.sample(step)
+    train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False)
+    _update_weights(state, train, state.w.flat, state.w_lr(step))
+    still = torch.zeros_like(state.alpha)
+    return StepResult(sample.zeta, sample.p.detach(), train.loss, float("nan"), still, None, [train.loss])
+
+
 def _update_weights(state: State, train: Pass, before: Tensor, lr: Tensor) -> float:
     assert train.dw is not None
     factor = clip_(train.dw, state.clip)

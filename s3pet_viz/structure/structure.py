@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import StructureError
+from s3pet_viz.files import write_json_atomic
 from s3pet_viz.structure.gate import PET_TYPES, Gate
 
 SCHEMA_VERSION = 1
@@ -121,21 +121,7 @@ class Structure:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write JSON; the file is replaced as a whole or not at all."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=target.parent, prefix=f".{target.name}.", delete=False, encoding="utf-8"
-        ) as f:
-            temporary = Path(f.name)
-            try:
-                json.dump(self.to_dict(), f, indent=1, ensure_ascii=False)
-                f.write("\n")
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        temporary.chmod(0o644)
-        temporary.replace(target)
-        return target
+        return write_json_atomic(path, self.to_dict())
 
     @classmethod
     def from_dict(cls, data: Any, *, where: str = "structure") -> Structure:

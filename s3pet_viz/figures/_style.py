@@ -1,0 +1,84 @@
+"""How every figure looks: one template, given to each figure and never set globally."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import plotly.graph_objects as go
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
+INK = "#1f2933"
+MUTED = "#7b8794"
+
+#: Light to dark, so that it prints; one hue, so that colour blindness does not matter. The light end is
+#: not white, which stands for 'no such gate'.
+SEQUENTIAL: list[tuple[float, str]] = [
+    (0.0, "#e6eef7"),
+    (0.2, "#bdd3e9"),
+    (0.4, "#86b3d9"),
+    (0.6, "#4a8cc2"),
+    (0.8, "#1f5f9f"),
+    (1.0, "#08306b"),
+]
+REVERSED = [(round(1 - at, 2), colour) for at, colour in reversed(SEQUENTIAL)]
+#: Below and above zero.
+DIVERGING = [[0.0, "#7f3b08"], [0.25, "#e08214"], [0.5, "#f4f1ec"], [0.75, "#4a8cc2"], [1.0, "#08306b"]]
+#: Two states: open, chosen.
+BINARY = [[0.0, "#e6eef7"], [1.0, "#1f5f9f"]]
+#: Seen on every blue above, and paired with blue for colour-blind readers.
+OUTLINE = "#f26b1d"
+
+#: Okabe and Ito's colours, the yellow darkened to be legible as a line on white.
+CATEGORICAL = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#a89a00"]
+DASHES = ["solid", "dash", "dot", "dashdot"]
+
+_AXIS: dict[str, Any] = {
+    "showgrid": True,
+    "gridcolor": "#e8ecf0",
+    "zeroline": False,
+    "showline": True,
+    "linecolor": "#9aa5b1",
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": "#9aa5b1",
+    "automargin": True,
+    "title": {"standoff": 8},
+}
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 12, "color": INK},
+        "title": {
+            "font": {"size": 15},
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "pad": {"l": 16},
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+        },
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "colorway": CATEGORICAL,
+        "margin": {"l": 60, "r": 24, "t": 64, "b": 48},
+        "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+
+
+def new_figure(title: str | None, **layout: Any) -> go.Figure:
+    """An empty figure with the template; the title is text, not mark-up."""
+    figure = go.Figure()
+    figure.update_layout(template=TEMPLATE, **layout)
+    if title:
+        figure.update_layout(title={"text": title, "pad": {"t": 16, "l": 16}})
+    return figure
+
+
+def plain(text: object) -> str:
+    """Text from outside (a run's name), safe in plotly labels, which understand some HTML."""
+    return html.escape(str(text), quote=False)

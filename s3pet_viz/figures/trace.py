@@ -1,0 +1,139 @@
+"""How gate probabilities moved during a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import RunLike, as_run
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.reader import ranks
+
+#: Steps drawn at most; a screen is not wider, and 10,000 steps of 12 gates would be 2 MB.
+_MAX_STEPS = 500
+#: Points drawn at most for the gates that are not named.
+_MAX_CONTEXT = 40_000
+
+
+def trace_table(
+    run: RunLike, *, gates: Sequence[int | str] | None = None, top: int = 12, max_steps: int = _MAX_STEPS
+) -> pd.DataFrame:
+    """The numbers behind `trace`, one row per step and gate.
+
+    Columns: step, gate (index), name, row, column, p, alpha, selected.
+
+    Args:
+        run: a run, or its path.
+        gates: which gates, as `Run.trace` names them. None: the `top` gates by final alpha.
+        top: how many, where `gates` is None.
+        max_steps: longer runs are thinned to about this many steps, evenly; the last one always stays.
+
+    Raises:
+        RunError: no such run or gate.
+        ConfigError: `top` or `max_steps` below 1.
+    """
+    source = as_run(run)
+    if top < 1 or max_steps < 1:
+        raise ConfigError(f"top, max_steps: expected 1 or more, found {top}, {max_steps}")
+    if gates is None:
+        gates = _top(source, top)
+    table = source.trace(gates, step_stride=_stride(source, max_steps))
+    chosen = source.structure().keys if source.n_steps else frozenset()
+    selected = np.array([g.key in chosen for g in source.gates_list])
+    table.insert(2, "name", [f"{c} {r}" for c, r in zip(table["column"], table["row"], strict=True)])
+    table["selected"] = selected[table["gate"].to_numpy(dtype=np.int64)]
+    return table
+
+
+def trace(
+    run: RunLike, *, gates: Sequence[int | str] | None = None, top: int = 12, title: str | None = None
+) -> go.Figure:
+    """Draw p over steps: named gates in colour (chosen ones marked ● and drawn thicker), the others in grey.
+
+    Args:
+        run: a run, or its path.
+        gates, top: which gates are named, as `trace_table`.
+        title: instead of the run's name.
+
+    Returns:
+        A figure with one grey trace ("other gates") and one trace per named gate, highest final p first.
+
+    Raises:
+        RunError, ConfigError: as `trace_table`.
+    """
+    source = as_run(run)
+    table = trace_table(source, gates=gates, top=top)
+    figure = _style.new_figure(
+        title if title is not None else f"{_style.plain(source.name)} · gate probabilities"
+    )
+    named = set(table["gate"])
+    if source.n_steps:
+        _add_context(figure, source, [g.index for g in source.gates_list if g.index not in named])
+    last = table.groupby("gate", sort=False).last().sort_values("p", ascending=False, kind="stable")
+    for place, gate in enumerate(last.index):
+        rows = table[table["gate"] == gate]
+        chosen = bool(last.loc[gate, "selected"])
+        name = _style.plain(last.loc[gate, "name"])
+        figure.add_trace(
+            go.Scatter(
+                x=rows["step"].to_numpy(),
+                y=rows["p"].to_numpy(),
+                mode="lines",
+                name=f"● {name}" if chosen else f"○ {name}",
+                line={
+                    "color": _style.CATEGORICAL[place % len(_style.CATEGORICAL)],
+                    "dash": _style.DASHES[place // len(_style.CATEGORICAL) % len(_style.DASHES)],
+                    "width": 2.2 if chosen else 1.2,
+                },
+                hovertemplate=f"<b>{name}</b><br>step %{{x:,}}   p = %{{y:.4g}}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title="search step", showgrid=False)
+    figure.update_yaxes(title="gate probability p", rangemode="tozero")
+    figure.update_layout(
+        height=440,
+        showlegend=True,
+        legend={"x": 1.01, "y": 1, "font": {"size": 11}, "title": {"text": "● chosen   ○ not chosen"}},
+    )
+    return figure
+
+
+def _top(run: Run, top: int) -> list[int | str]:
+    if not run.n_steps:
+        return list(range(min(top, len(run.gates_list))))
+    order = np.argsort(ranks(run.alpha()))
+    return [int(i) for i in order[:top]]
+
+
+def _stride(run: Run, max_steps: int) -> int:
+    return max(1, -(-run.n_steps // max_steps))
+
+
+def _add_context(figure: go.Figure, run: Run, others: list[int]) -> None:
+    """The other gates, as one trace of broken lines, thinned to what a browser draws at once."""
+    if not others:
+        return
+    n_steps = min(run.n_steps, 100)
+    shown = others[:: max(1, -(-len(others) * n_steps // _MAX_CONTEXT))]
+    rows = np.unique(np.linspace(0, run.n_steps - 1, n_steps).astype(np.int64))
+    steps = run.steps()["step"].to_numpy()[rows]
+    p = run.ps()[np.ix_(rows, np.array(shown, dtype=np.int64))].T
+    gap = np.full((len(shown), 1), np.nan)
+    figure.add_trace(
+        go.Scatter(
+            x=np.tile(np.append(steps.astype(float), np.nan), len(shown)),
+            y=np.hstack([p, gap]).ravel(),
+            mode="lines",
+            name=f"other gates ({len(shown):,} of {len(others):,})"
+            if len(shown) < len(others)
+            else "other gates",
+            line={"color": "#c3cbd3", "width": 0.8},
+            opacity=0.6,
+            hoverinfo="skip",
+        )
+    )

@@ -1,0 +1,38 @@
+"""Where the embedded tasks and backbones lie: inside an installed wheel, or in the repository's data/
+folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+_PACKAGE = Path(__file__).resolve().parent
+_ROOTS = (_PACKAGE / "_data", _PACKAGE.parent / "data")  # the wheel's copy first, then a checkout's
+
+
+def find_resource(kind: Literal["tasks", "backbones"], name: str) -> Path | None:
+    """The folder of an embedded task or backbone, or None where there is none of that name.
+
+    A name is one plain folder name: anything with a path separator, a drive, or `..` gives None.
+    """
+    if kind not in ("tasks", "backbones") or not _is_plain(name):
+        return None
+    for root in _ROOTS:
+        folder = root / kind / name
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def list_resources(kind: Literal["tasks", "backbones"]) -> list[str]:
+    """The names of the embedded tasks or backbones, sorted; empty where none are shipped."""
+    names: set[str] = set()
+    for root in _ROOTS:
+        if (root / kind).is_dir():
+            names.update(path.name for path in (root / kind).iterdir() if path.is_dir())
+    return sorted(name for name in names if not name.startswith((".", "_")))
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".") and not any(part in name for part in ("/", "\\", "..", ":", "\0"))

@@ -1,0 +1,379 @@
+"""Reading a run directory, whether its writer runs, is dead, or finished last month."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from s3pet_viz.errors import RunError
+from s3pet_viz.runs import layout
+from s3pet_viz.runs.lock import lock_is_held
+from s3pet_viz.runs.steps import StepLog
+from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, select, solve_shift
+from s3pet_viz.structure.budget import check_budget
+
+Budget = str | int | float
+
+
+def open_run(path: str | os.PathLike[str] | Run) -> Run:
+    """Open a run directory; a `Run` is returned as it is.
+
+    Raises:
+        RunError: missing, foreign, of another version or damaged; names the file and what is wrong.
+    """
+    return path if isinstance(path, Run) else Run(path)
+
+
+class Run:
+    """A run directory, opened for reading. Every call sees what the writer has added meanwhile.
+
+    Steps are addressed by their number as recorded; negative numbers count from the last row.
+
+    Attributes:
+        path: the directory.
+        gates_list: the search space, shape (n_gates,).
+
+    Raises:
+        RunError: as `open_run`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._stamp: tuple[int, int, int] | None = None
+        self._info: dict[str, Any] = {}
+        n_gates = self.info["n_gates"]
+        self.gates_list: tuple[Gate, ...] = layout.gates_from_parquet(self.path / layout.GATES)
+        if len(self.gates_list) != n_gates:
+            raise RunError(
+                f"{self.path / layout.RUN_JSON}: field 'n_gates': expected {len(self.gates_list)} "
+                f"as in {layout.GATES}, found {n_gates}"
+            )
+        self._counts = np.array([g.n_params for g in self.gates_list], dtype=np.int64)
+        self._log = StepLog(self.path, n_gates)
+
+    # -- what it is ------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json, read again when it has changed."""
+        try:
+            stat = (self.path / layout.RUN_JSON).stat()
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            stamp = None
+        if stamp is None or stamp != self._stamp:
+            self._info = layout.read_run_json(self.path)
+            self._stamp = stamp
+        return self._info
+
+    @property
+    def name(self) -> str:
+        return str(self.info["name"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that decided the run."""
+        config: dict[str, Any] = self.info["config"]
+        return config
+
+    @property
+    def status(self) -> str:
+        """As run.json says: ``running``, ``paused``, ``finished``, ``stopped``, ``failed``; or ``dead`` where
+        it says running or paused but its process is gone. Of another host's process only run.json is known.
+        """
+        info = self.info
+        status = str(info["status"])
+        if status not in ("running", "paused") or info.get("host") != socket.gethostname():
+            return status
+        if info.get("locked", True):
+            alive = lock_is_held(self.path / layout.LOCK)
+        else:
+            alive = _process_lives(info.get("pid"))
+        if alive:
+            return status
+        # The writer may have finished between the two looks.
+        now = str(self.info["status"])
+        return "dead" if now in ("running", "paused") else now
+
+    @property
+    def n_steps(self) -> int:
+        """Rows of the step log so far."""
+        self._log.refresh()
+        return len(self._log)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Parameters of each gate, int64, shape (n_gates,)."""
+        return self._counts.copy()
+
+    # -- tables ----------------------------------------------------------------------------------------
+
+    def gates(self) -> pd.DataFrame:
+        """One row per gate: index, position, stack, layer, module, pet_type, n_params, options, row, column;
+        once there are steps also final p and alpha, rank (1 = highest alpha) and selected.
+        """
+        table = pd.DataFrame([{**g.to_dict(), "row": g.row, "column": g.column} for g in self.gates_list])
+        if self.n_steps:
+            alpha = self.alpha()
+            chosen = self.structure().keys
+            table["p"] = self.p()
+            table["alpha"] = alpha
+            table["rank"] = ranks(alpha)
+            table["selected"] = [g.key in chosen for g in self.gates_list]
+        return table
+
+    def steps(self, last: int | None = None) -> pd.DataFrame:
+        """One row per step: step, seconds, zeta, train_loss, val_loss, lr, and in `alpha` and `p` an array,
+        float32, shape (n_gates,), that must not be written to.
+
+        Args:
+            last: only so many rows from the end.
+        """
+        total = self.n_steps
+        start = max(0, total - last) if last is not None else 0
+        columns: dict[str, Any] = {name: self._log.column(name)[start:].copy() for name in layout.SCALARS}
+        for name in ("alpha", "p"):
+            rows = np.empty(total - start, dtype=object)
+            rows[:] = list(self._log.column(name)[start:])
+            columns[name] = rows
+        return pd.DataFrame(columns)
+
+    def alphas(self) -> np.ndarray:
+        """alpha at every step, float32, read-only, shape (n_steps, n_gates); not copied."""
+        self._log.refresh()
+        return self._log.column("alpha")
+
+    def ps(self) -> np.ndarray:
+        """p at every step, float32, read-only, shape (n_steps, n_gates); not copied."""
+        self._log.refresh()
+        return self._log.column("p")
+
+    def alpha(self, step: int = -1) -> np.ndarray:
+        """alpha at one step, float32, read-only, shape (n_gates,).
+
+        Raises:
+            RunError: no such step.
+        """
+        return self.alphas()[self._row(step)]
+
+    def p(self, step: int = -1, budget: Budget | None = None) -> np.ndarray:
+        """p at one step, shape (n_gates,): as recorded (float32), or with the shift solved again for another
+        budget (float64).
+
+        Raises:
+            RunError: no such step.
+            BudgetError: the budget cannot be parsed.
+        """
+        if budget is None:
+            return self.ps()[self._row(step)]
+        alpha, tau = self.alpha(step), float(self.info["tau"])
+        return probabilities(alpha, solve_shift(alpha, self._counts, self._parameters(budget), tau), tau)
+
+    def trace(self, gates: Sequence[int | str] | None = None, step_stride: int = 1) -> pd.DataFrame:
+        """Tidy slice of the step log: step, gate, row, column, p, alpha; one row per step and gate.
+
+        Args:
+            gates: indices, or text: a position, ``"position PET type"``, a row
+                (``SelfAttn.Q · LoRA``), a column (``E.3``) or ``"column row"``. None: all.
+            step_stride: every so many steps; the last one always.
+
+        Raises:
+            RunError: a gate that this run does not have, or a stride below 1.
+        """
+        if step_stride < 1:
+            raise RunError(f"step_stride: expected 1 or more, found {step_stride}")
+        chosen = np.array(self._gate_indices(gates), dtype=np.int64)
+        rows = np.arange(0, self.n_steps, step_stride)
+        if len(rows) and rows[-1] != len(self._log) - 1:
+            rows = np.append(rows, len(self._log) - 1)
+        labels = [(self.gates_list[i].row, self.gates_list[i].column) for i in chosen]
+        cells = np.ix_(rows, chosen)
+        return pd.DataFrame({
+            "step": np.repeat(self._log.column("step")[rows], len(chosen)),
+            "gate": np.tile(chosen, len(rows)),
+            "row": [row for row, _ in labels] * len(rows),
+            "column": [column for _, column in labels] * len(rows),
+            "p": self._log.column("p")[cells].ravel(),
+            "alpha": self._log.column("alpha")[cells].ravel(),
+        })  # fmt: skip
+
+    def evals(self) -> pd.DataFrame:
+        """One row per evaluation, in order; those that a resume superseded are left out.
+
+        Raises:
+            RunError: a line is damaged (half a line at the end is not: it is being written).
+        """
+        path = self.path / layout.EVALS
+        self._log.refresh()
+        firsts = self._log.first_steps
+        records = []
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict):
+                raise RunError(f"{path}: line {number}: expected a JSON object; it is damaged")
+            part, step = record.pop("part", None), record.get("step")
+            later = firsts[part + 1 :] if isinstance(part, int) else []
+            if not (isinstance(step, (int, float)) and any(step >= first for first in later)):
+                records.append(record)
+        return pd.DataFrame(records)
+
+    # -- results ---------------------------------------------------------------------------------------
+
+    def structure(self, budget: Budget | None = None, step: int = -1) -> Structure:
+        """The structure this run chose, or would choose at another budget or step.
+
+        Raises:
+            RunError: no such step, or structure.json is damaged or names no budget.
+            BudgetError: the budget cannot be parsed, or is below the smallest module.
+            StructureError: structure.json is damaged.
+        """
+        own = self.path / layout.STRUCTURE
+        smallest = int(self._counts.min())
+        if budget is None and step == -1 and own.exists():
+            return Structure.load(own)
+        params = self._parameters(budget)
+        if params < smallest:
+            check_budget(self._counts, params)  # raises, naming the smallest module
+        row = self._row(step)
+        indices = select(self._log.column("alpha")[row], self._counts, params)
+        source = {"run": self.name, "step": int(self._log.column("step")[row])}
+        source |= {key: self.config[key] for key in ("task", "mode", "seed", "space") if key in self.config}
+        return Structure(
+            gates=tuple(self.gates_list[i] for i in indices),
+            backbone=self.info["backbone"] or "",
+            backbone_params=self.info["backbone_params"] or 0,
+            budget=params,
+            source=source,
+        )
+
+    def scores(self) -> dict[str, Any] | None:
+        """Scores of the tuned structure; None before it was tuned.
+
+        Raises:
+            RunError: scores.json is damaged.
+        """
+        path = self.path / layout.SCORES
+        return layout.read_json(path) if path.exists() else None
+
+    # -- shown -----------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        total = self.info["steps_total"]
+        steps = f"{self.n_steps}/{total}" if total else str(self.n_steps)
+        return f"Run({self.name!r}, {self.status}, {steps} steps, {len(self.gates_list)} gates)"
+
+    def _repr_html_(self) -> str:
+        info, steps = self.info, self.steps(last=1)
+        budget, params = info["budget"], info["backbone_params"]
+        rows: list[tuple[str, Any]] = [("status", self.status)]
+        rows += [(key, self.config[key]) for key in ("task", "mode", "seed") if key in self.config]
+        rows += [("backbone", info["backbone"])]
+        if budget:
+            share = f" = {budget / params:.4%}" if params else ""
+            rows.append(("budget", f"{budget:,} parameters{share}"))
+        rows.append(("gates", f"{len(self.gates_list):,}"))
+        total = f" of {info['steps_total']:,}" if info["steps_total"] else ""
+        rows.append(("steps", f"{self.n_steps:,}{total}"))
+        if len(steps):
+            losses = f"{steps['train_loss'].iloc[0]:.4g} train, {steps['val_loss'].iloc[0]:.4g} validation"
+            rows.append(("last loss", losses))
+        if info.get("error"):
+            rows.append(("error", info["error"]))
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for key, value in rows
+            if value is not None
+        )
+        return f"<p><b>{html.escape(self.name)}</b></p><table><tbody>{body}</tbody></table>"
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _row(self, step: int) -> int:
+        """Row of a recorded step."""
+        self._log.refresh()
+        steps = self._log.column("step")
+        if not len(steps):
+            raise RunError(f"{self.path}: no steps recorded yet")
+        row = len(steps) + step if step < 0 else int(np.searchsorted(steps, step))
+        if not 0 <= row < len(steps) or (step >= 0 and steps[row] != step):
+            raise RunError(
+                f"{self.path}: step {step} is not recorded; expected one of {steps[0]} to {steps[-1]} "
+                f"({len(steps)} rows)"
+            )
+        return row
+
+    def _parameters(self, budget: Budget | None) -> int:
+        """A budget in parameters; the run's own for None."""
+        where = self.path / layout.RUN_JSON
+        if budget is None:
+            if not self.info["budget"]:
+                raise RunError(f"{where}: field 'budget' is missing; give a budget")
+            return int(self.info["budget"])
+        if not self.info["backbone_params"]:
+            if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
+                return budget
+            raise RunError(
+                f"{where}: field 'backbone_params' is missing; "
+                "give the budget as a whole number of parameters"
+            )
+        return parse_budget(budget, self.info["backbone_params"])
+
+    def _gate_indices(self, gates: Sequence[int | str] | None) -> list[int]:
+        if gates is None:
+            return list(range(len(self.gates_list)))
+        chosen: dict[int, None] = {}
+        for wanted in [gates] if isinstance(gates, (int, str)) else gates:
+            if isinstance(wanted, str):
+                found = [g.index for g in self.gates_list if wanted in _names(g)]
+            else:
+                found = [int(wanted)] if 0 <= wanted < len(self.gates_list) else []
+            if not found:
+                raise RunError(
+                    f"gate {wanted!r}: this run has none such; expected an index below "
+                    f"{len(self.gates_list)}, a position ({self.gates_list[0].position}), "
+                    f"a row ({self.gates_list[0].row}) or a column ({self.gates_list[0].column})"
+                )
+            chosen |= dict.fromkeys(found)
+        return list(chosen)
+
+
+def ranks(alpha: np.ndarray) -> np.ndarray:
+    """Rank of each gate by alpha, 1 = highest; ties: lower index first. Shape (n_gates,)."""
+    rank = np.empty(len(alpha), dtype=np.int64)
+    rank[np.argsort(-np.asarray(alpha, dtype=np.float64), kind="stable")] = np.arange(1, len(alpha) + 1)
+    return rank
+
+
+def _names(gate: Gate) -> tuple[str, ...]:
+    return (
+        gate.position,
+        f"{gate.position} {gate.pet_type}",
+        gate.row,
+        gate.column,
+        f"{gate.column} {gate.row}",
+    )
+
+
+def _process_lives(pid: Any) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives and belongs to someone else
+        return True
+    return True

@@ -1,0 +1,378 @@
+"""Writing a run directory; the search engine is its only caller."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from s3pet_viz.errors import RunError
+from s3pet_viz.files import json_ready, write_bytes_atomic, write_json_atomic
+from s3pet_viz.runs import layout
+from s3pet_viz.runs.lock import WriterLock
+from s3pet_viz.structure import Gate, Structure
+
+Status = Literal["running", "paused", "finished", "stopped", "failed"]
+_ENDED = ("finished", "stopped", "failed")
+#: Fields of run.json that describe the writer itself; nobody else sets them.
+_OWN = frozenset(
+    {"schema_version", "kind", "config", "n_gates", "status", "error", "started", "updated", "finished",
+     "host", "pid", "locked"}
+)  # fmt: skip
+#: What an interrupted `create` may have left, and what a launcher may have put there before it.
+_LEFTOVERS = frozenset({layout.LOCK, layout.LOG, layout.GATES})
+
+
+class RunWriter:
+    """The one writer of a run directory; made by `create`, `resume` or `attach`.
+
+    A second writer of the same run, in any process, is refused for as long as this one is open.
+    """
+
+    def __init__(self, path: Path, lock: WriterLock, info: dict[str, Any]) -> None:
+        self.path = path
+        self._lock = lock
+        self._info = info
+        self._n_gates: int = info["n_gates"]
+        self._part = max(0, len(layout.part_paths(path)) - 1)
+        self._stream: int | None = None
+        self._schema: pa.Schema | None = None
+        self._next_step = 0
+        self._closed = False
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        gates: Sequence[Gate],
+        config: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
+    ) -> RunWriter:
+        """Begin a run with status ``running``; parents are made.
+
+        Args:
+            path: a folder that does not exist yet, or is empty.
+            gates: the search space; gate i has index i.
+            config: everything that decides the run; JSON values.
+            extra: more fields of run.json: backbone, backbone_params, budget (parameters), tau, device,
+                steps_total, name, versions (merged with this package's own), or others.
+
+        Raises:
+            RunError: the folder holds another run or unrelated files, or is being written; the gates are
+                not numbered 0, 1, 2, ...; `extra` sets a field that the writer keeps itself.
+            TypeError: `config` or `extra` hold a value that JSON cannot.
+        """
+        run = Path(path)
+        if [g.index for g in gates] != list(range(len(gates))) or not gates:
+            raise RunError("gates: expected at least one gate, with indices 0, 1, 2, ... in order")
+        fields = dict(extra or {})
+        _refuse_own(fields, "extra")
+        now = _now()
+        info = json_ready({
+            "schema_version": layout.SCHEMA_VERSION,
+            "kind": layout.KIND,
+            "name": run.resolve().name,
+            "status": "running",
+            "config": config,
+            "backbone": None,
+            "backbone_params": None,
+            "budget": None,
+            "tau": 1.0,
+            "n_gates": len(gates),
+            "steps_total": None,
+            "device": None,
+            **fields,
+            "versions": {**_versions(), **fields.get("versions", {})},
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "locked": True,
+            "started": now,
+            "updated": now,
+            "finished": None,
+            "error": None,
+        })  # fmt: skip
+        _refuse_occupied(run)
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{run}: cannot make the run directory ({error.strerror})") from None
+        lock = WriterLock(run / layout.LOCK)
+        try:
+            _refuse_occupied(run)  # again: another process may have been quicker
+            write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates))
+            info["locked"] = lock.effective
+            # run.json makes it a run, so it comes after what every reader needs.
+            write_json_atomic(run / layout.RUN_JSON, info)
+            writer = cls(run, lock, info)
+            writer._begin_part(0, from_step=0)
+        except BaseException:
+            lock.release()
+            raise
+        return writer
+
+    @classmethod
+    def attach(cls, path: str | os.PathLike[str]) -> RunWriter:
+        """Open an existing run to add files to it (scores, evaluations, status), not steps.
+
+        Raises:
+            RunError: not a run, damaged, or being written by another process.
+        """
+        run = Path(path)
+        layout.read_run_json(run)
+        lock = WriterLock(run / layout.LOCK)
+        try:
+            return cls(run, lock, layout.read_run_json(run))
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], *, from_step: int) -> RunWriter:
+        """Open an existing run to continue it; status becomes ``running``.
+
+        A new part of the step log begins; rows of earlier parts from `from_step` on no longer count, nor do
+        evaluations recorded for these steps. A structure of an earlier end is removed.
+
+        Args:
+            from_step: the first step that will be written (the step of the checkpoint, plus one where the
+                checkpoint was taken after that step).
+
+        Raises:
+            RunError: not a run, damaged, or being written by another process; negative `from_step`.
+        """
+        if from_step < 0:
+            raise RunError(f"from_step: expected 0 or more, found {from_step}")
+        writer = cls.attach(path)
+        try:
+            _cut_torn_line(writer.path / layout.EVALS)
+            parts = layout.part_paths(writer.path)
+            number = int(parts[-1].stem.split("-")[1]) + 1 if parts else 0
+            writer._begin_part(number, from_step=from_step)
+            (writer.path / layout.STRUCTURE).unlink(missing_ok=True)
+            writer._info.update(
+                host=socket.gethostname(), pid=os.getpid(), locked=writer._lock.effective, finished=None
+            )
+            writer.set_status("running")
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Where the engine keeps its checkpoint; not made here."""
+        return self.path / layout.CHECKPOINT
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json as last written (a copy)."""
+        return dict(self._info)
+
+    def append(
+        self,
+        *,
+        step: int,
+        seconds: float,
+        zeta: float,
+        train_loss: float,
+        val_loss: float,
+        lr: float,
+        alpha: np.ndarray,
+        p: np.ndarray,
+    ) -> None:
+        """Record one step; readers see it at once.
+
+        Args:
+            step: larger than every step written since `create` or `resume`.
+            seconds: seconds of search so far.
+            zeta: the shift; may be -inf (every gate open).
+            train_loss, val_loss: may be NaN where a mode does not compute it.
+            lr: learning rate of the PET weights.
+            alpha, p: shape (n_gates,); stored as float32.
+
+        Raises:
+            RunError: wrong shape or step, not opened for steps, or the disk refuses; the log then still
+                ends with the row before.
+        """
+        if self._stream is None or self._schema is None:
+            raise RunError(f"{self.path}: not open for steps (use RunWriter.create or RunWriter.resume)")
+        if step < self._next_step:
+            raise RunError(f"step: expected {self._next_step} or later, found {step}")
+        scalars = (seconds, zeta, train_loss, val_loss, lr)
+        arrays = [pa.array([int(step)], pa.int64())]
+        arrays += [pa.array([float(value)], pa.float64()) for value in scalars]
+        for name, vector in (("alpha", alpha), ("p", p)):
+            values = np.ascontiguousarray(vector, dtype=np.float32)
+            if values.shape != (self._n_gates,):
+                raise RunError(f"{name}: expected shape ({self._n_gates},), found {np.shape(vector)}")
+            kind = self._schema.field(name).type
+            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self._write(memoryview(batch.serialize()))
+        self._next_step = int(step) + 1
+
+    def evaluation(self, record: Mapping[str, Any]) -> None:
+        """Append one evaluation to evals.jsonl; a ``step`` in it lets a later resume supersede it.
+
+        Raises:
+            TypeError: a value has no JSON form.
+            RunError: the writer is closed.
+        """
+        self._check_open()
+        line = json.dumps(json_ready({**record, "part": self._part}), ensure_ascii=False, allow_nan=False)
+        with (self.path / layout.EVALS).open("ab") as f:
+            f.write(line.encode("utf-8") + b"\n")
+
+    def set_status(self, status: Status, *, error: str | None = None, **fields: Any) -> None:
+        """Rewrite run.json with this status, error and other fields.
+
+        Raises:
+            RunError: unknown status, a field that the writer keeps itself, or the writer is closed.
+        """
+        self._check_open()
+        if status not in ("running", "paused", *_ENDED):
+            raise RunError(f"status: expected running, paused, finished, stopped or failed, found {status!r}")
+        _refuse_own(fields, "set_status")
+        if "versions" in fields:
+            fields["versions"] = {**self._info.get("versions", {}), **fields["versions"]}
+        now = _now()
+        finished = now if status in _ENDED else None
+        info = json_ready({**self._info, **fields, "status": status, "error": error, "updated": now,
+                           "finished": finished})  # fmt: skip
+        if self._stream is not None:
+            os.fsync(self._stream)  # run.json must not run ahead of the steps it speaks of
+        write_json_atomic(self.path / layout.RUN_JSON, info)
+        self._info = info
+
+    def write_structure(self, structure: Structure) -> None:
+        """structure.json: the structure this run chose."""
+        self._check_open()
+        write_json_atomic(self.path / layout.STRUCTURE, structure.to_dict())
+
+    def write_scores(self, scores: Mapping[str, Any]) -> None:
+        """scores.json: the scores of the tuned structure."""
+        self._check_open()
+        write_json_atomic(self.path / layout.SCORES, scores)
+
+    # -- closing ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the step log and release the lock; doing so twice is harmless. The status stays as it is."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._stream is not None:
+                os.fsync(self._stream)
+                os.close(self._stream)
+        finally:
+            self._stream = None
+            self._lock.release()
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and not self._closed and self._info["status"] in ("running", "paused"):
+                stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+                self.set_status(
+                    "stopped" if stopped else "failed", error=f"{type(error).__name__}: {error}"[:2000]
+                )
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"RunWriter({self._info['name']!r}, {'closed' if self._closed else self._info['status']})"
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RunError(f"{self.path}: this writer is closed")
+
+    def _begin_part(self, number: int, *, from_step: int) -> None:
+        """A part appears with its schema or not at all, so a reader always learns its first step."""
+        path = layout.part_path(self.path, number)
+        self._schema = layout.steps_schema(self._n_gates, from_step)
+        write_bytes_atomic(path, self._schema.serialize().to_pybytes())
+        self._stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._part = number
+        self._next_step = from_step
+
+    def _write(self, data: memoryview) -> None:
+        """Append a whole message, or take back what was written of it: a row after a torn one is lost."""
+        assert self._stream is not None
+        before = os.fstat(self._stream).st_size
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(self._stream, data[done:])
+        except BaseException as error:
+            os.ftruncate(self._stream, before)
+            if isinstance(error, OSError):
+                where = layout.part_path(self.path, self._part)
+                raise RunError(f"{where}: the step cannot be written ({error.strerror})") from error
+            raise
+
+
+def _refuse_own(fields: Mapping[str, Any], where: str) -> None:
+    taken = sorted(_OWN & fields.keys())
+    if taken:
+        raise RunError(f"{where}: field {taken[0]!r} is kept by the run itself and cannot be set")
+
+
+def _refuse_occupied(run: Path) -> None:
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise RunError(f"{run}: expected a folder, found a file; use another --out")
+    if (run / layout.RUN_JSON).exists():
+        raise RunError(f"{run}: already holds a run; continue it with --resume, or use another --out")
+    # Hidden temporaries are what a killed writer leaves before its rename.
+    foreign = sorted(
+        entry.name
+        for entry in run.iterdir()
+        if entry.name not in _LEFTOVERS and not (entry.name.startswith(".") and entry.name.endswith(".tmp"))
+    )
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise RunError(
+            f"{run}: holds files that are not a run ({foreign[0]}{more}); use an empty folder as --out"
+        )
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Drop half a record at the end, so that the next one starts a line of its own."""
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        os.truncate(path, whole)
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _versions() -> dict[str, str]:
+    try:
+        own = importlib.metadata.version("s3pet_viz")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+        own = "unknown"
+    return {"python": platform.python_version(), "s3pet_viz": own, "numpy": np.__version__}

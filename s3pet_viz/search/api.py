@@ -1,0 +1,278 @@
+"""`search`: from names to a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.errors import ConfigError, RunError, TaskError
+from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
+from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs.writer import RunWriter
+from s3pet_viz.search.backbone_problem import BackboneProblem
+from s3pet_viz.search.callbacks import Callback
+from s3pet_viz.search.checkpoint import load_checkpoint, next_step_of
+from s3pet_viz.search.config import SearchConfig
+from s3pet_viz.search.engine import Search
+from s3pet_viz.search.gates import GateModel
+from s3pet_viz.search.modes import State
+from s3pet_viz.search.optim import OPTIMIZERS
+from s3pet_viz.structure import parse_budget
+from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.tasks import TaskData
+from s3pet_viz.tuning.api import load_pair
+from s3pet_viz.tuning.data import Features, shuffled
+from s3pet_viz.tuning.device import Device
+
+
+def search(
+    *,
+    task: Any = None,
+    backbone: str | Path | None = None,
+    budget: str | int | float | None = None,
+    space: Any = "S3PET-M",
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    load: dict[str, Any] | None = None,
+    **options: Any,
+) -> Run:
+    """Search where PET modules belong in a backbone, under an exact parameter budget.
+
+    Args:
+        task: a name (``glue/rte``, ``sentiment``), a folder, or splits in memory (see `tasks.load_task`).
+        backbone: a name or folder; or `model` and `tokenizer` from memory, which are left as they were found.
+        budget: ``"0.0139%"``, ``1.39e-4`` (fractions of the backbone) or ``8404`` (parameters).
+        space: ``S3PET-M``, ``S3PET-L`` (``+cross`` adds cross-attention), a YAML / JSON file, a mapping, or a Space.
+        out: the run directory; must not hold another run. Default: a new folder under ``runs/``.
+        resume: a run directory to continue; then every other choice is the run's own.
+        callbacks: see `Callback`.
+        load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
+        options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, ...).
+
+    Returns:
+        The run, opened. ``run.structure()`` is the result.
+
+    Raises:
+        S3PETError: one of its kinds, before any long work starts and before `out` is made.
+        NonFiniteLossError: during the search; the run is saved.
+        KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
+    """
+    started = open_run(resume) if resume is not None else None
+    if started is not None:
+        config = _resumed_config(started, task, backbone, budget, out, options)
+        task = config.task if task is None else task
+        backbone = config.backbone if model is None else None
+        load = {**started.info.get("load", {}), **(load or {})}
+    else:
+        for name, value in (("task", task), ("budget", budget)):
+            if value is None:
+                raise ConfigError(f"{name}: expected a value, found none (or resume= a run)")
+        config = SearchConfig.from_dict(
+            {
+                "task": _label(task),
+                "backbone": str(backbone) if backbone is not None else _model_label(model),
+                "budget": budget,
+                "space": _space_field(space),
+                **options,
+            }
+        )
+    device = Device.choose(config.device, config.precision)
+    chosen_space = load_space(config.space)
+    made, data = load_pair(
+        task,
+        backbone,
+        model=model,
+        tokenizer=tokenizer,
+        revision=config.revision,
+        task_revision=config.task_revision,
+        split=config.split,
+        max_rows=config.max_rows,
+        **(load or {}),
+    )
+    parameters = parse_budget(config.budget, made.n_params)
+    gates, missing = candidate_gates(positions(made.model), chosen_space)
+    check_budget([g.n_params for g in gates], parameters)
+    halves = _Halves(data, made, config, device)
+    fingerprint = {
+        "backbone parameters": made.n_params,
+        "gates": hashlib.sha256(repr([(g.key, g.n_params) for g in gates]).encode()).hexdigest()[:16],
+        "training rows": len(data.train),
+        "data": _digest(data),
+    }
+
+    made.model.to(device.torch)
+    extra = {
+        "backbone": made.name,
+        "backbone_params": made.n_params,
+        "budget": parameters,
+        "tau": config.tau,
+        "device": str(device.torch),
+        "steps_total": config.steps,
+        "lr": config.rate(made.n_params),
+        "head_params": made.head_params,
+        "space_missing": missing,
+        "task_origin": data.origin,
+        "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
+        "versions": _versions(),
+    }
+    if started is not None:
+        first_step = next_step_of(started.path / "checkpoint")
+        if first_step >= config.steps:
+            raise RunError(f"{started.path}: the search has already taken all of its {config.steps} steps")
+        writer = RunWriter.resume(started.path, from_step=first_step)
+    else:
+        writer = RunWriter.create(out or _new_folder(config), gates=gates, config=config.to_dict(), extra=extra)
+
+    with writer, torch.random.fork_rng(devices=device.rng_devices), _attached(made, gates, config) as pets:
+        problem = BackboneProblem(
+            made.model,
+            pets,
+            halves.batch,
+            head=made.head,
+            head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
+            autocast=device.autocast,
+        )
+        state = make_state(problem, [g.n_params for g in gates], parameters, config, config.rate(made.n_params))
+        first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint) if started is not None else 0
+        Search(
+            config,
+            gates,
+            state,
+            writer,
+            budget=parameters,
+            backbone_name=made.name,
+            backbone_params=made.n_params,
+            fingerprint=fingerprint,
+            first_step=first,
+            callbacks=callbacks,
+            progress=progress,
+        ).run()
+    return open_run(writer.path)
+
+
+def make_state(problem: Any, counts: Sequence[int], budget: float, config: SearchConfig, lr: float) -> State:
+    """The `State` of a search with these options on any `Problem`."""
+    return State(
+        problem,
+        GateModel(counts, budget, config.tau, config.competition, config.sampling),  # type: ignore[arg-type]
+        lr=lr,
+        alpha_lr=config.alpha_lr,
+        clip=config.clip,
+        seed=config.seed,
+        weight_optimizer=OPTIMIZERS[config.weight_optimizer],
+        difference_eps=config.difference_eps,
+        second_order_from=config.second_order_from,
+        antithetic=config.antithetic,
+        schedule=config.schedule_at,
+    )
+
+
+class _Halves:
+    """The training split cut in two with a seed: train for the weights, val for alpha."""
+
+    def __init__(self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device) -> None:
+        if len(data.train) < 2:
+            raise TaskError(f"task {data.task.name}: expected at least 2 training rows to halve, found {len(data.train)}")
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed)).tolist()
+        middle = len(order) // 2
+        self.device = device.torch
+        self.features, self.indices = {}, {}
+        for k, (half, part) in enumerate((("train", order[:middle]), ("val", order[middle:]))):
+            rows = [data.train[i] for i in sorted(part)]
+            self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
+            self.indices[half] = shuffled(self.features[half].lengths, config.batch_size, [config.seed, 20 + k])
+
+    def batch(self, half: str, step: int) -> dict[str, torch.Tensor]:
+        return self.features[half].batch(self.indices[half](step), self.device)
+
+
+class _attached:
+    """PET modules on a backbone for the length of a search; afterwards it is as it was."""
+
+    def __init__(self, backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> None:
+        self.backbone, self.gates, self.config = backbone, gates, config
+
+    def __enter__(self) -> PETs:
+        model = self.backbone.model
+        self.training = model.training
+        self.head = {n: p.detach().clone() for n, p in self.backbone.head.items()}
+        self.implementation = getattr(model.config, "_attn_implementation", None)
+        if self.config.mode == "exact" and self.implementation != "eager":
+            model.set_attn_implementation("eager")  # type: ignore[operator]  # the only one with second derivatives
+        model.train(self.config.dropout)
+        self.pets = insert(model, self.gates, seed=self.config.seed)
+        return self.pets
+
+    def __exit__(self, *exc: object) -> None:
+        model = self.backbone.model
+        self.pets.detach()
+        model.train(self.training)
+        if self.config.mode == "exact" and self.implementation not in (None, "eager"):
+            model.set_attn_implementation(self.implementation)  # type: ignore[operator]
+        with torch.no_grad():
+            for name, p in self.backbone.head.items():
+                # The head was a view of the search's flat buffer; give it memory of its own again.
+                p.data = self.head[name]
+                p.requires_grad_(False)
+
+
+def _resumed_config(
+    started: Run, task: Any, backbone: Any, budget: Any, out: Any, options: dict[str, Any]
+) -> SearchConfig:
+    given = {"task": task if isinstance(task, str) else None, "backbone": backbone, "budget": budget, "out": out}
+    changed = [k for k, v in {**given, **options}.items() if v is not None]
+    if changed:
+        raise ConfigError(f"resume: a resumed search keeps its own options; {changed[0]!r} cannot be given")
+    return SearchConfig.from_dict(dict(started.config))
+
+
+def _label(task: Any) -> str:
+    return str(task) if isinstance(task, (str, Path)) else "in memory"
+
+
+def _model_label(model: nn.Module | None) -> str:
+    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+
+
+def _space_field(space: Any) -> str | dict[str, Any]:
+    """What run.json keeps of a space: a preset's name, else all of it (its file may change)."""
+    if isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json")):
+        return space
+    return load_space(space).to_dict() if not isinstance(space, Space) else space.to_dict()
+
+
+def _new_folder(config: SearchConfig) -> Path:
+    budget = str(config.budget).replace("%", "pct")
+    parts = (Path(config.task).name, Path(config.backbone).name, budget, config.mode, f"s{config.seed}")
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip(".-")
+    return Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _digest(data: TaskData) -> str:
+    digest = hashlib.sha256()
+    for example in data.train:
+        digest.update(repr((example.source, example.target, example.label)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    import accelerate
+    import transformers
+
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+    }

@@ -1,0 +1,82 @@
+"""The state of a search on disk: one safetensors file, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from s3pet_viz.errors import RunError
+from s3pet_viz.files import write_bytes_atomic
+from s3pet_viz.search.modes import State
+
+FILE = "state.safetensors"
+
+
+def save_checkpoint(folder: Path, state: State, *, next_step: int, fingerprint: dict[str, Any]) -> None:
+    """Write w, alpha and both optimisers. Random numbers are functions of (seed, step) and need no state."""
+    tensors = {"w": state.w.flat, "alpha": state.alpha}
+    tensors |= {f"w_opt.{k}": v for k, v in state.w_opt.state().items()}
+    tensors |= {f"alpha_opt.{k}": v for k, v in state.alpha_opt.state().items()}
+    folder.mkdir(exist_ok=True)
+    data = save(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+        metadata={"next_step": str(next_step), "fingerprint": json.dumps(fingerprint, sort_keys=True)},
+    )
+    write_bytes_atomic(folder / FILE, data)
+
+
+def next_step_of(folder: Path) -> int:
+    """The first step that a resumed search takes.
+
+    Raises:
+        RunError: there is no checkpoint, or it is damaged.
+    """
+    return int(_metadata(folder)["next_step"])
+
+
+def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) -> int:
+    """Put a checkpoint back into `state`; return the next step.
+
+    Raises:
+        RunError: no checkpoint, a damaged one, or one of another search space, backbone or data.
+    """
+    metadata = _metadata(folder)
+    saved = json.loads(metadata["fingerprint"])
+    now = json.loads(json.dumps(fingerprint))
+    for key in now:
+        if saved.get(key) != now[key]:
+            raise RunError(
+                f"{folder / FILE}: {key} was {saved.get(key)!r} when the search began, and is {now[key]!r} now; "
+                "a search resumes only on the same data and backbone"
+            )
+    try:
+        with safe_open(folder / FILE, framework="pt") as f:
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+        if tensors["w"].shape != state.w.flat.shape or tensors["alpha"].shape != state.alpha.shape:
+            raise RunError(f"{folder / FILE}: expected {state.w.flat.numel()} weights, found {tensors['w'].numel()}")
+        state.w.set(tensors["w"].to(state.w.flat))
+        state.alpha = tensors["alpha"]
+        for name, optimizer in (("w_opt", state.w_opt), ("alpha_opt", state.alpha_opt)):
+            part = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            optimizer.load(part)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
+    return int(metadata["next_step"])
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    path = folder / FILE
+    if not path.is_file():
+        raise RunError(f"{path}: there is no checkpoint to resume from")
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata() or {}
+        int(metadata["next_step"])
+        json.loads(metadata["fingerprint"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: the checkpoint is damaged ({error})") from None
+    return metadata

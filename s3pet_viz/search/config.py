@@ -1,0 +1,141 @@
+"""Everything that decides a search."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.search.modes import MODES, SECOND_ORDER_FROM
+from s3pet_viz.search.optim import OPTIMIZERS
+from s3pet_viz.tuning.device import PRECISIONS
+
+#: Backbones below this many parameters had not moved after 60 steps at the published 3e-4 (method, section 3).
+SMALL_BACKBONE = 100_000_000
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Options of a search; written to run.json whole.
+
+    Attributes:
+        task, backbone, budget: as the user gave them (a label where objects in memory were given).
+        space: a preset's name or a space as a mapping.
+        mode: ``fast``, ``paper``, ``first-order``, ``single-level`` or ``exact``.
+        steps: search steps; both rates decay linearly to 0 over them (`schedule` ``constant``: they do not).
+        lr: of the PET weights; None means 3e-4 as published, 3e-3 for backbones under 100M parameters.
+        head_lr: of an encoder's head; None means as lr. alpha_lr: of alpha.
+        clip: joint L2 norm of the alpha gradient, and apart of the weights' gradient.
+        tau: temperature of the gates' sigmoid.
+        warmup: steps at the start that move only the weights.
+        competition: gates compete in the gradient (section 3 of the method); False is an ablation.
+        sampling: ``soft`` gates, or hard ones with a ``straight-through`` gradient.
+        antithetic: every second step mirrors the uniforms of the one before.
+        weight_optimizer: ``adamw`` or ``sgd`` (for checks).
+        difference_eps: c in eps = c / ||v|| of the difference; None means each mode's own.
+        second_order_from: weight steps before fast mode adds H.
+        dropout: keep the backbone's dropout on.
+        split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
+        revision, task_revision: of hub names.
+        checkpoint_every, eval_every: in steps; 0 turns evaluations off.
+    """
+
+    task: str
+    backbone: str
+    budget: str | int | float
+    space: str | dict[str, Any] = "S3PET-M"
+    mode: str = "fast"
+    steps: int = 400
+    batch_size: int = 32
+    lr: float | None = None
+    head_lr: float | None = None
+    alpha_lr: float = 0.1
+    clip: float = 2.0
+    tau: float = 1.0
+    schedule: str = "linear"
+    warmup: int = 0
+    seed: int = 0
+    competition: bool = True
+    sampling: str = "soft"
+    antithetic: bool = False
+    weight_optimizer: str = "adamw"
+    difference_eps: float | None = None
+    second_order_from: int = SECOND_ORDER_FROM
+    dropout: bool = True
+    split: str = "paper"
+    max_rows: int | None = None
+    max_source_length: int | None = None
+    revision: str | None = None
+    task_revision: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    checkpoint_every: int = 100
+    eval_every: int = 0
+
+    def __post_init__(self) -> None:
+        _among("mode", self.mode, MODES)
+        _among("schedule", self.schedule, ("linear", "constant"))
+        _among("sampling", self.sampling, ("soft", "straight-through"))
+        _among("weight_optimizer", self.weight_optimizer, OPTIMIZERS)
+        _among("precision", self.precision, PRECISIONS)
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("warmup", 0),
+            ("seed", 0),
+            ("second_order_from", 0),
+            ("checkpoint_every", 1),
+            ("eval_every", 0),
+            ("max_rows", 1),
+            ("max_source_length", 1),
+        ):
+            value = getattr(self, name)
+            if value is None and name.startswith("max_"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name}: expected a whole number of at least {least}, found {value!r}")
+        for name in ("lr", "head_lr", "alpha_lr", "tau", "difference_eps"):
+            value = getattr(self, name)
+            if value is None and name not in ("alpha_lr", "tau"):
+                continue
+            if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name}: expected a positive number, found {value!r}")
+        if not (math.isfinite(self.clip) and self.clip >= 0):
+            raise ConfigError(f"clip: expected 0 (off) or more, found {self.clip!r}")
+        if self.warmup >= self.steps:
+            raise ConfigError(f"warmup: expected fewer than the {self.steps} steps, found {self.warmup}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SearchConfig:
+        """From `to_dict`'s form.
+
+        Raises:
+            ConfigError: an unknown or missing field, or a value that cannot be used.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ConfigError(f"search config: unknown field {unknown[0]!r} (expected {', '.join(sorted(known))})")
+        missing = sorted({"task", "backbone", "budget"} - set(data))
+        if missing:
+            raise ConfigError(f"search config: field {missing[0]!r} is missing")
+        return cls(**data)
+
+    def rate(self, backbone_params: int) -> float:
+        """`lr`, or the default for a backbone of this size."""
+        if self.lr is not None:
+            return self.lr
+        return 3e-3 if backbone_params < SMALL_BACKBONE else 3e-4
+
+    def schedule_at(self, step: int) -> float:
+        """Factor of both learning rates at a step."""
+        return 1.0 if self.schedule == "constant" else max(0.0, 1 - step / self.steps)
+
+
+def _among(name: str, value: Any, allowed: Any) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")

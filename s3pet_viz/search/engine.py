@@ -1,0 +1,195 @@
+"""The search loop: steps, records, checkpoints, callbacks, a clean end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.runs.writer import RunWriter
+from s3pet_viz.search.callbacks import Callback
+from s3pet_viz.search.checkpoint import save_checkpoint
+from s3pet_viz.search.config import SearchConfig
+from s3pet_viz.search.modes import MODES, State, StepResult, warmup_step
+from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.structure import gates_by_index
+
+
+class Search:
+    """A search in progress: what a callback sees.
+
+    Attributes:
+        config, gates, state: of the search; ``step`` is the next one.
+        writer: the run directory's writer.
+        stop_reason: why the search is to stop early, or None.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        gates: Sequence[Gate],
+        state: State,
+        writer: RunWriter,
+        *,
+        budget: int,
+        backbone_name: str,
+        backbone_params: int,
+        fingerprint: dict[str, Any],
+        first_step: int = 0,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> None:
+        self.config, self.gates, self.state, self.writer = config, tuple(gates), state, writer
+        self.budget, self.backbone_name, self.backbone_params = budget, backbone_name, backbone_params
+        self.fingerprint = fingerprint
+        self.step = first_step
+        self.callbacks = tuple(callbacks)
+        self.progress = progress
+        self.stop_reason: str | None = None
+
+    def request_stop(self, reason: str) -> None:
+        """End the search after the present step; it can be resumed."""
+        self.stop_reason = self.stop_reason or reason
+
+    def structure(self) -> Structure:
+        """The structure at the present alpha."""
+        # From alpha as the step log keeps it, so that a reader of the run finds the same structure.
+        alpha = self.state.alpha.float().numpy()
+        chosen = select(alpha, [g.n_params for g in self.gates], self.budget)
+        config = self.config
+        return Structure(
+            gates_by_index(self.gates, chosen),
+            self.backbone_name,
+            self.backbone_params,
+            self.budget,
+            {
+                "task": config.task,
+                "mode": config.mode,
+                "seed": config.seed,
+                "steps": self.step,
+                "space": config.space if isinstance(config.space, str) else config.space.get("name"),
+                "run": str(self.writer.path),
+            },
+        )
+
+    def checkpoint(self) -> None:
+        save_checkpoint(
+            self.writer.checkpoint_dir, self.state, next_step=self.step, fingerprint=self.fingerprint
+        )
+
+    def run(self) -> None:
+        """Run to the end, a stop, or an error. The run directory is consistent in every case.
+
+        Raises:
+            NonFiniteLossError: with the step and the loss; the run says ``failed`` and keeps its last checkpoint.
+            KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is done and the checkpoint written.
+        """
+        config = self.config
+        self.checkpoint()
+        bar = tqdm(
+            total=config.steps,
+            initial=self.step,
+            desc=f"search {config.task} ({config.mode})",
+            unit="step",
+            disable=not self.progress,
+        )
+        with _deferred_interrupt(self) as interrupted, bar:
+            for callback in self.callbacks:
+                callback.on_search_begin(self)
+            while self.step < config.steps and self.stop_reason is None:
+                self._one_step(bar)
+            self._finish()
+        if interrupted:
+            raise KeyboardInterrupt(self.stop_reason)
+
+    def _one_step(self, bar: tqdm) -> None:
+        config, step = self.config, self.step
+        began = time.perf_counter()
+        take = warmup_step if step < config.warmup else MODES[config.mode]
+        try:
+            result = take(self.state, step)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{error}; the run in {self.writer.path} keeps its last checkpoint") from None
+        self.writer.append(
+            step=step,
+            seconds=time.perf_counter() - began,
+            zeta=result.zeta,
+            train_loss=result.train_loss,
+            val_loss=result.val_loss,
+            lr=self.state.lr * config.schedule_at(step),
+            alpha=self.state.alpha.numpy(),
+            # p at the alpha that this step arrived at: what the run would select from now.
+            p=self._probabilities(),
+        )
+        self.step += 1
+        bar.update()
+        bar.set_postfix(train=f"{result.train_loss:.3f}", val=f"{result.val_loss:.3f}", refresh=False)
+        if self.step % config.checkpoint_every == 0:
+            self.checkpoint()
+        if config.eval_every and self.step % config.eval_every == 0:
+            self.writer.evaluation(self._evaluation(result))
+        for callback in self.callbacks:
+            callback.on_step_end(self, step, result)
+
+    def _probabilities(self) -> Any:
+        gates = self.state.gates
+        zeta = gates.solve(self.state.alpha)
+        return torch.sigmoid((self.state.alpha - zeta) / gates.tau).numpy()
+
+    @torch.no_grad()
+    def _evaluation(self, result: StepResult, batches: int = 8) -> dict[str, Any]:
+        """Mean val loss over the first batches at z = p, and what would be selected."""
+        problem, state = self.state.problem, self.state
+        z = torch.from_numpy(self._probabilities()).to(state.w.flat)
+        state.seed_masks(self.step, 99)
+        losses = [float(problem.loss(problem.batch("val", k), z)) for k in range(batches)]
+        chosen = self.structure()
+        return {
+            "step": self.step - 1,
+            "val_loss": sum(losses) / len(losses),
+            "selected": [g.index for g in chosen.gates],
+            "selected_params": chosen.n_params,
+            "alpha_grad_norm": float(torch.linalg.vector_norm(result.alpha_grad)),
+        }
+
+    def _finish(self) -> None:
+        self.checkpoint()
+        finished = self.step >= self.config.steps
+        if finished:
+            self.writer.write_structure(self.structure())
+        self.writer.set_status("finished" if finished else "stopped", stop_reason=self.stop_reason)
+        for callback in self.callbacks:
+            callback.on_search_end(self)
+
+
+@contextmanager
+def _deferred_interrupt(search: Search) -> Iterator[list[int]]:
+    """Let the present step finish on Ctrl-C or SIGTERM; a second one does not wait.
+
+    Yields a list that holds the signal once one has come. Off the main thread, signals stay as they are.
+    """
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield seen
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+        search.request_stop(signal.Signals(number).name)
+
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

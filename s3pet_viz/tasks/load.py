@@ -1,0 +1,201 @@
+"""load_task: a task by name, from a folder or from memory, split and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s3pet_viz import resources
+from s3pet_viz.errors import ConfigError, TaskError
+from s3pet_viz.tasks.folder import read_folder
+from s3pet_viz.tasks.forms import Form
+from s3pet_viz.tasks.glue import GLUE
+from s3pet_viz.tasks.hub import load_hub
+from s3pet_viz.tasks.rows import Table, as_table, kind_of
+from s3pet_viz.tasks.spec import Task, TaskData
+from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables
+from s3pet_viz.tasks.superglue import SUPER_GLUE
+from s3pet_viz.tasks.taskfile import read_task_file, task_from_dict
+
+# Bare names; `rte` is GLUE's, SuperGLUE's is `super_glue/rte`.
+TASKS: dict[str, Task] = {
+    **{task.name: task for task in GLUE},
+    **{"super_glue/rte" if task.name == "rte" else task.name: task for task in SUPER_GLUE},
+}
+_FULL_NAMES = {f"{task.benchmark}/{task.name}": task for task in (*GLUE, *SUPER_GLUE)}
+
+
+def load_task(
+    task: str | Path | Mapping[str, Any],
+    *,
+    form: Form,
+    revision: str | None = None,
+    split: SplitRule = "paper",
+    seed: int = 0,
+    max_rows: Mapping[str, int] | int | None = None,
+    task_spec: Task | Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> TaskData:
+    """A task with its splits as examples in one form ("text" or "pair").
+
+    `task` is a folder; an embedded task's name (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or
+    any dataset id with a `task_spec`), at `revision`; or a mapping (a `datasets.DatasetDict` too) with
+    train and validation, and optionally test: each a `datasets.Dataset`, a DataFrame or a list of mappings.
+    A folder that exists wins over a name. What the rows mean comes from `task_spec` (a Task, or a task.json
+    object), else `name` (a GLUE or SuperGLUE task), else the folder's task.json, else the folder's own
+    name; rows in memory need one of the first two.
+
+    `split` and `seed` decide the splits (see `splits.split_tables`), `max_rows` the most rows of each.
+    Training examples may differ in number from evaluation ones (see `Task.examples`). Raises TaskError for
+    anything wrong with the task, naming the file and the row; ConfigError for a wrong option;
+    MissingExtraError without `datasets`.
+    """
+    if form not in ("text", "pair"):
+        raise ConfigError(f"form: expected 'text' or 'pair', found {form!r}.")
+    spec = task_spec if isinstance(task_spec, Task) or task_spec is None else task_from_dict(task_spec)
+    if spec is None and name is not None:
+        spec = _known(name)
+    found, tables, origin = _open(task, spec, revision)
+    found = _rte_of(found, tables["train"])
+    for table in tables.values():
+        _check_not_empty(table)
+        found.check_class_names(table)
+    if "test" in tables and _labels_hidden(found, tables["test"]):
+        del tables["test"]
+    _check_two_classes(found, tables["train"])
+
+    tables = cap_rows(found, split_tables(found, tables, split, seed), max_rows, seed)
+    _check_two_classes(found, tables["train"])
+    examples = {part: found.examples(tables[part], form, training=part == "train") for part in SPLITS}
+    if not examples["train"]:
+        raise TaskError(
+            f"{tables['train'].where}: expected rows to train on, found none with a known target."
+        )
+    return TaskData(found, examples["train"], examples["validation"], examples["test"], origin, form)
+
+
+def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, dict[str, Table], str]:
+    """The task's meaning, its raw tables and its origin."""
+    if isinstance(task, str | Path):
+        folder = _folder_of(task)
+        if folder is not None:
+            _no_revision(revision, f"the folder {folder}")
+            if spec is None and (folder / "task.json").exists():
+                spec = read_task_file(folder / "task.json")
+            tables = read_folder(folder)
+            spec = spec or TASKS.get(folder.resolve().name)
+            if spec is None:
+                raise TaskError(
+                    f"{folder}: expected a task.json, a task_spec, or a folder named like one of "
+                    f"{', '.join(_bare_names())}; found none of these."
+                )
+            return spec, tables, str(folder)
+        known = _FULL_NAMES.get(str(task))
+        if known is not None:
+            if spec is not None and (spec.name != known.name or spec not in TASKS.values()):
+                raise ConfigError(f"task {task}: expected no other name or task_spec, found {spec.name!r}.")
+            loaded, origin = load_hub(known, None, revision)
+            return known, _tables(loaded, known, origin), origin
+        if spec is not None and "/" in str(task) and not isinstance(task, Path):
+            loaded, origin = load_hub(spec, str(task), revision)
+            return spec, _tables(loaded, spec, origin), origin
+        raise _unknown(str(task))
+    if isinstance(task, Mapping):
+        _no_revision(revision, "rows in memory")
+        if spec is None:
+            raise TaskError(
+                "rows in memory: expected name= (a GLUE or SuperGLUE task) or task_spec=, found neither."
+            )
+        return spec, _tables(task, spec, "memory"), "memory"
+    raise TaskError(f"task: expected a name, a folder or a mapping of splits, found {kind_of(task)}.")
+
+
+def _folder_of(task: str | Path) -> Path | None:
+    """The folder that `task` means: a Path always, a text when it exists or names an embedded task."""
+    if isinstance(task, Path):
+        return task
+    if not task.strip() or "\0" in task:
+        raise _unknown(task)
+    path = Path(task).expanduser()
+    if path.is_dir():
+        return path
+    embedded = resources.find_resource("tasks", task)
+    if embedded is None and path.is_absolute():
+        return path
+    return embedded
+
+
+def _tables(splits: Mapping[str, Any], task: Task, where: str) -> dict[str, Table]:
+    """Tables of a mapping of splits; MNLI validates on its matched part."""
+    sources = {split: split for split in SPLITS if split in splits}
+    if "validation" not in sources and "validation_matched" in splits:
+        sources["validation"] = "validation_matched"
+    for split in ("train", "validation"):
+        if split not in sources:
+            found = ", ".join(map(str, splits)) or "none"
+            raise TaskError(
+                f"{where}: expected the splits train and validation for {task.name}, found: {found}."
+            )
+    return {split: as_table(splits[key], f"{where}, {key}") for split, key in sources.items()}
+
+
+def _known(name: str) -> Task:
+    found = _FULL_NAMES.get(name) or TASKS.get(name)
+    if found is None:
+        raise TaskError(f"name: expected one of {', '.join(_bare_names())}, found {name!r}.")
+    return found
+
+
+def _unknown(task: str) -> TaskError:
+    full = [full for full in _FULL_NAMES if full.endswith(f"/{task}")]
+    hint = f" Did you mean {' or '.join(full)}?" if full else ""
+    embedded = ", ".join(resources.list_resources("tasks")) or "none here"
+    return TaskError(
+        f"task {task!r}: expected a folder with train.jsonl and validation.jsonl, an embedded task "
+        f"({embedded}), or one of {', '.join(_FULL_NAMES)}; found none of these.{hint}"
+    )
+
+
+def _bare_names() -> list[str]:
+    return sorted({task.name for task in _FULL_NAMES.values()})
+
+
+def _no_revision(revision: str | None, what: str) -> None:
+    if revision is not None:
+        raise ConfigError(f"revision: expected only with a hub name, found {revision!r} with {what}.")
+
+
+def _rte_of(task: Task, train: Table) -> Task:
+    """GLUE's or SuperGLUE's RTE, by the columns of the first row: a bare `rte` says neither."""
+    if (
+        task == TASKS["rte"]
+        and train.rows
+        and "premise" in train.rows[0]
+        and "sentence1" not in train.rows[0]
+    ):
+        return TASKS["super_glue/rte"]
+    return task
+
+
+def _check_not_empty(table: Table) -> None:
+    if not table.rows:
+        raise TaskError(f"{table.where}: expected at least one row, found none.")
+
+
+def _labels_hidden(task: Task, test: Table) -> bool:
+    """Whether a published test split holds no answers (label -1, or empty answer lists)."""
+    if task.builder == "record":
+        return all(hasattr(row.get("answers"), "__len__") and len(row["answers"]) == 0 for row in test.rows)
+    return all(row.get(task.label) == -1 for row in test.rows)
+
+
+def _check_two_classes(task: Task, train: Table) -> None:
+    if task.kind != "classification" or task.builder == "record":
+        return
+    seen = {task.label_of(row, train.at(i)) for i, row in enumerate(train.rows)}
+    if len(seen) < 2:
+        only = task.target_of(seen.pop())
+        raise TaskError(
+            f"{train.where}: expected at least two classes in {len(train)} row(s), found only {only!r}."
+        )

@@ -1,0 +1,432 @@
+"""`tune` and `baselines`: from a structure and a task to scores and tables."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from s3pet_viz.backbones import Backbone, load_backbone, positions, wrap_backbone
+from s3pet_viz.backbones.families import base_of
+from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.pet import candidate_gates, insert, load_space
+from s3pet_viz.structure import Structure, parse_budget
+from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.tasks import TaskData, load_task
+from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
+from s3pet_viz.tuning.device import Device
+from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, train
+
+DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a tuned structure scores on the held-out split.
+
+    Attributes:
+        method: ``structure`` or a baseline's name.
+        metrics: on the held-out split; ``score`` is the task's main one, ``loss`` the mean loss.
+        validation: the same on the split that chose the best weights.
+        pet_params: trained PET parameters (all weights for ``full``). head_params: trained parameters of an
+            encoder's head (and pooler, if asked for): they are needed by every method and counted apart.
+        backbone_params: of the backbone without head.
+    """
+
+    method: str
+    task: str
+    backbone: str
+    metrics: dict[str, float]
+    validation: dict[str, float]
+    pet_params: int
+    head_params: int
+    backbone_params: int
+    seed: int
+    steps: int
+    best_step: int
+    seconds: float
+    n_gates: int = 0
+    pooler: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        return self.metrics["score"]
+
+    @property
+    def fraction(self) -> float:
+        return self.pet_params / self.backbone_params
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def row(self) -> dict[str, Any]:
+        """One tidy row of a table."""
+        return {
+            "method": self.method,
+            "task": self.task,
+            "seed": self.seed,
+            "score": self.score,
+            "loss": self.metrics["loss"],
+            "validation": self.validation["score"],
+            "pet_params": self.pet_params,
+            "percent": 100 * self.fraction,
+            "head_params": self.head_params,
+            "n_gates": self.n_gates,
+            "best_step": self.best_step,
+            "seconds": self.seconds,
+            **{k: v for k, v in self.metrics.items() if k not in ("score", "loss")},
+        }
+
+    def __repr__(self) -> str:
+        head = f" + {self.head_params:,} of the head" if self.head_params else ""
+        return (
+            f"Scores({self.method} on {self.task}: {self.score:.4f}, loss {self.metrics['loss']:.4f}, "
+            f"{self.pet_params:,} PET parameters{head})"
+        )
+
+
+@dataclass
+class Workbench:
+    """A backbone and a task's splits, loaded once, on which many structures can be trained in turn.
+
+    Every `run` leaves the backbone (and its head) as it found it.
+    """
+
+    backbone: Backbone
+    splits: Splits
+    device: Device
+
+    @classmethod
+    def open(
+        cls,
+        task: Any,
+        backbone: str | Path | None = None,
+        *,
+        model: nn.Module | None = None,
+        tokenizer: Any = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        max_source_length: int | None = None,
+        **task_options: Any,
+    ) -> Workbench:
+        """Load task and backbone. Options beside these go to `tasks.load_task` (split, revision, ...).
+
+        Raises:
+            TaskError, BackboneError, ConfigError: before any long work.
+        """
+        place = Device.choose(device, precision)
+        made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, **task_options)
+        made.model.to(place.torch)
+        return cls(made, Splits.make(data, made, max_source_length), place)
+
+    def run(
+        self,
+        method: str | Structure,
+        config: TuneConfig,
+        *,
+        label: str | None = None,
+        progress: bool = True,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> Scores:
+        """Train one structure (or ``full``, ``head``, ``untouched``) from scratch and score it."""
+        backbone = self.backbone
+        structure = method if isinstance(method, Structure) else None
+        name = label or ("structure" if structure is not None else str(method))
+        if structure is None and method not in OTHERS:
+            raise ConfigError(f"method: expected a Structure or one of {', '.join(OTHERS)}, found {method!r}")
+        if method == "head" and not backbone.head:
+            raise ConfigError("method: 'head' needs an encoder; a text-to-text backbone has no head of its own")
+        if structure is not None and not structure.gates:
+            raise StructureError("structure: expected at least one gate, found none")
+        full = list(base_of(backbone.model).parameters()) if method == "full" else []
+        pooler = _pooler(backbone) if backbone.form == "pair" else []
+        extra = pooler if config.train_pooler and not full else []
+        head = list(backbone.head.values()) if method != "untouched" else []
+        with _left_as_found([*full, *head, *extra]):
+            _reset_head(backbone, config.seed)
+            pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
+            try:
+                head_lr = config.head_lr or (config.full_lr if full else config.lr)
+                groups: list[tuple[list[nn.Parameter], float]] = [
+                    (list(pets.parameters()) if pets is not None else [], config.lr),
+                    (full, config.full_lr),
+                    ([*head, *extra], head_lr),
+                ]
+                if method == "untouched":
+                    groups = []
+                result = train(
+                    backbone,
+                    self.splits,
+                    [(g, lr) for g, lr in groups if g],
+                    config,
+                    self.device,
+                    label=f"{name} on {self.splits.data.task.name}",
+                    progress=progress,
+                    on_step=on_step,
+                )
+            finally:
+                if pets is not None:
+                    pets.detach()
+        pet_params = sum(p.numel() for p in full) if full else (structure.n_params if structure else 0)
+        return self._scores(name, result, config, pet_params, [*head, *extra], structure, bool(pooler), bool(full))
+
+    def _scores(
+        self,
+        name: str,
+        result: TrainResult,
+        config: TuneConfig,
+        pet_params: int,
+        head: list[nn.Parameter],
+        structure: Structure | None,
+        has_pooler: bool,
+        full: bool,
+    ) -> Scores:
+        return Scores(
+            method=name,
+            task=self.splits.data.task.name,
+            backbone=self.backbone.name,
+            metrics=result.test,
+            validation=result.validation,
+            pet_params=pet_params,
+            head_params=sum(p.numel() for p in head),
+            backbone_params=self.backbone.n_params,
+            seed=config.seed,
+            steps=config.steps if result.best_step else 0,
+            best_step=result.best_step,
+            seconds=result.seconds,
+            n_gates=len(structure) if structure else 0,
+            pooler="" if not has_pooler else ("trained" if config.train_pooler or full else "frozen"),
+            history=result.history,
+        )
+
+
+def load_pair(
+    task: Any,
+    backbone: str | Path | None = None,
+    *,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    revision: str | None = None,
+    task_revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    **task_options: Any,
+) -> tuple[Backbone, TaskData]:
+    """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
+
+    Raises:
+        ConfigError: neither or both of `backbone` and `model`. TaskError, BackboneError.
+    """
+    if (backbone is None) == (model is None):
+        raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
+    if model is not None:
+        made = wrap_backbone(model, tokenizer)
+        return made, load_task(task, form=made.form, revision=task_revision, **task_options)
+    # The task decides the head's width, the backbone decides the task's form: read the task first as text.
+    data = load_task(task, form="text", revision=task_revision, **task_options)
+    made = load_backbone(
+        str(backbone),
+        num_labels=data.task.num_labels,
+        regression=data.task.kind == "regression",
+        revision=revision,
+        dtype=dtype,
+    )
+    if made.form == "pair":
+        data = load_task(task, form="pair", revision=task_revision, **task_options)
+    return made, data
+
+
+def tune(
+    structure: Structure | str | Path,
+    *,
+    task: Any,
+    backbone: str | Path | None = None,
+    progress: bool = True,
+    label: str | None = None,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    split: str = "paper",
+    workbench: Workbench | None = None,
+    load: dict[str, Any] | None = None,
+    **options: Any,
+) -> Scores:
+    """Train a fixed structure from scratch on a task and score the best weights seen.
+
+    Args:
+        structure: a `Structure`, its JSON file, or ``"full"``, ``"head"``, ``"untouched"``.
+        task: a name, a folder, or data in memory (see `tasks.load_task`).
+        backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
+        split: ``paper`` or ``holdout``, see `tasks.load_task`.
+        workbench: reuse one that is open (then task and backbone are its own).
+        load: further arguments of `tasks.load_task` and `load_pair` (revision, name, max_rows, ...).
+        options: fields of `TuneConfig` (steps, lr, head_lr, batch_size, seed, ...).
+
+    Raises:
+        S3PETError: one of its kinds, before any long work starts; NonFiniteLossError during training.
+    """
+    config = make_config(**options)
+    if isinstance(structure, Path) or (isinstance(structure, str) and structure not in OTHERS):
+        structure = Structure.load(structure)
+    bench = workbench or Workbench.open(
+        task,
+        backbone,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        max_source_length=config.max_source_length,
+        split=split,
+        **(load or {}),
+    )
+    return bench.run(structure, config, label=label, progress=progress)
+
+
+def make_config(**options: Any) -> TuneConfig:
+    """A `TuneConfig`; a name that it lacks is a ConfigError."""
+    unknown = sorted(set(options) - set(TuneConfig.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {', '.join(TuneConfig.__dataclass_fields__)})")
+    return TuneConfig(**options)
+
+
+def baselines(
+    *,
+    task: Any = None,
+    backbone: str | Path | None = None,
+    budget: str | int | float = "0.1%",
+    space: Any = "S3PET-M",
+    seeds: int | Sequence[int] = 3,
+    methods: Sequence[str] = DEFAULT_BASELINES,
+    n_random: int = 3,
+    structures: dict[str, Structure] | None = None,
+    workbench: Workbench | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    split: str = "paper",
+    load: dict[str, Any] | None = None,
+    progress: bool = True,
+    on_scores: Callable[[Scores], None] | None = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Train the baselines (and any `structures`) on a task; one row per training run.
+
+    Args:
+        budget, space: of the random structures.
+        seeds: how many (0, 1, ...) or which.
+        methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full``.
+            ``head`` is left out, with a warning, where the backbone has none.
+        n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
+        structures: further structures by name, e.g. ``{"searched": run.structure()}``.
+        options: fields of `TuneConfig`.
+
+    Returns:
+        Columns method, task, seed, score, loss, validation, pet_params, percent, head_params, n_gates,
+        best_step, seconds, structure (which random one) and the task's metrics.
+    """
+    config = make_config(**options)
+    allowed = {*MANUAL, *OTHERS, "random"}
+    for name in methods:
+        if name not in allowed:
+            raise ConfigError(f"methods: expected names among {', '.join(sorted(allowed))}, found {name!r}")
+    bench = workbench or Workbench.open(
+        task, backbone, device=device, precision=precision, split=split,
+        max_source_length=config.max_source_length, **(load or {}),
+    )
+    chosen = list(dict.fromkeys(methods))
+    if "head" in chosen and not bench.backbone.head:
+        if tuple(methods) != DEFAULT_BASELINES:
+            warnings.warn("baselines: 'head' is left out: a text-to-text backbone has no head", stacklevel=2)
+        chosen.remove("head")
+    plan = list(_plan(bench.backbone, chosen, budget, space, n_random, structures or {}))
+    seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not seed_list:
+        raise ConfigError("seeds: expected at least one, found none")
+    rows = []
+    for name, which, method in plan:
+        for seed in seed_list if method != "untouched" else seed_list[:1]:
+            scores = bench.run(method, replace(config, seed=seed), label=name, progress=progress)
+            rows.append({**scores.row(), "structure": which})
+            if on_scores is not None:
+                on_scores(scores)
+    return pd.DataFrame(rows)
+
+
+def _plan(
+    backbone: Backbone,
+    methods: Sequence[str],
+    budget: str | int | float,
+    space: Any,
+    n_random: int,
+    structures: dict[str, Structure],
+) -> Iterator[tuple[str, int, str | Structure]]:
+    """(name, which, what to train); everything that can be wrong is found before the first training."""
+    for name, structure in structures.items():
+        yield name, 0, structure
+    for name in methods:
+        if name == "random":
+            gates, _ = candidate_gates(positions(backbone.model), load_space(space))
+            parameters = parse_budget(budget, backbone.n_params)
+            check_budget([g.n_params for g in gates], parameters)
+            for k in range(n_random):
+                yield name, k, random_structure(gates, parameters, backbone, k)
+        elif name in MANUAL:
+            yield name, 0, manual_structure(name, backbone)
+        else:
+            yield name, 0, name
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, spread (standard deviation) and count per method, in order of first appearance."""
+    grouped = table.groupby("method", sort=False)
+    made = grouped.agg(
+        score=("score", "mean"),
+        spread=("score", "std"),
+        runs=("score", "size"),
+        loss=("loss", "mean"),
+        pet_params=("pet_params", "mean"),
+        percent=("percent", "mean"),
+        head_params=("head_params", "max"),
+        seconds=("seconds", "sum"),
+    )
+    return made.reset_index()
+
+
+def _pooler(backbone: Backbone) -> list[nn.Parameter]:
+    pooler = getattr(base_of(backbone.model), "pooler", None)
+    return list(pooler.parameters()) if isinstance(pooler, nn.Module) else []
+
+
+def _reset_head(backbone: Backbone, seed: int) -> None:
+    """Draw an encoder's head anew, as transformers would, from this seed."""
+    if not backbone.head:
+        return
+    inside = {id(m) for m in base_of(backbone.model).modules()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in backbone.model.modules():
+            if id(module) in inside or not isinstance(module, nn.Linear):
+                continue
+            width = getattr(backbone.model.config, "initializer_range", 0.02)
+            module.weight.copy_(torch.empty(module.weight.shape).normal_(std=width))
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+@contextmanager
+def _left_as_found(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, kept, strict=True):
+                p.copy_(value)

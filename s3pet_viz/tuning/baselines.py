@@ -1,0 +1,69 @@
+"""What a searched structure is compared with: manual structures, random ones, the head alone, all weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.errors import BudgetError, ConfigError
+from s3pet_viz.pet import Space, SpaceEntry, candidate_gates
+from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.structure import gates_by_index
+
+_LINEAR = ("SelfAttn.?", "CrossAttn.?", "FFN.W1*", "FFN.W2")
+
+#: Manual structures, each on its usual positions (arXiv 2206.07382, section 4.1).
+MANUAL: dict[str, Space] = {
+    "LoRA": Space("LoRA", (SpaceEntry("LoRA", ("SelfAttn.Q", "SelfAttn.V"), options={"r": 1}),)),
+    "Adapter": Space("Adapter", (SpaceEntry("Adapter", ("SelfAttn", "FFN")),)),
+    "LowRankAdapter": Space("LowRankAdapter", (SpaceEntry("LowRankAdapter", ("SelfAttn", "FFN")),)),
+    "Compacter": Space("Compacter", (SpaceEntry("Compacter", ("SelfAttn", "FFN")),)),
+    "BitFit": Space("BitFit", (SpaceEntry("BitFit", (*_LINEAR, "*.LN")),)),
+    "LNFit": Space("LNFit", (SpaceEntry("LNFit", ("*.LN",)),)),
+}
+
+#: Baselines that are no structure. ``head``: an encoder's head alone. ``untouched``: no training at all.
+#: ``full``: every weight of the backbone (an encoder's pooler too).
+OTHERS = ("full", "head", "untouched")
+
+
+def manual_structure(name: str, backbone: Backbone) -> Structure:
+    """The manual structure of this name for this backbone.
+
+    Cross-attention is left out of a name's positions where the backbone has none.
+
+    Raises:
+        ConfigError: no baseline of that name.
+    """
+    if name not in MANUAL:
+        raise ConfigError(f"baseline: expected one of {', '.join((*MANUAL, 'random', *OTHERS))}, found {name!r}")
+    found = positions(backbone.model)
+    present = {p.module for p in found}
+    space = MANUAL[name]
+    if not any(m.startswith("CrossAttn") for m in present):
+        space = Space(
+            space.name,
+            tuple(
+                SpaceEntry(e.type, tuple(m for m in e.modules if not m.startswith("CrossAttn")), e.positions, e.options)
+                for e in space.entries
+            ),
+        )
+    gates, _ = candidate_gates(found, space)
+    return Structure(tuple(gates), backbone.name, backbone.n_params, None, {"baseline": name})
+
+
+def random_structure(gates: Sequence[Gate], budget: int, backbone: Backbone, seed: int) -> Structure:
+    """A random structure: gates in random order, each taken if it still fits.
+
+    Raises:
+        BudgetError: no gate fits.
+    """
+    alpha = np.random.default_rng([seed, 77]).random(len(gates))
+    chosen = select(alpha, [g.n_params for g in gates], budget)
+    if not len(chosen):
+        raise BudgetError(f"budget: no module of the space fits {budget:,} parameters")
+    return Structure(
+        gates_by_index(gates, chosen), backbone.name, backbone.n_params, budget, {"baseline": "random", "seed": seed}
+    )

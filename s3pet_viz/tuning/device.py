@@ -1,0 +1,55 @@
+"""Where and in which precision to compute, as accelerate sees it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from s3pet_viz.errors import ConfigError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device and the autocast that goes with a precision."""
+
+    torch: torch.device
+    precision: str = "fp32"
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "fp32") -> Device:
+        """``auto`` takes what accelerate finds (CUDA, MPS, ..., else the CPU).
+
+        fp16 is refused: its gradients need loss scaling, which a difference of gradients does not survive.
+
+        Raises:
+            ConfigError: an unknown precision or a device that is not here.
+        """
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
+        if device == "auto":
+            from accelerate import PartialState
+
+            return cls(PartialState().default_device, precision)
+        try:
+            place = torch.device(device)
+            torch.empty(1, device=place)
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).splitlines()[0]
+            raise ConfigError(f"device: {device!r} cannot be used here: {first}") from None
+        return cls(place, precision)
+
+    def autocast(self) -> Any:
+        """A fresh autocast context (a null one in fp32)."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.torch.type, dtype=torch.bfloat16)
+
+    @property
+    def rng_devices(self) -> list[int]:
+        """Devices whose random state `torch.random.fork_rng` has to keep."""
+        return [self.torch.index or 0] if self.torch.type == "cuda" else []

@@ -1,0 +1,80 @@
+"""Evaluate a backbone as it stands: the task's own metrics, and the mean loss."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.tasks import Task, compute_metrics
+from s3pet_viz.tuning.data import IGNORE, Features
+
+
+@torch.no_grad()
+def evaluate(
+    backbone: Backbone,
+    task: Task,
+    features: Features,
+    *,
+    batch_size: int = 64,
+    autocast: Callable[[], Any] = contextlib.nullcontext,
+) -> dict[str, float]:
+    """Metrics of the task and ``loss``.
+
+    Text-to-text backbones generate greedily; an encoder's head is read. ``loss`` is the mean over examples
+    (encoders) or over target tokens (text-to-text); ``score`` is the task's main score.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite.
+    """
+    model = backbone.model
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    said: dict[int, Any] = {}
+    total, weight = 0.0, 0
+    try:
+        for indices in features.by_length(batch_size):
+            batch = features.batch(indices, device)
+            with autocast():
+                output = model(**batch)
+                if backbone.form == "text":
+                    answers = _generate(backbone, task, batch)
+                else:
+                    answers = _read_head(task, output.logits)
+            said.update(zip(indices.tolist(), answers, strict=True))
+            size = int((batch["labels"] != IGNORE).sum()) if backbone.form == "text" else len(indices)
+            total += float(output.loss) * size
+            weight += size
+    finally:
+        model.train(was_training)
+    loss = total / weight
+    if not torch.isfinite(torch.tensor(loss)):
+        raise NonFiniteLossError(f"evaluation of {task.name}: loss is {loss}")
+    predictions = [said[i] for i in range(len(features))]
+    return {**compute_metrics(task, features.examples, predictions), "loss": loss}
+
+
+def _generate(backbone: Backbone, task: Task, batch: dict[str, torch.Tensor]) -> list[Any]:
+    tokens = backbone.model.generate(  # type: ignore[operator]
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=task.max_target_length,
+        do_sample=False,
+        num_beams=1,
+    )
+    texts = backbone.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [task.parse_prediction(text) for text in texts]
+
+
+def _read_head(task: Task, logits: torch.Tensor) -> list[Any]:
+    logits = logits.float()
+    if task.kind == "regression":
+        return logits.squeeze(-1).tolist()
+    if task.scores_candidates:
+        return (logits[:, 1] - logits[:, 0]).tolist()
+    return logits.argmax(-1).tolist()
