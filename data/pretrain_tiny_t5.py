@@ -1,0 +1,220 @@
+"""Pretrains the embedded backbone from nothing: tokenizer, T5 model, mixture, one seeded run on one CPU thread.
+
+    python data/pretrain_tiny_t5.py
+
+The vocabulary is the lexicon itself (one piece per word) plus single characters for anything else, so sequences
+are short and a run of a few thousand steps takes minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import random
+import string
+import time
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from skills import MIXTURE, VOCABULARY, Grammar, split_words, stream
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+SENTINELS = [f"<extra_id_{i}>" for i in range(32)]
+# Field names and prefixes of the package's T5 text form, kept whole.
+FIELD_WORDS = ["text:", "sentence1:", "sentence2:", "premise:", "hypothesis:", "question:", "context:"]
+FIELD_WORDS += ["sentence:", "label:", "true", "false", "yes", "no", "sentence", "text"]
+SIZES = {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 512, "num_layers": 4, "num_decoder_layers": 4}
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer whose pieces are known words, then characters; appends ``</s>``."""
+    seen = dict.fromkeys(VOCABULARY + FIELD_WORDS)
+    for _, source, target in stream(random.Random("vocabulary"), 20000):
+        for word in split_words(f"{source} {target}"):
+            if not word.startswith("<extra"):
+                seen.setdefault(word)
+    chars = [c for c in string.printable if not c.isspace()]
+    words = [w for w in seen if len(w) > 1]
+    pieces = [(PAD, 0.0), (EOS, 0.0), (UNK, 0.0), ("▁", -12.0)]
+    pieces += [(c, -12.0) for c in chars] + [(f"▁{c}", -11.0) for c in string.ascii_lowercase + string.digits]
+    pieces += [(f"▁{w}", -9.0) for w in words]
+    core = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    core.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    core.add_special_tokens([AddedToken(s, lstrip=True, special=True) for s in SENTINELS])
+    core.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        extra_special_tokens=SENTINELS,
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(vocab: int) -> T5ForConditionalGeneration:
+    """T5 v1.0 in miniature.  Dropout is off, as T5 1.1 did for pretraining: no example is seen twice."""
+    config = T5Config(
+        vocab_size=vocab,
+        dropout_rate=0.0,
+        feed_forward_proj="relu",
+        tie_word_embeddings=True,
+        relative_attention_num_buckets=32,
+        relative_attention_max_distance=64,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+        **SIZES,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def batches(tok: PreTrainedTokenizerFast, rng: random.Random, size: int):  # type: ignore[no-untyped-def]
+    """Endless (inputs, labels) of similar length, so that little is spent on padding."""
+    core = tok.backend_tokenizer
+    while True:
+        rows = stream(rng, size * 40)
+        sources = [e.ids for e in core.encode_batch([s for _, s, _ in rows])]
+        targets = [e.ids for e in core.encode_batch([t for _, _, t in rows])]
+        order = sorted(range(len(rows)), key=lambda i: len(sources[i]) + rng.random() * 3)
+        starts = list(range(0, len(order), size))
+        rng.shuffle(starts)
+        for start in starts:
+            chosen = order[start : start + size]
+            yield pad([sources[i] for i in chosen], 0), pad([targets[i] for i in chosen], -100)
+
+
+def pad(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Rows of ids as one tensor."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
+@torch.no_grad()
+def skill_report(
+    model: T5ForConditionalGeneration, tok: PreTrainedTokenizerFast, seed: int
+) -> dict[str, dict[str, float]]:
+    """Loss and exact-match (teacher forced) per skill on fresh examples."""
+    model.eval()
+    report: dict[str, dict[str, float]] = {}
+    for name, (make, _) in MIXTURE.items():
+        g = Grammar(random.Random(f"report-{name}-{seed}"), plain=True)
+        pairs = [make(g) for _ in range(200)]
+        core = tok.backend_tokenizer
+        x = pad([core.encode(s).ids for s, _ in pairs], 0)
+        y = pad([core.encode(t).ids for _, t in pairs], -100)
+        out = model(input_ids=x, attention_mask=(x != 0).long(), labels=y)
+        hit = (out.logits.argmax(-1) == y) | (y == -100)
+        report[name] = {
+            "loss": round(float(out.loss), 4),
+            "exact": round(float(hit.all(1).float().mean()), 3),
+        }
+    model.train()
+    return report
+
+
+def train(args: argparse.Namespace) -> None:
+    """The whole run."""
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    transformers.logging.disable_progress_bar()
+    tok = build_tokenizer()
+    model = build_model(len(tok))
+    total = sum(p.numel() for p in model.parameters())
+    print(f"vocabulary {len(tok)}, parameters {total}", flush=True)
+    shared = [model.shared.weight]
+    rest = [p for p in model.parameters() if p is not model.shared.weight]
+    # Embeddings start near length sqrt(d) and need larger steps than the matrices to move as far.
+    groups = [{"params": shared, "lr": args.lr * args.embed_lr}, {"params": rest, "lr": args.lr}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+
+    def rate(step: int) -> float:
+        done = step / args.steps
+        return min(1.0, (step + 1) / args.warmup) * (
+            0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        )
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    source = batches(tok, random.Random(f"pretrain-{args.seed}"), args.batch)
+    model.train()
+    begun, window, history = time.time(), [], []
+    for step in range(1, args.steps + 1):
+        x, y = next(source)
+        loss = model(input_ids=x, attention_mask=(x != 0).long(), labels=y).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        window.append(float(loss.detach()))
+        if step % args.log == 0:
+            mean = sum(window) / len(window)
+            history.append({"step": step, "loss": round(mean, 4)})
+            window.clear()
+            print(f"step {step} loss {mean:.4f} {time.time() - begun:.0f}s", flush=True)
+        if step % args.report == 0 and step < args.steps:
+            print(json.dumps(skill_report(model, tok, args.seed)), flush=True)
+    seconds = time.time() - begun
+    skills = skill_report(model, tok, args.seed)
+    save(
+        args, tok, model, {"seconds": round(seconds), "parameters": total, "loss": history, "skills": skills}
+    )
+    print(json.dumps(skills), flush=True)
+
+
+def save(
+    args: argparse.Namespace,
+    tok: PreTrainedTokenizerFast,
+    model: T5ForConditionalGeneration,
+    measured: dict[str, object],
+) -> None:
+    """Model, tokenizer and how they came to be."""
+    model.eval()
+    model.save_pretrained(args.out)
+    tok.save_pretrained(args.out)
+    note = {
+        "objective": "span corruption and a supervised mixture, cross-entropy",
+        "seed": args.seed,
+        "steps": args.steps,
+        "batch": args.batch,
+        "learning_rate": args.lr,
+        "embedding_learning_rate": args.lr * args.embed_lr,
+        "warmup": args.warmup,
+        "optimizer": "AdamW, cosine decay, no weight decay, gradient norm clipped at 1",
+        "dropout": 0.0,
+        "vocabulary": len(tok),
+        "mixture": {name: weight for name, (_, weight) in MIXTURE.items()},
+        "threads": 1,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+        },
+        **measured,
+    }
+    (args.out / "training.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "backbones" / "tiny-t5")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--embed-lr", type=float, default=3.0, help="embedding rate, as a multiple of --lr")
+    parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--log", type=int, default=100)
+    parser.add_argument("--report", type=int, default=1000)
+    train(parser.parse_args())

@@ -1,0 +1,126 @@
+"""The embedded data is what its generator makes, and is fit to measure with."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+DATA = Path(__file__).parent.parent / "data"
+TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
+SIZES = {"train": 2000, "validation": 500, "test": 500}
+BACKBONE = DATA / "backbones" / "tiny-t5"
+
+
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``data/make_tasks.py`` imported the way the script sees its siblings."""
+    monkeypatch.syspath_prepend(str(DATA))
+    return importlib.import_module("make_tasks")
+
+
+def rows(task: str, split: str) -> list[dict[str, object]]:
+    """One split as committed."""
+    lines = (DATA / "tasks" / task / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def meta(task: str) -> dict[str, object]:
+    """The task's description as committed."""
+    loaded: dict[str, object] = json.loads((DATA / "tasks" / task / "task.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_seed_zero_rebuilds_the_same_bytes(generator: ModuleType, tmp_path: Path) -> None:
+    generator.write(tmp_path, 0)
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    kept = sorted(p.relative_to(DATA / "tasks") for p in (DATA / "tasks").rglob("*") if p.is_file())
+    assert made == kept
+    for name in made:
+        assert (tmp_path / name).read_bytes() == (DATA / "tasks" / name).read_bytes(), name
+
+
+def test_another_seed_makes_other_rows(generator: ModuleType) -> None:
+    assert generator.make_task("sentiment", 1)["test"] != rows("sentiment", "test")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sizes_and_balance(task: str) -> None:
+    info = meta(task)
+    for split, size in SIZES.items():
+        labels = [row["label"] for row in rows(task, split)]
+        assert len(labels) == size
+        counts = Counter(labels)
+        assert max(counts.values()) - min(counts.values()) <= 1
+        if info["kind"] == "classification":
+            assert sorted(counts) == list(range(len(info["label_names"])))  # type: ignore[arg-type]
+        else:
+            assert min(counts) == 0.0
+            assert max(counts) == 5.0
+            assert len(counts) == 24
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_row_is_used_twice(task: str) -> None:
+    fields = meta(task)["fields"]
+    assert isinstance(fields, list)
+    seen = Counter(
+        tuple(sorted(" ".join(str(row[f]).lower().split()) for f in fields))
+        for split in SIZES
+        for row in rows(task, split)
+    )
+    assert max(seen.values()) == 1
+
+
+def test_tasks_are_small() -> None:
+    assert sum(p.stat().st_size for p in (DATA / "tasks").rglob("*") if p.is_file()) < 4 * 2**20
+
+
+def test_pretraining_never_saw_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = json.loads((BACKBONE / "training.json").read_text(encoding="utf-8"))
+    assert not set(training["mixture"]) & set(TASKS)
+    monkeypatch.syspath_prepend(str(DATA))
+    skills = importlib.import_module("skills")
+    assert {name: weight for name, (_, weight) in skills.MIXTURE.items()} == training["mixture"]
+    prefixes = {f"{name} text:" for name in TASKS} | {f"{name} sentence1:" for name in TASKS}
+    examples = skills.stream(importlib.import_module("random").Random(3), 3000)
+    for skill, source, target in examples:
+        assert not any(source.startswith(p) for p in prefixes)
+        if skill != "position":  # lists of random vocabulary words may hold any word
+            assert not set(target.split()) & set(skills.TASK_WORDS)
+
+
+def test_backbone_loads_as_stated() -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    training = json.loads((BACKBONE / "training.json").read_text(encoding="utf-8"))
+    model = AutoModelForSeq2SeqLM.from_pretrained(BACKBONE)
+    tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
+    assert sum(p.numel() for p in model.parameters()) == training["parameters"]
+    assert 1_500_000 < training["parameters"] < 2_500_000
+    assert len(tokenizer) == model.config.vocab_size == training["vocabulary"]
+    assert sum(p.stat().st_size for p in BACKBONE.iterdir()) < 10 * 2**20
+    assert (model.config.pad_token_id, model.config.decoder_start_token_id) == (0, 0)
+    assert tokenizer("a dog").input_ids[-1] == tokenizer.eos_token_id == model.config.eos_token_id == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_task_words_are_whole_tokens(task: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
+    info = meta(task)
+    labels = info.get("label_names") or [f"{i / 5:.1f}" for i in range(26)]
+    fields = info["fields"]
+    assert isinstance(labels, list)
+    assert isinstance(fields, list)
+    for word in [*labels, info["prefix"], *(f"{f}:" for f in fields)]:
+        ids = tokenizer(word).input_ids
+        assert len(ids) == 2, word
+        assert tokenizer.decode(ids, skip_special_tokens=True) == word
+    sources = [f"{row[f]}" for row in rows(task, "test") for f in fields]
+    assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(sources).input_ids)
