@@ -113,8 +113,8 @@ class LNFit(PET):
         weight = self.weight if z is None else self.weight * z
         if self.centred:
             return F.layer_norm(x, (x.shape[-1],), weight, None, self.eps)
-        # T5's norm: no mean, and the variance in float32 whatever the input.
-        variance = x.to(torch.float32).pow(2).mean(-1, keepdim=True)
+        # T5's norm: no mean, and the variance at least in float32.
+        variance = x.to(torch.promote_types(x.dtype, torch.float32)).pow(2).mean(-1, keepdim=True)
         return weight * (x * torch.rsqrt(variance + self.eps))
 
 

@@ -23,7 +23,7 @@ _WIDTH = 80
 
 
 def text_heatmap(
-    gates: Sequence[Gate], p: ArrayLike, selected: ArrayLike, *, width: int | None = None
+    gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None
 ) -> Group:
     """Rows = module and PET type, columns = layers, a shaded block per gate, ● after chosen ones.
 
@@ -32,14 +32,14 @@ def text_heatmap(
 
     Args:
         gates: the search space, shape (n_gates,).
-        p: shape (n_gates,), probabilities; shaded on the scale 0 to the largest p.
+        p: shape (n_gates,), probabilities; shaded on the scale 0 to the largest p. None: only the choice is shown.
         selected: shape (n_gates,) of bool, or indices of the chosen gates.
         width: columns of the terminal; 80 where not given.
 
     Raises:
         RunError: shapes differ.
     """
-    values = np.asarray(p, dtype=np.float64)
+    values = np.asarray(np.zeros(len(gates)) if p is None else p, dtype=np.float64)
     if values.shape != (len(gates),) or not len(gates):
         raise RunError(f"p: expected one value per gate, shape ({len(gates)},), found {values.shape}")
     chosen = np.zeros(len(gates), dtype=bool)
@@ -62,7 +62,7 @@ def text_heatmap(
     room = max(2, (width or _WIDTH) - margin)
     blocks = [_block(columns, labels, cells, margin) for columns in _fold(column_order(gates), room)]
     lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
-    return Group(*lines, Text(""), *_legend(high, int(chosen.sum()), width or _WIDTH))
+    return Group(*lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH))
 
 
 def _fold(columns: list[str], room: int) -> list[list[str]]:
@@ -114,14 +114,16 @@ def _header(columns: list[str]) -> list[str]:
     return ["".join(name), *([tens] if tens.strip() else []), ones]
 
 
-def _legend(high: float, n_chosen: int, width: int) -> list[Text]:
+def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
+    chosen = Text("● ", _CHOSEN)
+    chosen.append(f"chosen ({n_chosen:,})", Style.null())
+    if high is None:
+        return [chosen]
     shades = Text("p  ")
     for level, shade in enumerate(_SHADES):
         shades.append(shade, Style(color=_COLOURS[level]))
         shades.append(f" {high * (level + 1) / len(_SHADES):.2g}  " if high > 0 else " 0  ")
     shades.append("(upper ends)", "dim")
-    chosen = Text("● ", _CHOSEN)
-    chosen.append(f"chosen ({n_chosen:,})", Style.null())
     if shades.cell_len + 3 + chosen.cell_len <= width:
         return [Text.assemble(shades, "   ", chosen)]
     return [shades, chosen]

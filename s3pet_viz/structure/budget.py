@@ -54,8 +54,9 @@ def parse_budget(budget: str | int | float, backbone_params: int) -> int:
                 fraction, params = float(text), 0
         except ValueError:
             raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}") from None
-    value = params if fraction is None else fraction
-    if not math.isfinite(value) or value <= 0:
+    # An int is never tested for being finite: a huge one does not fit a float.
+    positive = params > 0 if fraction is None else math.isfinite(fraction) and fraction > 0
+    if not positive:
         raise BudgetError(f"budget: expected a positive {_FORMS}, found {budget!r}")
     if fraction is not None:
         if fraction > 1:
@@ -64,7 +65,7 @@ def parse_budget(budget: str | int | float, backbone_params: int) -> int:
                 "write a whole number ('8404') if you mean parameters"
             )
         # Decimal text such as 0.07 % is not exact in binary: 700 must not become 699.
-        params = math.floor(fraction * backbone_params * (1 + 1e-12))
+        params = min(math.floor(fraction * backbone_params * (1 + 1e-12)), backbone_params)
         if params == 0:
             raise BudgetError(
                 f"budget: {budget!r} of {backbone_params:,} backbone parameters is less than one parameter"
@@ -126,13 +127,7 @@ def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float =
     Raises:
         BudgetError: alpha is not finite, shapes differ, or budget or tau is not positive.
     """
-    a = np.asarray(alpha, dtype=np.float64)
-    n = _check_counts(counts)
-    if a.shape != n.shape:
-        raise BudgetError(f"alpha has shape {a.shape} but counts has shape {n.shape}")
-    if not np.isfinite(a).all():
-        raise BudgetError(f"alpha: expected finite values, found {a[~np.isfinite(a)][0]} at gate "
-                          f"{int(np.flatnonzero(~np.isfinite(a))[0])}")
+    a, n = _check_gates(alpha, counts)
     if not (math.isfinite(tau) and tau > 0):
         raise BudgetError(f"tau: expected a positive temperature, found {tau!r}")
     if not (math.isfinite(budget) and budget > 0):
@@ -170,11 +165,11 @@ def select(alpha: ArrayLike, counts: ArrayLike, budget: float) -> NDArray[np.int
     Returns:
         Indices of the chosen gates, ascending, shape (n_selected,); their sizes never sum to more than
         the budget.
+
+    Raises:
+        BudgetError: alpha is not finite (it has no order), or shapes differ.
     """
-    a = np.asarray(alpha, dtype=np.float64)
-    n = _check_counts(counts)
-    if a.shape != n.shape:
-        raise BudgetError(f"alpha has shape {a.shape} but counts has shape {n.shape}")
+    a, n = _check_gates(alpha, counts)
     chosen = []
     left = budget
     for i in np.argsort(-a, kind="stable"):
@@ -191,3 +186,14 @@ def _check_counts(counts: ArrayLike) -> NDArray[np.float64]:
     if not (np.isfinite(n).all() and (n > 0).all()):
         raise BudgetError("counts: expected every gate to have at least one parameter")
     return n
+
+
+def _check_gates(alpha: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a: NDArray[Any] = np.asarray(alpha, dtype=np.float64)
+    n = _check_counts(counts)
+    if a.shape != n.shape:
+        raise BudgetError(f"alpha has shape {a.shape} but counts has shape {n.shape}")
+    wrong = np.flatnonzero(~np.isfinite(a))
+    if wrong.size:
+        raise BudgetError(f"alpha: expected finite values, found {a[wrong[0]]} at gate {wrong[0]}")
+    return a, n

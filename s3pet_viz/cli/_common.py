@@ -1,0 +1,176 @@
+"""What the commands share: options, errors as one line, where output goes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from s3pet_viz.errors import ConfigError, RunError, S3PETError
+from s3pet_viz.files import write_text_atomic
+from s3pet_viz.resources import list_resources
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from s3pet_viz.runs import Run
+    from s3pet_viz.structure import Structure
+
+DEFAULT_BACKBONE = "tiny-t5"
+
+T = TypeVar("T")
+_TASKS = ", ".join(list_resources("tasks")) or "none"
+
+
+def _optional(kind: Any, text: str, **options: Any) -> Any:
+    """An option that is None where it was not given, so that the package's own default holds."""
+    return Annotated[kind, typer.Option(help=text, show_default=False, **options)]
+
+
+TASK_HELP = f"A task: {_TASKS} (embedded), glue/rte, super_glue/cb, ..., or a folder with train and validation .jsonl."
+BACKBONE_HELP = f"{DEFAULT_BACKBONE} (embedded), minilm (extra), a folder, or a Hugging Face name."
+
+Task = _optional(str | None, TASK_HELP)
+Backbone = _optional(str | None, f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")
+Budget = _optional(str | None, "0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")
+Space = _optional(str | None, "S3PET-M, S3PET-L (+cross adds cross-attention), or a YAML / JSON file. [default: S3PET-M]")
+Steps = _optional(int | None, "Training steps.", min=1)
+Seed = _optional(int | None, "[default: 0]", min=0)
+Device = _optional(str | None, "auto, cpu, cuda, cuda:1, mps. [default: auto]")
+Precision = _optional(str | None, "fp32 or bf16. [default: fp32]")
+Lr = _optional(float | None, "Learning rate of the PET weights.")
+HeadLr = _optional(float | None, "Learning rate of an encoder's head. [default: as --lr]")
+BatchSize = _optional(int | None, "[default: 32]", min=1)
+Split = _optional(str | None, "paper or holdout: how train, validation and test are made. [default: paper]")
+MaxRows = _optional(int | None, "Use at most so many rows of each split.", min=1)
+Revision = _optional(str | None, "Branch, tag or commit of a Hugging Face backbone.")
+TaskRevision = _optional(str | None, "Branch, tag or commit of a Hugging Face task.")
+Threads = _optional(int | None, "CPU threads. [default: all cores]", min=1)
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def command(function: Callable[..., T]) -> Callable[..., T]:
+    """Give a command ``--debug``, errors as one line with exit code 2, and a clean end on Ctrl-C (130)."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, debug: bool = False, **options: Any) -> T:
+        try:
+            with _short_warnings():
+                return function(*args, **options)
+        except S3PETError as error:
+            if debug:
+                raise
+            complain("error", error)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as error:
+            # A command that can be continued has said so already.
+            if not getattr(error, "explained", False):
+                complain("interrupted", "nothing more was done")
+            raise typer.Exit(130) from None
+
+    signature = inspect.signature(function, eval_str=True)
+    extra = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Debug)
+    wrapper.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
+    return wrapper
+
+
+def complain(kind: str, message: object) -> None:
+    """One line on stderr."""
+    typer.echo(f"{kind}: {' '.join(str(message).splitlines())}", err=True)
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Warnings meant for the user as one line each, without the source line that raised them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if category is UserWarning:
+                complain("warning", message)
+            else:
+                usual(message, category, *rest, **more)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def console() -> Console:
+    """Stdout. Its width is that of the terminal; names from files are never read as markup."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, soft_wrap=True)
+
+
+def say(*what: RenderableType) -> None:
+    console().print(*what, sep="\n")
+
+
+def open_target(path: str | Path) -> Run | Structure:
+    """A run folder or a structure file.
+
+    Raises:
+        RunError: neither; StructureError: a file that is not a structure.
+    """
+    from s3pet_viz.runs import open_run
+    from s3pet_viz.structure import Structure
+
+    target = Path(path).expanduser()
+    if target.is_dir():
+        return open_run(target)
+    if target.name == "run.json":
+        return open_run(target.parent)
+    if not target.exists():
+        raise RunError(f"{path}: expected a run folder or a structure file, found neither")
+    return Structure.load(target)
+
+
+def check_free(path: Path | None, force: bool = False) -> None:
+    """Before long work: refuse to replace a file unasked.
+
+    Raises:
+        ConfigError: the file exists, or is a folder.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a file name, found a folder")
+    if path.exists() and not force:
+        raise ConfigError(f"{path}: exists already; give another name or --force")
+    folder = next(p for p in path.absolute().parents if p.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(f"{path}: {folder} is not a folder that can be written")
+
+
+def save_text(path: Path, text: str, force: bool = False) -> None:
+    """Write a file as a whole.
+
+    Raises:
+        ConfigError: as `check_free`, or it cannot be written.
+    """
+    check_free(path, force)
+    try:
+        write_text_atomic(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None

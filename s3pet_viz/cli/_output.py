@@ -1,0 +1,163 @@
+"""What the commands print: heatmaps, gates, scores, tables; and the HTML page of a heatmap."""
+
+from __future__ import annotations
+
+import html
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from s3pet_viz.runs import Run
+    from s3pet_viz.runs.reader import Budget
+    from s3pet_viz.structure import Structure
+    from s3pet_viz.tuning import Scores
+
+_MOST_GATES = 24
+
+
+def plain_table(*columns: str, right: int = 0) -> Table:
+    """A table; the last `right` columns are numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for i, name in enumerate(columns):
+        number = i >= len(columns) - right
+        table.add_column(Text(name), justify="right" if number else "left", no_wrap=number)
+    return table
+
+
+def facts_table(facts: dict[str, object]) -> Table:
+    """Two columns: what, value. None is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(Text(name), Text(str(value)))
+    return table
+
+
+def share(params: int, backbone_params: int) -> str:
+    return f"{params:,} parameters" + (f" = {params / backbone_params:.4%} of the backbone" if backbone_params else "")
+
+
+def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = None) -> RenderableType:
+    """The text heatmap of a run (at its own or another budget) or of a structure."""
+    from s3pet_viz.runs import Run
+    from s3pet_viz.runs.text import text_heatmap
+
+    if not isinstance(source, Run):
+        return text_heatmap(source.gates, None, [True] * len(source), width=width)
+    if not source.n_steps:
+        return Text("no steps recorded yet")
+    chosen = source.structure(budget=budget).keys
+    selected = [g.key in chosen for g in source.gates_list]
+    return text_heatmap(source.gates_list, source.p(budget=budget), selected, width=width)
+
+
+def gates_table(source: Run | Structure, budget: Budget | None = None, most: int | None = _MOST_GATES) -> Table:
+    """Chosen gates: layer, module, PET type, parameters and, of a run, p; the likeliest first."""
+    from s3pet_viz.runs import Run
+
+    run = source if isinstance(source, Run) else None
+    gates = list(source.structure(budget=budget).gates if isinstance(source, Run) else source.gates)
+    p: Any = None
+    if run is not None:
+        p = run.p(budget=budget)
+        gates.sort(key=lambda g: -p[g.index])
+    table = plain_table("layer", "module", "PET type", "parameters", *(["p"] if run else []), right=2 if run else 1)
+    for gate in gates[:most]:
+        cells = [gate.column, gate.module, gate.pet_type, f"{gate.n_params:,}"]
+        table.add_row(*map(Text, [*cells, *([f"{p[gate.index]:.3f}"] if run else [])]))
+    if most is not None and len(gates) > most:
+        table.add_row(Text("..."), Text(f"and {len(gates) - most} more"))
+    return table
+
+
+def structure_facts(structure: Structure) -> dict[str, object]:
+    """Size of a structure, and how it divides between PET types."""
+    types: dict[str, int] = {}
+    for gate in structure.gates:
+        types[gate.pet_type] = types.get(gate.pet_type, 0) + gate.n_params
+    return {
+        "budget": share(structure.budget, structure.backbone_params) if structure.budget else None,
+        "chosen": f"{len(structure):,} gates, {share(structure.n_params, structure.backbone_params)}",
+        "by PET type": ", ".join(f"{name} {n:,}" for name, n in sorted(types.items(), key=lambda kv: -kv[1])),
+    }
+
+
+def scores_table(scores: Scores) -> Table:
+    """One structure's scores; PET and head parameters counted apart."""
+    rest = {k: v for k, v in scores.metrics.items() if k not in ("score", "loss")}
+    validation = scores.validation["score"]
+    facts: dict[str, object] = {
+        "task": scores.task,
+        "backbone": scores.backbone,
+        "score": f"{scores.score:.4f}  ({', '.join(f'{k} {v:.4f}' for k, v in rest.items())}) on held-out rows",
+        "loss": f"{scores.metrics['loss']:.4f}",
+        "validation": f"{validation:.4f} (chose the weights of step {scores.best_step:,} of {scores.steps:,})",
+        "PET": share(scores.pet_params, scores.backbone_params),
+        "head": f"{scores.head_params:,} parameters, trained too, counted apart" if scores.head_params else None,
+        "pooler": {"frozen": "frozen", "trained": "trained, counted with the head"}.get(scores.pooler),
+        "time": f"{scores.seconds:.1f} s",
+    }
+    if scores.method == "full":
+        facts["trained"] = facts.pop("PET")
+    return facts_table(facts)
+
+
+def summary_table(summary: pd.DataFrame, notes: dict[str, str] | None = None) -> Table:
+    """Mean and spread by method; `notes` adds a column that says what each method is."""
+    heads = bool((summary["head_params"] > 0).any())
+    columns = ["method", *(["what it is"] if notes else []), "score", "spread", "n", "loss", "PET params", "% of backbone"]
+    table = plain_table(*columns, *(["head params"] if heads else []), right=6 + heads)
+    for row in summary.to_dict("records"):
+        full = row["method"] == "full"
+        table.add_row(
+            *map(
+                Text,
+                [
+                    str(row["method"]),
+                    *([notes.get(str(row["method"]), "")] if notes else []),
+                    f"{row['score']:.4f}",
+                    "–" if math.isnan(row["spread"]) else f"± {row['spread']:.4f}",
+                    str(int(row["runs"])),
+                    f"{row['loss']:.4f}",
+                    f"all {row['pet_params']:,.0f}" if full else f"{row['pet_params']:,.0f}",
+                    f"{row['percent']:.4g}",
+                    *([f"{row['head_params']:,.0f}"] if heads else []),
+                ],
+            )
+        )
+    return table
+
+
+def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
+    """A page that stands alone: plotly.js, the heatmap, the chosen gates. Opens without a network."""
+    from s3pet_viz.figures import heatmap
+    from s3pet_viz.runs import Run
+
+    structure = source.structure(budget=budget) if isinstance(source, Run) else source
+    name = source.name if isinstance(source, Run) else (structure.backbone or "structure")
+    figure = heatmap(source, budget=budget)
+    facts = source._repr_html_() if isinstance(source, Run) else ""
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        f"<title>{html.escape(name)}</title>"
+        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px}"
+        "table{border-collapse:collapse}td,th{padding:2px 10px 2px 0}</style></head><body>\n"
+        f"{figure.to_html(full_html=False, include_plotlyjs=True)}\n"
+        f"{facts}<h2>Chosen gates</h2>{structure._repr_html_()}\n</body></html>\n"
+    )
+
+
+def quoted(path: str | Path) -> str:
+    """A path as one can type it."""
+    return shlex.quote(str(path))

@@ -1,0 +1,107 @@
+"""``s3pet baselines``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3pet_viz.cli import _common as c
+from s3pet_viz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from s3pet_viz.structure import Structure
+    from s3pet_viz.tuning import Scores
+
+Budget = Annotated[str, typer.Option(help="Of the random structures: 0.1%, 1e-3 or 8404.")]
+Seeds = Annotated[int, typer.Option(help="Train each so many times, with seeds 0, 1, ...", min=1)]
+Random = Annotated[int, typer.Option("--n-random", help="How many random structures.", min=1)]
+Methods = c._optional(
+    str | None,
+    "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full. [default: all]",
+)
+With = c._optional(list[str] | None, "Compare a run or structure file too; may be repeated.", metavar="STRUCTURE_OR_RUN")
+Out = c._optional(Path | None, "Write the table as CSV, one row per training.")
+
+
+def baselines(
+    task: c.Task = None,
+    backbone: c.Backbone = None,
+    budget: Budget = "0.1%",
+    space: c.Space = None,
+    methods: Methods = None,
+    n_random: Random = 3,
+    seeds: Seeds = 3,
+    structure: With = None,
+    steps: c.Steps = None,
+    out: Out = None,
+    device: c.Device = None,
+    precision: c.Precision = None,
+    lr: c.Lr = None,
+    head_lr: c.HeadLr = None,
+    batch_size: c.BatchSize = None,
+    split: c.Split = None,
+    max_rows: c.MaxRows = None,
+    revision: c.Revision = None,
+    task_revision: c.TaskRevision = None,
+    threads: c.Threads = None,
+    quiet: c.Quiet = False,
+    force: c.Force = False,
+) -> None:
+    """Train what a searched structure is compared with: manual and random structures, all weights, none."""
+    c.check_free(out, force)
+    if task is None:
+        raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
+    compared = _structures(structure or [])
+    c.use_threads(threads)
+
+    import s3pet_viz as s3
+    from s3pet_viz.cli import _output as o
+    from s3pet_viz.tuning import summary
+
+    def line(scores: Scores) -> None:
+        c.say(f"{scores.method}, seed {scores.seed}: score {scores.score:.4f} ({scores.seconds:.0f} s)")
+
+    table = s3.baselines(
+        task=task,
+        backbone=backbone or c.DEFAULT_BACKBONE,
+        budget=budget,
+        seeds=seeds,
+        n_random=n_random,
+        structures=compared,
+        load=c.given(max_rows=max_rows, revision=revision, task_revision=task_revision),
+        progress=not quiet,
+        on_scores=None if quiet else line,
+        **c.given(
+            methods=None if methods is None else [m.strip() for m in methods.split(",") if m.strip()],
+            space=space,
+            steps=steps,
+            device=device,
+            precision=precision,
+            lr=lr,
+            head_lr=head_lr,
+            batch_size=batch_size,
+            split=split,
+        ),
+    )
+    made = summary(table)
+    c.say(f"\n{task}: score on held-out rows, mean ± spread over n trainings", o.summary_table(made))
+    if (made["head_params"] > 0).any():
+        c.say("The head is trained too and counted apart; the pooler is frozen except in full fine-tuning.")
+    if out is not None:
+        c.save_text(out, table.to_csv(index=False), force)
+        c.say(f"table: {out}")
+
+
+def _structures(paths: list[str]) -> dict[str, Structure]:
+    from s3pet_viz.runs import Run
+
+    made: dict[str, Structure] = {}
+    for path in paths:
+        source = c.open_target(path)
+        name = source.name if isinstance(source, Run) else Path(path).stem
+        if name in made:
+            name = str(path)
+        made[name] = source.structure() if isinstance(source, Run) else source
+    return made

@@ -1,0 +1,118 @@
+"""``s3pet tune``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3pet_viz.cli import _common as c
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import json_ready
+
+_WORDS = ("full", "head", "untouched")
+Target = Annotated[str, typer.Argument(metavar="STRUCTURE_OR_RUN", help="A run folder, a structure file, or: full, head, untouched.")]
+Task = c._optional(str | None, f"{c.TASK_HELP} [default: the run's]")
+Backbone = c._optional(str | None, f"{c.BACKBONE_HELP} [default: the run's or structure's]")
+Budget = c._optional(str | None, "Tune the structure that the run gives at this budget.")
+Out = c._optional(Path | None, "Write the scores as JSON to this file too.")
+FullLr = c._optional(float | None, "Learning rate of full fine-tuning. [default: 1e-4]")
+
+
+def tune(
+    target: Target,
+    task: Task = None,
+    backbone: Backbone = None,
+    budget: Budget = None,
+    steps: c.Steps = None,
+    seed: c.Seed = None,
+    out: Out = None,
+    device: c.Device = None,
+    precision: c.Precision = None,
+    lr: c.Lr = None,
+    head_lr: c.HeadLr = None,
+    full_lr: FullLr = None,
+    batch_size: c.BatchSize = None,
+    split: c.Split = None,
+    max_rows: c.MaxRows = None,
+    revision: c.Revision = None,
+    task_revision: c.TaskRevision = None,
+    threads: c.Threads = None,
+    quiet: c.Quiet = False,
+    force: c.Force = False,
+) -> None:
+    """Train a structure from scratch on a task and score it. Of a run, its scores go into the run folder."""
+    from s3pet_viz.runs import Run, RunWriter
+
+    c.check_free(out, force)
+    source = None if target in _WORDS else c.open_target(target)
+    run = source if isinstance(source, Run) else None
+    if budget is not None and run is None:
+        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
+    own = run is not None and task is None and backbone is None and budget is None
+    if own:
+        RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
+    where = _defaults(source, task, backbone)
+    structure: Any = run.structure(budget=budget) if run is not None else (source or target)
+    c.use_threads(threads)
+
+    import s3pet_viz as s3
+    from s3pet_viz.cli import _output as o
+
+    load = {**where.pop("load"), **c.given(max_rows=max_rows, revision=revision, task_revision=task_revision)}
+    scores = s3.tune(
+        structure,
+        load=load,
+        progress=not quiet,
+        **{
+            **where,
+            **c.given(
+                steps=steps,
+                seed=seed,
+                device=device,
+                precision=precision,
+                lr=lr,
+                head_lr=head_lr,
+                full_lr=full_lr,
+                batch_size=batch_size,
+                split=split,
+            ),
+        },
+    )
+    c.say(o.scores_table(scores))
+    if own:
+        with RunWriter.attach(run.path) as writer:  # type: ignore[union-attr]
+            writer.write_scores(scores.to_dict())
+            c.say(f"\nscores: {writer.path / 'scores.json'}")
+    if out is not None:
+        c.save_text(out, json.dumps(json_ready(scores.to_dict()), indent=1) + "\n", force)
+        c.say(f"\nscores: {out}")
+
+
+def _defaults(source: Any, task: str | None, backbone: str | None) -> dict[str, Any]:
+    """Task, backbone and how they were loaded, as the run or structure says, where nothing else is given."""
+    from s3pet_viz.runs import Run
+
+    found: dict[str, Any] = {"load": {}}
+    if isinstance(source, Run):
+        config = source.config
+        found["task"] = task or config.get("task")
+        found["backbone"] = backbone or config.get("backbone")
+        if task is None:
+            found["load"] |= {**source.info.get("load", {}), **c.given(max_rows=config.get("max_rows"))}
+            found["load"] |= c.given(task_revision=config.get("task_revision"))
+            found |= c.given(split=config.get("split"), max_source_length=config.get("max_source_length"))
+        if backbone is None:
+            found["load"] |= c.given(revision=config.get("revision"))
+    elif source is not None:
+        found["task"] = task or source.source.get("task")
+        found["backbone"] = backbone or source.backbone
+    else:
+        found["task"], found["backbone"] = task, backbone or c.DEFAULT_BACKBONE
+    if not found["task"] or found["task"] == "in memory":
+        raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
+    if not found["backbone"]:
+        raise ConfigError(f"--backbone: expected a backbone, found none. {c.BACKBONE_HELP}")
+    return found
