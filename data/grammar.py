@@ -1,7 +1,8 @@
 """Recursive random sentences with their meaning attached.
 
-A sentence is built as a small tree (noun phrases inside clauses inside compounds) and only then spelled out, so a
-task can change one part of the meaning, spell both versions in different ways, and know which label is true.
+A sentence is built as a small tree (noun phrases inside clauses inside compounds) and only then spelled
+out, so a task can change one part of the meaning, spell both versions in different ways, and know which
+label is true.
 """
 
 from __future__ import annotations

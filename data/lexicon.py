@@ -115,7 +115,8 @@ BAD_NOUNS = ("failure", "disaster", "mess", "disgrace", "nightmare", "flop", "bo
 
 MANNER = (
     ("quietly", "silently"), ("quickly", "rapidly"), ("slowly", "gradually"), ("carefully", "cautiously"),
-    ("happily", "cheerfully"), ("angrily", "furiously"), ("secretly",), ("proudly",), ("bravely",), ("suddenly",),
+    ("happily", "cheerfully"), ("angrily", "furiously"), ("secretly",), ("proudly",), ("bravely",),
+    ("suddenly",),
 )  # fmt: skip
 TIMES = {
     "past": (

@@ -1,9 +1,9 @@
-"""Pretrains the embedded backbone from nothing: tokenizer, T5 model, mixture, one seeded run on one CPU thread.
+"""Pretrains the embedded backbone from nothing: tokenizer, T5 model, mixture, one seeded one-thread run.
 
     python data/pretrain_tiny_t5.py
 
-The vocabulary is the lexicon itself (one piece per word) plus single characters for anything else, so sequences
-are short and a run of a few thousand steps takes minutes.
+The vocabulary is the lexicon itself (one piece per word) plus single characters for anything else, so
+sequences are short and a run of a few thousand steps takes minutes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the tiny backbone is pretrained on: span corruption and a supervised mixture, as T5 was.
 
-The mixture teaches general skills (finding who did what, changing voice and tense, comparing two sentences word
-by word, knowing synonyms, opposites and numbers).  It never shows one of the five embedded tasks: no example has
-their prefixes or their labels; their label words occur only in lists of random words to copy ("position").
+The mixture teaches general skills (finding who did what, changing voice and tense, comparing two sentences
+word by word, knowing synonyms, opposites and numbers).  It never shows one of the five embedded tasks: no example
+has their prefixes or their labels; their label words occur only in lists of random words to copy ("position").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from make_tasks import BREAKS
 from pairs import change, pair_clause, respell, sibling
 
 Example = tuple[str, str]
-# Words of the five tasks.  They enter the vocabulary (and plain word lists) but never as an answer to a task.
+# Words of the five tasks.  They enter the vocabulary and lists of random words to copy, nothing else.
 TASK_WORDS = [
     "sentiment",
     "acceptability",
@@ -47,7 +47,7 @@ def join_words(words: list[str]) -> str:
 
 
 def document(g: Grammar) -> str:
-    """One or two sentences; the second often restates the first or agrees with it, as neighbours in text do."""
+    """One or two sentences; the second often restates the first or agrees with it, as in real text."""
     roll = g.rng.random()
     if roll < 0.35:
         return g.sentence(1)
@@ -224,7 +224,7 @@ def shared(g: Grammar) -> Example:
         a = replace(a, subj=both) if g.chance(0.5) else replace(a, obj=both)
         b = replace(b, subj=both) if g.chance(0.5) else replace(b, obj=both)
         return f"in both: {g.spelled(a)}. {g.spelled(respell(g, b, 0.2))}.", noun.sg
-    nouns = [n for n in g.rng.sample(lx.NOUNS, 9)]
+    nouns = g.rng.sample(lx.NOUNS, 9)
     k = g.rng.randrange(5)
     left, right = nouns[:4], nouns[:k] + nouns[4 : 8 - k]
     g.rng.shuffle(right)

@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from s3pet_viz.runs import open_run as open_run
     from s3pet_viz.search import Callback as Callback
     from s3pet_viz.search import SearchConfig as SearchConfig
-    from s3pet_viz.search import search as search
+    from s3pet_viz.search.api import search as search
     from s3pet_viz.structure import Gate as Gate
     from s3pet_viz.structure import Structure as Structure
     from s3pet_viz.structure import parse_budget as parse_budget
     from s3pet_viz.tasks import load_task as load_task
     from s3pet_viz.tuning import Scores as Scores
     from s3pet_viz.tuning import TuneConfig as TuneConfig
-    from s3pet_viz.tuning import baselines as baselines
-    from s3pet_viz.tuning import tune as tune
+    from s3pet_viz.tuning.api import baselines as baselines
+    from s3pet_viz.tuning.api import tune as tune
 
     __version__: str
 
 #: Public name -> the module it comes from. The type checker's list above holds the same names (a test compares them).
 _HOME = {
-    "search": "search",
+    "search": "search.api",
     "Callback": "search",
     "SearchConfig": "search",
     "open_run": "runs",
     "Run": "runs",
-    "tune": "tuning",
-    "baselines": "tuning",
+    "tune": "tuning.api",
+    "baselines": "tuning.api",
     "Scores": "tuning",
     "TuneConfig": "tuning",
     "Structure": "structure",
@@ -79,7 +79,10 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """`search` is both a public function and a subpackage; importing the latter must not hide the former."""
+    """`search` is both a public function and a subpackage; importing the latter must not hide the former.
+
+    So write ``from s3pet_viz.search import engine``, never ``import s3pet_viz.search.engine as engine``.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name == "search" and isinstance(value, ModuleType)):

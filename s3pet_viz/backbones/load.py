@@ -19,7 +19,12 @@ from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
 
-_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 @dataclass
@@ -69,7 +74,8 @@ def load_backbone(
         seed: of the head's initial weights.
 
     Raises:
-        BackboneError: no such folder or name, no weights in it, or a family not known yet.
+        BackboneError: no such folder or name, no weights in it or not those of its config, or a family not
+            known yet.
         MissingExtraError: ``minilm`` without its extra.
     """
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -83,15 +89,21 @@ def load_backbone(
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if text:
-                model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=dtype, **hub)
+                model, report = AutoModelForSeq2SeqLM.from_pretrained(
+                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub
+                )
             else:
-                model = AutoModelForSequenceClassification.from_pretrained(
+                # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
+                model, report = AutoModelForSequenceClassification.from_pretrained(
                     source,
                     num_labels=num_labels,
                     problem_type="regression" if regression else "single_label_classification",
                     dtype=dtype,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
                     **hub,
                 )
+        _check_weights(model, report, str(name))
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     return wrap_backbone(model, tokenizer, name=str(name))
 
@@ -128,6 +140,21 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     )
 
 
+def _check_weights(model: nn.Module, report: Any, name: str) -> None:
+    """Every weight of the backbone proper came from the files; only a pooler may be missing (no language model
+    has one).
+    """
+    inside = {id(p) for p in base_of(model).parameters()}
+    ours = {n for n, p in model.named_parameters() if id(p) in inside and ".pooler." not in f".{n}"}
+    for problem, keys in (
+        ("no weights for", set(report["missing_keys"])),
+        ("weights of another size for", {key[0] for key in report["mismatched_keys"]}),
+    ):
+        wrong = sorted(keys & ours)
+        if wrong:
+            raise BackboneError(f"backbone: {name!r} holds {problem} {wrong[0]} ({len(wrong)} such)")
+
+
 class _Shell(nn.Module):
     """Carries a config through `family_of` while there is no model yet."""
 
@@ -159,9 +186,11 @@ def _locate(name: str) -> str:
 
 @contextlib.contextmanager
 def _clear_errors(name: str, source: str) -> Iterator[None]:
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, BackboneError):
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -5,6 +5,7 @@ Nothing here imports torch, pandas or plotly before a command runs, so that ``s3
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -44,6 +45,9 @@ def _options(
 
 def main() -> None:
     """Entry point of ``s3pet`` and of ``python -m s3pet_viz``. Exit codes: 2 wrong input, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without the heatmap's signs shows ? for them
     try:
         app(prog_name="s3pet")
     except KeyboardInterrupt:  # before a command began

@@ -29,30 +29,32 @@ T = TypeVar("T")
 _TASKS = ", ".join(list_resources("tasks")) or "none"
 
 
-def _optional(kind: Any, text: str, **options: Any) -> Any:
+def option(text: str, **options: Any) -> Any:
     """An option that is None where it was not given, so that the package's own default holds."""
-    return Annotated[kind, typer.Option(help=text, show_default=False, **options)]
+    return typer.Option(help=text, show_default=False, **options)
 
 
 TASK_HELP = f"A task: {_TASKS} (embedded), glue/rte, super_glue/cb, ..., or a folder with train and validation .jsonl."
 BACKBONE_HELP = f"{DEFAULT_BACKBONE} (embedded), minilm (extra), a folder, or a Hugging Face name."
 
-Task = _optional(str | None, TASK_HELP)
-Backbone = _optional(str | None, f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")
-Budget = _optional(str | None, "0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")
-Space = _optional(str | None, "S3PET-M, S3PET-L (+cross adds cross-attention), or a YAML / JSON file. [default: S3PET-M]")
-Steps = _optional(int | None, "Training steps.", min=1)
-Seed = _optional(int | None, "[default: 0]", min=0)
-Device = _optional(str | None, "auto, cpu, cuda, cuda:1, mps. [default: auto]")
-Precision = _optional(str | None, "fp32 or bf16. [default: fp32]")
-Lr = _optional(float | None, "Learning rate of the PET weights.")
-HeadLr = _optional(float | None, "Learning rate of an encoder's head. [default: as --lr]")
-BatchSize = _optional(int | None, "[default: 32]", min=1)
-Split = _optional(str | None, "paper or holdout: how train, validation and test are made. [default: paper]")
-MaxRows = _optional(int | None, "Use at most so many rows of each split.", min=1)
-Revision = _optional(str | None, "Branch, tag or commit of a Hugging Face backbone.")
-TaskRevision = _optional(str | None, "Branch, tag or commit of a Hugging Face task.")
-Threads = _optional(int | None, "CPU threads. [default: all cores]", min=1)
+Task = Annotated[str | None, option(TASK_HELP)]
+Backbone = Annotated[str | None, option(f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")]
+Budget = Annotated[str | None, option("0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")]
+Space = Annotated[
+    str | None, option("S3PET-M, S3PET-L (+cross adds cross-attention), or a YAML / JSON file. [default: S3PET-M]")
+]
+Steps = Annotated[int | None, option("Training steps.", min=1)]
+Seed = Annotated[int | None, option("[default: 0]", min=0)]
+Device = Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps. [default: auto]")]
+Precision = Annotated[str | None, option("fp32 or bf16. [default: fp32]")]
+Lr = Annotated[float | None, option("Learning rate of the PET weights.")]
+HeadLr = Annotated[float | None, option("Learning rate of an encoder's head. [default: as --lr]")]
+BatchSize = Annotated[int | None, option("[default: 32]", min=1)]
+Split = Annotated[str | None, option("paper or holdout: how train, validation and test are made. [default: paper]")]
+MaxRows = Annotated[int | None, option("Use at most so many rows of each split.", min=1)]
+Revision = Annotated[str | None, option("Branch, tag or commit of a Hugging Face backbone.")]
+TaskRevision = Annotated[str | None, option("Branch, tag or commit of a Hugging Face task.")]
+Threads = Annotated[int | None, option("CPU threads. [default: all cores]", min=1)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -100,7 +102,7 @@ def _short_warnings() -> Iterator[None]:
             else:
                 usual(message, category, *rest, **more)
 
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield
 
 
@@ -120,11 +122,14 @@ def console() -> Console:
     """Stdout. Its width is that of the terminal; names from files are never read as markup."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, soft_wrap=True)
+    return Console(markup=False, highlight=False)
 
 
 def say(*what: RenderableType) -> None:
-    console().print(*what, sep="\n")
+    """Print each on lines of its own. Text is not wrapped, so that a path can be copied."""
+    out = console()
+    for part in what:
+        out.print(part, soft_wrap=isinstance(part, str))
 
 
 def open_target(path: str | Path) -> Run | Structure:

@@ -113,29 +113,32 @@ def scores_table(scores: Scores) -> Table:
     return facts_table(facts)
 
 
-def summary_table(summary: pd.DataFrame, notes: dict[str, str] | None = None) -> Table:
-    """Mean and spread by method; `notes` adds a column that says what each method is."""
+def summary_table(summary: pd.DataFrame) -> Table:
+    """Mean and spread by method; PET and head parameters counted apart."""
     heads = bool((summary["head_params"] > 0).any())
-    columns = ["method", *(["what it is"] if notes else []), "score", "spread", "n", "loss", "PET params", "% of backbone"]
-    table = plain_table(*columns, *(["head params"] if heads else []), right=6 + heads)
+    names = [
+        "method",
+        "score",
+        "spread",
+        "n",
+        "loss",
+        "PET\nparams",
+        "% of\nbackbone",
+        *(["head\nparams"] if heads else []),
+    ]
+    table = plain_table(*names, right=len(names) - 1)
     for row in summary.to_dict("records"):
-        full = row["method"] == "full"
-        table.add_row(
-            *map(
-                Text,
-                [
-                    str(row["method"]),
-                    *([notes.get(str(row["method"]), "")] if notes else []),
-                    f"{row['score']:.4f}",
-                    "–" if math.isnan(row["spread"]) else f"± {row['spread']:.4f}",
-                    str(int(row["runs"])),
-                    f"{row['loss']:.4f}",
-                    f"all {row['pet_params']:,.0f}" if full else f"{row['pet_params']:,.0f}",
-                    f"{row['percent']:.4g}",
-                    *([f"{row['head_params']:,.0f}"] if heads else []),
-                ],
-            )
-        )
+        cells = [
+            str(row["method"]),
+            f"{row['score']:.4f}",
+            "–" if math.isnan(row["spread"]) else f"± {row['spread']:.4f}",
+            str(int(row["runs"])),
+            f"{row['loss']:.4f}",
+            f"{'all ' if row['method'] == 'full' else ''}{row['pet_params']:,.0f}",
+            f"{row['percent']:.4g}",
+            *([f"{row['head_params']:,.0f}"] if heads else []),
+        ]
+        table.add_row(*map(Text, cells))
     return table
 
 

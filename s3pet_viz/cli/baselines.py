@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 Budget = Annotated[str, typer.Option(help="Of the random structures: 0.1%, 1e-3 or 8404.")]
 Seeds = Annotated[int, typer.Option(help="Train each so many times, with seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--n-random", help="How many random structures.", min=1)]
-Methods = c._optional(
+Methods = Annotated[
     str | None,
-    "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full. [default: all]",
-)
-With = c._optional(list[str] | None, "Compare a run or structure file too; may be repeated.", metavar="STRUCTURE_OR_RUN")
-Out = c._optional(Path | None, "Write the table as CSV, one row per training.")
+    c.option(
+        "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full. "
+        "[default: all]",
+    ),
+]
+With = Annotated[
+    list[str] | None, c.option("Compare a run or structure file too; may be repeated.", metavar="STRUCTURE_OR_RUN")
+]
+Out = Annotated[Path | None, c.option("Write the table as CSV, one row per training.")]
 
 
 def baselines(
@@ -49,7 +54,10 @@ def baselines(
     quiet: c.Quiet = False,
     force: c.Force = False,
 ) -> None:
-    """Train what a searched structure is compared with: manual and random structures, all weights, none."""
+    """Train what a searched structure is compared with.
+
+    Structures set by hand, random structures of the same budget, all weights, and none.
+    """
     c.check_free(out, force)
     if task is None:
         raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")

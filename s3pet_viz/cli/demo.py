@@ -49,7 +49,10 @@ def demo(
     threads: c.Threads = None,
     quiet: c.Quiet = False,
 ) -> None:
-    """Search a structure on a small task, look at it, and compare it with others. Takes a few minutes."""
+    """A whole study in miniature, in a few minutes.
+
+    Searches a structure on a small task, shows it, and compares it with others.
+    """
     began = time.perf_counter()
     c.use_threads(threads)
 
@@ -59,21 +62,20 @@ def demo(
     from s3pet_viz.tuning import summary
 
     folder = _new_folder(out)
-    console = c.console()
-    console.print(
+    c.say(
         f"1. Search: {task} on {backbone}. Every place where a small trainable module could go is a gate; the\n"
-        f"   search learns which gates help, while their expected size stays at {budget} of the backbone."
+        f"   search learns which gates help, while their expected size stays at the budget, {budget}."
     )
     run = s3.search(
         task=task, backbone=backbone, budget=budget, steps=steps, seed=seed, out=folder / "run", progress=not quiet
     )
     structure = run.structure()
-    console.print("\n2. What it found. Rows are modules and PET types, columns are layers; ● marks a chosen gate.\n")
-    console.print(o.heatmap_text(run, console.width))
-    console.print("")
-    console.print(o.facts_table(o.structure_facts(structure)))
+    c.say("\n2. What it found. Rows are modules and PET types, columns are layers; ● marks a chosen gate.\n")
+    c.say(o.heatmap_text(run, c.console().width))
+    c.say("")
+    c.say(o.facts_table(o.structure_facts(structure)))
 
-    console.print("\n3. Is it any good? Each of these is trained from scratch on the same task and scored on rows kept apart.")
+    c.say("\n3. Is it any good? Each of these is trained from scratch on the same rows and scored on rows kept apart.")
     page = folder / "heatmap.html"
 
     def keep(scores: s3.Scores) -> None:
@@ -95,8 +97,8 @@ def demo(
     )
     c.save_text(folder / "table.csv", table.to_csv(index=False))
     c.save_text(page, o.heatmap_page(run))
-    console.print(o.summary_table(summary(table), NOTES))
-    console.print(
+    c.say(o.summary_table(summary(table)), o.facts_table(dict(NOTES)), "")
+    c.say(
         o.facts_table(
             {
                 "heatmap": f"{page} (open it in a browser)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
@@ -11,13 +11,13 @@ from s3pet_viz.errors import ConfigError
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
 
-Mode = c._optional(str | None, "fast, paper, first-order, single-level or exact. [default: fast]")
-Out = c._optional(Path | None, "The run folder to make. [default: a new one under runs/]")
-AlphaLr = c._optional(float | None, "Learning rate of the structure parameters. [default: 0.1]")
-Warmup = c._optional(int | None, "Steps at the start that move only the weights. [default: 0]", min=0)
-Resume = c._optional(Path | None, "Continue this run; then every other option is the run's own.")
-CheckpointEvery = c._optional(int | None, "In steps. [default: 100]", min=1)
-EvalEvery = c._optional(int | None, "In steps; 0 turns evaluations off. [default: 0]", min=0)
+Mode = Annotated[str | None, c.option("fast, paper, first-order, single-level or exact. [default: fast]")]
+Out = Annotated[Path | None, c.option("The run folder to make. [default: a new one under runs/]")]
+AlphaLr = Annotated[float | None, c.option("Learning rate of the structure parameters. [default: 0.1]")]
+Warmup = Annotated[int | None, c.option("Steps at the start that move only the weights. [default: 0]", min=0)]
+Resume = Annotated[Path | None, c.option("Continue this run; then every other option is the run's own.")]
+CheckpointEvery = Annotated[int | None, c.option("In steps. [default: 100]", min=1)]
+EvalEvery = Annotated[int | None, c.option("In steps; 0 turns evaluations off. [default: 0]", min=0)]
 
 
 def search(
@@ -46,7 +46,10 @@ def search(
     threads: c.Threads = None,
     quiet: c.Quiet = False,
 ) -> None:
-    """Search a structure for a task, under an exact parameter budget; the run folder holds everything."""
+    """Search a structure for a task under a budget.
+
+    The run folder holds everything that happens; an interrupted search is continued with --resume.
+    """
     if resume is None:
         _required(task, budget)
         backbone = backbone or c.DEFAULT_BACKBONE
@@ -114,13 +117,12 @@ def _required(task: str | None, budget: str | None) -> None:
 def _report(run: Run) -> None:
     from s3pet_viz.cli import _output as o
 
-    console = c.console()
     structure = run.structure()
-    console.print("")
-    console.print(o.heatmap_text(run, console.width))
-    console.print("\nchosen gates, the likeliest first")
-    console.print(o.gates_table(run))
-    console.print(o.facts_table({"run": run.path, "status": run.status, **o.structure_facts(structure)}))
+    c.say("")
+    c.say(o.heatmap_text(run, c.console().width))
+    c.say("\nchosen gates, the likeliest first")
+    c.say(o.gates_table(run))
+    c.say(o.facts_table({"run": run.path, "status": run.status, **o.structure_facts(structure)}))
     done = run.status == "finished"
     again = f"s3pet tune {o.quoted(run.path)}" if done else f"s3pet search --resume {o.quoted(run.path)}"
-    console.print(f"\nnext: {again}")
+    c.say(f"\nnext: {again}")

@@ -13,12 +13,14 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import json_ready
 
 _WORDS = ("full", "head", "untouched")
-Target = Annotated[str, typer.Argument(metavar="STRUCTURE_OR_RUN", help="A run folder, a structure file, or: full, head, untouched.")]
-Task = c._optional(str | None, f"{c.TASK_HELP} [default: the run's]")
-Backbone = c._optional(str | None, f"{c.BACKBONE_HELP} [default: the run's or structure's]")
-Budget = c._optional(str | None, "Tune the structure that the run gives at this budget.")
-Out = c._optional(Path | None, "Write the scores as JSON to this file too.")
-FullLr = c._optional(float | None, "Learning rate of full fine-tuning. [default: 1e-4]")
+Target = Annotated[
+    str, typer.Argument(metavar="STRUCTURE_OR_RUN", help="A run folder, a structure file, or: full, head, untouched.")
+]
+Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
+Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
+Budget = Annotated[str | None, c.option("Tune the structure that the run gives at this budget.")]
+Out = Annotated[Path | None, c.option("Write the scores as JSON to this file too.")]
+FullLr = Annotated[float | None, c.option("Learning rate of full fine-tuning. [default: 1e-4]")]
 
 
 def tune(
@@ -43,7 +45,10 @@ def tune(
     quiet: c.Quiet = False,
     force: c.Force = False,
 ) -> None:
-    """Train a structure from scratch on a task and score it. Of a run, its scores go into the run folder."""
+    """Train a structure from scratch and score it.
+
+    The scores of a run's own structure on its own task are kept in the run folder.
+    """
     from s3pet_viz.runs import Run, RunWriter
 
     c.check_free(out, force)

@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.families import positions as positions_of
-from s3pet_viz.errors import StructureError
-from s3pet_viz.pet.modules import PET, PET_CLASSES
+from s3pet_viz.errors import SpaceError, StructureError
+from s3pet_viz.pet.modules import PET, PET_CLASSES, check_options
 from s3pet_viz.structure import Gate
 
 
@@ -76,7 +76,8 @@ def insert(model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> PETs:
     """Insert PET modules for these gates into a backbone, in place.
 
     Raises:
-        StructureError: a gate's position is not in this backbone or its size there differs.
+        StructureError: a gate's position is not in this backbone, its PET type cannot go there, its options are
+            wrong, or its size there differs.
     """
     return PETs(model, gates, seed=seed)
 
@@ -85,10 +86,16 @@ def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
     site = found.get((gate.position, gate.module))
     if site is None:
         raise StructureError(f"structure: this backbone has no position {gate.position!r} ({gate.module})")
-    cls = PET_CLASSES[gate.pet_type]
+    cls = PET_CLASSES.get(gate.pet_type)
+    if cls is None:
+        raise StructureError(f"structure: expected a PET type among {', '.join(PET_CLASSES)}, found {gate.pet_type!r}")
     if site.kind not in cls.kinds:
         raise StructureError(f"structure: {gate.pet_type} cannot go on {gate.position!r}, which is a {site.kind}")
-    size = cls.n_params(site, gate.options)
+    try:
+        check_options(gate.pet_type, gate.options, f"{gate.pet_type} at {gate.position!r}")
+        size = cls.n_params(site, gate.options)
+    except SpaceError as error:
+        raise StructureError(f"structure: {error}") from None
     if size != gate.n_params:
         raise StructureError(
             f"structure: {gate.pet_type} at {gate.position!r} has {size:,} parameters in this backbone, "

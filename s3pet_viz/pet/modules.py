@@ -103,7 +103,8 @@ class LNFit(PET):
         super().__init__(position, options)
         norm = position.target
         self.centred = isinstance(norm, nn.LayerNorm)
-        self.eps = float(getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6))
+        eps: Any = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)
+        self.eps = float(eps)
 
     @classmethod
     def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -198,6 +199,8 @@ class Compacter(PET):
     kinds = ("block",)
     method = "sequential"
     defaults: ClassVar[dict[str, Any]] = {"reduction": 16, "n": 4}
+    down_bias: nn.Parameter  # (k,)
+    up_bias: nn.Parameter  # (d,)
 
     @classmethod
     def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -245,11 +248,22 @@ PET_CLASSES: dict[str, type[PET]] = {
 
 
 def check_options(pet_type: str, options: dict[str, Any], where: str) -> None:
-    """Raise SpaceError for an option that this PET type does not have."""
-    unknown = sorted(set(options) - set(PET_CLASSES[pet_type].defaults))
+    """Raise SpaceError for an option that this PET type does not have, or a value it cannot have."""
+    defaults = PET_CLASSES[pet_type].defaults
+    unknown = sorted(map(str, set(options) - set(defaults)))
     if unknown:
-        known = ", ".join(PET_CLASSES[pet_type].defaults) or "none"
+        known = ", ".join(defaults) or "none"
         raise SpaceError(f"{where}: {pet_type} has no option {unknown[0]!r} (its options: {known})")
+    for name, value in options.items():
+        if name == "lora_alpha":
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value > 0):
+                raise SpaceError(f"{where}: option {name!r}: expected a positive number, found {value!r}")
+        else:
+            try:
+                _positive(options, name)
+            except SpaceError as error:
+                raise SpaceError(f"{where}: {error}") from None
 
 
 def _positive(options: dict[str, Any], name: str) -> int:

@@ -108,7 +108,7 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's 2026-99-99 is a ValueError
         raise SpaceError(f"{path}: cannot be read as a search space: {error}") from None
     return _parse(data, str(path))
 
@@ -130,6 +130,7 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
     missing = []
     for entry in space.entries:
         cls = PET_CLASSES[entry.type]
+        options = {**cls.defaults, **entry.options}
         for module in entry.modules:
             named = [i for i, p in enumerate(positions) if fnmatch.fnmatchcase(p.module, module)]
             hits = [i for i in named if positions[i].kind in cls.kinds]
@@ -145,11 +146,11 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
                 if hits and not inside:
                     missing.append(f"{entry.type} on {module} at {pattern}")
                 for i in inside:
-                    previous = chosen.setdefault((i, entry.type), dict(entry.options))
-                    if previous != dict(entry.options):
+                    previous = chosen.setdefault((i, entry.type), options)
+                    if previous != options:
                         raise SpaceError(
                             f"space {space.name}: {entry.type} at {positions[i].name} is asked for twice, "
-                            f"with options {previous} and {dict(entry.options)}"
+                            f"with options {previous} and {options}"
                         )
     if not chosen:
         modules = ", ".join(dict.fromkeys(p.module for p in positions))
@@ -159,9 +160,9 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
             f"space {space.name} names what this backbone lacks: {'; '.join(missing)}", stacklevel=2
         )
     order = {t: k for k, t in enumerate(PET_TYPES)}
-    gates = []
+    gates: list[Gate] = []
     for i, pet_type in sorted(chosen, key=lambda key: (key[0], order[key[1]])):
-        position, options = positions[i], {**PET_CLASSES[pet_type].defaults, **chosen[i, pet_type]}
+        position, options = positions[i], dict(chosen[i, pet_type])
         gates.append(
             Gate(
                 index=len(gates),
@@ -201,7 +202,7 @@ def _parse_entry(data: Any, where: str) -> SpaceEntry:
             f"{where}: unknown field {sorted(map(str, unknown))[0]!r} (expected type, modules, positions, options)"
         )
     pet_type = data.get("type")
-    if pet_type not in PET_CLASSES:
+    if not isinstance(pet_type, str) or pet_type not in PET_CLASSES:
         raise SpaceError(f"{where}: field 'type': expected one of {', '.join(PET_CLASSES)}, found {pet_type!r}")
     options = data.get("options") or {}
     if not isinstance(options, Mapping):

@@ -174,6 +174,7 @@ def make_state(problem: Any, counts: Sequence[int], budget: float, config: Searc
         weight_optimizer=OPTIMIZERS[config.weight_optimizer],
         difference_eps=config.difference_eps,
         second_order_from=config.second_order_from,
+        second_order_cap=config.second_order_cap,
         antithetic=config.antithetic,
         schedule=config.schedule_at,
     )
@@ -184,7 +185,9 @@ class _Halves:
 
     def __init__(self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device) -> None:
         if len(data.train) < 2:
-            raise TaskError(f"task {data.task.name}: expected at least 2 training rows to halve, found {len(data.train)}")
+            raise TaskError(
+                f"task {data.task.name}: expected at least 2 training rows to halve, found {len(data.train)}"
+            )
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed)).tolist()
         middle = len(order) // 2
         self.device = device.torch

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.search.modes import MODES, SECOND_ORDER_FROM
+from s3pet_viz.search.modes import MODES, SECOND_ORDER_CAP, SECOND_ORDER_FROM
 from s3pet_viz.search.optim import OPTIMIZERS
 from s3pet_viz.tuning.device import PRECISIONS
 
@@ -35,6 +35,8 @@ class SearchConfig:
         weight_optimizer: ``adamw`` or ``sgd`` (for checks).
         difference_eps: c in eps = c / ||v|| of the difference; None means each mode's own.
         second_order_from: weight steps before fast mode adds H.
+        second_order_cap: fast mode's xi H is scaled down to at most this many times the norm of dL_val/dalpha
+            (None: never).
         dropout: keep the backbone's dropout on.
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
@@ -62,6 +64,7 @@ class SearchConfig:
     weight_optimizer: str = "adamw"
     difference_eps: float | None = None
     second_order_from: int = SECOND_ORDER_FROM
+    second_order_cap: float | None = SECOND_ORDER_CAP
     dropout: bool = True
     split: str = "paper"
     max_rows: int | None = None
@@ -95,7 +98,7 @@ class SearchConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"{name}: expected a whole number of at least {least}, found {value!r}")
-        for name in ("lr", "head_lr", "alpha_lr", "tau", "difference_eps"):
+        for name in ("lr", "head_lr", "alpha_lr", "tau", "difference_eps", "second_order_cap"):
             value = getattr(self, name)
             if value is None and name not in ("alpha_lr", "tau"):
                 continue

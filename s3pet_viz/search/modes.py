@@ -25,6 +25,9 @@ GATES, TRAIN_MASKS, VAL_MASKS, WEIGHT_STEP, WEIGHT_GATES = range(5)
 PAPER_EPS = 1e-2
 #: One-sided difference of fast mode: where truncation and float32 rounding errors cross (benchmarks/fast_eps.py).
 FAST_EPS = 1e-3
+#: xi H is heavy-tailed (benchmarks/alpha_noise.py: up to 5 times dL_val/dalpha on a real encoder, its mean not
+#: distinguishable from 0), and one outlier slows AdamW's alpha for hundreds of steps: keep it at most as long.
+SECOND_ORDER_CAP = 1.0
 #: AdamW is close to sign descent before, and its true second-order term close to zero.
 SECOND_ORDER_FROM = 20
 
@@ -76,6 +79,7 @@ class State:
         weight_optimizer: type[AdamW] | type[SGD] = AdamW,
         difference_eps: float | None = None,
         second_order_from: int = SECOND_ORDER_FROM,
+        second_order_cap: float | None = SECOND_ORDER_CAP,
         antithetic: bool = False,
         schedule: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
@@ -87,6 +91,7 @@ class State:
         self.lr, self.alpha_lr, self.clip, self.seed = lr, alpha_lr, clip, seed
         self.difference_eps = difference_eps
         self.second_order_from = second_order_from
+        self.second_order_cap = second_order_cap
         self.antithetic = antithetic
         self.schedule = schedule
         scale = [torch.full((n,), s) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
@@ -240,10 +245,17 @@ def fast_step(state: State, step: int) -> StepResult:
             state, step, sample.z, before, train, v_bar, state.difference_eps or FAST_EPS
         )
         hessian = sample.pull_back(dz)
-        grad = grad - xi * hessian
+        grad = grad - _capped(xi * hessian, grad, state.second_order_cap)
         losses.append(loss)
     state.move_alpha(grad, step)
     return StepResult(sample.zeta, sample.p.detach(), train.loss, val.loss, grad, hessian, losses)
+
+
+def _capped(term: Tensor, other: Tensor, cap: float | None) -> Tensor:
+    """`term`, scaled down to an L2 norm of at most `cap` times that of `other`."""
+    limit = float("inf") if cap is None else cap * float(torch.linalg.vector_norm(other))
+    norm = float(torch.linalg.vector_norm(term))
+    return term if norm <= limit else term * (limit / norm)
 
 
 def first_order_step(state: State, step: int) -> StepResult:

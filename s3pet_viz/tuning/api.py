@@ -15,11 +15,11 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, positions, wrap_backbone
 from s3pet_viz.backbones.families import base_of
-from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.errors import BackboneError, ConfigError, StructureError
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
-from s3pet_viz.tasks import TaskData, load_task
+from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, train
@@ -151,7 +151,8 @@ class Workbench:
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
         with _left_as_found([*full, *head, *extra]):
-            _reset_head(backbone, config.seed)
+            if method != "untouched":
+                _reset_head(backbone, config.seed)
             pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
             try:
                 head_lr = config.head_lr or (config.full_lr if full else config.lr)
@@ -222,13 +223,17 @@ def load_pair(
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
     Raises:
-        ConfigError: neither or both of `backbone` and `model`. TaskError, BackboneError.
+        ConfigError: neither or both of `backbone` and `model`. TaskError, BackboneError (a head in memory that
+            is not for this task, too).
     """
     if (backbone is None) == (model is None):
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
     if model is not None:
         made = wrap_backbone(model, tokenizer)
-        return made, load_task(task, form=made.form, revision=task_revision, **task_options)
+        data = load_task(task, form=made.form, revision=task_revision, **task_options)
+        if made.form == "pair":
+            _check_head(model, data.task)
+        return made, data
     # The task decides the head's width, the backbone decides the task's form: read the task first as text.
     data = load_task(task, form="text", revision=task_revision, **task_options)
     made = load_backbone(
@@ -276,25 +281,27 @@ def tune(
     config = make_config(**options)
     if isinstance(structure, Path) or (isinstance(structure, str) and structure not in OTHERS):
         structure = Structure.load(structure)
-    bench = workbench or Workbench.open(
-        task,
-        backbone,
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        precision=precision,
-        max_source_length=config.max_source_length,
-        split=split,
-        **(load or {}),
-    )
-    return bench.run(structure, config, label=label, progress=progress)
+    with _flags_kept(model):
+        bench = workbench or Workbench.open(
+            task,
+            backbone,
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            precision=precision,
+            max_source_length=config.max_source_length,
+            split=split,
+            **(load or {}),
+        )
+        return bench.run(structure, config, label=label, progress=progress)
 
 
 def make_config(**options: Any) -> TuneConfig:
     """A `TuneConfig`; a name that it lacks is a ConfigError."""
     unknown = sorted(set(options) - set(TuneConfig.__dataclass_fields__))
     if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {', '.join(TuneConfig.__dataclass_fields__)})")
+        known = ", ".join(TuneConfig.__dataclass_fields__)
+        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {known})")
     return TuneConfig(**options)
 
 
@@ -333,6 +340,9 @@ def baselines(
         best_step, seconds, structure (which random one) and the task's metrics.
     """
     config = make_config(**options)
+    seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not seed_list:
+        raise ConfigError("seeds: expected at least one, found none")
     allowed = {*MANUAL, *OTHERS, "random"}
     for name in methods:
         if name not in allowed:
@@ -347,9 +357,6 @@ def baselines(
             warnings.warn("baselines: 'head' is left out: a text-to-text backbone has no head", stacklevel=2)
         chosen.remove("head")
     plan = list(_plan(bench.backbone, chosen, budget, space, n_random, structures or {}))
-    seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not seed_list:
-        raise ConfigError("seeds: expected at least one, found none")
     rows = []
     for name, which, method in plan:
         for seed in seed_list if method != "untouched" else seed_list[:1]:
@@ -400,6 +407,17 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return made.reset_index()
 
 
+def _check_head(model: nn.Module, task: Task) -> None:
+    config: Any = model.config
+    kind = "regression" if task.kind == "regression" else "single_label_classification"
+    # transformers finds an unset problem_type out from the width of the head.
+    if config.num_labels != task.num_labels or config.problem_type not in (None, kind):
+        raise BackboneError(
+            f"backbone: task {task.name} expects a model with num_labels={task.num_labels} for {kind}, found "
+            f"num_labels={config.num_labels} (problem_type {config.problem_type})"
+        )
+
+
 def _pooler(backbone: Backbone) -> list[nn.Parameter]:
     pooler = getattr(base_of(backbone.model), "pooler", None)
     return list(pooler.parameters()) if isinstance(pooler, nn.Module) else []
@@ -419,6 +437,20 @@ def _reset_head(backbone: Backbone, seed: int) -> None:
             module.weight.copy_(torch.empty(module.weight.shape).normal_(std=width))
             if module.bias is not None:
                 module.bias.zero_()
+
+
+@contextmanager
+def _flags_kept(model: nn.Module | None) -> Iterator[None]:
+    """Give a model of the caller's its training modes and its trainable parameters back."""
+    modes = [(m, m.training) for m in model.modules()] if model is not None else []
+    trainable = [(p, p.requires_grad) for p in model.parameters()] if model is not None else []
+    try:
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+        for p, flag in trainable:
+            p.requires_grad_(flag)
 
 
 @contextmanager

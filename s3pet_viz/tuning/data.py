@@ -110,11 +110,13 @@ def shuffled(
 
 def _longest_input(backbone: Backbone) -> int:
     """Encoders with learned positions cannot read further; T5's relative positions have no end."""
-    limit = getattr(backbone.model.config, "max_position_embeddings", None)
+    config: Any = backbone.model.config
+    limit = getattr(config, "max_position_embeddings", None)
     if limit is None:
         return 10**6
-    # RoBERTa numbers positions from padding_idx + 1.
-    return int(limit) - (2 if "roberta" in backbone.model.config.model_type else 0)
+    # RoBERTa and its kin number positions from padding_idx + 1.
+    from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
+    return int(limit) - (config.pad_token_id + 1 if from_padding else 0)
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -52,7 +52,9 @@ class TuneConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name}: expected a positive number, found {value}")
-        if self.clip < 0:
+        if self.max_source_length is not None and self.max_source_length < 1:
+            raise ConfigError(f"max_source_length: expected at least 1, found {self.max_source_length}")
+        if not self.clip >= 0:
             raise ConfigError(f"clip: expected 0 (off) or more, found {self.clip}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +111,7 @@ def train(
     """
     started = time.perf_counter()
     task, model = splits.data.task, backbone.model
+    was_training = model.training
     weights = [p for group, _ in groups for p in group]
 
     def score(features: Features) -> dict[str, float]:
@@ -164,7 +167,7 @@ def train(
             for p in weights:
                 p.requires_grad_(False)
                 p.grad = None
-            model.eval()
+            model.train(was_training)
     _restore(weights, best_weights)
     return TrainResult(best_validation, score(splits.test), best_step, time.perf_counter() - started, history)
 

@@ -97,6 +97,6 @@ def t5_state(model=None, *, space="S3PET-M", share=0.3, alpha=0.5, batch=None, *
     pets = insert(model, gates)
     problem = BackboneProblem(model, pets, batch or random_batches())
     counts = [g.n_params for g in gates]
-    state = State(problem, GateModel(counts, share * sum(counts)), **{"lr": 3e-3, **options})
+    state = State(problem, GateModel(counts, share * sum(counts)), **{"lr": 3e-3, "second_order_cap": None, **options})
     state.alpha = torch.from_numpy(np.random.default_rng(3).normal(0, alpha, len(gates)))
     return state

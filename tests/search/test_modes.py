@@ -14,6 +14,7 @@ from search_problems import FewGatesCarryTheSignal, t5_state, tiny_t5
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.search.gates import GateModel, binary_concrete, gate_probabilities
 from s3pet_viz.search.modes import MODES, TRAIN_MASKS, State, central_difference, warmup_step
+from s3pet_viz.search.optim import SGD
 from s3pet_viz.structure import select
 
 
@@ -56,6 +57,19 @@ def test_modes_agree_where_the_second_order_term_is_off():
     assert torch.equal(first.alpha, fast.alpha)
     assert torch.equal(first.w.flat, fast.w.flat)
     assert not torch.equal(run("fast", steps=30)[1].alpha, first.alpha)
+
+
+def test_the_second_order_term_is_capped_at_the_first():
+    """The same step with and without a cap: the direction of xi H stays, its length is cut."""
+    results = {}
+    for cap in (None, 1e-3):
+        state = t5_state(second_order_from=0, second_order_cap=cap, weight_optimizer=SGD, lr=0.3)
+        results[cap] = MODES["fast"](state, 0)
+    direct = results[None].alpha_grad + 0.3 * results[None].hessian
+    assert torch.equal(results[None].hessian, results[1e-3].hessian)
+    cut = direct - results[1e-3].alpha_grad
+    assert float(cut.norm()) == pytest.approx(1e-3 * float(direct.norm()), rel=1e-6)
+    torch.testing.assert_close(cut / cut.norm(), results[None].hessian / results[None].hessian.norm())
 
 
 def test_competition_lowers_the_others():

@@ -1,0 +1,109 @@
+"""Measure that the embedded tasks make structure matter; prints the table of data/README.md.
+
+    python data/measure.py --write
+
+For each task: the untouched backbone, full fine-tuning, ten random structures of one budget (one training seed),
+and one of them with several training seeds. Rows go to data/measured.jsonl as they come, and are not
+repeated when the script is started again; delete the file to measure anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from s3pet_viz.backbones import positions
+from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.structure import Structure, parse_budget
+from s3pet_viz.tuning import Workbench
+from s3pet_viz.tuning.api import make_config
+from s3pet_viz.tuning.baselines import random_structure
+
+HERE = Path(__file__).parent
+TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
+CHANCE = {"similarity": 0.0}
+
+
+def measure(args: argparse.Namespace) -> pd.DataFrame:
+    log = HERE / "measured.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    config = make_config(steps=args.steps, lr=args.lr, evaluations=4)
+    full = make_config(steps=args.full_steps, full_lr=1e-3, evaluations=4)
+    for task in args.tasks:
+        bench = Workbench.open(task, "tiny-t5")
+        gates, _ = candidate_gates(positions(bench.backbone.model), load_space("S3PET-M"))
+        budget = parse_budget(args.budget, bench.backbone.n_params)
+
+        def run(kind: str, which: int, method: str | Structure, seed: int, options=config) -> None:  # type: ignore[no-untyped-def]
+            key = (task, kind, which, seed)  # noqa: B023
+            if any((r["task"], r["kind"], r["which"], r["seed"]) == key for r in rows):
+                return
+            scores = bench.run(method, replace(options, seed=seed), label=kind)  # noqa: B023
+            row = {"task": task, "kind": kind, "which": which, "seed": seed, "budget": args.budget,  # noqa: B023
+                   "steps": options.steps, "score": scores.score, "loss": scores.metrics["loss"],
+                   "pet_params": scores.pet_params, "seconds": round(scores.seconds, 1)}  # fmt: skip
+            rows.append(row)
+            with log.open("a") as f:
+                f.write(json.dumps(row) + "\n")
+            print(f"{task:14} {kind:10} {which} seed {seed}: {scores.score:.3f} ({scores.seconds:.0f} s)", flush=True)
+
+        run("untouched", 0, "untouched", 0)
+        run("full", 0, "full", 0, full)
+        for k in range(args.random):
+            run("random", k, random_structure(gates, budget, bench.backbone, k), 0)
+        for seed in range(1, args.seeds):
+            run("random", 0, random_structure(gates, budget, bench.backbone, 0), seed)
+    return pd.DataFrame(rows)
+
+
+def table(rows: pd.DataFrame, budget: str) -> str:
+    """Markdown; standard deviations of the score (accuracy, or mean of Pearson and Spearman)."""
+    lines = [
+        f"| task | chance | untouched | full fine-tuning | random structures at {budget}: mean (min to max) "
+        "| spread between structures | spread between seeds of one | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task in dict.fromkeys(rows["task"]):
+        mine = rows[rows["task"] == task]
+        pick = lambda kind: mine[mine["kind"] == kind]  # noqa: B023, E731
+        random = pick("random")
+        structures, seeds = random[random["seed"] == 0]["score"], random[random["which"] == 0]["score"]
+        between, within = np.std(structures, ddof=1), np.std(seeds, ddof=1)
+        lines.append(
+            f"| {task} | {CHANCE.get(task, 0.5):.2f} | {pick('untouched')['score'].mean():.3f} "
+            f"| {pick('full')['score'].mean():.3f} "
+            f"| {structures.mean():.3f} ({structures.min():.3f} to {structures.max():.3f}), n = {len(structures)} "
+            f"| {between:.3f} | {within:.3f}, n = {len(seeds)} | {between / max(within, 1e-9):.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--budget", default="0.1%")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--full-steps", type=int, default=400)
+    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--random", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--write", action="store_true", help="put the table into data/README.md")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    text = table(measure(args), args.budget)
+    print(text)
+    if args.write:
+        readme = HERE / "README.md"
+        pattern = r"(<!-- table:measure -->\n).*?(<!-- /table:measure -->)"
+        readme.write_text(re.sub(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text(), flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main()
