@@ -45,7 +45,8 @@ def main() -> None:
     )
     backbone.model.train()
     counts = [g.n_params for g in gates]
-    state = State(problem, GateModel(counts, parse_budget(args.budget, backbone.n_params)), lr=args.lr)
+    gate_model = GateModel(counts, parse_budget(args.budget, backbone.n_params))
+    state = State(problem, gate_model, lr=args.lr, second_order_cap=None)
     for step in range(args.warm):
         MODES[args.mode](state, step)
 

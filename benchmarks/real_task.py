@@ -24,7 +24,7 @@ from s3pet_viz.search import search
 from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.tuning import Workbench, summary
 from s3pet_viz.tuning.api import make_config
-from s3pet_viz.tuning.baselines import MANUAL, random_structure
+from s3pet_viz.tuning.baselines import MANUAL, manual_structure, random_structure
 
 
 def parse() -> argparse.Namespace:
@@ -85,21 +85,33 @@ def main() -> None:
         tune("random", k, random_structure(gates, budget, bench.backbone, k), k % args.seeds)
     for name in args.methods:
         if name in MANUAL:
-            from s3pet_viz.tuning.baselines import manual_structure
-
             method: str | Structure = manual_structure(name, bench.backbone)
         else:
             method = name
         for seed in range(args.seeds):
             tune(name, 0, method, seed)
-    table = summary(pd.DataFrame(done))
-    print(table.to_markdown(index=False, floatfmt=".4f") if _has_tabulate() else table.to_string(index=False))
+    print(markdown(summary(pd.DataFrame(done)), args))
 
 
-def _has_tabulate() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("tabulate") is not None
+def markdown(table: pd.DataFrame, args: argparse.Namespace) -> str:
+    """The table of docs/results.md: mean and standard deviation over runs."""
+    lines = [
+        "| method | score | held-out loss | runs | PET parameters | % of backbone | head parameters | seconds a run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table.sort_values("score", ascending=False).itertuples():
+        spread = f" ± {100 * row.spread:.1f}" if row.runs > 1 else ""
+        lines.append(
+            f"| {row.method} | {100 * row.score:.1f}{spread} | {row.loss:.4f} | {row.runs} | {row.pet_params:,.0f} "
+            f"| {row.percent:.4f} | {row.head_params:,} | {row.seconds / row.runs:.0f} |"
+        )
+    searches = [open_run(args.out / f"search-s{k}") for k in range(args.seeds)]
+    seconds = [float(r.steps()["seconds"].sum()) for r in searches]
+    lines.append(f"\nSearches: {', '.join(f'{s:.0f} s' for s in seconds)} for {args.search_steps} steps of {args.mode}.")
+    for run in searches:
+        gates = ", ".join(f"{g.column} {g.row}" for g in run.structure().gates)
+        lines.append(f"- {run.name}: {gates}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

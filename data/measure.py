@@ -22,7 +22,7 @@ import torch
 from s3pet_viz.backbones import positions
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure import Structure, parse_budget
-from s3pet_viz.tuning import Workbench
+from s3pet_viz.tuning import TuneConfig, Workbench
 from s3pet_viz.tuning.api import make_config
 from s3pet_viz.tuning.baselines import random_structure
 
@@ -36,30 +36,34 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     config = make_config(steps=args.steps, lr=args.lr, evaluations=4)
     full = make_config(steps=args.full_steps, full_lr=1e-3, evaluations=4)
+
+    def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig) -> None:
+        task = bench.splits.data.task.name
+        key = (task, kind, which, options.seed)
+        if any((r["task"], r["kind"], r["which"], r["seed"]) == key for r in rows):
+            return
+        scores = bench.run(method, options, label=kind)
+        row = {
+            "task": task, "kind": kind, "which": which, "seed": options.seed, "budget": args.budget,
+            "steps": options.steps, "score": scores.score, "loss": scores.metrics["loss"],
+            "pet_params": scores.pet_params, "seconds": round(scores.seconds, 1),
+        }  # fmt: skip
+        rows.append(row)
+        with log.open("a") as f:
+            f.write(json.dumps(row) + "\n")
+        print(f"{task:14} {kind:10} {which} seed {options.seed}: {scores.score:.3f}, {scores.seconds:.0f} s", flush=True)
+
     for task in args.tasks:
         bench = Workbench.open(task, "tiny-t5")
         gates, _ = candidate_gates(positions(bench.backbone.model), load_space("S3PET-M"))
         budget = parse_budget(args.budget, bench.backbone.n_params)
-
-        def run(kind: str, which: int, method: str | Structure, seed: int, options=config) -> None:  # type: ignore[no-untyped-def]
-            key = (task, kind, which, seed)  # noqa: B023
-            if any((r["task"], r["kind"], r["which"], r["seed"]) == key for r in rows):
-                return
-            scores = bench.run(method, replace(options, seed=seed), label=kind)  # noqa: B023
-            row = {"task": task, "kind": kind, "which": which, "seed": seed, "budget": args.budget,  # noqa: B023
-                   "steps": options.steps, "score": scores.score, "loss": scores.metrics["loss"],
-                   "pet_params": scores.pet_params, "seconds": round(scores.seconds, 1)}  # fmt: skip
-            rows.append(row)
-            with log.open("a") as f:
-                f.write(json.dumps(row) + "\n")
-            print(f"{task:14} {kind:10} {which} seed {seed}: {scores.score:.3f} ({scores.seconds:.0f} s)", flush=True)
-
-        run("untouched", 0, "untouched", 0)
-        run("full", 0, "full", 0, full)
+        run(bench, "untouched", 0, "untouched", config)
+        run(bench, "full", 0, "full", full)
         for k in range(args.random):
-            run("random", k, random_structure(gates, budget, bench.backbone, k), 0)
+            run(bench, "random", k, random_structure(gates, budget, bench.backbone, k), config)
         for seed in range(1, args.seeds):
-            run("random", 0, random_structure(gates, budget, bench.backbone, 0), seed)
+            again = random_structure(gates, budget, bench.backbone, 0)
+            run(bench, "random", 0, again, replace(config, seed=seed))
     return pd.DataFrame(rows)
 
 
@@ -86,7 +90,9 @@ def table(rows: pd.DataFrame, budget: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--budget", default="0.1%")
     parser.add_argument("--steps", type=int, default=200)
@@ -102,7 +108,9 @@ def main() -> None:
     if args.write:
         readme = HERE / "README.md"
         pattern = r"(<!-- table:measure -->\n).*?(<!-- /table:measure -->)"
-        readme.write_text(re.sub(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text(), flags=re.DOTALL))
+        readme.write_text(
+            re.sub(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text(), flags=re.DOTALL)
+        )
 
 
 if __name__ == "__main__":

@@ -338,12 +338,12 @@ def vocabulary() -> list[str]:
 VOCABULARY = vocabulary()
 # name -> (how, weight)
 MIXTURE: dict[str, tuple[Callable[[Grammar], Example], float]] = {
-    "span_corruption": (span, 0.26),
+    "span_corruption": (span, 0.22),
     "synonym": (synonym, 0.07),
     "opposite": (opposite, 0.05),
     "word_kind": (kind, 0.04),
     "word_form": (number_form, 0.03),
-    "voice": (voice, 0.05),
+    "voice": (voice, 0.07),
     "tense_and_denial": (tense, 0.03),
     "who_did_what": (question, 0.09),
     "yes_no_question": (yes_no, 0.09),
@@ -353,7 +353,7 @@ MIXTURE: dict[str, tuple[Callable[[Grammar], Example], float]] = {
     "repair": (repair, 0.05),
     "main_clause": (clause_part, 0.04),
     "numbers": (numbers, 0.03),
-    "position": (position, 0.01),
+    "position": (position, 0.03),
 }
 
 

@@ -236,13 +236,14 @@ def test_search_tune_baselines(mood, tiny_folder, tmp_path):
     assert "scores.json" in text
 
     text = call(
-        "baselines", *chosen, "--budget", 600, "--steps", 2, "--seeds", 2, "--n-random", 1, "--methods",
+        "baselines", *chosen, "--steps", 2, "--seeds", 2, "--n-random", 1, "--methods",
         "random,untouched,full", "--structure", run, "--out", table,
     ).output  # fmt: skip
     assert "all " in text
     with table.open() as f:
         rows = list(csv.DictReader(f))
     assert [r["method"] for r in rows] == ["my run"] * 2 + ["random"] * 2 + ["untouched"] + ["full"] * 2
+    assert 500 < int(rows[2]["pet_params"]) <= 600  # random structures take the run's budget
 
 
 def test_an_encoder_counts_its_head_apart_and_freezes_its_pooler(mood, tiny_folder, run_folder, tmp_path):

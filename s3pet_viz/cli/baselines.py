@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from s3pet_viz.structure import Structure
     from s3pet_viz.tuning import Scores
 
-Budget = Annotated[str, typer.Option(help="Of the random structures: 0.1%, 1e-3 or 8404.")]
+DEFAULT_BUDGET = "0.1%"
+
+Budget = Annotated[
+    str | None, c.option("Of the random structures: 0.1%, 1e-3 or 8404. [default: as --structure, or 0.1%]")
+]
 Seeds = Annotated[int, typer.Option(help="Train each so many times, with seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--n-random", help="How many random structures.", min=1)]
 Methods = Annotated[
@@ -33,7 +37,7 @@ Out = Annotated[Path | None, c.option("Write the table as CSV, one row per train
 def baselines(
     task: c.Task = None,
     backbone: c.Backbone = None,
-    budget: Budget = "0.1%",
+    budget: Budget = None,
     space: c.Space = None,
     methods: Methods = None,
     n_random: Random = 3,
@@ -62,6 +66,7 @@ def baselines(
     if task is None:
         raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
     compared = _structures(structure or [])
+    budgets = [made.budget for made in compared.values() if made.budget]
     c.use_threads(threads)
 
     import s3pet_viz as s3
@@ -74,7 +79,7 @@ def baselines(
     table = s3.baselines(
         task=task,
         backbone=backbone or c.DEFAULT_BACKBONE,
-        budget=budget,
+        budget=budget or (budgets[0] if budgets else DEFAULT_BUDGET),
         seeds=seeds,
         n_random=n_random,
         structures=compared,

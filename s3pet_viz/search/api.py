@@ -88,6 +88,7 @@ def search(
                 **options,
             }
         )
+    parse_budget(config.budget, 10**15)  # its form, before anything is loaded
     device = Device.choose(config.device, config.precision)
     chosen_space = load_space(config.space)
     made, data = load_pair(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
 from s3pet_viz.tuning.device import Device
+from s3pet_viz.tuning.model_state import flags_kept, left_as_found, pooler_of, reset_head
 from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, train
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
@@ -147,12 +147,12 @@ class Workbench:
         if structure is not None and not structure.gates:
             raise StructureError("structure: expected at least one gate, found none")
         full = list(base_of(backbone.model).parameters()) if method == "full" else []
-        pooler = _pooler(backbone) if backbone.form == "pair" else []
+        pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
-        with _left_as_found([*full, *head, *extra]):
+        with left_as_found([*full, *head, *extra]):
             if method != "untouched":
-                _reset_head(backbone, config.seed)
+                reset_head(backbone, config.seed)
             pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
             try:
                 head_lr = config.head_lr or (config.full_lr if full else config.lr)
@@ -281,7 +281,7 @@ def tune(
     config = make_config(**options)
     if isinstance(structure, Path) or (isinstance(structure, str) and structure not in OTHERS):
         structure = Structure.load(structure)
-    with _flags_kept(model):
+    with flags_kept(model):
         bench = workbench or Workbench.open(
             task,
             backbone,
@@ -416,49 +416,3 @@ def _check_head(model: nn.Module, task: Task) -> None:
             f"backbone: task {task.name} expects a model with num_labels={task.num_labels} for {kind}, found "
             f"num_labels={config.num_labels} (problem_type {config.problem_type})"
         )
-
-
-def _pooler(backbone: Backbone) -> list[nn.Parameter]:
-    pooler = getattr(base_of(backbone.model), "pooler", None)
-    return list(pooler.parameters()) if isinstance(pooler, nn.Module) else []
-
-
-def _reset_head(backbone: Backbone, seed: int) -> None:
-    """Draw an encoder's head anew, as transformers would, from this seed."""
-    if not backbone.head:
-        return
-    inside = {id(m) for m in base_of(backbone.model).modules()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        for module in backbone.model.modules():
-            if id(module) in inside or not isinstance(module, nn.Linear):
-                continue
-            width = getattr(backbone.model.config, "initializer_range", 0.02)
-            module.weight.copy_(torch.empty(module.weight.shape).normal_(std=width))
-            if module.bias is not None:
-                module.bias.zero_()
-
-
-@contextmanager
-def _flags_kept(model: nn.Module | None) -> Iterator[None]:
-    """Give a model of the caller's its training modes and its trainable parameters back."""
-    modes = [(m, m.training) for m in model.modules()] if model is not None else []
-    trainable = [(p, p.requires_grad) for p in model.parameters()] if model is not None else []
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-        for p, flag in trainable:
-            p.requires_grad_(flag)
-
-
-@contextmanager
-def _left_as_found(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    kept = [p.detach().clone() for p in parameters]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for p, value in zip(parameters, kept, strict=True):
-                p.copy_(value)

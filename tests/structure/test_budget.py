@@ -163,7 +163,7 @@ def problems(draw, largest_alpha=300.0):
     return alpha, counts, budget, draw(st.floats(0.05, 10))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(problems())
 def test_the_expected_size_is_the_budget(problem):
     alpha, counts, budget, tau = problem

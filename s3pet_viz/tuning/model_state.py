@@ -1,0 +1,58 @@
+"""An encoder's head and pooler, and leaving a model as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.families import base_of
+
+
+def pooler_of(backbone: Backbone) -> list[nn.Parameter]:
+    pooler = getattr(base_of(backbone.model), "pooler", None)
+    return list(pooler.parameters()) if isinstance(pooler, nn.Module) else []
+
+
+def reset_head(backbone: Backbone, seed: int) -> None:
+    """Draw an encoder's head anew, as transformers would, from this seed."""
+    if not backbone.head:
+        return
+    inside = {id(m) for m in base_of(backbone.model).modules()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in backbone.model.modules():
+            if id(module) in inside or not isinstance(module, nn.Linear):
+                continue
+            width = getattr(backbone.model.config, "initializer_range", 0.02)
+            module.weight.copy_(torch.empty(module.weight.shape).normal_(std=width))
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+@contextmanager
+def flags_kept(model: nn.Module | None) -> Iterator[None]:
+    """Give a model of the caller's its training modes and its trainable parameters back."""
+    modes = [(m, m.training) for m in model.modules()] if model is not None else []
+    trainable = [(p, p.requires_grad) for p in model.parameters()] if model is not None else []
+    try:
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+        for p, flag in trainable:
+            p.requires_grad_(flag)
+
+
+@contextmanager
+def left_as_found(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, kept, strict=True):
+                p.copy_(value)

@@ -1,0 +1,52 @@
+"""What a plain `pip install` brings: the package with its embedded tasks and backbone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel, unpacked as pip would into site-packages."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT],
+        check=True, timeout=300,
+    )  # fmt: skip
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.stat().st_size < 40e6
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_embedded_task_and_backbone_are_found_by_name(installed, tmp_path):
+    code = (
+        "import s3pet_viz as s3; from s3pet_viz.resources import find_resource\n"
+        "print(s3.__file__); print(find_resource('backbones', 'tiny-t5'))\n"
+        "data = s3.load_task('sentiment', form='text'); print(len(data.train))\n"
+        "print(s3.load_backbone('tiny-t5').n_params)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    file, backbone, rows, size = done.stdout.split()
+    assert file.startswith(str(installed))
+    assert backbone.startswith(str(installed))
+    assert int(rows) == 2000
+    assert 1.5e6 < int(size) < 3e6
+
+
+def test_the_wheel_holds_no_third_party_data(installed):
+    names = {p.name for p in (installed / "s3pet_viz" / "_data" / "tasks").iterdir()}
+    assert names == {"sentiment", "acceptability", "paraphrase", "entailment", "similarity"}
