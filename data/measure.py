@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         rows.append(row)
         with log.open("a") as f:
             f.write(json.dumps(row) + "\n")
-        print(f"{task:14} {kind:10} {which} seed {options.seed}: {scores.score:.3f}, {scores.seconds:.0f} s", flush=True)
+        print(f"{task:14} {kind:9} {which} seed {options.seed}: {scores.score:.3f}, {scores.seconds:.0f} s", flush=True)
 
     for task in args.tasks:
         bench = Workbench.open(task, "tiny-t5")
