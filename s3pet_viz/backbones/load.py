@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones.families import Family, base_of, family_of
-from s3pet_viz.errors import BackboneError, MissingExtraError
+from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError
 from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
@@ -76,12 +76,15 @@ def load_backbone(
     Raises:
         BackboneError: no such folder or name, no weights in it or not those of its config, or a family not
             known yet.
+        ConfigError: a revision for a folder.
         MissingExtraError: ``minilm`` without its extra.
     """
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 
     source = _locate(str(name))
-    hub: dict[str, Any] = {"revision": revision} if revision and not Path(source).is_dir() else {}
+    if revision and Path(source).is_dir():
+        raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
+    hub: dict[str, Any] = {"revision": revision} if revision else {}
     with _clear_errors(str(name), source):
         config = AutoConfig.from_pretrained(source, **hub)
         family_of(_Shell(config))  # before the weights are read

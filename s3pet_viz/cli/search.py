@@ -53,8 +53,6 @@ def search(
     if resume is None:
         _required(task, budget)
         backbone = backbone or c.DEFAULT_BACKBONE
-    elif space is not None:
-        raise ConfigError("resume: a resumed search keeps its own options; 'space' cannot be given")
     c.use_threads(threads)
 
     import s3pet_viz as s3

@@ -38,7 +38,7 @@ def search(
     task: Any = None,
     backbone: str | Path | None = None,
     budget: str | int | float | None = None,
-    space: Any = "S3PET-M",
+    space: Any = None,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     model: nn.Module | None = None,
@@ -54,7 +54,8 @@ def search(
         task: a name (``glue/rte``, ``sentiment``), a folder, or splits in memory (see `tasks.load_task`).
         backbone: a name or folder; or `model` and `tokenizer` from memory, which are left as they were found.
         budget: ``"0.0139%"``, ``1.39e-4`` (fractions of the backbone) or ``8404`` (parameters).
-        space: ``S3PET-M``, ``S3PET-L`` (``+cross`` adds cross-attention), a YAML / JSON file, a mapping, or a Space.
+        space: ``S3PET-M`` (the default), ``S3PET-L`` (``+cross`` adds cross-attention), a YAML / JSON file, a
+            mapping, or a Space.
         out: the run directory; must not hold another run. Default: a new folder under ``runs/``.
         resume: a run directory to continue; then every other choice is the run's own.
         callbacks: see `Callback`.
@@ -71,7 +72,9 @@ def search(
     """
     started = open_run(resume) if resume is not None else None
     if started is not None:
-        config = _resumed_config(started, task, backbone, budget, out, options)
+        config = _resumed_config(
+            started, {"task": task, "backbone": backbone, "budget": budget, "space": space, "out": out, **options}
+        )
         task = config.task if task is None else task
         backbone = config.backbone if model is None else None
         load = {**started.info.get("load", {}), **(load or {})}
@@ -84,7 +87,7 @@ def search(
                 "task": _label(task),
                 "backbone": str(backbone) if backbone is not None else _model_label(model),
                 "budget": budget,
-                "space": _space_field(space),
+                "space": _space_field("S3PET-M" if space is None else space),
                 **options,
             }
         )
@@ -232,11 +235,10 @@ class _attached:
                 p.requires_grad_(False)
 
 
-def _resumed_config(
-    started: Run, task: Any, backbone: Any, budget: Any, out: Any, options: dict[str, Any]
-) -> SearchConfig:
-    given = {"task": task if isinstance(task, str) else None, "backbone": backbone, "budget": budget, "out": out}
-    changed = [k for k, v in {**given, **options}.items() if v is not None]
+def _resumed_config(started: Run, given: dict[str, Any]) -> SearchConfig:
+    # Data in memory has to be given again; everything else is in the run.
+    in_memory = {"task"} if not isinstance(given["task"], (str, Path)) else set()
+    changed = [k for k, v in given.items() if v is not None and k not in in_memory]
     if changed:
         raise ConfigError(f"resume: a resumed search keeps its own options; {changed[0]!r} cannot be given")
     return SearchConfig.from_dict(dict(started.config))

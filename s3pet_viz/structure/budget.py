@@ -57,7 +57,7 @@ def parse_budget(budget: str | int | float, backbone_params: int) -> int:
     # An int is never tested for being finite: a huge one does not fit a float.
     positive = params > 0 if fraction is None else math.isfinite(fraction) and fraction > 0
     if not positive:
-        raise BudgetError(f"budget: expected a positive {_FORMS}, found {budget!r}")
+        raise BudgetError(f"budget: expected something above zero: {_FORMS}, found {budget!r}")
     if fraction is not None:
         if fraction > 1:
             raise BudgetError(

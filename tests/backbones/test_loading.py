@@ -15,7 +15,7 @@ from problems import FORMS, save_tiny, tiny_model, tokenizer_of
 from transformers import BertModel
 
 from s3pet_viz.backbones import load_backbone, positions, wrap_backbone
-from s3pet_viz.errors import BackboneError, MissingExtraError
+from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError
 from s3pet_viz.pet import PRESETS, candidate_gates
 
 ENCODERS = ("bert", "roberta")
@@ -291,3 +291,8 @@ def test_a_model_in_memory():
     bare = BertModel(model.config)
     with pytest.raises(BackboneError, match="classification head, found BertModel"):
         wrap_backbone(bare, made.tokenizer)
+
+
+def test_a_revision_of_a_folder_is_refused(tiny_folder):
+    with pytest.raises(ConfigError, match="revision"):
+        load_backbone(tiny_folder("t5"), revision="main")

@@ -211,8 +211,8 @@ def test_what_a_space_names_and_the_backbone_lacks_is_said_and_kept(go):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"budget": 0}, BudgetError, "positive"),
-        ({"budget": -5}, BudgetError, "positive"),
+        ({"budget": 0}, BudgetError, "above zero"),
+        ({"budget": -5}, BudgetError, "above zero"),
         ({"budget": "101%"}, BudgetError, "over 100 %"),
         ({"budget": "much"}, BudgetError, "0.0139%"),
         ({"budget": 3}, BudgetError, "smallest module"),
@@ -267,6 +267,8 @@ def test_resume_refuses_what_it_cannot_continue(go, task_folder, tmp_path):
     run = go("run", callbacks=[StopAt(3)])
     with pytest.raises(ConfigError, match="seed"):
         search(resume=run.path, seed=3)
+    with pytest.raises(ConfigError, match="space"):
+        search(resume=run.path, space="S3PET-L")
     text = (task_folder / "train.jsonl").read_text()
     (task_folder / "train.jsonl").write_text(text.replace("good", "bad"))
     with pytest.raises(RunError, match="data was"):
