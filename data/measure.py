@@ -34,8 +34,8 @@ CHANCE = {"similarity": 0.0}
 def measure(args: argparse.Namespace) -> pd.DataFrame:
     log = HERE / "measured.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    config = make_config(steps=args.steps, lr=args.lr, evaluations=4)
-    full = make_config(steps=args.full_steps, full_lr=1e-3, evaluations=4)
+    config = make_config(steps=args.steps, lr=args.lr, evaluations=2)
+    full = make_config(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
     def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig) -> None:
         task = bench.splits.data.task.name
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--budget", default="0.1%")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--full-steps", type=int, default=400)
+    parser.add_argument("--full-steps", type=int, default=700)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--random", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=4)

@@ -96,15 +96,31 @@ def pair_clause(g: Grammar, extras: float) -> Clause:
     return g.clause(kind=kind, extras=extras)
 
 
+def altered(g: Grammar, c: Clause, subtle: float = 1.0) -> Clause:
+    """The clause with its meaning plainly changed: two of its parts; with probability 0.18 `subtle` its roles or a
+    denial instead."""
+    assert c.obj is not None
+    roll = g.rng.random() / subtle if subtle else 1.0
+    if roll < 0.08 and c.verb.kind == "being":
+        return replace(c, subj=c.obj, obj=c.subj)
+    if roll < 0.18:
+        return replace(c, neg=not c.neg)
+    other_verbs = [v for v in lx.TRANSITIVE if v.kind == c.verb.kind and v.group != c.verb.group]
+    parts = {"subj", "obj", "verb"} - {g.rng.choice(("subj", "obj", "verb"))}
+    subj = sibling(g, c.subj, c.obj) if "subj" in parts else c.subj
+    obj = sibling(g, c.obj, subj) if "obj" in parts else c.obj
+    return replace(c, subj=subj, obj=obj, verb=g.rng.choice(other_verbs) if "verb" in parts else c.verb)
+
+
 def paraphrase(rng: random.Random, label: int) -> Row:
     """The same meaning in another voice, order and wording, or a changed meaning behind the same disguise."""
     g = Grammar(rng, plain=True)
     while True:
         c = pair_clause(g, 0.6)
-        other = c if label else change(g, c)
+        other = c if label else altered(g, c)
         voice = g.chance(0.3)
         first = c.text(voice, g.front(c) if g.chance(0.3) else "")
-        spelled = respell(g, other, 0.35)
+        spelled = respell(g, other, 0.08)
         second = spelled.text(voice != g.chance(0.5), g.front(spelled) if g.chance(0.3) else "")
         if first != second:
             return {"sentence1": first + ".", "sentence2": second + "."}
@@ -125,12 +141,13 @@ def general(g: Grammar, np: NP) -> NP:
 def weaker(g: Grammar, c: Clause) -> Clause:
     """A clause that follows from ``c``."""
     if c.neg:
-        return respell(g, c, 0.2)
+        return respell(g, c, 0.05)
     keep = g.rng.choice(("", "", "manner", "time", "place"))
+    wide = g.chance(0.15)
     return replace(
-        respell(g, c, 0.15),
-        subj=general(g, c.subj),
-        obj=general(g, c.obj) if c.obj is not None else None,
+        respell(g, c, 0.05),
+        subj=general(g, c.subj) if wide else c.subj,
+        obj=general(g, c.obj) if c.obj is not None and wide else c.obj,
         manner=c.manner if keep == "manner" else "",
         time=c.time if keep == "time" else "",
         place=c.place if keep == "place" else None,
@@ -140,12 +157,13 @@ def weaker(g: Grammar, c: Clause) -> Clause:
 def entailment(rng: random.Random, label: int) -> Row:
     """Does the hypothesis follow from a premise of one or two clauses?"""
     g = Grammar(rng, plain=True)
+    single = 0.85  # share of premises with one clause
     while True:
         a, b = pair_clause(g, 0.4), pair_clause(g, 0.2)
         shape = rng.random()
-        if shape < 0.5:
+        if shape < single:
             premise = g.spelled(a)
-        elif shape < 0.85:
+        elif shape < 0.95:
             premise = (
                 f"{g.spelled(a)} {rng.choice(('and', 'but', 'while', 'because'))} {g.spelled(b, front=0.0)}"
             )
@@ -155,15 +173,15 @@ def entailment(rng: random.Random, label: int) -> Row:
                 continue
             b = replace(b, subj=a.subj.bare())
             premise = replace(a, subj=replace(a.subj, rel=b)).text()
-        about = a if shape < 0.5 or g.chance(0.5) else b
+        about = a if shape < single or g.chance(0.5) else b
         if label:
             hypothesis = weaker(g, about)
-        elif shape >= 0.5 and g.chance(0.3) and a.verb.kind == b.verb.kind and a.verb.group != b.verb.group:
+        elif shape >= single and g.chance(0.1) and a.verb.kind == b.verb.kind and a.verb.group != b.verb.group:
             hypothesis = weaker(g, replace(about, verb=(b if about is a else a).verb))
         else:
-            hypothesis = weaker(g, change(g, about))
+            hypothesis = weaker(g, altered(g, about, subtle=0.2))
         # A changed hypothesis may be vague enough to be true after all; draw again when it is.
-        if not label and (follows(hypothesis, a) or (shape >= 0.5 and follows(hypothesis, b))):
+        if not label and (follows(hypothesis, a) or (shape >= single and follows(hypothesis, b))):
             continue
         return {"premise": premise + ".", "hypothesis": g.spelled(hypothesis, front=0.1) + "."}
 
@@ -187,17 +205,19 @@ def follows(said: Clause, fact: Clause) -> bool:
     return same and all(agrees(getattr(said, k), getattr(fact, k)) for k in ("subj", "obj", "place"))
 
 
+#: What each part of a clause is worth when both sentences share it; together 5.
+WORTH = {"subj": 1.4, "verb": 1.2, "obj": 1.0, "place": 0.8, "time": 0.6}
+
+
 def similarity(rng: random.Random, score: float) -> Row:
-    """Who, what, whom, where and when: each shared part is 1, a synonym 0.8, the same kind of thing 0.4."""
+    """Who, what, whom, where and when: each part that the sentences share adds its worth."""
     g = Grammar(rng, plain=True)
     while True:
-        got = [rng.choice(c) for c in ((0, 0.4, 0.8, 1), (0, 0.8, 1), (0, 0.4, 0.8, 1), (0, 0.8, 1), (0, 1))]
-        if abs(sum(got) - score) > 1e-9:
+        shared = {part for part in WORTH if rng.random() < 0.5}
+        if abs(sum(WORTH[part] for part in shared) - score) > 1e-9:
             continue
         first = similar_base(g)
-        second = similar_to(g, first, got)
-        if second is None:
-            continue
+        second = similar_to(g, first, shared)
         texts = [c.text(g.chance(0.3), rng.choice(("", "", "time", "place"))) + "." for c in (first, second)]
         return {"sentence1": texts[0], "sentence2": texts[1]}
 
@@ -212,39 +232,28 @@ def similar_base(g: Grammar) -> Clause:
     return Clause(subj, verb, obj, time=g.rng.choice(lx.TIMES["past"]), prep="near", place=g.place())
 
 
-def similar_to(g: Grammar, c: Clause, got: list[float]) -> Clause | None:
-    """A clause that shares with ``c`` exactly what ``got`` says, or None when there is no such synonym."""
+def similar_to(g: Grammar, c: Clause, shared: set[str]) -> Clause:
+    """A clause that shares with ``c`` these parts and no other."""
     assert c.obj is not None
     assert c.place is not None
-    nps: list[NP] = []
-    for np, part in ((c.subj, got[0]), (c.obj, got[2]), (c.place, got[3])):
-        assert np.noun is not None
-        same = lx.synonyms_of_noun(np.noun)
-        if part == 1:
-            nps.append(np)
-        elif part == 0.8:
-            if not same:
-                return None
-            nps.append(replace(np, noun=g.rng.choice(same)))
-        elif part == 0.4 or np is c.place:
-            nps.append(sibling(g, np))
-        else:
-            pool = [n for n in lx.NOUNS if n.category != np.noun.category and n.category != "place"]
-            if np is c.subj:
-                pool = [n for n in pool if n.category in ("person", "animal")]
-            nps.append(replace(np, noun=g.rng.choice(pool)))
-    verb = c.verb
-    if got[1] != 1:
-        pool_v = (
-            lx.synonyms_of_verb(verb) if got[1] else tuple(v for v in lx.TRANSITIVE if v.group != verb.group)
-        )
-        if not pool_v:
-            return None
-        verb = g.rng.choice(pool_v)
-    time = c.time if got[4] else g.rng.choice([t for t in lx.TIMES["past"] if t != c.time])
-    groups = [n.noun.group for n in nps[:2] if n.noun is not None]
-    return (
-        replace(c, subj=nps[0], verb=verb, obj=nps[1], place=nps[2], time=time)
-        if groups[0] != groups[1]
-        else None
+    subj = c.subj if "subj" in shared else sibling(g, c.subj, c.obj)
+    obj = c.obj if "obj" in shared else sibling(g, c.obj, subj)
+    place = c.place if "place" in shared else sibling(g, c.place)
+    verbs = [v for v in lx.TRANSITIVE if v.group != c.verb.group]
+    times = [t for t in lx.TIMES["past"] if t != c.time]
+    return replace(
+        c,
+        subj=subj,
+        obj=obj,
+        place=place,
+        verb=c.verb if "verb" in shared else g.rng.choice(verbs),
+        time=c.time if "time" in shared else g.rng.choice(times),
     )
+
+
+def similarity_scores() -> list[float]:
+    """The scores that some set of shared parts has, ascending."""
+    sums = {0.0}
+    for worth in WORTH.values():
+        sums |= {round(s + worth, 1) for s in sums}
+    return sorted(sums)

@@ -86,8 +86,9 @@ def start_structured(model: T5ForConditionalGeneration) -> None:
     """Starts attention where trained transformers end up, so that minutes of training are enough.
 
     As in mimetic initialisation (Trockman and Kolter, 2023): queries and keys agree, so heads find equal words;
-    cross-attention passes words on unchanged, so copying is possible from the first step; and one head looks
-    one word back, another one word ahead.
+    cross-attention passes words on unchanged, so copying is possible from the first step; one head looks one
+    word back, another one word ahead; and two encoder heads look for the same word elsewhere, not at themselves,
+    and subtract what they find, so a word that has a partner can be told from one that has none.
     """
     width, head = SIZES["d_model"], SIZES["d_kv"]
     for side in (model.encoder, model.decoder):
@@ -95,6 +96,7 @@ def start_structured(model: T5ForConditionalGeneration) -> None:
         bias[1, 0] += 4.0
         if side is model.encoder:
             bias[17, 1] += 4.0
+            bias[0, 2:] -= 6.0
         for block in side.block:
             for layer in block.layer:
                 attention = getattr(layer, "SelfAttention", None) or getattr(layer, "EncDecAttention", None)
@@ -106,17 +108,20 @@ def start_structured(model: T5ForConditionalGeneration) -> None:
                     strength = 0.45 if h >= 2 or hasattr(layer, "EncDecAttention") else 0.1
                     attention.q.weight[rows] = strength * basis
                     attention.k.weight[rows] = strength * basis
+                    if side is model.encoder and h >= 2:
+                        attention.v.weight[rows] = basis
+                        attention.o.weight[:, rows] = -0.5 * basis.T
                 if hasattr(layer, "EncDecAttention"):
                     turn = torch.linalg.qr(torch.randn(width, width))[0]
                     attention.v.weight.copy_(turn)
                     attention.o.weight.copy_(0.5 * turn.T)
 
 
-def batches(tok: PreTrainedTokenizerFast, rng: random.Random, size: int):  # type: ignore[no-untyped-def]
+def batches(tok: PreTrainedTokenizerFast, rng: random.Random, size: int, stage: int):  # type: ignore[no-untyped-def]
     """Endless (inputs, labels) of similar length, so that little is spent on padding."""
     core = tok.backend_tokenizer
     while True:
-        rows = stream(rng, size * 40)
+        rows = stream(rng, size * 40, stage)
         sources = [e.ids for e in core.encode_batch([s for _, s, _ in rows])]
         targets = [e.ids for e in core.encode_batch([t for _, _, t in rows])]
         order = sorted(range(len(rows)), key=lambda i: len(sources[i]) + rng.random() * 3)
@@ -140,7 +145,7 @@ def skill_report(
     """Loss and exact-match (teacher forced) per skill on fresh examples."""
     model.eval()
     report: dict[str, dict[str, float]] = {}
-    for name, (make, _) in MIXTURE.items():
+    for name, (make, *_) in MIXTURE.items():
         g = Grammar(random.Random(f"report-{name}-{seed}"), plain=True)
         pairs = [make(g) for _ in range(200)]
         core = tok.backend_tokenizer
@@ -157,7 +162,7 @@ def skill_report(
 
 
 def train(args: argparse.Namespace) -> None:
-    """The whole run."""
+    """Both stages; the second starts a new optimizer, so it can also continue a saved first stage."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     transformers.logging.disable_progress_bar()
@@ -165,27 +170,42 @@ def train(args: argparse.Namespace) -> None:
     model = build_model(len(tok))
     total = sum(p.numel() for p in model.parameters())
     print(f"vocabulary {len(tok)}, parameters {total}", flush=True)
+    stages: list[dict[str, object]] = []
+    if args.first is not None:
+        model = T5ForConditionalGeneration.from_pretrained(args.first)
+        stages = json.loads((args.first / "training.json").read_text(encoding="utf-8"))["stages"][:1]
+    for stage in range(len(stages) + 1, 3):
+        stages.append(run_stage(args, tok, model, stage))
+        skills = skill_report(model, tok, args.seed)
+        save(args, tok, model, {"parameters": total, "stages": stages, "skills": skills})
+        print(json.dumps(skills), flush=True)
+
+
+def run_stage(
+    args: argparse.Namespace, tok: PreTrainedTokenizerFast, model: T5ForConditionalGeneration, stage: int
+) -> dict[str, object]:
+    """One pass over a fresh stream with its own warm-up and decay."""
+    steps, lr = (args.steps, args.lr) if stage == 1 else (args.second_steps, args.second_lr)
     shared = [model.shared.weight]
     queries = [p for n, p in model.named_parameters() if n.endswith(".q.weight")]
     apart = {id(p) for p in shared + queries}
     rest = [p for p in model.parameters() if id(p) not in apart]
     # Adam moves every entry by about the rate, so the rate has to fit the size entries start with: T5 draws
     # embeddings with deviation 1 and queries with 1 / sqrt(d_model * d_kv), other matrices in between.
-    groups = [{"params": shared, "lr": args.lr * args.embed_lr}, {"params": rest, "lr": args.lr}]
-    groups.append({"params": queries, "lr": args.lr * args.query_lr})
+    groups = [{"params": shared, "lr": lr * args.embed_lr}, {"params": rest, "lr": lr}]
+    groups.append({"params": queries, "lr": lr * args.query_lr})
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
 
     def rate(step: int) -> float:
-        done = step / args.steps
-        return min(1.0, (step + 1) / args.warmup) * (
-            0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        )
+        done = min(1.0, step / steps)
+        return min(1.0, (step + 1) / args.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    source = batches(tok, random.Random(f"pretrain-{args.seed}"), args.batch)
+    name = f"pretrain-{args.seed}" if stage == 1 else f"pretrain-{args.seed}-{stage}"
+    source = batches(tok, random.Random(name), args.batch, stage)
     model.train()
     begun, window, history = time.time(), [], []
-    for step in range(1, args.steps + 1):
+    for step in range(1, steps + 1):
         x, y = next(source)
         loss = model(input_ids=x, attention_mask=(x != 0).long(), labels=y).loss
         loss.backward()
@@ -198,18 +218,14 @@ def train(args: argparse.Namespace) -> None:
             mean = sum(window) / len(window)
             history.append({"step": step, "loss": round(mean, 4)})
             window.clear()
-            print(f"step {step} loss {mean:.4f} {time.time() - begun:.0f}s", flush=True)
-        if step % args.report == 0 and step < args.steps:
+            print(f"stage {stage} step {step} loss {mean:.4f} {time.time() - begun:.0f}s", flush=True)
+        if step % args.report == 0 and step < steps:
             print(json.dumps(skill_report(model, tok, args.seed)), flush=True)
             if args.checkpoint is not None:
                 model.save_pretrained(args.checkpoint)
                 tok.save_pretrained(args.checkpoint)
-    seconds = time.time() - begun
-    skills = skill_report(model, tok, args.seed)
-    save(
-        args, tok, model, {"seconds": round(seconds), "parameters": total, "loss": history, "skills": skills}
-    )
-    print(json.dumps(skills), flush=True)
+    seconds = round(time.time() - begun)
+    return {"steps": steps, "learning_rate": lr, "seconds": seconds, "loss": history}
 
 
 def save(
@@ -226,16 +242,14 @@ def save(
         "objective": "span corruption and a supervised mixture, cross-entropy",
         "start": "T5 initialisation with structured attention (start_structured)",
         "seed": args.seed,
-        "steps": args.steps,
         "batch": args.batch,
-        "learning_rate": args.lr,
-        "embedding_learning_rate": args.lr * args.embed_lr,
-        "query_learning_rate": args.lr * args.query_lr,
+        "embedding_rate_multiple": args.embed_lr,
+        "query_rate_multiple": args.query_lr,
         "warmup": args.warmup,
         "optimizer": "AdamW, cosine decay, no weight decay, gradient norm clipped at 1",
         "dropout": 0.0,
         "vocabulary": len(tok),
-        "mixture": {name: weight for name, (_, weight) in MIXTURE.items()},
+        "mixture": {name: list(weights) for name, (_, *weights) in MIXTURE.items()},
         "threads": 1,
         "versions": {
             "python": platform.python_version(),
@@ -252,7 +266,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "backbones" / "tiny-t5")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--second-steps", type=int, default=2400)
+    parser.add_argument("--second-lr", type=float, default=1e-3)
+    parser.add_argument("--first", type=Path, help="continue from this saved first stage")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--embed-lr", type=float, default=6.0, help="embedding rate, as a multiple of --lr")
@@ -260,5 +277,5 @@ if __name__ == "__main__":
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--checkpoint", type=Path, help="also keep the unfinished model here")
     parser.add_argument("--log", type=int, default=100)
-    parser.add_argument("--report", type=int, default=400)
+    parser.add_argument("--report", type=int, default=500)
     train(parser.parse_args())

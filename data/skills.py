@@ -2,7 +2,7 @@
 
 The mixture teaches general skills (finding who did what, changing voice and tense, comparing two sentences
 word by word, knowing synonyms, opposites and numbers).  It never shows one of the five embedded tasks: no example
-has their prefixes or their labels; their label words occur only in lists of random words to copy ("position").
+has their prefixes or their labels; their label words occur only in lists of random words to copy or compare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from make_tasks import BREAKS
 from pairs import change, pair_clause, respell, sibling
 
 Example = tuple[str, str]
-# Words of the five tasks.  They enter the vocabulary and lists of random words to copy, nothing else.
+# Words of the five tasks.  They enter the vocabulary and lists of random words to copy or compare, nothing else.
 TASK_WORDS = [
     "sentiment",
     "acceptability",
@@ -105,6 +105,10 @@ def synonym(g: Grammar) -> Example:
             form = g.rng.choice(("base", "past", "part", "third", "ing"))
             word = getattr(verb, form)
             others = [getattr(v, form) for v in lx.synonyms_of_verb(verb)]
+        if others and g.chance(0.3):
+            if g.chance(0.5):
+                return f"same? {word} {g.rng.choice((word, *others))}", "yes"
+            return f"same? {word} {g.rng.choice(VOCABULARY)}", "no"
         if others:
             return f"synonym of {word}", g.rng.choice(others)
 
@@ -119,6 +123,12 @@ def opposite(g: Grammar) -> Example:
 def kind(g: Grammar) -> Example:
     """The category of a noun, or the odd one out of three."""
     a, b = g.rng.sample(sorted(lx.HYPERNYM), 2)
+    if g.chance(0.4):
+        side = g.rng.randrange(2)
+        words = [x.word for x in lx.OPINION if x.side == side]
+        words += [w for v, s in lx.LIKING if s == side for w in (v.base, v.past)]
+        words += lx.BAD_NOUNS if side else lx.GOOD_NOUNS
+        return f"kind of {g.rng.choice(words)}", ("praise", "blame")[side]
     if g.chance(0.5):
         noun = g.rng.choice(lx.BY_CATEGORY[a])
         many = g.chance(0.3)
@@ -181,20 +191,18 @@ def question(g: Grammar) -> Example:
 
 def yes_no(g: Grammar) -> Example:
     """A yes/no question about one sentence."""
-    c = replace(pair_clause(g, 0.2), neg=g.chance(0.25))
     yes = g.chance(0.5)
+    c = replace(pair_clause(g, 0.2), neg=not yes and g.chance(0.25))
     asked = respell(g, c if yes else change(g, replace(c, neg=False)), 0.2)
     if (
         not yes and asked.neg
     ):  # the change was the denial itself: ask the plain question about a denied sentence
         c, asked = replace(c, neg=True), replace(asked, neg=False)
-    elif c.neg:
-        yes = False
     return f"question: {asked.question()}? {g.spelled(c, passive=0.4)}.", "yes" if yes else "no"
 
 
 def spot(g: Grammar) -> Example:
-    """Which part of the clause changed, spelled in any voice."""
+    """Which part of the clause changed, or which word is new, spelled in any voice."""
     c = replace(pair_clause(g, 0.0), place=g.place(), prep="near", tense="past", neg=False)
     c = replace(c, time=g.rng.choice(lx.TIMES["past"]))
     assert c.obj is not None
@@ -211,8 +219,30 @@ def spot(g: Grammar) -> Example:
     else:
         new = replace(c, time=g.rng.choice([t for t in lx.TIMES["past"] if t != c.time]))
     fronts = ("", "", "time", "place")
-    texts = [x.text(g.chance(0.3), g.rng.choice(fronts)) for x in (c, respell(g, new, 0.25))]
+    new = respell(g, new, 0.25)
+    texts = [x.text(g.chance(0.3), g.rng.choice(fronts)) for x in (c, new)]
+    assert new.obj is not None
+    assert new.place is not None
+    if g.chance(0.5):
+        heads = {"subject": new.subj.head, "object": new.obj.head, "verb": new.verb.base}
+        return f"new word: {texts[0]}. {texts[1]}.", (heads | {"where": new.place.head, "when": new.time})[
+            part
+        ]
     return f"what changed? {texts[0]}. {texts[1]}.", part
+
+
+def compare_lists(g: Grammar) -> Example:
+    """Whether two short lists hold the same words, or which word of the second is new."""
+    left = g.rng.sample(VOCABULARY, g.rng.randrange(1, 6))
+    right = list(left)
+    g.rng.shuffle(right)
+    asks_new = g.chance(0.5)
+    if asks_new or g.chance(0.5):
+        at = g.rng.randrange(len(right))
+        right[at] = g.rng.choice([w for w in VOCABULARY if w not in left])
+        lists = f"{' '.join(left)} and {' '.join(right)}"
+        return (f"new word: {lists}", right[at]) if asks_new else (f"same words? {lists}", "no")
+    return f"same words? {' '.join(left)} and {' '.join(right)}", "yes"
 
 
 def shared(g: Grammar) -> Example:
@@ -224,6 +254,8 @@ def shared(g: Grammar) -> Example:
         a = replace(a, subj=both) if g.chance(0.5) else replace(a, obj=both)
         b = replace(b, subj=both) if g.chance(0.5) else replace(b, obj=both)
         return f"in both: {g.spelled(a)}. {g.spelled(respell(g, b, 0.2))}.", noun.sg
+    if g.chance(0.6):
+        return compare_lists(g)
     nouns = g.rng.sample(lx.NOUNS, 9)
     k = g.rng.randrange(5)
     left, right = nouns[:4], nouns[:k] + nouns[4 : 8 - k]
@@ -303,7 +335,7 @@ def numbers(g: Grammar) -> Example:
 
 
 def position(g: Grammar) -> Example:
-    """First word, last word, or a copy; the only place where the tasks' own words are read or written."""
+    """First word, last word, or a copy, of any words, the tasks' own among them."""
     words = [g.rng.choice(VOCABULARY) for _ in range(g.rng.randrange(2, 6))]
     text = " ".join(words)
     how = g.rng.choice(("first", "last", "copy"))
@@ -336,30 +368,30 @@ def vocabulary() -> list[str]:
 
 
 VOCABULARY = vocabulary()
-# name -> (how, weight)
-MIXTURE: dict[str, tuple[Callable[[Grammar], Example], float]] = {
-    "span_corruption": (span, 0.22),
-    "synonym": (synonym, 0.07),
-    "opposite": (opposite, 0.05),
-    "word_kind": (kind, 0.04),
-    "word_form": (number_form, 0.03),
-    "voice": (voice, 0.07),
-    "tense_and_denial": (tense, 0.03),
-    "who_did_what": (question, 0.09),
-    "yes_no_question": (yes_no, 0.09),
-    "what_changed": (spot, 0.08),
-    "shared_word": (shared, 0.04),
-    "same_actor": (same_who, 0.04),
-    "repair": (repair, 0.05),
-    "main_clause": (clause_part, 0.04),
-    "numbers": (numbers, 0.03),
-    "position": (position, 0.03),
+# name -> (how, weight in the first stage, weight in the second, where comparing two texts comes first)
+MIXTURE: dict[str, tuple[Callable[[Grammar], Example], float, float]] = {
+    "span_corruption": (span, 0.18, 0.06),
+    "synonym": (synonym, 0.09, 0.1),
+    "opposite": (opposite, 0.05, 0.03),
+    "word_kind": (kind, 0.06, 0.05),
+    "word_form": (number_form, 0.02, 0.01),
+    "voice": (voice, 0.05, 0.03),
+    "tense_and_denial": (tense, 0.03, 0.02),
+    "who_did_what": (question, 0.06, 0.04),
+    "yes_no_question": (yes_no, 0.11, 0.18),
+    "what_changed": (spot, 0.10, 0.13),
+    "shared_word": (shared, 0.09, 0.14),
+    "same_actor": (same_who, 0.04, 0.08),
+    "repair": (repair, 0.05, 0.06),
+    "main_clause": (clause_part, 0.06, 0.04),
+    "numbers": (numbers, 0.03, 0.02),
+    "position": (position, 0.02, 0.01),
 }
 
 
-def stream(rng: random.Random, count: int) -> list[tuple[str, str, str]]:
+def stream(rng: random.Random, count: int, stage: int = 1) -> list[tuple[str, str, str]]:
     """``count`` random (skill, source, target) examples."""
     plain, rich = Grammar(rng, plain=True), Grammar(rng)
     names = list(MIXTURE)
-    picks = rng.choices(names, [MIXTURE[n][1] for n in names], k=count)
+    picks = rng.choices(names, [MIXTURE[n][stage] for n in names], k=count)
     return [(n, *MIXTURE[n][0](rich if rng.random() < 0.4 else plain)) for n in picks]
