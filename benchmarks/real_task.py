@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--search-option", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the search; each structure is tuned with its seed")
     parser.add_argument("--random", type=int, default=5, help="random structures, tuned with seed k %% seeds")
+    parser.add_argument("--baseline-seeds", type=int, default=2, help="seeds of each of --methods")
     parser.add_argument("--methods", nargs="*", default=["head", "BitFit", "LoRA", "full"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
@@ -88,7 +89,7 @@ def main() -> None:
             method: str | Structure = manual_structure(name, bench.backbone)
         else:
             method = name
-        for seed in range(args.seeds):
+        for seed in range(args.baseline_seeds):
             tune(name, 0, method, seed)
     print(markdown(summary(pd.DataFrame(done)), args))
 

@@ -29,7 +29,10 @@ META: dict[str, dict[str, object]] = {
 
 def sentiment(rng: random.Random, label: int) -> Row:
     """An opinion whose words alone do not decide: negation flips and the later or main clause wins."""
-    return {"text": Opinions(Grammar(rng)).sentence(1 - label) + "."}
+    opinion = Opinions(Grammar(rng))
+    if rng.random() < 0.4:
+        return {"text": opinion.simple(1 - label, opinion.topic(), flip=0.2) + "."}
+    return {"text": opinion.sentence(1 - label) + "."}
 
 
 def ambiguous(np: NP | None) -> bool:

@@ -34,7 +34,7 @@ CHANCE = {"similarity": 0.0}
 def measure(args: argparse.Namespace) -> pd.DataFrame:
     log = HERE / "measured.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    config = make_config(steps=args.steps, lr=args.lr, evaluations=2)
+    config = make_config(steps=args.steps, lr=args.lr, evaluations=1)
     full = make_config(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
     def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig) -> None:
@@ -94,12 +94,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
-    parser.add_argument("--budget", default="0.1%")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--budget", default="0.2%")
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--full-steps", type=int, default=700)
-    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--lr", type=float, default=2e-2)
     parser.add_argument("--random", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="put the table into data/README.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
