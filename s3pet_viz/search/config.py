@@ -10,9 +10,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.search.modes import MODES, SECOND_ORDER_CAP, SECOND_ORDER_FROM
 from s3pet_viz.search.optim import OPTIMIZERS
 from s3pet_viz.tuning.device import PRECISIONS
-
-#: Backbones below this many parameters had not moved after 60 steps at the published 3e-4 (method, section 3).
-SMALL_BACKBONE = 100_000_000
+from s3pet_viz.tuning.train import default_lr
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class SearchConfig:
         space: a preset's name or a space as a mapping.
         mode: ``fast``, ``paper``, ``first-order``, ``single-level`` or ``exact``.
         steps: search steps; both rates decay linearly to 0 over them (`schedule` ``constant``: they do not).
-        lr: of the PET weights; None means 3e-4 as published, 3e-3 for backbones under 100M parameters.
+        lr: of the PET weights; None means 3e-4 as published, more for small backbones (`tuning.train.default_lr`).
         head_lr: of an encoder's head; None means as lr. alpha_lr: of alpha.
         clip: joint L2 norm of the alpha gradient, and apart of the weights' gradient.
         tau: temperature of the gates' sigmoid.
@@ -130,9 +128,7 @@ class SearchConfig:
 
     def rate(self, backbone_params: int) -> float:
         """`lr`, or the default for a backbone of this size."""
-        if self.lr is not None:
-            return self.lr
-        return 3e-3 if backbone_params < SMALL_BACKBONE else 3e-4
+        return default_lr(backbone_params) if self.lr is None else self.lr
 
     def schedule_at(self, step: int) -> float:
         """Factor of both learning rates at a step."""

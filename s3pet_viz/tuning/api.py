@@ -22,7 +22,7 @@ from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept, left_as_found, pooler_of, reset_head
-from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, train
+from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, default_full_lr, default_lr, train
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
 
@@ -155,10 +155,12 @@ class Workbench:
                 reset_head(backbone, config.seed)
             pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
             try:
-                head_lr = config.head_lr or (config.full_lr if full else config.lr)
+                lr = config.lr or default_lr(backbone.n_params)
+                full_lr = config.full_lr or default_full_lr(backbone.n_params)
+                head_lr = config.head_lr or (full_lr if full else lr)
                 groups: list[tuple[list[nn.Parameter], float]] = [
-                    (list(pets.parameters()) if pets is not None else [], config.lr),
-                    (full, config.full_lr),
+                    (list(pets.parameters()) if pets is not None else [], lr),
+                    (full, full_lr),
                     ([*head, *extra], head_lr),
                 ]
                 if method == "untouched":
