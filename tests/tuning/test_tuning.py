@@ -522,7 +522,7 @@ def test_baselines_of_a_text_to_text_backbone(t5):
         ({"seeds": 0}, ConfigError, "seeds: expected at least one"),
         ({"seeds": []}, ConfigError, "seeds: expected at least one"),
         ({"budget": 5}, BudgetError, "smallest module"),
-        ({"budget": "0%"}, BudgetError, "positive"),
+        ({"budget": "0%"}, BudgetError, "above zero"),
         ({"learning_rate": 1}, ConfigError, "unknown option 'learning_rate' .*lr, head_lr"),
         ({"steps": 0}, ConfigError, "steps: expected at least 1, found 0"),
     ],
