@@ -263,7 +263,7 @@ def test_demo(mood, tiny_folder, tmp_path):
     options = ("--task", mood, "--backbone", tiny_folder("t5"), "--budget", 600, "--quiet", "--steps", 2, "--tune-steps", 1)
     for folder in (out, tmp_path / "demo-2"):
         text = call("demo", *options, "--out", out).output
-        for method in ("searched", "random", "LoRA", "untouched", "untouched", "full"):
+        for method in ("searched", "random", "LoRA", "untouched", "full"):
             assert f"\n {method} " in text or f"\n{method} " in text
         assert (folder / "heatmap.html").stat().st_size > 1_000_000
         assert open_run(folder / "run").scores() is not None
