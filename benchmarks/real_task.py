@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from scipy.stats import ttest_ind
 
 from s3pet_viz.backbones import positions
 from s3pet_viz.pet import candidate_gates, load_space
@@ -92,6 +93,22 @@ def main() -> None:
         for seed in range(args.baseline_seeds):
             tune(name, 0, method, seed)
     print(markdown(summary(pd.DataFrame(done)), args))
+    print(difference(pd.DataFrame(done)))
+
+
+def difference(rows: pd.DataFrame) -> str:
+    """Searched minus random with Welch's 95 % interval, for the score and for the held-out loss."""
+    lines = []
+    for column, scale in (("score", 100), ("loss", 1)):
+        a, b = (rows[rows["method"] == m][column].to_numpy() * scale for m in ("searched", "random"))
+        if min(len(a), len(b)) < 2:
+            return ""
+        interval = ttest_ind(a, b, equal_var=False).confidence_interval()
+        lines.append(
+            f"- {column}: searched - random = {a.mean() - b.mean():+.4g} "
+            f"(95 % interval {interval.low:+.4g} to {interval.high:+.4g}; n = {len(a)} and {len(b)})"
+        )
+    return "\n".join(lines)
 
 
 def markdown(table: pd.DataFrame, args: argparse.Namespace) -> str:
