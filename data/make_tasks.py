@@ -30,8 +30,8 @@ META: dict[str, dict[str, object]] = {
 def sentiment(rng: random.Random, label: int) -> Row:
     """An opinion whose words alone do not decide: negation flips and the later or main clause wins."""
     opinion = Opinions(Grammar(rng))
-    if rng.random() < 0.4:
-        return {"text": opinion.simple(1 - label, opinion.topic(), flip=0.2) + "."}
+    if rng.random() < 0.65:
+        return {"text": opinion.simple(1 - label, opinion.topic(), flip=0.15) + "."}
     return {"text": opinion.sentence(1 - label) + "."}
 
 

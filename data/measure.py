@@ -79,13 +79,23 @@ def table(rows: pd.DataFrame, budget: str) -> str:
         pick = lambda kind: mine[mine["kind"] == kind]  # noqa: B023, E731
         random = pick("random")
         structures, seeds = random[random["seed"] == 0]["score"], random[random["which"] == 0]["score"]
-        between, within = np.std(structures, ddof=1), np.std(seeds, ddof=1)
-        lines.append(
-            f"| {task} | {CHANCE.get(task, 0.5):.2f} | {pick('untouched')['score'].mean():.3f} "
-            f"| {pick('full')['score'].mean():.3f} "
-            f"| {structures.mean():.3f} ({structures.min():.3f} to {structures.max():.3f}), n = {len(structures)} "
-            f"| {between:.3f} | {within:.3f}, n = {len(seeds)} | {between / max(within, 1e-9):.1f} |"
-        )
+        cells = [
+            task,
+            f"{CHANCE.get(task, 0.5):.2f}",
+            f"{pick('untouched')['score'].mean():.3f}",
+            f"{pick('full')['score'].mean():.3f}",
+        ]
+        if len(structures) > 1 and len(seeds) > 1:
+            between, within = np.std(structures, ddof=1), np.std(seeds, ddof=1)
+            cells += [
+                f"{structures.mean():.3f} ({structures.min():.3f} to {structures.max():.3f}), n = {len(structures)}",
+                f"{between:.3f}",
+                f"{within:.3f}, n = {len(seeds)}",
+                f"{between / max(within, 1e-9):.1f}",
+            ]
+        else:
+            cells += ["not measured yet"] + ["-"] * 3
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -100,10 +110,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-2)
     parser.add_argument("--random", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table-only", action="store_true", help="no training: the table of what has been measured")
     parser.add_argument("--write", action="store_true", help="put the table into data/README.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    text = table(measure(args), args.budget)
+    rows = pd.read_json(HERE / "measured.jsonl", lines=True) if args.table_only else measure(args)
+    text = table(rows, args.budget)
     print(text)
     if args.write:
         readme = HERE / "README.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import statistics
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -124,3 +125,29 @@ def test_task_words_are_whole_tokens(task: str) -> None:
         assert tokenizer.decode(ids, skip_special_tokens=True) == word
     sources = [f"{row[f]}" for row in rows(task, "test") for f in fields]
     assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(sources).input_ids)
+
+
+def test_the_table_in_the_readme_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DATA))
+    measure = importlib.import_module("measure")
+    rows = measure.pd.read_json(DATA / "measured.jsonl", lines=True)
+    assert measure.table(rows, rows["budget"].iloc[0]) in (DATA / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_was_measured_keeps_the_promises() -> None:
+    """Untouched near chance, full fine-tuning good, and structure matters more than the seed (where measured)."""
+    lines = (DATA / "measured.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert {r["task"] for r in found} <= set(TASKS)
+    for task in TASKS:
+        mine = [r for r in found if r["task"] == task]
+        regression = meta(task)["kind"] == "regression"
+        for row in mine:
+            if row["kind"] == "untouched":
+                assert row["score"] < (0.2 if regression else 0.55)
+            if row["kind"] == "full":
+                assert row["score"] > (0.85 if regression else 0.9)
+        structures = [r["score"] for r in mine if r["kind"] == "random" and r["seed"] == 0]
+        seeds = [r["score"] for r in mine if r["kind"] == "random" and r["which"] == 0]
+        if len(structures) >= 10 and len(seeds) >= 3:
+            assert statistics.stdev(structures) > 2 * statistics.stdev(seeds)
