@@ -134,8 +134,12 @@ def test_the_table_in_the_readme_is_what_was_measured(monkeypatch: pytest.Monkey
     assert measure.table(rows, rows["budget"].iloc[0]) in (DATA / "README.md").read_text(encoding="utf-8")
 
 
+#: Where structures of 0.2 % were found to differ at least twice as much as the seeds of one; data/README.md has all.
+STRUCTURE_MATTERS = ("similarity", "paraphrase")
+
+
 def test_what_was_measured_keeps_the_promises() -> None:
-    """Untouched near chance, full fine-tuning good, and structure matters more than the seed (where measured)."""
+    """Untouched near chance, full fine-tuning good; on some tasks structure matters more than the seed."""
     lines = (DATA / "measured.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     assert {r["task"] for r in found} <= set(TASKS)
@@ -149,5 +153,7 @@ def test_what_was_measured_keeps_the_promises() -> None:
                 assert row["score"] > (0.85 if regression else 0.9)
         structures = [r["score"] for r in mine if r["kind"] == "random" and r["seed"] == 0]
         seeds = [r["score"] for r in mine if r["kind"] == "random" and r["which"] == 0]
-        if len(structures) >= 10 and len(seeds) >= 3:
+        if task in STRUCTURE_MATTERS:
+            assert len(structures) >= 10
+            assert len(seeds) >= 3
             assert statistics.stdev(structures) > 2 * statistics.stdev(seeds)
