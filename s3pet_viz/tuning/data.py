@@ -80,7 +80,7 @@ def shuffled(
     """The indices of the batch at a step: a new permutation each epoch, cut so that a batch has like lengths.
 
     As transformers' ``group_by_length``: blocks of the permutation are sorted by length before they are cut into
-    batches, and the batches are then shuffled. On short texts this saves two thirds of the work in padding.
+    batches, and the batches are then shuffled. On short texts this saves most of the padding.
 
     A pure function of (seed, step): a resumed run sees the batches it would have seen. An epoch has whole
     batches only; the rest of its permutation is left out.
