@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from s3pet_viz import errors as errors
     from s3pet_viz import figures as figures
     from s3pet_viz.backbones import load_backbone as load_backbone
+    from s3pet_viz.launch import launch as launch
     from s3pet_viz.runs import Run as Run
     from s3pet_viz.runs import open_run as open_run
     from s3pet_viz.search import Callback as Callback
@@ -41,6 +42,7 @@ _HOME = {
     "search": "search.api",
     "Callback": "search",
     "SearchConfig": "search",
+    "launch": "launch",
     "open_run": "runs",
     "Run": "runs",
     "tune": "tuning.api",
@@ -79,13 +81,13 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """`search` is both a public function and a subpackage; importing the latter must not hide the former.
+    """`search` and `launch` are public functions and modules too; importing the latter must not hide the former.
 
     So write ``from s3pet_viz.search import engine``, never ``import s3pet_viz.search.engine as engine``.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name == "search" and isinstance(value, ModuleType)):
+        if not (name in ("search", "launch") and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``s3pet demo | search | tune | baselines | show``. One file per command.
+"""The command line, ``s3pet``. One file per command.
 
 Nothing here imports torch, pandas or plotly before a command runs, so that ``s3pet --help`` answers at once.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, demo, search, show, tune
+from s3pet_viz.cli import baselines, control, demo, search, show, tune
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -22,7 +22,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _function in (demo.demo, search.search, tune.tune, baselines.baselines, show.show):
+for _function in (
+    demo.demo,
+    search.search,
+    tune.tune,
+    baselines.baselines,
+    show.show,
+    control.pause,
+    control.resume,
+    control.stop,
+):
     app.command()(command(_function))
 
 

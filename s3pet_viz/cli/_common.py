@@ -71,7 +71,11 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
         except S3PETError as error:
             if debug:
                 raise
-            complain("error", error)
+            from s3pet_viz.runs.process import LAUNCHED
+
+            # A launcher reads this line from the log, to raise the same error again.
+            kind = f"[{type(error).__name__}] " if os.environ.get(LAUNCHED) else ""
+            complain("error", f"{kind}{error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as error:
             # A command that can be continued has said so already.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
@@ -17,6 +21,18 @@ AlphaLr = Annotated[float | None, c.option("Learning rate of the structure param
 Warmup = Annotated[int | None, c.option("Steps at the start that move only the weights. [default: 0]", min=0)]
 Resume = Annotated[Path | None, c.option("Continue this run; then every other option is the run's own.")]
 CheckpointEvery = Annotated[int | None, c.option("In steps. [default: 100]", min=1)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="Any other field of SearchConfig, its value as JSON: --set tau=0.5. May be repeated.",
+    ),
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")
+]
 EvalEvery = Annotated[int | None, c.option("In steps; 0 turns evaluations off. [default: 0]", min=0)]
 
 
@@ -43,16 +59,49 @@ def search(
     max_rows: c.MaxRows = None,
     revision: c.Revision = None,
     task_revision: c.TaskRevision = None,
+    set_: Set = None,
     threads: c.Threads = None,
+    detach: Detach = False,
     quiet: c.Quiet = False,
 ) -> None:
     """Search a structure for a task under a budget.
 
-    The run folder holds everything that happens; an interrupted search is continued with --resume.
+    The run folder holds everything that happens; an interrupted search is continued with --resume. With --detach the
+    search goes on when this terminal closes: see it with `s3pet watch`, ask it with `s3pet pause | resume | stop`.
     """
     if resume is None:
         _required(task, budget)
         backbone = backbone or c.DEFAULT_BACKBONE
+    options = c.given(
+        task=task,
+        backbone=backbone,
+        budget=budget,
+        out=out,
+        space=space,
+        steps=steps,
+        seed=seed,
+        mode=mode,
+        device=device,
+        precision=precision,
+        lr=lr,
+        head_lr=head_lr,
+        alpha_lr=alpha_lr,
+        batch_size=batch_size,
+        warmup=warmup,
+        checkpoint_every=checkpoint_every,
+        eval_every=eval_every,
+        split=split,
+        max_rows=max_rows,
+        revision=revision,
+        task_revision=task_revision,
+    )
+    for name, value in _set_options(set_).items():
+        if name in options:
+            raise ConfigError(f"--set {name}: given twice, as an option too")
+        options[name] = value
+    if detach:
+        _detach(options, resume, threads)
+        return
     c.use_threads(threads)
 
     import s3pet_viz as s3
@@ -67,34 +116,7 @@ def search(
 
     watch = Watch()
     try:
-        run = s3.search(
-            task=task,
-            backbone=backbone,
-            budget=budget,
-            out=out,
-            resume=resume,
-            callbacks=[watch],
-            progress=not quiet,
-            **c.given(
-                space=space,
-                steps=steps,
-                seed=seed,
-                mode=mode,
-                device=device,
-                precision=precision,
-                lr=lr,
-                head_lr=head_lr,
-                alpha_lr=alpha_lr,
-                batch_size=batch_size,
-                warmup=warmup,
-                checkpoint_every=checkpoint_every,
-                eval_every=eval_every,
-                split=split,
-                max_rows=max_rows,
-                revision=revision,
-                task_revision=task_revision,
-            ),
-        )
+        run = s3.search(resume=resume, callbacks=[watch], progress=not quiet, **options)
     except KeyboardInterrupt as interrupt:
         if watch.path is not None:
             from s3pet_viz.cli._output import quoted
@@ -102,7 +124,10 @@ def search(
             c.complain("interrupted", f"the run is saved; continue it with: s3pet search --resume {quoted(watch.path)}")
             interrupt.explained = True  # type: ignore[attr-defined]
         raise
-    _report(run)
+    from s3pet_viz.runs.process import LAUNCHED
+
+    if not os.environ.get(LAUNCHED):  # nobody is there to read it, and the log is for what goes wrong
+        _report(run)
 
 
 def _required(task: str | None, budget: str | None) -> None:
@@ -110,6 +135,37 @@ def _required(task: str | None, budget: str | None) -> None:
         raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
     if budget is None:
         raise ConfigError("--budget: expected a budget such as 0.1% or 8404, found none")
+
+
+def _set_options(given: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE pairs; a value that is no JSON is text.
+
+    Raises:
+        ConfigError: no =, or a name twice.
+    """
+    options: dict[str, Any] = {}
+    for pair in given or []:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not (equals and name.isidentifier()):
+            raise ConfigError(f"--set: expected NAME=VALUE such as tau=0.5, found {pair!r}")
+        if name in options:
+            raise ConfigError(f"--set {name}: given twice")
+        try:
+            options[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            options[name] = text
+    return options
+
+
+def _detach(options: dict[str, Any], resume: Path | None, threads: int | None) -> None:
+    from s3pet_viz.cli._output import quoted
+    from s3pet_viz.launch import launch, relaunch
+
+    run = launch(**options, threads=threads) if resume is None else relaunch(resume, **options, threads=threads)
+    path = quoted(run.path)
+    c.say(f"searching in process {run.info['pid']}: {run.path}")
+    c.say(f"see it: s3pet watch {path}\nask it: s3pet pause | resume | stop {path}")
 
 
 def _report(run: Run) -> None:

@@ -26,6 +26,7 @@ SCORES = "scores.json"
 CHECKPOINT = "checkpoint"
 LOCK = "lock"
 LOG = "log.txt"
+CONTROL = "control.json"
 
 #: Columns of a step besides `alpha` and `p`.
 SCALARS = ("step", "seconds", "zeta", "train_loss", "val_loss", "lr")

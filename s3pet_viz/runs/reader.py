@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import pandas as pd
 
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import layout
-from s3pet_viz.runs.lock import lock_is_held
+from s3pet_viz.runs.life import Life
+from s3pet_viz.runs.process import reap
 from s3pet_viz.runs.steps import StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
@@ -32,7 +33,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     return path if isinstance(path, Run) else Run(path)
 
 
-class Run:
+class Run(Life):
     """A run directory, opened for reading. Every call sees what the writer has added meanwhile.
 
     Steps are addressed by their number as recorded; negative numbers count from the last row.
@@ -46,9 +47,7 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._stamp: tuple[int, int, int] | None = None
-        self._info: dict[str, Any] = {}
+        super().__init__(Path(path))
         n_gates = self.info["n_gates"]
         self.gates_list: tuple[Gate, ...] = layout.gates_from_parquet(self.path / layout.GATES)
         if len(self.gates_list) != n_gates:
@@ -62,19 +61,6 @@ class Run:
     # -- what it is ------------------------------------------------------------------------------------
 
     @property
-    def info(self) -> dict[str, Any]:
-        """run.json, read again when it has changed."""
-        try:
-            stat = (self.path / layout.RUN_JSON).stat()
-            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        except OSError:
-            stamp = None
-        if stamp is None or stamp != self._stamp:
-            self._info = layout.read_run_json(self.path)
-            self._stamp = stamp
-        return self._info
-
-    @property
     def name(self) -> str:
         return str(self.info["name"])
 
@@ -85,34 +71,49 @@ class Run:
         return config
 
     @property
-    def status(self) -> str:
-        """As run.json says: ``running``, ``paused``, ``finished``, ``stopped``, ``failed``; or ``dead`` where
-        it says running or paused but its process is gone. Of another host's process only run.json is known.
-        """
-        info = self.info
-        status = str(info["status"])
-        if status not in ("running", "paused") or info.get("host") != socket.gethostname():
-            return status
-        if info.get("locked", True):
-            alive = lock_is_held(self.path / layout.LOCK)
-        else:
-            alive = _process_lives(info.get("pid"))
-        if alive:
-            return status
-        # The writer may have finished between the two looks.
-        now = str(self.info["status"])
-        return "dead" if now in ("running", "paused") else now
-
-    @property
     def n_steps(self) -> int:
         """Rows of the step log so far."""
         self._log.refresh()
         return len(self._log)
 
     @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the last step, from the mean of the latest 50; None where that cannot be said."""
+        total, done = self.info["steps_total"], self.n_steps
+        if not total or not done or self.ended:
+            return None
+        left = total - int(self._log.column("step")[-1]) - 1
+        return float(left * self._log.column("seconds")[-50:].mean())
+
+    @property
     def counts(self) -> np.ndarray:
         """Parameters of each gate, int64, shape (n_gates,)."""
         return self._counts.copy()
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Run:
+        """Block until the search has ended, however it ends (see `status`, `error`). A paused one is waited for.
+
+        Args:
+            timeout: in seconds; None: for ever.
+            progress: show a bar of the steps.
+
+        Raises:
+            TimeoutError: it has not ended by then; it goes on.
+        """
+        from tqdm.auto import tqdm
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with tqdm(total=self.info["steps_total"], desc=self.name, unit="step", disable=not progress) as bar:
+            while True:
+                ended = self.ended  # first, so that the bar shows what came before the end
+                if progress:
+                    bar.update(self.n_steps - bar.n)
+                if ended:
+                    reap()
+                    return self
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError(f"{self.path}: still {self.status} after {timeout:g} s")
+                time.sleep(0.1)
 
     # -- tables ----------------------------------------------------------------------------------------
 
@@ -289,8 +290,8 @@ class Run:
         if len(steps):
             losses = f"{steps['train_loss'].iloc[0]:.4g} train, {steps['val_loss'].iloc[0]:.4g} validation"
             rows.append(("last loss", losses))
-        if info.get("error"):
-            rows.append(("error", info["error"]))
+        if self.error:
+            rows.append(("error", self.error))
         body = "".join(
             f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
             f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
@@ -365,15 +366,3 @@ def _names(gate: Gate) -> tuple[str, ...]:
         gate.column,
         f"{gate.column} {gate.row}",
     )
-
-
-def _process_lives(pid: Any) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives and belongs to someone else
-        return True
-    return True

@@ -199,7 +199,7 @@ class RunWriter:
 
         Args:
             step: larger than every step written since `create` or `resume`.
-            seconds: seconds of search so far.
+            seconds: that this step took.
             zeta: the shift; may be -inf (every gate open).
             train_loss, val_loss: may be NaN where a mode does not compute it.
             lr: learning rate of the PET weights.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.errors import ConfigError, RunError, TaskError
 from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
 from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.search.callbacks import Callback
@@ -137,7 +136,8 @@ def search(
             raise RunError(f"{started.path}: the search has already taken all of its {config.steps} steps")
         writer = RunWriter.resume(started.path, from_step=first_step)
     else:
-        writer = RunWriter.create(out or _new_folder(config), gates=gates, config=config.to_dict(), extra=extra)
+        folder = out or new_folder(config.task, config.backbone, config.budget, config.mode, config.seed)
+        writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra)
 
     with writer, torch.random.fork_rng(devices=device.rng_devices), _attached(made, gates, config) as pets:
         problem = BackboneProblem(
@@ -257,13 +257,6 @@ def _space_field(space: Any) -> str | dict[str, Any]:
     if isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json")):
         return space
     return load_space(space).to_dict() if not isinstance(space, Space) else space.to_dict()
-
-
-def _new_folder(config: SearchConfig) -> Path:
-    budget = str(config.budget).replace("%", "pct")
-    parts = (Path(config.task).name, Path(config.backbone).name, budget, config.mode, f"s{config.seed}")
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip(".-")
-    return Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _digest(data: TaskData) -> str:

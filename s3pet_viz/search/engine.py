@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.runs.control import ControlReader
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.search.callbacks import Callback
 from s3pet_viz.search.checkpoint import save_checkpoint
@@ -21,6 +22,9 @@ from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.modes import MODES, State, StepResult, warmup_step
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.structure import gates_by_index
+
+#: How often a paused search looks whether it may go on.
+_PAUSED_SECONDS = 0.1
 
 
 class Search:
@@ -54,6 +58,7 @@ class Search:
         self.callbacks = tuple(callbacks)
         self.progress = progress
         self.stop_reason: str | None = None
+        self._control = ControlReader(writer.path)
 
     def request_stop(self, reason: str) -> None:
         """End the search after the present step; it can be resumed."""
@@ -105,10 +110,26 @@ class Search:
             for callback in self.callbacks:
                 callback.on_search_begin(self)
             while self.step < config.steps and self.stop_reason is None:
-                self._one_step(bar)
+                self._obey(bar)
+                if self.stop_reason is None:
+                    self._one_step(bar)
             self._finish()
         if interrupted:
             raise KeyboardInterrupt(self.stop_reason)
+
+    def _obey(self, bar: tqdm) -> None:
+        """Do what a reader of the run asked for between the steps; while paused, wait here."""
+        if self._control.request() == "pause":
+            self.checkpoint()
+            self.writer.set_status("paused")
+            bar.set_postfix_str("paused")
+            while self._control.request() == "pause" and self.stop_reason is None:
+                time.sleep(_PAUSED_SECONDS)
+            self.writer.set_status("running")
+            # The time spent waiting is not the search's: the bar's rate would say so for a long while.
+            bar.unpause()
+        if self._control.request() == "stop":
+            self.request_stop("asked to stop")
 
     def _one_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step

@@ -1,0 +1,146 @@
+"""The life of a search as its run directory tells it: is it running, how long will it take, what is it asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from s3pet_viz.errors import RunError
+from s3pet_viz.runs import layout
+from s3pet_viz.runs.control import Request, write_request
+from s3pet_viz.runs.lock import lock_is_held
+from s3pet_viz.runs.process import log_tail, spawn
+
+#: Statuses in which no process writes the run.
+ENDED = ("finished", "stopped", "failed", "dead")
+
+
+class Life:
+    """What `runs.Run` knows of its search's process.
+
+    Attributes:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._info: dict[str, Any] = {}
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """run.json, read again when it has changed."""
+        try:
+            stat = (self.path / layout.RUN_JSON).stat()
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            stamp = None
+        if stamp is None or stamp != self._stamp:
+            self._info = layout.read_run_json(self.path)
+            self._stamp = stamp
+        return self._info
+
+    @property
+    def status(self) -> str:
+        """As run.json says: ``running``, ``paused``, ``finished``, ``stopped``, ``failed``; ``dead`` where it
+        says running or paused but its process is gone; ``starting`` where `resume` has started another process that has
+        not yet taken over. Of another host's process only run.json is known.
+        """
+        status = self._recorded_status()
+        if status in ENDED and self._child is not None and self._child.pid != self.info.get("pid"):
+            return "starting" if self._child.poll() is None else status
+        return status
+
+    def _recorded_status(self) -> str:
+        info = self.info
+        status = str(info["status"])
+        if status not in ("running", "paused") or info.get("host") != socket.gethostname():
+            return status
+        if info.get("locked", True):
+            alive = lock_is_held(self.path / layout.LOCK)
+        else:
+            alive = _process_lives(info.get("pid"))
+        if alive:
+            return status
+        # The writer may have finished between the two looks.
+        now = str(self.info["status"])
+        return "dead" if now in ("running", "paused") else now
+
+    @property
+    def ended(self) -> bool:
+        """Whether no process writes this run any more, as far as can be known from here."""
+        return self.status in ENDED
+
+    @property
+    def error(self) -> str | None:
+        """Why a failed or dead search ended, as far as it could say; None for every other."""
+        status = self.status
+        if self._child is not None and self._child.pid != self.info.get("pid") and self._child.poll():
+            return f"it could not be resumed:\n{log_tail(self.path / layout.LOG)}"
+        if status == "failed":
+            return str(self.info.get("error") or "it left no message")
+        if status == "dead":
+            last = log_tail(self.path / layout.LOG)
+            gone = f"process {self.info.get('pid')} is gone without having ended the run (killed?)"
+            return f"{gone}\n{last}" if last else gone
+        return None
+
+    # -- what it is asked ------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Ask the search to hold after the present step; returns at once. Its memory stays in use.
+
+        Raises:
+            RunError: the search has ended, or the folder cannot be written.
+        """
+        self._ask("pause")
+
+    def stop(self) -> None:
+        """Ask the search to end after the present step, saved and resumable; returns at once.
+
+        Raises:
+            RunError: as `pause`.
+        """
+        self._ask("stop")
+
+    def resume(self) -> None:
+        """Let a paused search go on; continue a stopped, failed or dead one in a process of its own. Returns at once.
+
+        Raises:
+            RunError: the search is finished, or the folder cannot be written.
+        """
+        status = self.status
+        if status == "finished":
+            raise RunError(f"{self.path}: the search is finished; there is nothing to resume")
+        if status in ENDED:
+            self._child = spawn(["search", "--resume", str(self.path), "--quiet"], self.path / layout.LOG)
+        else:
+            self._write("resume")
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _ask(self, request: Request) -> None:
+        status = self.status
+        if status in ENDED:
+            raise RunError(f"{self.path}: the search is {status}; it cannot be asked to {request}")
+        self._write(request)
+
+    def _write(self, request: Request) -> None:
+        starting = self._child is not None and self._child.poll() is None
+        write_request(self.path, request, self._child.pid if self._child and starting else self.info.get("pid", 0))
+
+
+def _process_lives(pid: Any) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives and belongs to someone else
+        return True
+    return True

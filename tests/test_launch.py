@@ -1,0 +1,108 @@
+"""A search in a process of its own: begun, paused, continued, stopped, killed, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import s3pet_viz as s3
+from s3pet_viz.errors import BudgetError, ConfigError, RunError, TaskError
+from s3pet_viz.launch import Launched, relaunch, start
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of a POSIX system")
+
+OPTIONS = {"task": "sentiment", "budget": "0.2%", "steps": 12, "batch_size": 4, "max_rows": 40, "threads": 1}
+
+
+def until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def test_a_launched_search_equals_one_in_this_process(tmp_path):
+    run = s3.launch(**OPTIONS, out=tmp_path / "own", tau=0.7)
+    assert run.wait(90).status == "finished"
+    here = s3.search(**{k: v for k, v in OPTIONS.items() if k != "threads"}, backbone="tiny-t5", out=tmp_path / "here",
+                     tau=0.7, progress=False)  # fmt: skip
+    assert np.allclose(run.alphas(), here.alphas(), atol=1e-5)
+    assert run.config["tau"] == 0.7
+    assert run.info["pid"] != os.getpid()
+    with pytest.raises(RunError, match="already holds a run"):
+        s3.launch(**OPTIONS, out=tmp_path / "own")
+    with pytest.raises(RunError, match="finished; expected a stopped"):
+        relaunch(run)
+
+
+def test_pause_resume_stop_kill_and_resume_again(tmp_path):
+    run = s3.launch(**{**OPTIONS, "steps": 100_000}, out=tmp_path / "run")
+    until(lambda: run.n_steps >= 2)
+    run.pause()
+    until(lambda: run.status == "paused")
+    held = run.n_steps
+    time.sleep(0.5)
+    assert run.n_steps == held
+    run.resume()
+    until(lambda: run.n_steps > held)
+    assert run.status == "running"
+    run.stop()
+    assert run.wait(30).status == "stopped"
+    assert run.info["stop_reason"] == "asked to stop"
+    stopped = run.n_steps
+
+    run.resume()
+    assert run.status == "starting"
+    assert not run.ended
+    until(lambda: run.n_steps > stopped)
+    assert run.status == "running"
+
+    # A reader that knows nothing of the launch, as after a restart of the kernel.
+    again = s3.open_run(run.path)
+    os.kill(again.info["pid"], signal.SIGKILL)
+    until(lambda: again.status == "dead", seconds=5)
+    assert "is gone" in again.error
+    assert len(again.steps()) == again.n_steps > stopped
+
+
+def test_what_the_search_refuses_is_raised_here(tmp_path):
+    with pytest.raises(TaskError, match="'sentimen': expected a folder"):
+        s3.launch(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    launched = start(**{**OPTIONS, "budget": 3}, out=tmp_path / "run")
+    until(lambda: launched.error is not None)
+    assert isinstance(launched.error, BudgetError)
+    assert launched.run is None
+    assert "failed" in repr(launched)
+
+
+def test_what_is_wrong_is_said_before_anything_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="task: expected a value"):
+        s3.launch(budget="0.2%")
+    with pytest.raises(BudgetError, match="budget"):
+        s3.launch(task="sentiment", budget="much")
+    with pytest.raises(ConfigError, match="task: a search in its own process takes names"):
+        s3.launch(task={"train": object()}, budget="0.2%")
+    with pytest.raises(ConfigError, match="keeps its own options; 'steps'"):
+        relaunch(tmp_path, steps=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_dies_without_a_word(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as child:
+        child.wait()
+        launched = Launched(tmp_path / "run", child, own_folder=False)
+        with pytest.raises(RunError, match="ended before it began"):
+            launched.wait(5)
+
+
+def test_launching_loads_neither_torch_nor_plotly():
+    code = "import sys, s3pet_viz as s3; s3.launch, s3.open_run; assert not {'torch', 'plotly'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
