@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, control, demo, search, show, tune
+from s3pet_viz.cli import baselines, control, demo, explain, search, show, tune
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for _function in (
     tune.tune,
     baselines.baselines,
     show.show,
+    explain.explain,
     control.pause,
     control.resume,
     control.stop,

@@ -15,7 +15,7 @@ import typer
 
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.files import write_text_atomic
-from s3pet_viz.resources import list_resources
+from s3pet_viz.resources import find_resource, list_resources
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -137,7 +137,7 @@ def say(*what: RenderableType) -> None:
 
 
 def open_target(path: str | Path) -> Run | Structure:
-    """A run folder or a structure file.
+    """A run folder, a recorded run's name, or a structure file.
 
     Raises:
         RunError: neither; StructureError: a file that is not a structure.
@@ -150,6 +150,8 @@ def open_target(path: str | Path) -> Run | Structure:
         return open_run(target)
     if target.name == "run.json":
         return open_run(target.parent)
+    if not target.exists() and find_resource("runs", str(path)):
+        return open_run(path)
     if not target.exists():
         raise RunError(f"{path}: expected a run folder or a structure file, found neither")
     return Structure.load(target)

@@ -59,7 +59,7 @@ def tune(
     own = run is not None and task is None and backbone is None and budget is None
     if own:
         RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
-    where = _defaults(source, task, backbone)
+    where = defaults_of(source, task, backbone)
     structure: Any = run.structure(budget=budget) if run is not None else (source or target)
     c.use_threads(threads)
 
@@ -96,28 +96,15 @@ def tune(
         c.say(f"\nscores: {out}")
 
 
-def _defaults(source: Any, task: str | None, backbone: str | None) -> dict[str, Any]:
+def defaults_of(source: Any, task: str | None, backbone: str | None) -> dict[str, Any]:
     """Task, backbone and how they were loaded, as the run or structure says, where nothing else is given."""
-    from s3pet_viz.runs import Run
+    from s3pet_viz.tuning.origin import origin_of
 
-    found: dict[str, Any] = {"load": {}}
-    if isinstance(source, Run):
-        config = source.config
-        found["task"] = task or config.get("task")
-        found["backbone"] = backbone or config.get("backbone")
-        if task is None:
-            found["load"] |= {**source.info.get("load", {}), **c.given(max_rows=config.get("max_rows"))}
-            found["load"] |= c.given(task_revision=config.get("task_revision"))
-            found |= c.given(split=config.get("split"), max_source_length=config.get("max_source_length"))
-        if backbone is None:
-            found["load"] |= c.given(revision=config.get("revision"))
-    elif source is not None:
-        found["task"] = task or source.source.get("task")
-        found["backbone"] = backbone or source.backbone
-    else:
-        found["task"], found["backbone"] = task, backbone or c.DEFAULT_BACKBONE
-    if not found["task"] or found["task"] == "in memory":
+    found = origin_of(source, task, backbone)
+    if source is None:
+        found["backbone"] = backbone or c.DEFAULT_BACKBONE
+    if found["task"] is None:
         raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
-    if not found["backbone"]:
+    if found["backbone"] is None:
         raise ConfigError(f"--backbone: expected a backbone, found none. {c.BACKBONE_HELP}")
     return found

@@ -30,6 +30,7 @@ from s3pet_viz.tasks import TaskData
 from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.data import Features, shuffled
 from s3pet_viz.tuning.device import Device
+from s3pet_viz.tuning.model_state import flags_kept
 
 
 def search(
@@ -115,7 +116,6 @@ def search(
         "data": _digest(data),
     }
 
-    made.model.to(device.torch)
     extra = {
         "backbone": made.name,
         "backbone_params": made.n_params,
@@ -139,30 +139,32 @@ def search(
         folder = out or new_folder(config.task, config.backbone, config.budget, config.mode, config.seed)
         writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra)
 
-    with writer, torch.random.fork_rng(devices=device.rng_devices), _attached(made, gates, config) as pets:
-        problem = BackboneProblem(
-            made.model,
-            pets,
-            halves.batch,
-            head=made.head,
-            head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
-            autocast=device.autocast,
-        )
-        state = make_state(problem, [g.n_params for g in gates], parameters, config, config.rate(made.n_params))
-        first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint) if started is not None else 0
-        Search(
-            config,
-            gates,
-            state,
-            writer,
-            budget=parameters,
-            backbone_name=made.name,
-            backbone_params=made.n_params,
-            fingerprint=fingerprint,
-            first_step=first,
-            callbacks=callbacks,
-            progress=progress,
-        ).run()
+    with writer, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
+        made.model.to(device.torch)
+        with _attached(made, gates, config) as pets:
+            problem = BackboneProblem(
+                made.model,
+                pets,
+                halves.batch,
+                head=made.head,
+                head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
+                autocast=device.autocast,
+            )
+            state = make_state(problem, [g.n_params for g in gates], parameters, config, config.rate(made.n_params))
+            first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint) if started is not None else 0
+            Search(
+                config,
+                gates,
+                state,
+                writer,
+                budget=parameters,
+                backbone_name=made.name,
+                backbone_params=made.n_params,
+                fingerprint=fingerprint,
+                first_step=first,
+                callbacks=callbacks,
+                progress=progress,
+            ).run()
     return open_run(writer.path)
 
 

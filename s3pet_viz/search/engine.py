@@ -81,7 +81,7 @@ class Search:
                 "seed": config.seed,
                 "steps": self.step,
                 "space": config.space if isinstance(config.space, str) else config.space.get("name"),
-                "run": str(self.writer.path),
+                "run": self.writer.info["name"],
             },
         )
 

@@ -148,9 +148,10 @@ class Structure:
         source = data.get("source", {})
         if not isinstance(source, dict):
             raise StructureError(f"{where}: field 'source': expected an object, found {type(source).__name__}")
+        n_params = _field(data, "n_params", int, where)
         try:
-            return cls(
-                gates=tuple(_gate_from_dict(g, f"{where}: gates[{i}]") for i, g in enumerate(gates)),
+            made = cls(
+                gates=tuple(gate_from_dict(g, f"{where}: gates[{i}]") for i, g in enumerate(gates)),
                 backbone=_field(data, "backbone", str, where),
                 backbone_params=backbone_params,
                 budget=budget,
@@ -159,6 +160,11 @@ class Structure:
         except StructureError as error:
             message = str(error)
             raise StructureError(message if message.startswith(where) else f"{where}: {message}") from None
+        if made.n_params != n_params:
+            raise StructureError(
+                f"{where}: field 'n_params': expected {made.n_params:,}, the sum over its gates, found {n_params:,}"
+            )
+        return made
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Structure:
@@ -183,7 +189,12 @@ def _field(data: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     return value
 
 
-def _gate_from_dict(data: Any, where: str) -> Gate:
+def gate_from_dict(data: Any, where: str) -> Gate:
+    """Build from `Gate.to_dict`'s form.
+
+    Raises:
+        StructureError: naming `where` and the field.
+    """
     if not isinstance(data, dict):
         raise StructureError(f"{where}: expected an object, found {type(data).__name__}")
     pet_type = _field(data, "pet_type", str, where)

@@ -4,250 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import nn
 
-from s3pet_viz.backbones import Backbone, load_backbone, positions, wrap_backbone
-from s3pet_viz.backbones.families import base_of
-from s3pet_viz.errors import BackboneError, ConfigError, StructureError
-from s3pet_viz.pet import candidate_gates, insert, load_space
+from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
-from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
-from s3pet_viz.tuning.device import Device
-from s3pet_viz.tuning.model_state import flags_kept, left_as_found, pooler_of, reset_head
-from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, default_full_lr, default_lr, train
+from s3pet_viz.tuning.model_state import flags_kept
+from s3pet_viz.tuning.workbench import Scores, Workbench, load_pair, make_config
+
+__all__ = ["DEFAULT_BASELINES", "Scores", "Workbench", "baselines", "load_pair", "make_config", "summary", "tune"]
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a tuned structure scores on the held-out split.
-
-    Attributes:
-        method: ``structure`` or a baseline's name.
-        metrics: on the held-out split; ``score`` is the task's main one, ``loss`` the mean loss.
-        validation: the same on the split that chose the best weights.
-        pet_params: trained PET parameters (all weights for ``full``). head_params: trained parameters of an
-            encoder's head (and pooler, if asked for): they are needed by every method and counted apart.
-        backbone_params: of the backbone without head.
-    """
-
-    method: str
-    task: str
-    backbone: str
-    metrics: dict[str, float]
-    validation: dict[str, float]
-    pet_params: int
-    head_params: int
-    backbone_params: int
-    seed: int
-    steps: int
-    best_step: int
-    seconds: float
-    n_gates: int = 0
-    pooler: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def score(self) -> float:
-        return self.metrics["score"]
-
-    @property
-    def fraction(self) -> float:
-        return self.pet_params / self.backbone_params
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def row(self) -> dict[str, Any]:
-        """One tidy row of a table."""
-        return {
-            "method": self.method,
-            "task": self.task,
-            "seed": self.seed,
-            "score": self.score,
-            "loss": self.metrics["loss"],
-            "validation": self.validation["score"],
-            "pet_params": self.pet_params,
-            "percent": 100 * self.fraction,
-            "head_params": self.head_params,
-            "n_gates": self.n_gates,
-            "best_step": self.best_step,
-            "seconds": self.seconds,
-            **{k: v for k, v in self.metrics.items() if k not in ("score", "loss")},
-        }
-
-    def __repr__(self) -> str:
-        head = f" + {self.head_params:,} of the head" if self.head_params else ""
-        return (
-            f"Scores({self.method} on {self.task}: {self.score:.4f}, loss {self.metrics['loss']:.4f}, "
-            f"{self.pet_params:,} PET parameters{head})"
-        )
-
-
-@dataclass
-class Workbench:
-    """A backbone and a task's splits, loaded once, on which many structures can be trained in turn.
-
-    Every `run` leaves the backbone (and its head) as it found it.
-    """
-
-    backbone: Backbone
-    splits: Splits
-    device: Device
-
-    @classmethod
-    def open(
-        cls,
-        task: Any,
-        backbone: str | Path | None = None,
-        *,
-        model: nn.Module | None = None,
-        tokenizer: Any = None,
-        device: str = "auto",
-        precision: str = "fp32",
-        max_source_length: int | None = None,
-        **task_options: Any,
-    ) -> Workbench:
-        """Load task and backbone. Options beside these go to `tasks.load_task` (split, revision, ...).
-
-        Raises:
-            TaskError, BackboneError, ConfigError: before any long work.
-        """
-        place = Device.choose(device, precision)
-        made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, **task_options)
-        made.model.to(place.torch)
-        return cls(made, Splits.make(data, made, max_source_length), place)
-
-    def run(
-        self,
-        method: str | Structure,
-        config: TuneConfig,
-        *,
-        label: str | None = None,
-        progress: bool = True,
-        on_step: Callable[[int, float], None] | None = None,
-    ) -> Scores:
-        """Train one structure (or ``full``, ``head``, ``untouched``) from scratch and score it."""
-        backbone = self.backbone
-        structure = method if isinstance(method, Structure) else None
-        name = label or ("structure" if structure is not None else str(method))
-        if structure is None and method not in OTHERS:
-            raise ConfigError(f"method: expected a Structure or one of {', '.join(OTHERS)}, found {method!r}")
-        if method == "head" and not backbone.head:
-            raise ConfigError("method: 'head' needs an encoder; a text-to-text backbone has no head of its own")
-        if structure is not None and not structure.gates:
-            raise StructureError("structure: expected at least one gate, found none")
-        full = list(base_of(backbone.model).parameters()) if method == "full" else []
-        pooler = pooler_of(backbone) if backbone.form == "pair" else []
-        extra = pooler if config.train_pooler and not full else []
-        head = list(backbone.head.values()) if method != "untouched" else []
-        with left_as_found([*full, *head, *extra]):
-            if method != "untouched":
-                reset_head(backbone, config.seed)
-            pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
-            try:
-                lr = config.lr or default_lr(backbone.n_params)
-                full_lr = config.full_lr or default_full_lr(backbone.n_params)
-                head_lr = config.head_lr or (full_lr if full else lr)
-                groups: list[tuple[list[nn.Parameter], float]] = [
-                    (list(pets.parameters()) if pets is not None else [], lr),
-                    (full, full_lr),
-                    ([*head, *extra], head_lr),
-                ]
-                if method == "untouched":
-                    groups = []
-                result = train(
-                    backbone,
-                    self.splits,
-                    [(g, lr) for g, lr in groups if g],
-                    config,
-                    self.device,
-                    label=f"{name} on {self.splits.data.task.name}",
-                    progress=progress,
-                    on_step=on_step,
-                )
-            finally:
-                if pets is not None:
-                    pets.detach()
-        pet_params = sum(p.numel() for p in full) if full else (structure.n_params if structure else 0)
-        return self._scores(name, result, config, pet_params, [*head, *extra], structure, bool(pooler), bool(full))
-
-    def _scores(
-        self,
-        name: str,
-        result: TrainResult,
-        config: TuneConfig,
-        pet_params: int,
-        head: list[nn.Parameter],
-        structure: Structure | None,
-        has_pooler: bool,
-        full: bool,
-    ) -> Scores:
-        return Scores(
-            method=name,
-            task=self.splits.data.task.name,
-            backbone=self.backbone.name,
-            metrics=result.test,
-            validation=result.validation,
-            pet_params=pet_params,
-            head_params=sum(p.numel() for p in head),
-            backbone_params=self.backbone.n_params,
-            seed=config.seed,
-            steps=config.steps if result.best_step else 0,
-            best_step=result.best_step,
-            seconds=result.seconds,
-            n_gates=len(structure) if structure else 0,
-            pooler="" if not has_pooler else ("trained" if config.train_pooler or full else "frozen"),
-            history=result.history,
-        )
-
-
-def load_pair(
-    task: Any,
-    backbone: str | Path | None = None,
-    *,
-    model: nn.Module | None = None,
-    tokenizer: Any = None,
-    revision: str | None = None,
-    task_revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
-    **task_options: Any,
-) -> tuple[Backbone, TaskData]:
-    """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
-
-    Raises:
-        ConfigError: neither or both of `backbone` and `model`. TaskError, BackboneError (a head in memory that
-            is not for this task, too).
-    """
-    if (backbone is None) == (model is None):
-        raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
-    if model is not None:
-        made = wrap_backbone(model, tokenizer)
-        data = load_task(task, form=made.form, revision=task_revision, **task_options)
-        if made.form == "pair":
-            _check_head(model, data.task)
-        return made, data
-    # The task decides the head's width, the backbone decides the task's form: read the task first as text.
-    data = load_task(task, form="text", revision=task_revision, **task_options)
-    made = load_backbone(
-        str(backbone),
-        num_labels=data.task.num_labels,
-        regression=data.task.kind == "regression",
-        revision=revision,
-        dtype=dtype,
-    )
-    if made.form == "pair":
-        data = load_task(task, form="pair", revision=task_revision, **task_options)
-    return made, data
 
 
 def tune(
@@ -296,15 +71,6 @@ def tune(
             **(load or {}),
         )
         return bench.run(structure, config, label=label, progress=progress)
-
-
-def make_config(**options: Any) -> TuneConfig:
-    """A `TuneConfig`; a name that it lacks is a ConfigError."""
-    unknown = sorted(set(options) - set(TuneConfig.__dataclass_fields__))
-    if unknown:
-        known = ", ".join(TuneConfig.__dataclass_fields__)
-        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {known})")
-    return TuneConfig(**options)
 
 
 def baselines(
@@ -407,14 +173,3 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         seconds=("seconds", "sum"),
     )
     return made.reset_index()
-
-
-def _check_head(model: nn.Module, task: Task) -> None:
-    config: Any = model.config
-    kind = "regression" if task.kind == "regression" else "single_label_classification"
-    # transformers finds an unset problem_type out from the width of the head.
-    if config.num_labels != task.num_labels or config.problem_type not in (None, kind):
-        raise BackboneError(
-            f"backbone: task {task.name} expects a model with num_labels={task.num_labels} for {kind}, found "
-            f"num_labels={config.num_labels} (problem_type {config.problem_type})"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,6 +53,15 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def take(self, indices: Sequence[int]) -> Features:
+        """These examples alone, in this order."""
+        made = copy.copy(self)
+        made.examples = [self.examples[i] for i in indices]
+        made.targets = [self.targets[i] for i in indices]
+        made.inputs = {name: [rows[i] for i in indices] for name, rows in self.inputs.items()}
+        made.lengths = self.lengths[list(indices)]
+        return made
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], device: torch.device | str) -> dict[str, Tensor]:
         """Padded tensors with ``labels``; shapes (batch, longest) and, for pairs, labels (batch,)."""

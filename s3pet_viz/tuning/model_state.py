@@ -35,9 +35,10 @@ def reset_head(backbone: Backbone, seed: int) -> None:
 
 @contextmanager
 def flags_kept(model: nn.Module | None) -> Iterator[None]:
-    """Give a model of the caller's its training modes and its trainable parameters back."""
+    """Give a model of the caller's its training modes, its trainable parameters and its device back."""
     modes = [(m, m.training) for m in model.modules()] if model is not None else []
     trainable = [(p, p.requires_grad) for p in model.parameters()] if model is not None else []
+    home = _device_of(model)
     try:
         yield
     finally:
@@ -45,6 +46,14 @@ def flags_kept(model: nn.Module | None) -> Iterator[None]:
             m.training = mode
         for p, flag in trainable:
             p.requires_grad_(flag)
+        if model is not None and home is not None and _device_of(model) != home:
+            model.to(home)
+
+
+def _device_of(model: nn.Module | None) -> torch.device | None:
+    """Where a model is; None where there is none, or its parameters are spread over several devices."""
+    places = {p.device for p in model.parameters()} if model is not None else set()
+    return places.pop() if len(places) == 1 else None
 
 
 @contextmanager

@@ -155,6 +155,7 @@ TOP = {
     "backbone": [None, 3],
     "backbone_params": [None, "1000", 1.5, True],
     "budget": ["30", 1.5, True, 27],
+    "n_params": [None, "28", 28.0, True, 27, 29],
     "source": [[], "me"],
 }
 GATE = {
@@ -192,12 +193,21 @@ def test_a_wrong_field_of_a_gate_is_named_with_its_place(tmp_path, field, value)
         assert str(value) in str(error.value)
 
 
-@pytest.mark.parametrize("field", ["kind", "schema_version", "gates", "backbone", "backbone_params"])
+@pytest.mark.parametrize("field", ["kind", "schema_version", "gates", "backbone", "backbone_params", "n_params"])
 def test_a_missing_field_is_named(field):
     data = sample().to_dict()
     del data[field]
     with pytest.raises(StructureError, match=field):
         Structure.from_dict(data)
+
+
+def test_a_size_that_is_not_the_sum_of_the_gates(tmp_path):
+    path = tmp_path / "edited.json"
+    data = sample().to_dict()
+    path.write_text(json.dumps({**data, "gates": data["gates"][:2]}))  # a gate was taken out by hand
+    with pytest.raises(StructureError) as error:
+        Structure.load(path)
+    assert str(error.value) == f"{path}: field 'n_params': expected 12, the sum over its gates, found 28"
 
 
 def test_other_files(tmp_path: Path):

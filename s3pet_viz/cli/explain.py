@@ -1,0 +1,128 @@
+"""``s3pet explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s3pet_viz.cli import _common as c
+from s3pet_viz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from s3pet_viz.runs.explanation import Explanation
+
+Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run folder or a structure file.")]
+Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
+Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
+Budget = Annotated[str | None, c.option("Explain the structure that the run gives at this budget.")]
+Rows = Annotated[int | None, c.option("Measure at most so many validation rows. [default: all]", min=1)]
+NoMetric = Annotated[bool, typer.Option("--no-metric", help="Leave out the change of the task's score; faster.")]
+Out = Annotated[Path | None, c.option("Write the explanation as JSON to this file too.")]
+
+
+def explain(
+    target: Target,
+    task: Task = None,
+    backbone: Backbone = None,
+    budget: Budget = None,
+    steps: c.Steps = None,
+    seed: c.Seed = None,
+    rows: Rows = None,
+    no_metric: NoMetric = False,
+    out: Out = None,
+    device: c.Device = None,
+    precision: c.Precision = None,
+    lr: c.Lr = None,
+    head_lr: c.HeadLr = None,
+    batch_size: c.BatchSize = None,
+    split: c.Split = None,
+    max_rows: c.MaxRows = None,
+    revision: c.Revision = None,
+    task_revision: c.TaskRevision = None,
+    threads: c.Threads = None,
+    quiet: c.Quiet = False,
+    force: c.Force = False,
+) -> None:
+    """Tune a structure, then close its gates one at a time and see how much the validation loss rises.
+
+    The result for a run's own structure on its own task is kept in the run folder, as explain.json.
+    """
+    from s3pet_viz.cli.tune import defaults_of
+    from s3pet_viz.runs import Run, RunWriter
+
+    c.check_free(out, force)
+    source = c.open_target(target)
+    if budget is not None and not isinstance(source, Run):
+        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
+    own = isinstance(source, Run) and task is None and backbone is None and budget is None
+    if own:
+        RunWriter.attach(source.path).close()  # type: ignore[union-attr]  # busy? better now than after training
+    defaults_of(source, task, backbone)  # says which option is missing
+    c.use_threads(threads)
+
+    from s3pet_viz.cli import _output as o
+    from s3pet_viz.tuning.explain import explain as measure
+
+    options: dict[str, Any] = c.given(
+        task=task,
+        backbone=backbone,
+        budget=budget,
+        rows=rows,
+        steps=steps,
+        seed=seed,
+        device=device,
+        precision=precision,
+        lr=lr,
+        head_lr=head_lr,
+        batch_size=batch_size,
+        split=split,
+    )
+    load = c.given(max_rows=max_rows, revision=revision, task_revision=task_revision)
+    made = measure(source, metric=not no_metric, load=load, progress=not quiet, **options)
+    c.say(effects_table(made), made.summary, "")
+    facts: dict[str, object] = {
+        "all gates open": f"loss {made.loss:.4f} {made.unit}"
+        + ("" if no_metric else f", score {made.score:.4f} ({', '.join(made.metrics)})")
+        + f", {made.n_rows:,} validation rows of {made.task}",
+        "tuned": f"{made.steps:,} steps, weights of step {made.best_step:,}, seed {made.seed}",
+        "loss +": f"mean rise of the loss when this gate alone is closed, in {made.unit}; ± its standard error",
+        "score": None if no_metric else "change of the score when this gate alone is closed",
+        "gradient": "the first-order estimate of that, -dL/dz; nears 0 as training converges",
+    }
+    c.say(o.facts_table(facts))
+    if own:
+        c.say(f"\nexplanation: {made.save(source)}")  # type: ignore[arg-type]
+    if out is not None:
+        c.check_free(out, force)
+        try:
+            made.save(out)
+        except OSError as error:
+            raise ConfigError(f"{out}: cannot be written ({error.strerror})") from None
+        c.say(f"\nexplanation: {out}")
+
+
+def effects_table(made: Explanation) -> Table:
+    """One row per gate, the one that matters most first."""
+    from rich.text import Text
+
+    from s3pet_viz.cli._output import plain_table
+    from s3pet_viz.runs.explanation import shown
+
+    names = ("p", "rank", "loss +", "±", "score", "gradient")
+    table = plain_table("gate", *names, right=len(names))
+    for e in sorted(made.effects, key=lambda e: -e.loss_increase):
+        cells = [
+            f"{e.gate.column} {e.gate.module} {e.gate.pet_type}",
+            shown(e.p, ".3f"),
+            shown(e.rank, ".0f"),
+            shown(e.loss_increase, "+.4f"),
+            shown(e.loss_increase_se, ".4f"),
+            shown(e.metric_change, "+.3f"),
+            shown(e.gradient, "+.4f"),
+        ]
+        table.add_row(*map(Text, cells), style="" if e.clear else "dim")
+    return table

@@ -1,0 +1,29 @@
+"""``s3pet report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3pet_viz.cli import _common as c
+
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Run folders, or names of recorded runs.", show_default=False)
+]
+Out = Annotated[Path, typer.Option(help="The file to write.")]
+Title = Annotated[str | None, c.option("Title of the page. [default: the run's name]")]
+
+
+def report(runs: Runs, out: Out = Path("report.html"), title: Title = None, force: c.Force = False) -> None:
+    """Write one HTML file about a search, or about several side by side.
+
+    It holds all figures and tables, and opens without a network.
+    """
+    from s3pet_viz.report import report as write
+    from s3pet_viz.runs import open_run
+
+    c.check_free(out, force)
+    opened = [open_run(run) for run in runs]
+    c.say(f"report: {write(opened, out, title=title)}")

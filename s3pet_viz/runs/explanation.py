@@ -1,0 +1,277 @@
+"""What each gate of a tuned structure is worth: the result of `explain`, its file, and its reader."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+
+from s3pet_viz.errors import RunError, StructureError
+from s3pet_viz.files import write_json_atomic
+from s3pet_viz.runs.layout import read_json
+from s3pet_viz.runs.reader import Run, open_run
+from s3pet_viz.runs.writer import RunWriter
+from s3pet_viz.structure import Gate
+from s3pet_viz.structure.structure import gate_from_dict
+
+SCHEMA_VERSION = 1
+KIND = "s3pet_viz.explanation"
+EXPLAIN = "explain.json"
+#: Numbers of a gate that may be missing, in the order of the table.
+_NUMBERS = ("p", "alpha", "rank", "loss_increase", "loss_increase_se", "metric_change", "gradient")
+#: A loss increase within so many standard errors of zero is called noise (about 95 %).
+NOISE = 2.0
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class GateEffect:
+    """One gate of a tuned structure, and what it is worth. What is not known is NaN.
+
+    Attributes:
+        gate: the gate.
+        p, alpha, rank: at the end of the search (rank 1 = highest alpha of the whole space).
+        loss_increase: mean over the rows of (loss with this gate at 0 - loss with every gate at 1).
+        loss_increase_se: its standard error, from the paired differences of the rows.
+        metric_change: the task's score with this gate at 0 minus the score with every gate at 1.
+        gradient: -dL/dz at z = 1, the first-order estimate of `loss_increase`.
+    """
+
+    gate: Gate
+    p: float = _NAN
+    alpha: float = _NAN
+    rank: float = _NAN
+    loss_increase: float = _NAN
+    loss_increase_se: float = _NAN
+    metric_change: float = _NAN
+    gradient: float = _NAN
+
+    @property
+    def clear(self) -> bool:
+        """Whether the loss moves by more than the noise between rows: over `NOISE` standard errors."""
+        return abs(self.loss_increase) > NOISE * self.loss_increase_se
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What each gate of one tuned structure is worth on the validation rows of a task.
+
+    Attributes:
+        effects: one per gate of the structure, in index order.
+        task, backbone: names.
+        run: name of the run that the structure came from, "" for a structure of its own.
+        seed, steps, best_step: of the tuning; another seed tunes other weights and gives other numbers.
+        n_rows: validation rows that were measured.
+        loss: mean loss of these rows with every gate open, in `unit`.
+        score: the task's score on these rows with every gate open; NaN where it was not asked for.
+        metrics: what the score is the mean of.
+        unit: of the loss: ``nats``, or ``squared error`` for a regression head.
+    """
+
+    effects: tuple[GateEffect, ...]
+    task: str
+    backbone: str
+    run: str = ""
+    seed: int = 0
+    steps: int = 0
+    best_step: int = 0
+    n_rows: int = 0
+    loss: float = _NAN
+    score: float = _NAN
+    metrics: tuple[str, ...] = ()
+    unit: str = "nats"
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.effects)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per gate: gate (index), row, column, pet_type, n_params, p, alpha, rank, loss_increase,
+        loss_increase_se, metric_change, gradient, position; see `GateEffect`.
+        """
+        rows = [
+            {
+                "gate": e.gate.index,
+                "row": e.gate.row,
+                "column": e.gate.column,
+                "pet_type": e.gate.pet_type,
+                "n_params": e.gate.n_params,
+                **{name: float(getattr(e, name)) for name in _NUMBERS},
+                "position": e.gate.position,
+            }
+            for e in self.effects
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def rho(self) -> float:
+        """Spearman's rank correlation of p and the loss increase over the gates; NaN where it is not defined."""
+        return _rank_correlation([e.p for e in self.effects], [e.loss_increase for e in self.effects])
+
+    @property
+    def summary(self) -> str:
+        """One or two sentences: does p say which gates matter?"""
+        clear = sum(e.clear for e in self.effects)
+        said = (
+            f"{clear} of {len(self)} gates move the validation loss by more than {NOISE:g} standard errors "
+            f"({self.n_rows:,} rows)."
+        )
+        if math.isnan(self.rho):
+            return f"{said} The rank correlation of p and loss increase is not defined here."
+        said += f" Spearman's rho of p and loss increase: {self.rho:+.2f}, n = {len(self)} gates"
+        if len(self) < 5:
+            return f"{said}, too few to say more."
+        # Normal approximation of rho under independence: standard deviation 1 / sqrt(n - 1).
+        return f"{said} (unrelated numbers exceed ±{min(1.0, 1.96 / math.sqrt(len(self) - 1)):.2f} once in 20)."
+
+    def __repr__(self) -> str:
+        return (
+            f"Explanation({len(self)} gates on {self.task}, {self.n_rows:,} validation rows, "
+            f"loss {self.loss:.4f}, rho {self.rho:+.2f})"
+        )
+
+    def _repr_html_(self) -> str:
+        order = sorted(self.effects, key=lambda e: -e.loss_increase)
+        names = ("gate", "parameters", "p", "rank", "loss increase", "± s.e.", "metric change", "gradient estimate")
+        head = "".join(f"<th style='text-align:{'right' if i else 'left'}'>{n}</th>" for i, n in enumerate(names))
+        body = ""
+        for e in order:
+            cells = [
+                f"{e.gate.n_params:,}", shown(e.p, ".3f"), shown(e.rank, ".0f"), shown(e.loss_increase, "+.4f"),
+                shown(e.loss_increase_se, ".4f"), shown(e.metric_change, "+.4f"), shown(e.gradient, "+.4f"),
+            ]  # fmt: skip
+            numbers = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
+            name = html.escape(f"{e.gate.column} {e.gate.row}")
+            body += f"<tr><td style='text-align:left'>{name}</td>{numbers}</tr>"
+        return (
+            f"<p><b>{html.escape(self.task)} on {html.escape(self.backbone)}</b>: loss "
+            f"{self.loss:.4f} ({html.escape(self.unit)}) with every gate open. {html.escape(self.summary)}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = {k: v for k, v in vars(self).items() if k != "effects"}
+        gates = [{**e.gate.to_dict(), **{name: getattr(e, name) for name in _NUMBERS}} for e in self.effects]
+        return {"schema_version": SCHEMA_VERSION, "kind": KIND, **facts, "gates": gates}
+
+    def save(self, path: str | os.PathLike[str] | Run) -> Path:
+        """Write JSON, as a whole or not at all: a file, or ``explain.json`` of a run directory.
+
+        Raises:
+            RunError: the run is being written by another process, or is none.
+            OSError: the folder cannot be written.
+        """
+        target = path.path if isinstance(path, Run) else Path(path)
+        if not target.is_dir():
+            return write_json_atomic(target, self.to_dict())
+        with RunWriter.attach(target):  # one writer per run
+            return write_json_atomic(target / EXPLAIN, self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: Any, *, where: str = "explanation") -> Explanation:
+        """Build from `to_dict`'s form.
+
+        Raises:
+            RunError: naming `where` and the field.
+        """
+        if not isinstance(data, dict) or data.get("kind") != KIND:
+            raise RunError(f"{where}: field 'kind': expected {KIND!r}; this is no explanation that s3pet_viz wrote")
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise RunError(
+                f"{where}: field 'schema_version': expected {SCHEMA_VERSION}, found "
+                f"{data.get('schema_version')!r}; it was written by another version of s3pet_viz"
+            )
+        facts: dict[str, Any] = {name: _text(data, name, where) for name in ("task", "backbone", "run", "unit")}
+        facts |= {name: _whole(data, name, where) for name in ("seed", "steps", "best_step", "n_rows")}
+        facts |= {name: _number(data, name, where) for name in ("loss", "score")}
+        for name in ("metrics", "gates"):
+            if not isinstance(data.get(name), list):
+                raise RunError(f"{where}: field {name!r}: expected a list, found {data.get(name)!r}")
+        effects = []
+        for i, item in enumerate(data["gates"]):
+            at = f"{where}: gates[{i}]"
+            try:
+                gate = gate_from_dict(item, at)
+            except StructureError as error:
+                raise RunError(str(error)) from None
+            effects.append(GateEffect(gate, **{name: _number(item, name, at) for name in _NUMBERS}))
+        if not effects:
+            raise RunError(f"{where}: field 'gates': expected at least one gate, found none")
+        return cls(tuple(effects), metrics=tuple(map(str, data["metrics"])), **facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | Run) -> Explanation:
+        """Read a file that `save` wrote, or the one of a run (a `Run`, or its directory).
+
+        Raises:
+            RunError: missing, damaged, or of a structure that the run has no longer; names the file and the field.
+        """
+        if isinstance(path, Run) or Path(path).is_dir():
+            return _of_run(open_run(path))
+        return cls.from_dict(read_json(Path(path)), where=str(path))
+
+
+def shown(value: float, form: str) -> str:
+    """A number as text; – where it is not known."""
+    return format(value, form) if math.isfinite(value) else "–"
+
+
+def _of_run(run: Run) -> Explanation:
+    path = run.path / EXPLAIN
+    if not path.exists():
+        raise RunError(f"{path}: missing; this run is not explained yet (s3pet explain {run.path})")
+    made = Explanation.from_dict(read_json(path), where=str(path))
+    if {e.gate.key for e in made.effects} != run.structure().keys:
+        raise RunError(
+            f"{path}: explains another structure than this run has now (it went on since); explain it again "
+            f"(s3pet explain {run.path})"
+        )
+    return made
+
+
+def _rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Spearman's rho, ties at their mean rank; NaN for under 2 pairs, a missing value, or a constant side."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return _NAN
+    x, y = rankdata(x), rankdata(y)
+    x, y = x - x.mean(), y - y.mean()
+    size = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / size if size else _NAN
+
+
+def _text(data: Mapping[str, Any], name: str, where: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise RunError(f"{where}: field {name!r}: expected text, found {value!r}")
+    return value
+
+
+def _whole(data: Mapping[str, Any], name: str, where: str) -> int:
+    value = data.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RunError(f"{where}: field {name!r}: expected a whole number, found {value!r}")
+    return value
+
+
+def _number(data: Mapping[str, Any], name: str, where: str) -> float:
+    """A number; null stands for one that is not known."""
+    value = data.get(name)
+    if name in data and value is None:
+        return _NAN
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise RunError(f"{where}: field {name!r}: expected a number or null, found {value!r}")
+    return float(value)

@@ -1,0 +1,26 @@
+"""A task that tiny random models learn in seconds, opened on a workbench."""
+
+from __future__ import annotations
+
+from problems import MOOD, mood_data, tiny_model, tokenizer_of
+
+from s3pet_viz.backbones import positions
+from s3pet_viz.pet import Space, SpaceEntry, candidate_gates
+from s3pet_viz.structure import Structure
+from s3pet_viz.tuning import TuneConfig, Workbench
+
+BIASES = Space("biases", (SpaceEntry("LoRA", ("SelfAttn.Q", "SelfAttn.V")), SpaceEntry("BitFit", ("*.LN", "FFN.W2"))))
+FAST = {"steps": 6, "batch_size": 8, "evaluations": 2, "lr": 1e-2}
+
+
+def bench(form: str, **changes) -> Workbench:
+    model = tiny_model(form, **changes)
+    return Workbench.open(mood_data(), model=model, tokenizer=tokenizer_of(form), task_spec=MOOD, device="cpu")
+
+
+def structure_for(form: str, space: Space = BIASES) -> Structure:
+    return Structure(tuple(candidate_gates(positions(tiny_model(form)), space)[0]), form, 1)
+
+
+def run(wb: Workbench, method, **options):
+    return wb.run(method, TuneConfig(**{**FAST, **options}), progress=False)
