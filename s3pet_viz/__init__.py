@@ -19,21 +19,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from s3pet_viz import errors as errors
     from s3pet_viz import figures as figures
+    from s3pet_viz import widgets as widgets
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.launch import launch as launch
+    from s3pet_viz.report import report as report
     from s3pet_viz.runs import Run as Run
     from s3pet_viz.runs import open_run as open_run
+    from s3pet_viz.runs.explanation import Explanation as Explanation
+    from s3pet_viz.runs.health import health as health
     from s3pet_viz.search import Callback as Callback
     from s3pet_viz.search import SearchConfig as SearchConfig
     from s3pet_viz.search.api import search as search
     from s3pet_viz.structure import Gate as Gate
     from s3pet_viz.structure import Structure as Structure
+    from s3pet_viz.structure import from_s3delta as from_s3delta
     from s3pet_viz.structure import parse_budget as parse_budget
     from s3pet_viz.tasks import load_task as load_task
     from s3pet_viz.tuning import Scores as Scores
     from s3pet_viz.tuning import TuneConfig as TuneConfig
     from s3pet_viz.tuning.api import baselines as baselines
     from s3pet_viz.tuning.api import tune as tune
+    from s3pet_viz.tuning.explain import explain as explain
+    from s3pet_viz.widgets import watch as watch
 
     __version__: str
 
@@ -43,19 +50,25 @@ _HOME = {
     "Callback": "search",
     "SearchConfig": "search",
     "launch": "launch",
+    "watch": "widgets",
     "open_run": "runs",
     "Run": "runs",
     "tune": "tuning.api",
     "baselines": "tuning.api",
     "Scores": "tuning",
     "TuneConfig": "tuning",
+    "explain": "tuning.explain",
+    "Explanation": "runs.explanation",
+    "health": "runs.health",
+    "report": "report",
     "Structure": "structure",
+    "from_s3delta": "structure",
     "Gate": "structure",
     "parse_budget": "structure",
     "load_task": "tasks",
     "load_backbone": "backbones",
 }
-_MODULES = ("errors", "figures")
+_MODULES = ("errors", "figures", "widgets")
 
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
@@ -81,13 +94,13 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """`search` and `launch` are public functions and modules too; importing the latter must not hide the former.
+    """`search`, `launch` and `report` are public functions and modules too; importing the latter must not hide the former.
 
     So write ``from s3pet_viz.search import engine``, never ``import s3pet_viz.search.engine as engine``.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in ("search", "launch") and isinstance(value, ModuleType)):
+        if not (name in ("search", "launch", "report") and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

@@ -1,4 +1,4 @@
-"""Where the embedded tasks and backbones lie: inside an installed wheel, or in the repository's data/
+"""Where the embedded tasks, backbones and recorded runs lie: inside an installed wheel, or in the repository's data/
 folder.
 """
 
@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = Path(__file__).resolve().parent
+Kind = Literal["tasks", "backbones", "runs"]
+_KINDS = ("tasks", "backbones", "runs")
 _ROOTS = (_PACKAGE / "_data", _PACKAGE.parent / "data")  # the wheel's copy first, then a checkout's
 
 
-def find_resource(kind: Literal["tasks", "backbones"], name: str) -> Path | None:
-    """The folder of an embedded task or backbone, or None where there is none of that name.
+def find_resource(kind: Kind, name: str) -> Path | None:
+    """The folder of an embedded task, backbone or recorded run, or None where there is none of that name.
 
     A name is one plain folder name: anything with a path separator, a drive, or `..` gives None.
     """
-    if kind not in ("tasks", "backbones") or not _is_plain(name):
+    if kind not in _KINDS or not _is_plain(name):
         return None
     for root in _ROOTS:
         folder = root / kind / name
@@ -25,8 +27,8 @@ def find_resource(kind: Literal["tasks", "backbones"], name: str) -> Path | None
     return None
 
 
-def list_resources(kind: Literal["tasks", "backbones"]) -> list[str]:
-    """The names of the embedded tasks or backbones, sorted; empty where none are shipped."""
+def list_resources(kind: Kind) -> list[str]:
+    """The names of the embedded tasks, backbones or recorded runs, sorted; empty where none are shipped."""
     names: set[str] = set()
     for root in _ROOTS:
         if (root / kind).is_dir():

@@ -24,6 +24,7 @@ MOST_LINES = 450
 FACE = {
     "search", "open_run", "tune", "baselines", "figures", "Structure", "Run", "Gate", "Callback", "Scores",
     "SearchConfig", "load_task", "load_backbone", "TuneConfig", "parse_budget", "errors", "__version__",
+    "launch", "watch", "widgets", "explain", "Explanation", "health", "report", "from_s3delta",
 }  # fmt: skip
 
 
