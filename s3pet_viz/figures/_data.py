@@ -1,13 +1,26 @@
-"""What the figures share: opening what they are given."""
+"""What the figures share: opening whatever they are given, and one view of it all."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from s3pet_viz.errors import ConfigError, StructureError
 from s3pet_viz.runs import Run, open_run
-from s3pet_viz.structure import Structure
+from s3pet_viz.runs.reader import Budget, ranks
+from s3pet_viz.structure import FinalAlphas, Gate, Structure, from_s3delta, read_final_alphas
+from s3pet_viz.structure.published import is_s3delta
 
 RunLike = Run | str | os.PathLike[str]
+Opened = Run | Structure | FinalAlphas
+#: A run, its directory; a structure, its file (ours, or S3Delta's JSON); or a table of final alphas.
+Source = Opened | str | os.PathLike[str]
 
 
 def as_run(run: RunLike) -> Run:
@@ -22,6 +35,188 @@ def as_run(run: RunLike) -> Run:
     return open_run(run)
 
 
-def as_run_or_structure(source: RunLike | Structure) -> Run | Structure:
-    """`as_run`, for figures that also draw a structure."""
-    return source if isinstance(source, Structure) else as_run(source)
+def as_source(source: Source) -> Opened:
+    """Open a path: a folder is a run, JSON a structure (ours or S3Delta's), other files final alphas.
+
+    Raises:
+        RunError: no such path, or not a run directory.
+        StructureError: the file is damaged or foreign.
+        TypeError: something else.
+    """
+    if isinstance(source, (Structure, FinalAlphas)):
+        return source
+    if isinstance(source, (str, os.PathLike)) and (path := Path(source)).is_file():
+        if path.suffix.lower() != ".json":
+            return read_final_alphas(path)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return Structure.load(path)  # whose error names what is wrong
+        return from_s3delta(path) if is_s3delta(data) else Structure.load(path)
+    if not isinstance(source, (Run, str, os.PathLike)):
+        raise TypeError(
+            f"expected a Run, a Structure, or the path of a run or structure, found {type(source).__name__}"
+        )
+    return open_run(source)
+
+
+def as_sources(sources: Source | Iterable[Source]) -> list[Opened]:
+    """`as_source` of one or several.
+
+    Raises:
+        ConfigError: none at all.
+    """
+    single = isinstance(sources, (Run, Structure, FinalAlphas, str, os.PathLike)) or not isinstance(sources, Iterable)
+    opened = [as_source(sources)] if single else [as_source(s) for s in sources]  # type: ignore[arg-type, union-attr]
+    if not opened:
+        raise ConfigError("expected at least one run or structure, found none")
+    return opened
+
+
+@dataclass(frozen=True)
+class View:
+    """What a figure needs to know of one source, at one budget and step.
+
+    Attributes:
+        name: of the run, or of the file's backbone; text from outside.
+        gates: the search space; of a structure only its chosen gates.
+        p, alpha: float64, shape (n_gates,), NaN where not known.
+        rank: shape (n_gates,), 1 = highest alpha; NaN where not known.
+        selected: bool, shape (n_gates,).
+        whole: whether `gates` is the whole search space, not only what was chosen.
+        step: of a run, the recorded step; None else.
+    """
+
+    name: str
+    gates: tuple[Gate, ...]
+    p: np.ndarray
+    alpha: np.ndarray
+    rank: np.ndarray
+    selected: np.ndarray
+    whole: bool
+    step: int | None = None
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Parameters of each gate, int64, shape (n_gates,); 0 where not known."""
+        return np.array([g.n_params for g in self.gates], dtype=np.int64)
+
+
+def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> View:
+    """Look at a source.
+
+    Args:
+        budget: p with the shift solved again, and the selection, at another budget.
+        step: a recorded step of a run; -1 = the last. A run without steps yet has no p and chose nothing.
+
+    Raises:
+        RunError: no such step.
+        BudgetError: the budget cannot be parsed, or is below the smallest module.
+        ConfigError: another budget of a structure, which has no alpha.
+    """
+    if isinstance(source, Structure):
+        if budget is not None:
+            raise ConfigError("budget: a structure has no alpha, so it cannot be solved again at another budget")
+        missing = np.full(len(source), np.nan)
+        name = source.backbone or str(source.source.get("file") or "structure")
+        return View(name, source.gates, missing, missing, missing, np.ones(len(source), dtype=bool), whole=False)
+    if isinstance(source, FinalAlphas):
+        p, alpha, gates, number = source.p_at(budget), source.alpha, source.gates, None
+        chosen = source.structure(budget).keys
+    else:
+        gates = source.gates_list
+        if step == -1 and not source.n_steps:
+            missing = np.full(len(gates), np.nan)
+            return View(source.name, gates, missing, missing, missing, np.zeros(len(gates), dtype=bool), whole=True)
+        p, alpha = source.p(step, budget=budget), source.alpha(step)
+        chosen = source.structure(budget=budget, step=step).keys
+        number = int(source.steps(last=1)["step"].iloc[0]) if step == -1 else step
+    selected = np.array([g.key in chosen for g in gates], dtype=bool)
+    return View(
+        source.name, gates, np.asarray(p, dtype=np.float64), np.asarray(alpha, dtype=np.float64),
+        ranks(alpha).astype(np.float64), selected, whole=True, step=number,
+    )  # fmt: skip
+
+
+def gate_names(gates: Sequence[Gate], rows: Sequence[str]) -> list[str]:
+    """``E.3 SelfAttn.Q · LoRA`` of each gate, given its row label."""
+    return [f"{g.column} {row}" for g, row in zip(gates, rows, strict=True)]
+
+
+def joint_gates(views: Sequence[View]) -> tuple[tuple[Gate, ...], list[np.ndarray]]:
+    """Every gate of several views, matched by key, and for each view where its gates are among them.
+
+    Raises:
+        ConfigError: two of them share no gate.
+    """
+    gates: dict[tuple[str, str], Gate] = {}
+    for one in views:
+        for gate in one.gates:
+            gates.setdefault(gate.key, gate)
+    filled = [one for one in views if one.gates]
+    for other in filled[1:]:
+        if not {g.key for g in filled[0].gates} & {g.key for g in other.gates} and (filled[0].whole or other.whole):
+            raise ConfigError(
+                f"{filled[0].name} and {other.name} share no gate: their search spaces or backbones differ "
+                f"(e.g. {filled[0].gates[0].position} and {other.gates[0].position})"
+            )
+    at = {key: i for i, key in enumerate(gates)}
+    return tuple(gates.values()), [np.array([at[g.key] for g in one.gates], dtype=np.int64) for one in views]
+
+
+def facts(source: Opened) -> dict[str, str]:
+    """Task, backbone, budget, mode and seed of a source, as text, where known."""
+    config: Any = source.config if isinstance(source, Run) else {}
+    if isinstance(source, Structure):
+        config = source.source
+    found = {key: config.get(key) for key in ("task", "mode", "seed")}
+    if isinstance(source, Run):
+        params, total, backbone = source.info["budget"], source.info["backbone_params"], source.info["backbone"]
+    else:
+        params, total, backbone = source.budget, source.backbone_params, source.backbone
+    if isinstance(found["task"], str):
+        found["task"] = found["task"].rstrip("/").rpartition("/")[2]
+    if params:
+        found["budget"] = _share(params, total)
+    found["backbone"] = backbone or None
+    if found["seed"] is not None:
+        found["seed"] = f"seed {found['seed']}"
+    return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def labels(sources: Sequence[Opened], most: int = 32) -> list[str]:
+    """A short label for each: what tells them apart among task, budget, seed, mode and backbone; all different."""
+    known = [facts(source) for source in sources]
+    telling = [
+        key
+        for key in ("task", "budget", "seed", "mode", "backbone")
+        if len({fact.get(key) for fact in known}) > 1 or (key == "task" and len(sources) == 1)
+    ]
+    made: list[str] = []
+    for source, fact in zip(sources, known, strict=True):
+        words = [fact[key] for key in telling if key in fact]
+        name = source.name if not isinstance(source, Structure) else (source.backbone or "structure")
+        made.append(shorten(" · ".join(words) or name, most))
+    return [
+        label if made.count(label) == 1 else f"{shorten(label, most - 5)} ({i})" for i, label in enumerate(made, 1)
+    ]
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, cut in the middle where it is longer."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - most // 2 - 1) :]}"
+
+
+def need_space(one: View, what: str) -> None:
+    """Refuse a structure where the whole search space is needed.
+
+    Raises:
+        StructureError: it is one.
+    """
+    if not one.whole:
+        raise StructureError(f"{what}: a structure has only its chosen gates; expected a run or final alphas")
+
+
+def _share(params: int, total: int) -> str:
+    return f"{100 * params / total:.3g}%" if total else f"{params:,} params"

@@ -70,13 +70,51 @@ TEMPLATE = go.layout.Template(
 )
 
 
+#: Characters of a title's line: 15 px text of that length fits a figure of 650 px.
+TITLE_CHARS = 80
+
+
 def new_figure(title: str | None, **layout: Any) -> go.Figure:
-    """An empty figure with the template; the title is text, not mark-up."""
+    """An empty figure with the template; the title is text, not mark-up, and wraps at its dots."""
     figure = go.Figure()
     figure.update_layout(template=TEMPLATE, **layout)
     if title:
-        figure.update_layout(title={"text": title, "pad": {"t": 16, "l": 16}})
+        figure.update_layout(title={"text": wrap(title), "pad": {"t": 16, "l": 16}})
     return figure
+
+
+def place_top(figure: go.Figure, *, height: int, legend: bool = True, heads: bool = False) -> None:
+    """Stack title, legend and column heads above the plot, so that they cannot overlap at any width.
+
+    Args:
+        height: of the whole figure, in px; set here.
+        legend: one row of it, left, under the title.
+        heads: room for annotations just above the plot.
+    """
+    text = figure.layout.title.text or ""
+    top = 43 + 14 * text.count("<br>") if text else 10
+    if legend:
+        figure.update_layout(
+            showlegend=True,
+            legend={
+                "orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1 - top / height,
+                "yanchor": "top", "font": {"size": 12}, "itemsizing": "trace",
+            },
+        )  # fmt: skip
+        top += 26
+    figure.update_layout(height=height, margin={"t": top + (24 if heads else 8), "b": 56})
+
+
+def wrap(title: str, width: int = TITLE_CHARS) -> str:
+    """Break a title between its parts (" · ") into lines of at most about `width` characters."""
+    lines = [""]
+    for part in title.split(" · "):
+        longer = f"{lines[-1]} · {part}" if lines[-1] else part
+        if len(longer) > width and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "<br>".join(lines)
 
 
 def plain(text: object) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz.errors import RunError
+from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.life import Life
 from s3pet_viz.runs.process import reap
@@ -25,12 +26,17 @@ Budget = str | int | float
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
-    """Open a run directory; a `Run` is returned as it is.
+    """Open a run directory, or a recorded run of this package by its name; a `Run` is returned as it is.
+
+    A folder that exists wins over a name.
 
     Raises:
         RunError: missing, foreign, of another version or damaged; names the file and what is wrong.
     """
-    return path if isinstance(path, Run) else Run(path)
+    if isinstance(path, Run):
+        return path
+    recorded = None if Path(path).exists() else find_resource("runs", os.fspath(path))
+    return Run(recorded or path)
 
 
 class Run(Life):

@@ -196,7 +196,11 @@ class StepLog:
         last = int(self._data["step"][self._n - 1]) if self._n else -1
         if steps[0] <= last or steps[0] < part.from_step or (np.diff(steps) <= 0).any():
             raise RunError(f"{part.path}: field 'step': expected rising steps from {part.from_step}")
-        need = self._n + len(steps)
+        self._store(rows)
+
+    def _store(self, rows: dict[str, np.ndarray]) -> None:
+        """Keep checked rows: alpha and p of shape (n_rows, n_gates), every other of shape (n_rows,)."""
+        need = self._n + len(rows["step"])
         for name, values in rows.items():
             held = self._data[name]
             if need > len(held):

@@ -86,7 +86,7 @@ def test_hover_tells_everything(run):
     grid = Grid(run.gates_list)
     data = np.array(cells.customdata)[grid.row[0], grid.col[0]]
     assert gate.position in data
-    assert f"{gate.n_params}" in data
+    assert f"{gate.n_params} parameters" in data
     assert format(table["p"][0], ".4g") in data
     for i in range(len(data)):
         assert f"%{{customdata[{i}]}}" in cells.hovertemplate

@@ -1,0 +1,195 @@
+"""A figure as a paper needs it: fonts of at least 7 pt at its final width, white ground, nothing that overlaps.
+
+Lengths are CSS pixels of 1/96 inch, in which Chrome writes PNG (at scale 1), SVG and PDF.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import plotly.graph_objects as go
+
+from s3pet_viz.figures import _style
+
+PX_PER_MM = 96 / 25.4
+#: Smallest, usual and largest font: 7.25, 7.5 and 9 pt, in px. Chrome shrinks a PDF by 3 %, so that 7 pt are left.
+SMALLEST, USUAL, LARGEST = 7.25 * 96 / 72, 10.0, 12.0
+#: A figure narrower than this has its legend and colour bar below the plot.
+NARROW_MM = 120.0
+
+#: A paper's plot beside the screen's: fonts 12 -> 10 px, lines and heights with them.
+_FONTS, _LINES, _HEIGHT = 10 / 12, 0.75, 0.68
+_LEAST_PLOT = 110.0
+#: Mean width of a character, in parts of the font size.
+_CHAR = 0.55
+#: Height of a legend's row: plotly gives it 16 px and 3 between, at fonts up to 12 px.
+_LEGEND_ROW = 19.0
+
+
+def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Figure:
+    """A copy of a figure in print style.
+
+    Args:
+        width_mm: final width; a paper's column has about 85 mm, a page 178.
+        title: keep the title; a paper's caption says it otherwise.
+    """
+    width, narrow = width_mm * PX_PER_MM, width_mm < NARROW_MM
+    data = [_smaller(copy.deepcopy(trace.to_plotly_json())) for trace in figure.data]
+    layout = _smaller(copy.deepcopy(figure.layout.to_plotly_json()))
+    layout.pop("sliders", None)
+    layout.pop("updatemenus", None)
+    layout.setdefault("font", {}).setdefault("size", USUAL)
+    layout.update(paper_bgcolor="white", plot_bgcolor="white", width=round(width), autosize=False)
+
+    made = go.Figure(data=data, layout=layout)
+    for axis in (*made.select_xaxes(), *made.select_yaxes()):
+        axis.title.font.size = axis.title.font.size or USUAL
+    top = _title(made, width, title)
+    bottom = 8.0 + _axis_height(made)
+    legend: dict[str, Any] = {}
+    if _legend_names(made):
+        rows = _legend_height(made, width)
+        if _legend_is_above(made):
+            legend = {"yref": "container", "yanchor": "top", "xref": "container", "x": 0, "xanchor": "left"}
+            at, top = top, top + rows
+        elif narrow and made.layout.legend.orientation != "h":
+            legend = {
+                "orientation": "h", "xref": "container", "x": 0, "xanchor": "left", "yref": "container", "y": 0,
+                "yanchor": "bottom", "title": {"side": "top"},
+            }  # fmt: skip
+            bottom += rows
+    if narrow and legend.get("y") != 0:
+        bottom += _bar_below(made)
+    if any(note.yref == "paper" and (note.y or 0) >= 1 for note in made.layout.annotations):
+        top += 16  # names of the stacks
+    made.update_layout(legend={**legend, "itemsizing": "trace"})
+    height = round(top + bottom + _plot_height(figure, made))
+    if legend.get("yanchor") == "top":
+        made.layout.legend.y = 1 - at / height
+    made.update_layout(height=height, margin={"t": top, "b": bottom, "l": 40, "r": 8})
+    _thin_ticks(made, width)
+    return made
+
+
+def _smaller(node: Any) -> Any:
+    """Fonts, lines and markers of a figure's JSON form in print size; changed in place."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if isinstance(key, str) and key.endswith("font") and isinstance(value, dict):
+            size = value.get("size")
+            if isinstance(size, (int, float)):
+                value["size"] = min(max(size * _FONTS, SMALLEST), LARGEST)
+        elif key == "line" and isinstance(value, dict) and isinstance(value.get("width"), (int, float)):
+            value["width"] = max(value["width"] * _LINES, 0.5) if value["width"] else 0
+        elif key == "marker" and isinstance(value, dict) and isinstance(value.get("size"), (int, float)):
+            value["size"] *= _LINES
+        if isinstance(value, (dict, list)):
+            _smaller(value)
+    return node
+
+
+def _title(figure: go.Figure, width: float, keep: bool) -> float:
+    """Wrap the title anew, or drop it; returns the height above the plot that it takes."""
+    text = figure.layout.title.text or ""
+    if not (keep and text):
+        figure.update_layout(title=None)
+        return 6.0
+    size = figure.layout.title.font.size or LARGEST
+    text = _style.wrap(text.replace("<br>", " · "), max(24, int(width / (_CHAR * size))))
+    figure.update_layout(title={"text": text, "pad": {"t": 4, "l": 4}, "font": {"size": size}})
+    return 1.35 * size * (text.count("<br>") + 1) + 10
+
+
+def _axis_height(figure: go.Figure) -> float:
+    """What the lowest axis needs: labels and title."""
+    deepest = 0.0
+    for axis in figure.select_xaxes():
+        size = axis.tickfont.size or USUAL
+        labels = [str(label) for label in axis.ticktext] if axis.ticktext is not None else []
+        upright = axis.tickangle in (90, -90)
+        need = _CHAR * size * max(map(len, labels), default=0) if upright else 1.2 * size
+        deepest = max(deepest, need + 6 + (1.8 * USUAL if axis.title.text else 0))
+    return deepest
+
+
+def _legend_is_above(figure: go.Figure) -> bool:
+    legend = figure.layout.legend
+    return legend.orientation == "h" and (legend.y is None or legend.y > 0.5)
+
+
+def _legend_names(figure: go.Figure) -> list[str]:
+    if figure.layout.showlegend is False:
+        return []
+    return [trace.name or "" for trace in figure.data if trace.showlegend is not False and trace.visible is not False]
+
+
+def _legend_height(figure: go.Figure, width: float) -> float:
+    """Height of a horizontal legend; plotly gives every entry the widest one's width."""
+    names = _legend_names(figure)
+    size = figure.layout.legend.font.size or USUAL
+    widths = [_CHAR * size * len(name) + 40 for name in names]
+    rows = 1
+    if sum(widths) > width - 16:
+        rows = math.ceil(len(names) / max(1, int((width - 16) / max(widths))))
+    titled = 1.3 * size if figure.layout.legend.title.text else 0
+    return rows * _LEGEND_ROW + titled + 4
+
+
+def _bar_below(figure: go.Figure) -> float:
+    """Lay a single colour bar under the plot, where a narrow figure has room for it; returns its height."""
+    bars = [t for t in figure.data if t.type == "heatmap" and t.showscale is not False]
+    if len(bars) != 1 or len(list(figure.select_xaxes())) > 1:
+        return 0.0
+    bars[0].update(
+        colorbar={
+            "orientation": "h", "x": 0.5, "xanchor": "center", "len": 1, "thickness": 7, "yref": "container", "y": 0,
+            "yanchor": "bottom", "ypad": 2, "title": {"side": "bottom"},
+        }
+    )  # fmt: skip
+    return 40.0
+
+
+def _plot_height(figure: go.Figure, made: go.Figure) -> float:
+    """Of the plot alone: less than on a screen, but row labels, axis titles and a legend beside it keep their room."""
+    layout = figure.layout
+    margin = layout.margin.to_plotly_json()
+    template = layout.template.layout.margin.to_plotly_json() if layout.template else {}
+    edges = sum(margin.get(side, template.get(side, default)) for side, default in (("t", 64), ("b", 48)))
+    height = max(_LEAST_PLOT, ((layout.height or 450) - edges) * _HEIGHT)
+    for axis in made.select_yaxes():
+        low, high = axis.domain or (0, 1)
+        if axis.tickvals is not None and axis.ticktext is not None:
+            height = max(height, len(axis.tickvals) * 1.25 * (axis.tickfont.size or USUAL) / (high - low))
+        height = max(height, _CHAR * USUAL * len(axis.title.text or "") / (high - low))
+    if made.layout.legend.orientation != "h":
+        height = max(height, _LEGEND_ROW * (len(_legend_names(made)) + 1))
+    return height
+
+
+def _thin_ticks(figure: go.Figure, width: float) -> None:
+    """Where named columns are closer than their labels need, name every second, third, ... of each group."""
+    y_labels = [len(label) for axis in figure.select_yaxes() for label in axis.ticktext or ()]
+    room = width - 24 - _CHAR * USUAL * max(y_labels, default=6)
+    if any(t.type == "heatmap" and t.showscale is not False and t.colorbar.orientation != "h" for t in figure.data):
+        room -= 60
+    for axis in figure.select_xaxes():
+        labels, at = axis.ticktext, axis.tickvals
+        if labels is None or at is None or len(labels) < 2 or any(isinstance(v, str) for v in at):
+            continue
+        low, high = axis.domain or (0, 1)
+        span = abs(axis.range[1] - axis.range[0]) if axis.range else max(at) - min(at) + 1
+        pitch = room * (high - low) / span
+        size = axis.tickfont.size or USUAL
+        upright = axis.tickangle in (90, -90)
+        need = 1.1 * size if upright else _CHAR * size * max(map(len, labels)) + 4
+        stride = math.ceil(need / pitch)
+        if stride < 2:
+            continue
+        kept, count = [], 0
+        for i, value in enumerate(at):
+            count = 0 if i and value - at[i - 1] > 1 else count
+            if count % stride == 0:
+                kept.append(i)
+            count += 1
+        axis.update(tickvals=[at[i] for i in kept], ticktext=[labels[i] for i in kept])

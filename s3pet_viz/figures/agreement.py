@@ -1,0 +1,158 @@
+"""Do seeds agree? The overlap of each pair against what random structures give."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import Source, as_sources, joint_gates, labels, need_space, view
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.measures import Chance, chance_overlap, need_sizes, random_structures
+from s3pet_viz.runs.reader import Budget
+from s3pet_viz.structure import Structure
+
+By = Literal["gates", "params"]
+_DRAWS = 400
+_NAMED = 40  # pairs up to which each has a label
+
+
+def agreement_table(
+    runs: Iterable[Source], *, by: By = "gates", budget: Budget | None = None, draws: int = _DRAWS, seed: int = 0
+) -> pd.DataFrame:
+    """The numbers behind `agreement`, one row per pair, the highest overlap first.
+
+    Columns: a, b (labels), overlap (Jaccard), chance (mean overlap of random structures of the same two budgets over
+    the same search spaces), low, high (the band that holds 95 % of the draws), above (whether overlap > high).
+    Random structures take gates in a random order by the selection's own rule, with this seed.
+
+    Args:
+        runs: two or more runs or tables of final alphas, or their paths.
+        by: ``gates`` or ``params`` (each gate counted by its parameters).
+        budget: every run solved again at one budget.
+        draws: pairs of random structures.
+
+    Raises:
+        ConfigError: fewer than two runs, one without steps, spaces that share no gate, a wrong `by` or `draws`.
+        StructureError: a structure, whose search space is not known; sizes that are not known.
+        RunError, BudgetError: as `heatmap_table`.
+    """
+    if by not in get_args(By):
+        raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
+    if draws < 1:
+        raise ConfigError(f"draws: expected 1 or more, found {draws}")
+    sources = as_sources(runs)
+    if len(sources) < 2:
+        raise ConfigError(f"agreement: expected at least two runs, found {len(sources)}")
+    views = [view(source, budget=budget) for source in sources]
+    for one in views:
+        need_space(one, "agreement")
+    gates, places = joint_gates(views)
+    need_sizes(gates, "agreement")
+    size = np.array([g.n_params for g in gates], dtype=np.float64) if by == "params" else np.ones(len(gates))
+    chosen = np.zeros((len(views), len(gates)), dtype=bool)
+    budgets = []
+    for i, (source, one, at) in enumerate(zip(sources, views, places, strict=True)):
+        chosen[i, at] = one.selected
+        if isinstance(source, Structure) or (isinstance(source, Run) and not source.n_steps):
+            raise ConfigError(f"agreement: {one.name} has no steps recorded yet")
+        structure = source.structure(budget)
+        budgets.append(structure.budget or structure.n_params)
+
+    drawn: dict[tuple[object, ...], np.ndarray] = {}
+
+    def random(i: int, side: int) -> np.ndarray:
+        key = (places[i].tobytes(), budgets[i], side)
+        if key not in drawn:
+            full = np.zeros((draws, len(gates)), dtype=bool)
+            mine = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
+            full[:, places[i]] = mine
+            drawn[key] = full
+        return drawn[key]
+
+    names = labels(sources, most=24)
+    chances: dict[tuple[object, ...], Chance] = {}
+    rows = []
+    for i, j in itertools.combinations(range(len(views)), 2):
+        key = (places[i].tobytes(), budgets[i], places[j].tobytes(), budgets[j])
+        if key not in chances:
+            chances[key] = chance_overlap(random(i, 0), random(j, 1), size)
+        chance = chances[key]
+        union = (chosen[i] | chosen[j]) @ size
+        overlap = float((chosen[i] & chosen[j]) @ size / union) if union else 1.0
+        rows.append((names[i], names[j], overlap, *chance, overlap > chance.high))
+    table = pd.DataFrame(rows, columns=["a", "b", "overlap", "chance", "low", "high", "above"])
+    return table.sort_values("overlap", ascending=False, kind="stable", ignore_index=True)
+
+
+def agreement(
+    runs: Iterable[Source],
+    *,
+    by: By = "gates",
+    budget: Budget | None = None,
+    draws: int = _DRAWS,
+    seed: int = 0,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw the overlap of every pair of runs beside the band that chance gives.
+
+    Args:
+        runs, by, budget, draws, seed: as `agreement_table`.
+        title: instead of the mean overlap and its chance.
+
+    Returns:
+        A figure with the chance band ("chance, 95 %"), its mean, and one marker per pair ("overlap"): filled above
+        the band, hollow inside it.
+    """
+    table = agreement_table(runs, by=by, budget=budget, draws=draws, seed=seed)
+    n = len(table)
+    words = (
+        f"Agreement of {n} {'pair' if n == 1 else 'pairs'} · mean overlap {table['overlap'].mean():.2f}, "
+        f"by chance {table['chance'].mean():.2f} · {int(table['above'].sum())} above chance"
+    )
+    figure = _style.new_figure(title if title is not None else words)
+    y = np.arange(n)
+    gap = np.full(n, np.nan)
+    figure.add_trace(
+        go.Scatter(
+            x=np.stack([table["low"], table["high"], gap], axis=1).ravel(),
+            y=np.stack([y, y, gap], axis=1).ravel(),
+            mode="lines", name="chance, 95 %", line={"color": "#c3cbd3", "width": 10 if n <= _NAMED else 4},
+            hoverinfo="skip",
+        )
+    )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=table["chance"].to_numpy(), y=y, mode="markers", name="chance, mean", hoverinfo="skip",
+            marker={"symbol": "line-ns", "size": 10 if n <= _NAMED else 4, "line": {"color": _style.INK, "width": 1.5}},
+        )
+    )  # fmt: skip
+    pairs = [_style.plain(f"{a} – {b}") for a, b in zip(table["a"], table["b"], strict=True)]
+    limits = zip(table["chance"], table["low"], table["high"], strict=True)
+    band = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in limits]
+    figure.add_trace(
+        go.Scatter(
+            x=table["overlap"].to_numpy(), y=y, mode="markers", name="overlap",
+            marker={
+                "color": _style.CATEGORICAL[0], "size": 11 if n <= _NAMED else 6,
+                "symbol": np.where(table["above"], "circle", "circle-open"),
+                "line": {"width": 2, "color": _style.CATEGORICAL[0]},
+            },
+            customdata=np.array([pairs, band]).T,
+            hovertemplate="<b>%{customdata[0]}</b><br>overlap %{x:.3f}<br>by chance %{customdata[1]}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title=f"overlap (Jaccard by {'gates' if by == 'gates' else 'parameters'})", range=[-0.02, 1.02])
+    named = n <= _NAMED
+    figure.update_yaxes(
+        range=[n - 0.4, -0.6], showgrid=False, tickmode="array", tickvals=list(y) if named else [],
+        ticktext=pairs if named else [], tickfont={"size": 11}, title=None if named else f"{n:,} pairs",
+    )  # fmt: skip
+    _style.place_top(figure, height=190 + (26 * n if named else min(900, 6 * n)))
+    return figure

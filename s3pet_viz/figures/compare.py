@@ -1,0 +1,123 @@
+"""Two searches on one grid: where they differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import Opened, Source, as_source, joint_gates, labels, view
+from s3pet_viz.figures._grid import Grid, axes, cells, outline
+from s3pet_viz.figures.heatmap import shown
+from s3pet_viz.runs.grid import rows_of
+from s3pet_viz.runs.measures import jaccard
+from s3pet_viz.runs.reader import Budget
+from s3pet_viz.structure import Gate
+
+#: chosen -> (colour, marker): told apart by shape too, where colours are not.
+_MARKS = {"both": (_style.INK, "circle"), "a": ("#d55e00", "triangle-left"), "b": ("#009e73", "triangle-right")}
+
+
+def compare_table(a: Source, b: Source, *, budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
+    """The numbers behind `compare`, one row per gate of either.
+
+    Columns: row, column, position, pet_type, n_params, p_a, p_b (NaN where unknown, or the gate is not in that
+    search space), difference (p_b - p_a), chosen ("both", "a", "b" or "").
+
+    Args:
+        a, b: runs, structures, published files, or their paths.
+        budget: both solved again at another budget.
+        step: a recorded step of runs.
+
+    Raises:
+        ConfigError: they share no gate; another budget of a structure.
+        RunError, BudgetError, StructureError: as `heatmap_table`.
+    """
+    return _table(as_source(a), as_source(b), budget, step)[0]
+
+
+def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
+    views = [view(source, budget=budget, step=step) for source in (a, b)]
+    gates, places = joint_gates(views)
+    p = np.full((2, len(gates)), np.nan)
+    selected = np.zeros((2, len(gates)), dtype=bool)
+    for i, (one, at) in enumerate(zip(views, places, strict=True)):
+        p[i, at], selected[i, at] = one.p, one.selected
+    chosen = np.select([selected.all(axis=0), selected[0], selected[1]], ["both", "a", "b"], "")
+    table = pd.DataFrame(
+        {
+            "row": rows_of(gates),
+            "column": [g.column for g in gates],
+            "position": [g.position for g in gates],
+            "pet_type": [g.pet_type for g in gates],
+            "n_params": [g.n_params for g in gates],
+            "p_a": p[0],
+            "p_b": p[1],
+            "difference": p[1] - p[0],
+            "chosen": chosen,
+        }
+    )
+    return table, gates
+
+
+def compare(
+    a: Source, b: Source, *, budget: Budget | None = None, step: int = -1, title: str | None = None
+) -> go.Figure:
+    """Draw p of `b` less p of `a`; gates chosen by both, only by `a` or only by `b` are outlined and marked.
+
+    Args:
+        a, b, budget, step: as `compare_table`.
+        title: instead of the labels and the overlap.
+
+    Returns:
+        A figure with a heatmap ("gates"), and three outlines: both, only a, only b. Where p of one is not known
+        (a structure), cells are grey and only the choices differ.
+    """
+    opened = as_source(a), as_source(b)
+    table, gates = _table(*opened, budget, step)
+    names = [_style.plain(name) for name in labels(list(opened), most=30)]
+    grid = Grid(gates)
+    keys = list(zip(table["position"], table["pet_type"], strict=True))
+    sets = [{k for k, c in zip(keys, table["chosen"], strict=True) if c in ("both", who)} for who in ("a", "b")]
+    words = f"{names[1]} less {names[0]} · overlap of the chosen gates {jaccard(*sets):.2f}"
+    figure = _style.new_figure(title if title is not None else words)
+
+    difference = table["difference"].to_numpy()
+    known = np.isfinite(difference).any()
+    reach = (float(np.nanmax(np.abs(difference))) if known else 0) or 1
+    only = [f"chosen by {name} only" for name in names]
+    told = {"both": "chosen by both", "a": only[0], "b": only[1], "": "not chosen"}
+    hover = [
+        [_style.plain(f"{c} {r}") for c, r in zip(table["column"], table["row"], strict=True)],
+        [_style.plain(p) for p in table["position"]],
+        shown(table["p_a"], ".4g"),
+        shown(table["p_b"], ".4g"),
+        shown(table["difference"], "+.4g"),
+        [told[c] for c in table["chosen"]],
+    ]
+    template = (
+        "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>p = %{customdata[2]} → %{customdata[3]}"
+        "   (%{customdata[4]})<br>%{customdata[5]}"
+    )
+    figure.add_trace(
+        cells(
+            grid, difference if known else np.zeros(len(table)), hover, template, "difference of p",
+            colorscale=_style.DIVERGING, zmin=-reach, zmax=reach, showscale=bool(known),
+        )
+    )  # fmt: skip
+    for who, label in (("both", "chosen by both"), ("a", f"only {names[0]}"), ("b", f"only {names[1]}")):
+        mask = (table["chosen"] == who).to_numpy()
+        colour, symbol = _MARKS[who]
+        figure.add_trace(outline(grid, mask, label, colour, legendgroup=who, line={"width": 2.5}))
+        figure.data[-1].showlegend = False
+        figure.add_trace(
+            go.Scatter(
+                x=grid.col[mask] if mask.any() else [None], y=grid.row[mask] if mask.any() else [None], mode="markers",
+                name=label, legendgroup=who, hoverinfo="skip", marker={"color": colour, "symbol": symbol, "size": 7,
+                                                                      "line": {"color": "white", "width": 1}},
+            )
+        )  # fmt: skip
+    axes(figure, grid)
+    figure.update_layout(legend_itemsizing="constant")  # the markers are small
+    return figure

@@ -1,0 +1,133 @@
+"""What several runs agree on: the mean of their p, and the structure that it selects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import Opened, Source, View, as_sources, labels, need_space, view
+from s3pet_viz.figures._grid import Grid, axes, outline
+from s3pet_viz.figures.heatmap import gate_cells, heatmap_table
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.measures import need_sizes
+from s3pet_viz.runs.reader import Budget
+from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.budget import check_budget
+
+
+def consensus_structure(runs: Source | Iterable[Source], budget: Budget | None = None) -> Structure:
+    """The structure that the mean p of several runs selects, by the rule of a single search.
+
+    Args:
+        runs: runs or tables of final alphas, or their paths; over gates that all of them have.
+        budget: p of each solved again at it, and the selection made at it; None: the budget that all runs have.
+
+    Returns:
+        The structure; its source names the runs.
+
+    Raises:
+        ConfigError: runs of different budgets and none given, without steps, of different backbones or gate sizes,
+            or that share no gate.
+        StructureError: a structure, which has no p; sizes that are not known.
+        RunError, BudgetError: as `heatmap_table`.
+    """
+    return _consensus(as_sources(runs), budget)[0]
+
+
+def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Structure, list[View]]:
+    views = [view(source, budget=budget) for source in sources]
+    for one in views:
+        need_space(one, "consensus")
+        if not np.isfinite(one.p).all():
+            raise ConfigError(f"consensus: {one.name} has no steps recorded yet")
+        need_sizes(one.gates, "consensus")
+    common: dict[tuple[str, str], Gate] = {g.key: g for g in views[0].gates}
+    p = dict.fromkeys(common, 0.0)
+    for one in views:
+        found = {g.key: (g, q) for g, q in zip(one.gates, one.p, strict=True)}
+        common = {key: gate for key, gate in common.items() if key in found}
+        for key, gate in common.items():
+            other, q = found[key]
+            if other.n_params != gate.n_params:
+                raise ConfigError(
+                    f"consensus: gate {gate.position} {gate.pet_type} has {gate.n_params:,} parameters in "
+                    f"{views[0].name} but {other.n_params:,} in {one.name}: these are runs on different backbones"
+                )
+            p[key] += float(q) / len(views)
+    if not common:
+        raise ConfigError(f"consensus: {', '.join(one.name for one in views[:3])} have no gate in common")
+    params = {_parameters(source, budget) for source in sources}
+    if len(params) > 1:
+        found_budgets = ", ".join(f"{b:,}" for b in sorted(params))
+        raise ConfigError(f"consensus: the runs have different budgets ({found_budgets} parameters); give one")
+    own = params.pop()
+    gates = list(common.values())
+    counts = np.array([g.n_params for g in gates])
+    if own < counts.min():
+        check_budget(counts, own)  # raises, naming the smallest module
+    chosen = select([p[g.key] for g in gates], counts, own)
+    first = sources[0]
+    if isinstance(first, Run):
+        backbone, size = first.info["backbone"] or "", first.info["backbone_params"] or 0
+    else:
+        backbone, size = first.backbone, first.backbone_params
+    source = {"consensus_of": [one.name for one in views], "labels": labels(sources)}
+    return Structure(tuple(gates[i] for i in chosen), backbone, size, own, source), views
+
+
+def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = None) -> pd.DataFrame:
+    """The numbers behind `consensus`: `heatmap_table` of several runs, whose `selected` is the consensus structure.
+
+    Columns as there (p = mean over the runs, count = in how many the gate is chosen).
+
+    Raises:
+        As `consensus_structure`.
+    """
+    sources = as_sources(runs)
+    keys = _consensus(sources, budget)[0].keys
+    table = heatmap_table(sources, budget=budget)
+    table["selected"] = [key in keys for key in zip(table["position"], table["pet_type"], strict=True)]
+    return table
+
+
+def consensus(
+    runs: Source | Iterable[Source], *, budget: Budget | None = None, title: str | None = None
+) -> go.Figure:
+    """Draw the mean p of several runs; the gates that it selects are outlined.
+
+    Args:
+        runs, budget: as `consensus_structure`.
+        title: instead of the number of runs and gates.
+
+    Returns:
+        A figure with two traces: the heatmap ("gates") and the outlines ("consensus").
+    """
+    sources = as_sources(runs)
+    table = consensus_table(sources, budget=budget)
+    views = [view(source, budget=budget) for source in sources]
+    known = {g.key: g for one in reversed(views) for g in one.gates}
+    grid = Grid([known[key] for key in zip(table["position"], table["pet_type"], strict=True)])
+    chosen = table[table["selected"]]
+    everywhere = int((chosen["count"] == len(sources)).sum())
+    words = (
+        f"Consensus of {len(sources)} runs · {len(chosen):,} gates, {int(chosen['n_params'].sum()):,} parameters"
+        f" · {everywhere:,} of them chosen by every run"
+    )
+    if budget is not None:
+        words += f" · at budget {_style.plain(budget)}"
+    figure = _style.new_figure(title if title is not None else words)
+    cells = gate_cells(grid, table, "p", len(sources))
+    cells.colorbar.title.text = "<br>mean gate probability p"
+    figure.add_trace(cells)
+    figure.add_trace(outline(grid, table["selected"].to_numpy(), "consensus"))
+    axes(figure, grid)
+    return figure
+
+
+def _parameters(source: Opened, budget: Budget | None) -> int:
+    return source.structure(budget).budget or 0  # type: ignore[union-attr]

@@ -1,0 +1,113 @@
+"""A search's curves: losses, how decided the gates are, and whether the budget is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import RunLike, as_run, shorten
+from s3pet_viz.runs.measures import entropy, expected_params
+
+_MAX_STEPS = 500
+#: The smoothed line is a mean over this part of all steps before each.
+_SMOOTH = 0.05
+
+
+def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
+    """The numbers behind `curves`, one row per drawn step.
+
+    Columns: step, train_loss, val_loss, train_smooth, val_smooth (mean of the last 5 % of the steps, NaN left out),
+    entropy (mean over gates, bits), expected (parameters, sum of p n), budget (parameters; NaN where none).
+
+    Args:
+        run: a run, or its path.
+        max_steps: longer runs are thinned to about this many steps, evenly; the last one always stays.
+
+    Raises:
+        RunError: no such run.
+        ConfigError: `max_steps` below 1.
+    """
+    if max_steps < 1:
+        raise ConfigError(f"max_steps: expected 1 or more, found {max_steps}")
+    source = as_run(run)
+    steps = source.steps()
+    p_all, counts, n = source.ps()[: len(steps)], source.counts, len(steps)
+    rows = np.arange(0, n, max(1, -(-n // max_steps)))
+    if n and rows[-1] != n - 1:
+        rows = np.append(rows, n - 1)
+    p = p_all[rows]
+    budget = source.info["budget"]
+    window = max(1, round(_SMOOTH * n))
+    table = {"step": steps["step"].to_numpy()[rows]}
+    for name in ("train", "val"):
+        table[f"{name}_loss"] = steps[f"{name}_loss"].to_numpy()[rows]
+    for name in ("train", "val"):
+        smooth = steps[f"{name}_loss"].rolling(window, min_periods=1).mean().to_numpy()
+        table[f"{name}_smooth"] = np.where(np.isfinite(smooth), smooth, np.nan)[rows]
+    table["entropy"] = entropy(p).mean(axis=1) if len(rows) else np.empty(0)
+    table["expected"] = expected_params(p, counts)
+    table["budget"] = np.full(len(rows), float(budget) if budget else np.nan)
+    return pd.DataFrame(table)
+
+
+def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEPS) -> go.Figure:
+    """Draw the losses (raw and smoothed), the mean gate entropy, and the expected parameters against the budget.
+
+    Args:
+        run, max_steps: as `curves_table`.
+        title: instead of the run's name.
+
+    Returns:
+        A figure of three panels that share the steps, with traces "train" and "validation" (smoothed; the raw ones
+        behind them have no legend), "entropy", "expected" and "budget".
+    """
+    source = as_run(run)
+    table = curves_table(source, max_steps=max_steps)
+    words = f"{_style.plain(shorten(source.name, 48))} · losses, entropy, budget"
+    figure = make_subplots(
+        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.46, 0.27, 0.27],
+        figure=_style.new_figure(title if title is not None else words),
+    )  # fmt: skip
+    step = table["step"].to_numpy()
+    styles = {"train": ("train", _style.CATEGORICAL[0], "solid"), "val": ("validation", _style.CATEGORICAL[1], "solid")}
+    for key, (name, colour, dash) in styles.items():
+        figure.add_trace(
+            go.Scatter(x=step, y=table[f"{key}_loss"].to_numpy(), mode="lines", name=f"{name}, raw", showlegend=False,
+                       line={"color": colour, "width": 0.8}, opacity=0.3, hoverinfo="skip"),
+            row=1, col=1,
+        )  # fmt: skip
+        figure.add_trace(
+            go.Scatter(x=step, y=table[f"{key}_smooth"].to_numpy(), mode="lines", name=name,
+                       line={"color": colour, "width": 2, "dash": dash},
+                       hovertemplate=f"step %{{x:,}}   {name} %{{y:.4g}}<extra></extra>"),
+            row=1, col=1,
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(x=step, y=table["entropy"].to_numpy(), mode="lines", name="entropy", showlegend=False,
+                   line={"color": _style.CATEGORICAL[2], "width": 2},
+                   hovertemplate="step %{x:,}   entropy %{y:.4f} bits<extra></extra>"),
+        row=2, col=1,
+    )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(x=step, y=table["expected"].to_numpy(), mode="lines", name="expected parameters",
+                   line={"color": _style.INK, "width": 2},
+                   hovertemplate="step %{x:,}   %{y:,.1f} parameters expected<extra></extra>"),
+        row=3, col=1,
+    )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(x=step, y=table["budget"].to_numpy(), mode="lines", name="budget",
+                   line={"color": _style.OUTLINE, "width": 2, "dash": "dash"}, hoverinfo="skip"),
+        row=3, col=1,
+    )  # fmt: skip
+    top = float(np.nanmax(table[["expected", "budget"]].to_numpy(), initial=0))
+    figure.update_yaxes(title="loss", row=1, col=1)
+    figure.update_yaxes(title="entropy, bits", rangemode="tozero", row=2, col=1)
+    figure.update_yaxes(title="parameters", range=[0, 1.2 * top or 1], row=3, col=1)
+    figure.update_xaxes(showgrid=False)
+    figure.update_xaxes(title="search step", row=3, col=1)
+    _style.place_top(figure, height=560)
+    return figure

@@ -1,0 +1,123 @@
+"""How alike several structures are: a matrix of overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import Source, View, as_sources, labels, view
+from s3pet_viz.figures._grid import bar
+from s3pet_viz.runs.measures import jaccard, need_sizes, spearman
+from s3pet_viz.runs.reader import Budget
+
+By = Literal["gates", "params", "spearman"]
+_TITLES = {
+    "gates": "Overlap of the chosen gates (Jaccard)",
+    "params": "Overlap of the chosen gates by parameters (Jaccard)",
+    "spearman": "Rank correlation of p (Spearman)",
+}
+_BARS = {"gates": "Jaccard, gates", "params": "Jaccard, parameters", "spearman": "Spearman of p"}
+_NUMBERS = 16  # runs up to which each cell shows its number
+
+
+def overlap_table(
+    runs: Iterable[Source], *, by: By | None = None, budget: Budget | None = None, step: int = -1
+) -> pd.DataFrame:
+    """The numbers behind `overlap`, one row per ordered pair.
+
+    Columns: a, b (labels, from what tells the runs apart: task, budget, seed, ...), shared (gates chosen by both),
+    and gates, params, spearman: Jaccard by gates, by parameters, and rank correlation of p over the gates that both
+    have; NaN where sizes or p are not known.
+
+    Args:
+        runs: runs, structures, published files, or their paths.
+        by: which of the three is needed and must be known.
+        budget: every run solved again at one budget.
+        step: a recorded step of runs.
+
+    Raises:
+        ConfigError: fewer than two sources, or `by` is none of these.
+        StructureError: `by` is "params" and sizes are not known; a damaged file.
+        RunError, BudgetError: as `heatmap_table`.
+    """
+    if by is not None and by not in get_args(By):
+        raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
+    sources = as_sources(runs)
+    if len(sources) < 2:
+        raise ConfigError(f"overlap: expected at least two runs or structures, found {len(sources)}")
+    views = [view(source, budget=budget, step=step) for source in sources]
+    if by == "params":
+        for one in views:
+            need_sizes(one.gates, "overlap by parameters")
+    names = labels(sources, most=28)
+    chosen = [{g.key: g.n_params for g, s in zip(one.gates, one.selected, strict=True) if s} for one in views]
+    rows = []
+    for i, a in enumerate(views):
+        for j, b in enumerate(views):
+            shared = chosen[i].keys() & chosen[j].keys()
+            union = chosen[i] | chosen[j]
+            total = sum(union.values())
+            if not union:
+                weighted = 1.0
+            else:
+                weighted = sum(union[k] for k in shared) / total if min(union.values()) > 0 else float("nan")
+            rows.append((names[i], names[j], len(shared), jaccard(chosen[i], chosen[j]), weighted, _correlation(a, b)))
+    return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
+
+
+def overlap(
+    runs: Iterable[Source], *, by: By = "gates", budget: Budget | None = None, step: int = -1, title: str | None = None
+) -> go.Figure:
+    """Draw the matrix of overlaps.
+
+    Args:
+        runs, budget, step: as `overlap_table`.
+        by: ``gates`` (Jaccard), ``params`` (Jaccard by parameters) or ``spearman`` (of p).
+        title: instead of what `by` means.
+
+    Returns:
+        A figure with one heatmap; up to 16 runs each cell shows its number.
+    """
+    sources = as_sources(runs)
+    table = overlap_table(sources, by=by, budget=budget, step=step)
+    n = len(sources)
+    values = table[by].to_numpy().reshape(n, n)
+    names = [_style.plain(name) for name in table["b"][:n]]
+    text = [[f"{v:.2f}" if np.isfinite(v) else "–" for v in row] for row in values]
+    low = -1 if by == "spearman" and np.nanmin(values, initial=0) < 0 else 0
+    shared = table["shared"].to_numpy().reshape(n, n)
+    hover = np.array([[[names[i], names[j], text[i][j], str(shared[i, j])] for j in range(n)] for i in range(n)])
+    figure = _style.new_figure(title if title is not None else _TITLES[by])
+    figure.add_trace(
+        go.Heatmap(
+            name="overlap", x=list(range(n)), y=list(range(n)), z=values, text=text,
+            texttemplate="%{text}" if n <= _NUMBERS else None, customdata=hover, xgap=1, ygap=1,
+            colorscale=_style.DIVERGING if low else _style.SEQUENTIAL, zmin=low, zmax=1, colorbar=bar(_BARS[by]),
+            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br><b>%{customdata[2]}</b>, "
+            "%{customdata[3]} gates shared<extra></extra>",
+        )
+    )  # fmt: skip
+    bare = {"showgrid": False, "showline": False, "ticks": "", "tickmode": "array", "tickvals": list(range(n)),
+            "ticktext": names, "ticklabelstandoff": 4, "tickfont": {"size": 11 if n <= 24 else 9}}  # fmt: skip
+    # Upright unless every label fits its column in a narrow notebook.
+    widest = max(len(name) for name in names)
+    figure.update_xaxes(tickangle=0 if widest * 6.5 * n < 380 else -90, range=[-0.5, n - 0.5], **bare)
+    figure.update_yaxes(range=[n - 0.5, -0.5], **bare)
+    size = max(22, min(48, 640 // n)) if n <= 24 else 14
+    _style.place_top(figure, height=150 + size * n + min(200, 7 * widest), legend=False)
+    return figure
+
+
+def _correlation(a: View, b: View) -> float:
+    mine = dict(zip((g.key for g in a.gates), a.alpha, strict=True))
+    theirs = dict(zip((g.key for g in b.gates), b.alpha, strict=True))
+    both = [key for key in mine if key in theirs]
+    # Of alpha, which has the order of p and does not saturate.
+    p, q = np.array([mine[k] for k in both]), np.array([theirs[k] for k in both])
+    return spearman(p, q) if len(both) and np.isfinite(p).all() and np.isfinite(q).all() else float("nan")

@@ -1,0 +1,144 @@
+"""Where the open gates and their parameters are: sums by layer, module or PET type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import Source, View, as_sources, joint_gates, shorten, view
+from s3pet_viz.runs.grid import MODULES, column_order
+from s3pet_viz.runs.measures import need_sizes
+from s3pet_viz.runs.reader import Budget
+from s3pet_viz.structure import PET_TYPES, Gate
+
+By = Literal["layer", "module", "pet_type"]
+_WORDS = {"layer": "layer", "module": "module", "pet_type": "PET type"}
+
+
+def sums_table(
+    runs: Source | Iterable[Source], *, by: By = "layer", budget: Budget | None = None, step: int = -1
+) -> pd.DataFrame:
+    """The numbers behind `sums`, one row per layer, module or PET type.
+
+    Columns: group, gates (candidates), params (theirs), expected_gates (sum of p), expected_params (sum of p n),
+    mean_p, chosen (gates), chosen_params. Of several sources: means over them; a group that one lacks counts 0 there.
+    For a structure the candidates are its own gates and what needs p is missing (NaN).
+
+    Raises:
+        ConfigError: `by` is none of these, no source, or several that share no gate.
+        StructureError: sizes are not known (a published file without its backbone), or a file is damaged.
+        RunError, BudgetError: as `heatmap_table`.
+    """
+    if by not in get_args(By):
+        raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
+    views = [view(source, budget=budget, step=step) for source in as_sources(runs)]
+    gates, _ = joint_gates(views)
+    need_sizes(gates, "sums")
+    groups = _groups(gates, by)
+    mean = np.mean([_one(one, by, groups) for one in views], axis=0)
+    columns = ["gates", "params", "expected_gates", "expected_params", "chosen", "chosen_params"]
+    table = pd.DataFrame(mean, columns=columns)
+    table.insert(0, "group", groups)
+    table.insert(5, "mean_p", table["expected_gates"] / table["gates"])
+    return table
+
+
+def sums(
+    runs: Source | Iterable[Source],
+    *,
+    by: By = "layer",
+    budget: Budget | None = None,
+    step: int = -1,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw, per layer, module or PET type, the expected open gates and parameters, and what was chosen.
+
+    Args:
+        runs, by, budget, step: as `sums_table`.
+        title: instead of the run's name.
+
+    Returns:
+        A figure of two panels, gates and parameters, each with a bar trace ("expected") and markers ("chosen").
+    """
+    sources = as_sources(runs)
+    table = sums_table(sources, by=by, budget=budget, step=step)
+    one = view(sources[0], step=step).name if len(sources) == 1 else f"mean of {len(sources)} runs"
+    name = _style.plain(shorten(one, 48))
+    upright = by == "layer"
+    shape = (
+        {"rows": 2, "cols": 1, "shared_xaxes": True, "vertical_spacing": 0.09}
+        if upright
+        else {"rows": 1, "cols": 2, "shared_yaxes": True, "horizontal_spacing": 0.06}
+    )
+    figure = make_subplots(figure=_style.new_figure(title or f"{name} · sums by {_WORDS[by]}"), **shape)
+    places = list(range(len(table)))
+    for panel, (expected, chosen, what) in enumerate(
+        (("expected_gates", "chosen", "gates"), ("expected_params", "chosen_params", "parameters")), 1
+    ):
+        at = {"row": panel, "col": 1} if upright else {"row": 1, "col": panel}
+        hover = [_style.plain(group) for group in table["group"]]
+        common = {"showlegend": panel == 1, "customdata": hover}
+        number = "y" if upright else "x"
+        bars = table[expected].to_numpy()
+        # A marker at zero in every empty group would only hide the short bars.
+        dots = table[chosen].where(table[chosen] > 0).to_numpy()
+        if np.isfinite(bars).any():
+            figure.add_trace(
+                go.Bar(
+                    x=places if upright else bars, y=bars if upright else places, orientation="v" if upright else "h",
+                    name="expected (sum of p)", marker={"color": "#86b3d9"}, legendgroup="expected",
+                    hovertemplate=f"<b>%{{customdata}}</b><br>%{{{number}:,.4~g}} {what} expected<extra></extra>",
+                    **common,
+                ),
+                **at,
+            )  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=places if upright else dots, y=dots if upright else places, mode="markers", name="chosen",
+                legendgroup="chosen", marker={"color": _style.OUTLINE, "size": 8, "symbol": "diamond"},
+                hovertemplate=f"<b>%{{customdata}}</b><br>%{{{number}:,.4~g}} {what} chosen<extra></extra>", **common,
+            ),
+            **at,
+        )  # fmt: skip
+        axis = figure.update_yaxes if upright else figure.update_xaxes
+        axis(title=what, rangemode="tozero", **at)
+    many = len(table) > 12
+    ticks = {"tickmode": "array", "tickvals": places, "ticktext": [_style.plain(g) for g in table["group"]]}
+    if upright:
+        figure.update_xaxes(
+            tickangle=-90 if many else 0, tickfont={"size": 9 if len(table) > 40 else 11}, showgrid=False,
+            range=[-0.6, len(table) - 0.4], **ticks,
+        )  # fmt: skip
+    else:
+        figure.update_yaxes(range=[len(table) - 0.4, -0.6], showgrid=False, **ticks)
+    _style.place_top(figure, height=480 if upright else max(280, 160 + 24 * len(table)))
+    figure.update_layout(bargap=0.25, margin_b=64)
+    return figure
+
+
+def _groups(gates: tuple[Gate, ...], by: By) -> list[str]:
+    present = {_group(g, by) for g in gates}
+    if by == "layer":
+        return [column for column in column_order(gates) if column]
+    known = MODULES if by == "module" else PET_TYPES
+    return [name for name in known if name in present] + sorted(present - set(known))
+
+
+def _group(gate: Gate, by: By) -> str:
+    return {"layer": gate.column, "module": gate.module, "pet_type": gate.pet_type}[by]
+
+
+def _one(one: View, by: By, groups: list[str]) -> np.ndarray:
+    """Shape (n_groups, 6)."""
+    at = {group: i for i, group in enumerate(groups)}
+    place = np.array([at[_group(g, by)] for g in one.gates], dtype=np.int64)
+    n, chosen = one.counts, one.selected.astype(float)
+    weights = (np.ones(len(n)), n, one.p, one.p * n, chosen, chosen * n)
+    return np.stack([np.bincount(place, weights=w, minlength=len(groups)) for w in weights], axis=1)

@@ -1,0 +1,156 @@
+"""T5's position names and widths, so that a published file can be read where no model (and no torch) is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["linear", "norm", "block"]
+
+
+class Place(NamedTuple):
+    """What a position's name says: stack, block number (None for the stack's final norm), module, kind."""
+
+    stack: str
+    layer: int | None
+    module: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class T5Shape:
+    """The widths that sizes follow from.
+
+    Attributes:
+        d_model, d_ff: width of the residual stream and of the feed-forward block.
+        inner: heads times the width of a head.
+        n_encoder, n_decoder: blocks of each stack.
+        backbone_params: parameters of the whole backbone; 0 = not known.
+        gated: whether the feed-forward block has wi_0 and wi_1 in place of wi.
+    """
+
+    d_model: int
+    d_ff: int
+    inner: int
+    n_encoder: int
+    n_decoder: int
+    backbone_params: int = 0
+    gated: bool = False
+
+    def depth(self, stack: str) -> int:
+        return self.n_encoder if stack == "encoder" else self.n_decoder
+
+    def widths(self, place: Place) -> tuple[int, int]:
+        """Input and output width of a position."""
+        part = place.module.rpartition(".")[2]
+        if place.module.startswith("FFN.W"):
+            return (self.d_ff, self.d_model) if part == "W2" else (self.d_model, self.d_ff)
+        if place.kind == "linear":
+            return (self.inner, self.d_model) if part == "O" else (self.d_model, self.inner)
+        return self.d_model, self.d_model
+
+    def positions(self) -> list[str]:
+        """Every position of the backbone, in the order of its modules."""
+        names = []
+        for stack in ("encoder", "decoder"):
+            for layer in range(self.depth(stack)):
+                block = f"{stack}.block.{layer}.layer"
+                attentions = ["SelfAttention"] + ["EncDecAttention"] * (stack == "decoder")
+                for at, attention in enumerate(attentions):
+                    names += [f"{block}.{at}.{attention}", *(f"{block}.{at}.{attention}.{x}" for x in "qkvo")]
+                    names.append(f"{block}.{at}.layer_norm")
+                dense = f"{block}.{len(attentions)}.DenseReluDense"
+                names += [dense, *(f"{dense}.{w}" for w in (["wi_0", "wi_1"] if self.gated else ["wi"])), f"{dense}.wo"]
+                names.append(f"{block}.{len(attentions)}.layer_norm")
+            names.append(f"{stack}.final_layer_norm")
+        return names
+
+
+#: The published T5 models (Raffel et al. 2020) and this project's own; other names need a `T5Shape`.
+SHAPES: Mapping[str, T5Shape] = {
+    "t5-small": T5Shape(512, 2048, 512, 6, 6, 60_506_624),
+    "t5-base": T5Shape(768, 3072, 768, 12, 12, 222_903_552),
+    "t5-large": T5Shape(1024, 4096, 1024, 24, 24, 737_668_096),
+    "t5-3b": T5Shape(1024, 16384, 4096, 24, 24, 2_851_598_336),
+    "t5-11b": T5Shape(1024, 65536, 16384, 24, 24, 11_307_321_344),
+    "tiny-t5": T5Shape(128, 512, 128, 4, 4, 2_053_376),
+}
+
+_BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d{1,4})\.layer\.(\d)\.(.+)")
+_FINAL = re.compile(r"(encoder|decoder)\.final_layer_norm")
+_ATTENTIONS = {"SelfAttention": ("SelfAttn", 0), "EncDecAttention": ("CrossAttn", 1)}
+_DENSE = {"": ("FFN", "block"), "wi": ("FFN.W1", "linear"), "wi_1": ("FFN.W1", "linear"),
+          "wi_0": ("FFN.W1.gate", "linear"), "wo": ("FFN.W2", "linear")}  # fmt: skip
+
+
+def shape_of(backbone: str) -> T5Shape | None:
+    """The shape of a known backbone; a path or an owner in front (``google-t5/t5-large``) does not matter."""
+    return SHAPES.get(re.split(r"[/\\]", backbone.rstrip("/\\"))[-1].lower())
+
+
+def parse_position(name: str) -> Place | None:
+    """What a T5 position's name says; None where it is no such name."""
+    final = _FINAL.fullmatch(name)
+    if final:
+        return Place(final[1], None, "Final.LN", "norm")
+    match = _BLOCK.fullmatch(name)
+    if not match:
+        return None
+    stack, layer, sub, rest = match[1], int(match[2]), int(match[3]), match[4]
+    dense = 1 if stack == "encoder" else 2
+    head, _, leaf = rest.partition(".")
+    if head == "layer_norm" and not leaf and sub <= dense:
+        module = "FFN" if sub == dense else ("SelfAttn", "CrossAttn")[sub]
+        return Place(stack, layer, f"{module}.LN", "norm")
+    if head == "DenseReluDense" and sub == dense and leaf in _DENSE:
+        module, kind = _DENSE[leaf]
+        return Place(stack, layer, module, kind)  # type: ignore[arg-type]
+    if head in _ATTENTIONS and sub == _ATTENTIONS[head][1] and sub < dense:
+        module = _ATTENTIONS[head][0]
+        if not leaf:
+            return Place(stack, layer, module, "block")
+        if leaf in ("q", "k", "v", "o"):
+            return Place(stack, layer, f"{module}.{leaf.upper()}", "linear")
+    return None
+
+
+#: Options that a PET type has where nothing else is said; the keys are all that it has.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "LoRA": {"r": 1, "lora_alpha": 16},
+    "BitFit": {},
+    "LNFit": {},
+    "Adapter": {"bottleneck": 24},
+    "LowRankAdapter": {"reduction": 32},
+    "Compacter": {"reduction": 16, "n": 4},
+}
+
+#: Where a PET type may go.
+KINDS: Mapping[str, tuple[Kind, ...]] = {
+    "LoRA": ("linear",),
+    "BitFit": ("linear", "norm"),
+    "LNFit": ("norm",),
+    "Adapter": ("block",),
+    "LowRankAdapter": ("block",),
+    "Compacter": ("block",),
+}
+
+
+def pet_params(pet_type: str, widths: tuple[int, int], options: Mapping[str, Any]) -> int:
+    """Parameters of a PET type at a position of these widths (the table in docs/method.md, section 1)."""
+    chosen = {**DEFAULTS[pet_type], **options}
+    d = widths[1]
+    if pet_type == "LoRA":
+        return int(chosen["r"]) * (widths[0] + d)
+    if pet_type in ("BitFit", "LNFit"):
+        return d
+    if pet_type == "Adapter":
+        k = int(chosen["bottleneck"])
+        return 2 * d * k + k + d
+    if pet_type == "LowRankAdapter":
+        k = max(1, d // int(chosen["reduction"]))
+        return 2 * (d + k) + k + d
+    n = int(chosen["n"])
+    k = n * max(1, round(d / int(chosen["reduction"]) / n))
+    return 2 * (n**3 + d + k) + k + d
