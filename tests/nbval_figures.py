@@ -1,0 +1,38 @@
+"""nbval compares the figures of the notebooks too: as numbers, to 6 digits, because the last ones differ between processors."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+from nbval.plugin import IPyNbCell
+
+_DIGITS = 6
+
+
+def readable(value: Any) -> Any:
+    """A plotly figure's JSON with its packed arrays as lists, and every float rounded."""
+    if isinstance(value, dict):
+        if set(value) <= {"bdata", "dtype", "shape"} and "bdata" in value:
+            packed = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
+            return readable(packed.tolist())
+        return {key: readable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [readable(item) for item in value]
+    if isinstance(value, float):
+        # Adding 0.0 turns -0.0 into 0.0.
+        return None if np.isnan(value) else float(f"{value:.{_DIGITS}g}") + 0.0
+    return value
+
+
+_sanitize = IPyNbCell.sanitize
+
+
+def sanitize(cell: IPyNbCell, output: Any) -> Any:
+    # As text, so that nbval can show where two of them differ.
+    return json.dumps(readable(output), indent=0, sort_keys=True) if isinstance(output, dict) else _sanitize(cell, output)
+
+
+IPyNbCell.sanitize = sanitize
