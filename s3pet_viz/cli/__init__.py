@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, control, demo, explain, search, show, tune
+from s3pet_viz.cli import baselines, control, demo, explain, report, search, show, tune, watch
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ for _function in (
     baselines.baselines,
     show.show,
     explain.explain,
+    watch.watch,
+    report.report,
     control.pause,
     control.resume,
     control.stop,
