@@ -15,7 +15,6 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lab: $(STAMP)
-
 	$(BIN)/jupyter lab notebooks
 
 lint: $(STAMP)

@@ -32,7 +32,7 @@ view = s3.watch({path!r})
 """
 MEASURE = """
 import json, resource
-print(json.dumps({"frames": view.frames, "steps": view.run.n_steps, "cpu": resource.getrusage(resource.RUSAGE_SELF).ru_utime}))
+print(json.dumps({"updates": view.updates, "step": view.frame.step, "cpu": resource.getrusage(resource.RUSAGE_SELF).ru_utime}))
 """
 
 

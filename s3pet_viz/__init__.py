@@ -94,7 +94,8 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """`search`, `launch` and `report` are public functions and modules too; importing the latter must not hide the former.
+    """`search`, `launch` and `report` are functions and modules of one name; importing the latter must not hide the
+    former.
 
     So write ``from s3pet_viz.search import engine``, never ``import s3pet_viz.search.engine as engine``.
     """

@@ -1,4 +1,4 @@
-"""The errors a user can meet. Each message names what was expected and what was found."""
+"""The errors a user can meet: each message names what was expected and what was found. And how to say them safely."""
 
 from __future__ import annotations
 
@@ -41,3 +41,8 @@ class NonFiniteLossError(S3PETError, ArithmeticError):
 
 class MissingExtraError(S3PETError, ImportError):
     """An optional dependency is needed; the message says what to install."""
+
+
+def printable(text: object) -> str:
+    """Text that may quote a stranger's file, as a terminal may show it: no escape sequence gets through."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in str(text))

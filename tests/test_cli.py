@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from s3pet_viz.cli import app
 from s3pet_viz.runs import RunWriter, open_run
+from s3pet_viz.runs.layout import gates_to_parquet
 from s3pet_viz.structure import Gate, Structure, probabilities, solve_shift
 
 COUNTS = np.array([20, 10, 20, 10, 6])
@@ -81,11 +82,11 @@ def run_folder(tmp_path: Path) -> Path:
 # -- help --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["demo", "search", "tune", "baselines", "show"])
+@pytest.mark.parametrize("name", ["demo", "search", "tune", "baselines", "show", "explain", "watch", "report", "pause", "resume", "stop"])
 def test_help(name):
     text = call(name, "--help").output
     assert "--debug" in text
-    if name != "show":
+    if name in ("demo", "search", "tune", "baselines"):
         assert "sentiment" in text  # the embedded tasks are listed
 
 
@@ -292,3 +293,20 @@ def test_interrupted_search_says_how_to_resume(mood, tiny_folder, tmp_path, monk
     monkeypatch.undo()
     call("search", "--resume", cut, "--quiet")
     assert np.array_equal(open_run(cut).alphas(), open_run(whole).alphas())
+
+
+def test_escape_sequences_of_a_strangers_run_do_not_reach_the_terminal(run_folder):
+    path = run_folder / "run.json"
+    info = json.loads(path.read_text())
+    info["backbone"] = "\x1b]0;owned\x07tiny"
+    path.write_text(json.dumps(info))
+    gates = [{**g.to_dict(), "module": f"\x1b[2J{g.module}"} for g in open_run(run_folder).gates_list]
+    (run_folder / "gates.parquet").write_bytes(gates_to_parquet([Gate(**g) for g in gates]))
+    (run_folder / "structure.json").unlink()
+    text = call("show", run_folder, "--gates").output
+    assert "\x1b]0" not in text
+    assert "\x1b[2J" not in text
+    assert "�[2JSelfAttn.Q" in text
+    info["kind"] = "\x1b[31mforeign"
+    path.write_text(json.dumps(info))
+    assert "\x1b" not in refused("show", run_folder)

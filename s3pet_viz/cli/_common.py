@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from s3pet_viz.errors import ConfigError, RunError, S3PETError
+from s3pet_viz.errors import ConfigError, RunError, S3PETError, printable
 from s3pet_viz.files import write_text_atomic
 from s3pet_viz.resources import find_resource, list_resources
 
@@ -91,7 +91,7 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
 
 def complain(kind: str, message: object) -> None:
     """One line on stderr."""
-    typer.echo(f"{kind}: {' '.join(str(message).splitlines())}", err=True)
+    typer.echo(f"{kind}: {printable(' '.join(str(message).splitlines()))}", err=True)
 
 
 @contextmanager

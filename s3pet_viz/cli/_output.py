@@ -13,6 +13,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from s3pet_viz.errors import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
     from s3pet_viz.tuning import Scores
 
 _MOST_GATES = 24
+
+
+def cell(value: object) -> Text:
+    """What may come from a file of a stranger's."""
+    return Text(printable(value))
 
 
 def plain_table(*columns: str, right: int = 0) -> Table:
@@ -40,7 +47,7 @@ def facts_table(facts: dict[str, object]) -> Table:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None:
-            table.add_row(Text(name), Text(str(value)))
+            table.add_row(Text(name), cell(value))
     return table
 
 
@@ -75,7 +82,7 @@ def gates_table(source: Run | Structure, budget: Budget | None = None, most: int
     table = plain_table("layer", "module", "PET type", "parameters", *(["p"] if run else []), right=2 if run else 1)
     for gate in gates[:most]:
         cells = [gate.column, gate.module, gate.pet_type, f"{gate.n_params:,}"]
-        table.add_row(*map(Text, [*cells, *([f"{p[gate.index]:.3f}"] if run else [])]))
+        table.add_row(*map(cell, [*cells, *([f"{p[gate.index]:.3f}"] if run else [])]))
     if most is not None and len(gates) > most:
         table.add_row(Text("..."), Text(f"and {len(gates) - most} more"))
     return table
@@ -138,7 +145,7 @@ def summary_table(summary: pd.DataFrame) -> Table:
             f"{row['percent']:.4g}",
             *([f"{row['head_params']:,.0f}"] if heads else []),
         ]
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(cell, cells))
     return table
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3pet_viz.cli import _common as c
-from s3pet_viz.errors import RunError
+from s3pet_viz.errors import RunError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -104,7 +104,7 @@ def _tell(model: LiveModel, out: Console, every: float) -> Frame:
             out.print(line(frame), soft_wrap=True)
             told, said = now, frame.status
     if frame.error:
-        out.print(_tame(frame.error), soft_wrap=True)
+        out.print(printable(frame.error), soft_wrap=True)
     return frame
 
 
@@ -116,7 +116,7 @@ def line(frame: Frame) -> str:
     losses = _losses(frame)
     words = [frame.status, _progress(frame), _left(frame), losses and f"loss {losses}", _expected(frame)]
     words.append(frame.problem or "")
-    return _tame(" · ".join(word for word in words if word))
+    return printable(" · ".join(word for word in words if word))
 
 
 def picture(model: LiveModel, frame: Frame, width: int, height: int | None = None) -> Group:
@@ -130,18 +130,18 @@ def picture(model: LiveModel, frame: Frame, width: int, height: int | None = Non
 
     from s3pet_viz.runs.text import text_heatmap
 
-    name = _tame(model.run.name if model.run is not None else model.path)
+    name = printable(model.run.name if model.run is not None else model.path)
     status = f"{_SIGNS.get(frame.status, '◌')} {frame.status}"
     top = [Text.assemble((status, _COLOURS.get(frame.status, "bold")), f"  {name}")]
     facts = [("steps", "  ".join(word for word in (_bar(frame), _progress(frame), _left(frame)) if word))]
     facts += [("loss", _losses(frame)), ("budget", _expected(frame)), ("chosen", _chosen(frame))]
     top += [Text.assemble((f"{what:<8}", "dim"), said) for what, said in facts if said]
     for finding in frame.findings:
-        top.append(Text.assemble((f"{'health':<8}", "dim"), (_tame(finding.title), _LEVELS.get(finding.level, ""))))
+        top.append(Text.assemble((f"{'health':<8}", "dim"), (printable(finding.title), _LEVELS.get(finding.level, ""))))
     if frame.problem is not None:
-        top.append(Text(f"cannot be read now: {_tame(frame.problem)}", style="red"))
+        top.append(Text(f"cannot be read now: {printable(frame.problem)}", style="red"))
     if frame.error:
-        for part in _tame(frame.error).splitlines()[-_ERROR_LINES:]:
+        for part in printable(frame.error).splitlines()[-_ERROR_LINES:]:
             top.append(Text(part, style="red"))
     top.append(Text(""))
     if frame.p is None or frame.selected is None:
@@ -150,7 +150,7 @@ def picture(model: LiveModel, frame: Frame, width: int, height: int | None = Non
         made = text_heatmap(model.gates, frame.p, frame.selected, width=width)
         grid = [part for part in made.renderables if isinstance(part, Text)]
     for text in (*top, *grid):
-        text.plain = _tame(text.plain)  # names of modules come from a file
+        text.plain = printable(text.plain)  # names of modules come from a file
         text.no_wrap, text.overflow = True, "ellipsis"
     room = len(grid) if height is None else max(0, height - len(top))
     if len(grid) > room:
@@ -208,12 +208,7 @@ def _chosen(frame: Frame) -> str:
     return f"{int(frame.selected.sum()):,} gates, {frame.chosen_params or 0:,} parameters"
 
 
-def _tame(text: object) -> str:
-    """Text from outside: no escape sequence reaches the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in str(text))
-
-
 def _quoted(run: str) -> str:
     import shlex
 
-    return _tame(shlex.quote(run))
+    return printable(shlex.quote(run))

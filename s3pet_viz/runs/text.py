@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.style import Style
 from rich.text import Text
 
-from s3pet_viz.errors import RunError
+from s3pet_viz.errors import RunError, printable
 from s3pet_viz.runs.grid import column_order, row_order, rows_of
 from s3pet_viz.structure import Gate
 
@@ -133,4 +133,4 @@ def _short(row: str) -> str:
     module, _, pet = row.partition(" · ")
     for name, short in _SHORT.items():
         pet = pet.replace(name, short)
-    return f"{module} {pet}"
+    return printable(f"{module} {pet}")

@@ -1,0 +1,38 @@
+"""Live and interactive views for notebooks. They read run directories and write control requests; nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s3pet_viz.widgets.compare import CompareRuns as CompareRuns
+    from s3pet_viz.widgets.explorer import StructureExplorer as StructureExplorer
+    from s3pet_viz.widgets.live import LiveView as LiveView
+    from s3pet_viz.widgets.live import watch as watch
+    from s3pet_viz.widgets.search import LiveSearch as LiveSearch
+
+_HOME = {
+    "LiveSearch": "search",
+    "LiveView": "live",
+    "watch": "live",
+    "StructureExplorer": "explorer",
+    "CompareRuns": "compare",
+}
+
+__all__ = ["CompareRuns", "LiveSearch", "LiveView", "StructureExplorer", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from s3pet_viz.widgets._imports import require_notebook
+
+    require_notebook()
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

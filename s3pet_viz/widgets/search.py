@@ -1,0 +1,126 @@
+"""A form that starts a search, and the live view of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as w
+
+from s3pet_viz.errors import S3PETError
+from s3pet_viz.launch import start
+from s3pet_viz.runs import Run
+from s3pet_viz.widgets import _html, form
+from s3pet_viz.widgets.frame import Frame
+from s3pet_viz.widgets.live import LiveView
+
+_LABEL = {"description_width": "80px"}
+
+
+class LiveSearch(w.VBox):
+    """Choose a task, a backbone and a budget, press Start, and watch the search.
+
+    The search runs in a process of its own: the kernel stays free, and may even end.
+
+    Args:
+        defaults: first values of the form's fields (task, backbone, budget, space, mode, steps, seed), and any other
+            option of `launch` (out, lr, threads, ...), which is passed on as it is.
+
+    Attributes:
+        fields: the controls, by name.
+        start_button: begins the search.
+        view: the `LiveView`.
+
+    Raises:
+        ConfigError: a default that its field cannot hold.
+        MissingExtraError: ipywidgets or anywidget is not installed.
+    """
+
+    def __init__(self, **defaults: Any) -> None:
+        values = {**form.DEFAULTS, **{name: value for name, value in defaults.items() if value is not None}}
+        self._other = {name: value for name, value in values.items() if name not in form.DEFAULTS}
+        values = {name: values[name] for name in form.DEFAULTS}
+        for name in ("task", "backbone", "budget", "space"):
+            values[name] = str(values[name])
+        form.check_form(values)
+        self.fields: dict[str, Any] = {
+            "task": self._combo("task", form.tasks(), values, "a name or a folder"),
+            "backbone": self._combo("backbone", form.backbones(), values, "a name or a folder"),
+            "budget": w.Text(values["budget"], description="budget", placeholder="0.2% or 8404", **_shape()),
+            "space": self._combo("space", form.SPACES, values, "a name or a file"),
+            "mode": w.Dropdown(value=values["mode"], options=form.MODES, description="mode", **_shape()),
+            "steps": w.BoundedIntText(values["steps"], min=1, max=10_000_000, description="steps", **_shape()),
+            "seed": w.BoundedIntText(values["seed"], min=0, max=2**31 - 1, description="seed", **_shape()),
+        }
+        self.start_button = w.Button(
+            description="Start", icon="rocket", button_style="primary", tooltip="Start the search in its own process",
+            layout=w.Layout(width="auto", min_width="110px", margin="2px 2px 2px 84px"),
+        )  # fmt: skip
+        self.start_button.on_click(self._start)
+        self._message = _html.text()
+        self.view = LiveView(on_frame=self._seen)
+        self.view.layout.display = "none"
+        super().__init__(
+            [
+                _html.box(*self.fields.values()),
+                _html.box(self.start_button, self._message),
+                self.view,
+            ],
+            layout=w.Layout(width="100%", min_width="0"),
+        )
+
+    @property
+    def run(self) -> Run | None:
+        """The run of the latest search; None before it has begun."""
+        return self.view.run
+
+    @property
+    def message(self) -> str:
+        """What is wrong with the form, as HTML; "" where nothing is."""
+        value: str = self._message.value
+        return value
+
+    def close(self) -> None:
+        """Take the form and the view off the screen; the search goes on."""
+        if "view" in vars(self):  # ipywidgets closes what `__init__` refused, too
+            self.view.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        return "LiveSearch()"
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _combo(name: str, options: Any, values: dict[str, Any], hint: str) -> w.Combobox:
+        return w.Combobox(
+            value=values[name],
+            options=list(options),
+            description=name,
+            placeholder=hint,
+            ensure_option=False,
+            **_shape(),
+        )
+
+    def _start(self, _: Any) -> None:
+        try:
+            options = form.check_form({name: field.value for name, field in self.fields.items()})
+            launched = start(**options, **self._other)
+        except (S3PETError, OSError, TypeError) as error:
+            self._message.value = _html.error_html(str(error))
+            return
+        self._message.value = ""
+        self.start_button.disabled = True
+        self.view.layout.display = None
+        self.view.attach(launched)
+
+    def _seen(self, frame: Frame) -> None:
+        """One search at a time from one form."""
+        if self.start_button.disabled and frame.ended:
+            self.start_button.disabled = False
+        elif not self.start_button.disabled and not frame.ended:
+            self.start_button.disabled = True
+
+
+def _shape() -> dict[str, Any]:
+    layout = w.Layout(width="auto", flex="1 1 240px", min_width="200px", max_width="340px")
+    return {"style": dict(_LABEL), "layout": layout}

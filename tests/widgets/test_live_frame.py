@@ -1,0 +1,152 @@
+"""Frames of a run that is watched: right numbers, bounded memory, errors said and not raised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3pet_viz.errors import RunError
+from s3pet_viz.runs import RunWriter, layout
+from s3pet_viz.runs.measures import entropy, expected_params
+from s3pet_viz.runs.tail import TailLog
+from s3pet_viz.structure import select
+from s3pet_viz.widgets.frame import CURVES, MOST_POINTS, LiveModel, thin
+
+
+def test_a_frame_holds_what_the_run_holds(growing):
+    source = growing()
+    model = LiveModel(source.path)
+    first = model.poll()
+    assert (first.status, first.step, first.p) == ("running", None, None)
+    assert model.poll() is None
+    source.write(4)
+    frame = model.poll()
+    run = model.run
+    assert (frame.step, frame.steps_total, frame.budget, frame.backbone_params) == (3, 10, 40, 100_000)
+    assert np.array_equal(frame.p, run.p())
+    assert np.array_equal(frame.alpha, run.alpha())
+    assert np.flatnonzero(frame.selected).tolist() == select(run.alpha(), run.counts, 40).tolist()
+    assert frame.chosen_params == run.structure().n_params
+    assert frame.seconds_left == pytest.approx(6 * 0.5)
+    assert frame.curves.columns.tolist() == list(CURVES)
+    assert frame.curves["train_loss"].tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
+    assert frame.curves["entropy"].to_numpy() == pytest.approx(entropy(run.ps()).mean(axis=1), rel=1e-5)
+    assert frame.curves["expected"].to_numpy() == pytest.approx(expected_params(run.ps(), run.counts))
+    assert [finding.title for finding in frame.findings] == ["Few steps"]
+    assert model.poll() is None
+
+
+def test_the_end_and_its_reason_are_seen(growing):
+    source = growing()
+    model = LiveModel(source.path)
+    source.write(2)
+    assert not model.poll().ended
+    source.end("failed", error="NonFiniteLossError: nan")
+    frame = model.poll()
+    assert (frame.status, frame.error, frame.ended) == ("failed", "NonFiniteLossError: nan", True)
+    assert frame.seconds_left is None
+
+
+def test_the_structure_that_the_run_wrote_is_the_chosen_one(growing):
+    source = growing()
+    source.write(3)
+    model = LiveModel(source.path)
+    run = model.run
+    chosen = run.structure(budget=20)
+    source.writer.write_structure(chosen)
+    frame = model.poll()
+    assert {g.key for g, taken in zip(run.gates_list, frame.selected, strict=True) if taken} == chosen.keys
+
+
+def test_a_reading_error_is_in_the_frame_once_and_goes_away(growing):
+    source = growing()
+    source.write(2)
+    model = LiveModel(source.path)
+    model.poll()
+    whole = (source.path / layout.RUN_JSON).read_bytes()
+    (source.path / layout.RUN_JSON).write_text("{")
+    broken = model.poll()
+    assert "run.json" in broken.problem
+    assert broken.step == 1, "what was seen before stays"
+    assert model.poll() is None
+    (source.path / layout.RUN_JSON).write_bytes(whole)
+    assert model.poll().problem is None
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no such run directory"):
+        LiveModel(tmp_path / "nothing")
+    with pytest.raises(TypeError, match="found int"):
+        LiveModel(3)  # type: ignore[arg-type]
+
+
+def test_a_resume_takes_rows_back(growing):
+    source = growing()
+    source.write(6)
+    model = LiveModel(source.path)
+    model.poll()
+    source.end("stopped")
+    with RunWriter.resume(source.path, from_step=4) as writer:
+        source.writer, source.step = writer, 4
+        source.write(1)
+        frame = model.poll()
+        assert (frame.status, frame.step) == ("running", 4)
+        assert frame.curves["step"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_tail_of_a_log_in_pieces_is_the_log(finished, monkeypatch):
+    run = finished(steps=150)
+    monkeypatch.setattr("s3pet_viz.runs.tail._CHUNK", 1000)  # less than one row, at first
+    log = TailLog(run.path, run.counts)
+    log.refresh()
+    assert np.array_equal(log.column("val_loss"), run.steps()["val_loss"])
+    assert np.array_equal(log.last.alpha, run.alpha())
+    samples = log.samples()
+    assert len(samples) <= 65
+    assert np.array_equal(samples[0], run.alphas()[0])
+    assert np.array_equal(samples[-1], run.alphas()[-1])
+    assert all((run.alphas() == sample).all(axis=1).any() for sample in samples)
+
+
+def test_a_torn_tail_is_waited_for(growing):
+    source = growing()
+    source.write(3)
+    log = TailLog(source.path, source.counts)
+    log.refresh()
+    part = layout.part_paths(source.path)[0]
+    whole = part.read_bytes()
+    source.write(1)
+    added = part.read_bytes()[len(whole) :]
+    part.write_bytes(whole + added[:40])
+    log.refresh()
+    assert len(log) == 3
+    with part.open("ab") as f:
+        f.write(added[40:])
+    log.refresh()
+    assert len(log) == 4
+
+
+def test_memory_hardly_grows(growing):
+    source = growing()
+    log = TailLog(source.path, source.counts)
+    for _ in range(30):
+        source.write(100)
+        log.refresh()
+    held = sum(values.nbytes for values in log._data.values()) + sum(a.nbytes for a in log._samples.values())
+    # 8 numbers a step, and at most twice that while the arrays double; of the gates 65 rows.
+    assert len(log) == 3000
+    assert held <= 2 * 3000 * 8 * 8 + 65 * len(source.counts) * 4
+    model = LiveModel(source.path)
+    assert len(model.poll().curves) <= MOST_POINTS
+
+
+@given(st.integers(0, 100_000), st.integers(2, 600))
+def test_thinning(n_rows, most):
+    rows = thin(n_rows, most)
+    assert len(rows) <= most
+    assert (np.diff(rows) > 0).all()
+    if n_rows:
+        assert (rows[0], rows[-1]) == (0, n_rows - 1)
+        assert len(rows) >= min(n_rows, most / 4)
