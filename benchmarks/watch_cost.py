@@ -1,17 +1,17 @@
-"""What a watcher costs a search: paired runs with and without one.
+"""What a watcher costs a search.
 
-    python benchmarks/watch_cost.py --pairs 10
+    python benchmarks/watch_cost.py --pairs 300
 
-Each pair is one search of the embedded backbone alone and one watched by `s3.watch` in a real Jupyter kernel, in an order
-drawn by chance. The search is pinned to one core; the kernel runs where the system puts it, so it competes as in real use on
-this machine's other cores. Compared is the mean time of a step, by the search's own clock; the interval is a 95 % interval of
-the mean log ratio (Student's t over pairs).
+One search of the embedded backbone, pinned to one core, and `s3.watch` on it in a real Jupyter kernel that runs where the system
+puts it. The view follows for some seconds and rests for as long, again and again; which comes first in a pair is drawn by chance.
+Compared are the mean step times of the two halves of a pair, by the search's own clock. (Whole runs, one after the other, differ by
+10 % on a virtual machine whose host is shared; neighbouring seconds differ much less.) The interval is a 95 % interval of the mean
+log ratio over pairs (Student's t).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import subprocess
@@ -26,45 +26,15 @@ from scipy.stats import t
 
 import s3pet_viz as s3
 
-WATCH = """
-import s3pet_viz as s3
-view = s3.watch({path!r})
-"""
-MEASURE = """
-import json, resource
-print(json.dumps({"updates": view.updates, "step": view.frame.step, "cpu": resource.getrusage(resource.RUSAGE_SELF).ru_utime}))
-"""
-
-
-def search(folder: Path, steps: int, core: int, watched: bool) -> tuple[float, dict[str, float]]:
-    """Mean seconds of a step, the first tenth left out, and what the watcher did."""
-    command = [sys.executable, "-m", "s3pet_viz", "search", "--task", "similarity", "--budget", "0.2%", "--steps", str(steps)]
-    command += ["--out", str(folder), "--threads", "1", "--quiet", "--device", "cpu", "--set", "checkpoint_every=1000000"]
-    child = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    facts: dict[str, float] = {}
-    manager = client = None
-    try:
-        if watched:
-            manager, client = start_new_kernel(kernel_name="python3")
-            while not (folder / "run.json").exists():
-                time.sleep(0.02)
-            execute(client, WATCH.format(path=str(folder)))
-        child.wait()
-        if client is not None:
-            time.sleep(1.5)
-            facts = json.loads(execute(client, MEASURE))
-    finally:
-        if manager is not None:
-            manager.shutdown_kernel(now=True)
-    seconds = s3.open_run(folder).steps()["seconds"].to_numpy()
-    assert len(seconds) == steps, f"{folder}: {len(seconds)} of {steps} steps"
-    return float(seconds[steps // 10 :].mean()), facts
+#: Equal batches: every step does the same work.
+SEARCH = (
+    "--task acceptability --budget 0.2% --steps 1000000 --batch-size 4 --threads 1 --quiet --device cpu "
+    "--set max_source_length=6"
+)
 
 
 def execute(client, code: str) -> str:
+    """What the code prints in the kernel."""
     said: list[str] = []
 
     def hear(message):
@@ -77,26 +47,49 @@ def execute(client, code: str) -> str:
     return "".join(said)
 
 
+def half(run: s3.Run, client, watched: bool, seconds: float) -> float:
+    """Mean log step time of a stretch; the steps at its ends, half in it, are left out."""
+    execute(client, "view.follow()" if watched else "view._end_thread()")
+    first = run.n_steps
+    time.sleep(seconds)
+    took = run.steps()["seconds"].to_numpy()[first + 1 :]
+    return float(np.log(took).mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--seconds", type=float, default=1, help="of half a pair")
     parser.add_argument("--core", type=int, default=0)
     args = parser.parse_args()
-    ratios = []
-    with tempfile.TemporaryDirectory() as folder:
-        did: dict[str, float] = {}
-        for k in range(args.pairs):
-            order = [False, True]
-            random.Random(k).shuffle(order)
-            took = {}
-            for watched in order:
-                took[watched], facts = search(Path(folder) / f"{k}-{watched}", args.steps, args.core, watched)
-                did = facts if watched else did
-            ratios.append(np.log(took[True] / took[False]))
-            print(f"pair {k}: alone {1e3 * took[False]:.1f} ms, watched {1e3 * took[True]:.1f} ms a step", did, flush=True)
-    mean, half = np.mean(ratios), t.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / len(ratios) ** 0.5
-    low, middle, high = (100 * (np.exp(x) - 1) for x in (mean - half, mean, mean + half))
+    draw = random.Random(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "run")
+        command = [sys.executable, "-m", "s3pet_viz", "search", *SEARCH.split(), "--out", str(folder)]
+        child = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, {args.core}),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        manager, client = start_new_kernel(kernel_name="python3")
+        try:
+            while not (folder / "run.json").exists():
+                time.sleep(0.1)
+            run = s3.open_run(folder)
+            execute(client, f"import s3pet_viz as s3\nview = s3.watch({str(folder)!r})")
+            time.sleep(5)  # plotly is loaded, and both processes are warm
+            ratios = []
+            for k in range(args.pairs):
+                order = draw.choice([(True, False), (False, True)])
+                took = {watched: half(run, client, watched, args.seconds) for watched in order}
+                ratios.append(took[True] - took[False])
+                print(f"pair {k}: {100 * np.expm1(ratios[-1]):+.1f} %", end="  ", flush=True)
+            print(f"\n{run.n_steps} steps; repainted {execute(client, 'print(view.updates)').strip()} times")
+        finally:
+            manager.shutdown_kernel(now=True)
+            child.kill()
+            child.wait()
+    mean, wide = np.mean(ratios), t.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / len(ratios) ** 0.5
+    low, middle, high = (100 * np.expm1(x) for x in (mean - wide, mean, mean + wide))
     print(f"a watcher costs {middle:+.2f} % a step (95 % interval {low:+.2f} to {high:+.2f} %, {len(ratios)} pairs)")
 
 

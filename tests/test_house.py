@@ -229,7 +229,7 @@ def test_readme_command_lines_exist():
     commands = get_command(app).commands  # type: ignore[attr-defined]
     lines = [line.split("#")[0].split() for block in _blocks("sh") for line in block.splitlines()]
     ours = [words for words in lines if words[:1] == ["s3pet"]]
-    assert {words[1] for words in ours} == {"search", "show", "tune", "baselines"}
+    assert {words[1] for words in ours} == {"search", "show", "tune", "baselines", "watch", "explain", "report"}
     for words in ours:
         known = {name for parameter in commands[words[1]].params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, words
@@ -238,8 +238,7 @@ def test_readme_command_lines_exist():
 
 
 def test_readme_python_uses_names_that_exist():
-    (code,) = _blocks("python")
-    tree = ast.parse(code)
+    tree = ast.parse("\n".join(_blocks("python")))
     used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "s3"}
     assert used <= FACE
     figures = {
