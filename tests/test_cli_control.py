@@ -8,6 +8,7 @@ import time
 import pytest
 from test_cli import call, refused, run_folder  # noqa: F401  (run_folder is a fixture)
 
+from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.control import ControlReader
 from s3pet_viz.structure import Gate
@@ -69,3 +70,15 @@ def test_detached_stopped_and_continued(tmp_path):
 )
 def test_wrong_settings(arguments, message):
     assert message in refused("search", *SMALL, *arguments)
+
+
+def test_recorded_runs_are_opened_by_name_and_never_written(tmp_path):
+    name = "sentiment-0.2pct-s0"
+    folder = find_resource("runs", name)
+    before = sorted(path.name for path in folder.rglob("*"))
+    assert "13 gates" in call("show", name).output
+    small = ("--steps", 1, "--max-rows", 20, "--threads", 1, "--quiet")
+    assert "scores:" not in call("tune", name, *small).output
+    assert "explanation:" not in call("explain", name, *small, "--no-metric", "--rows", 10).output
+    assert "explanation:" in call("explain", name, *small, "--no-metric", "--rows", 10, "--out", tmp_path / "e.json").output
+    assert sorted(path.name for path in folder.rglob("*")) == before

@@ -157,6 +157,12 @@ def open_target(path: str | Path) -> Run | Structure:
     return Structure.load(target)
 
 
+def is_recorded(run: Run) -> bool:
+    """Whether a run came with the package; nothing is added to such a one."""
+    own = find_resource("runs", run.path.name)
+    return own is not None and own.resolve() == run.path.resolve()
+
+
 def check_free(path: Path | None, force: bool = False) -> None:
     """Before long work: refuse to replace a file unasked.
 

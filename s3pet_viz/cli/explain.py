@@ -58,9 +58,10 @@ def explain(
     source = c.open_target(target)
     if budget is not None and not isinstance(source, Run):
         raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-    own = isinstance(source, Run) and task is None and backbone is None and budget is None
+    run = source if isinstance(source, Run) and not c.is_recorded(source) else None
+    own = run is not None and task is None and backbone is None and budget is None
     if own:
-        RunWriter.attach(source.path).close()  # type: ignore[union-attr]  # busy? better now than after training
+        RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
     defaults_of(source, task, backbone)  # says which option is missing
     c.use_threads(threads)
 
@@ -95,7 +96,7 @@ def explain(
     }
     c.say(o.facts_table(facts))
     if own:
-        c.say(f"\nexplanation: {made.save(source)}")  # type: ignore[arg-type]
+        c.say(f"\nexplanation: {made.save(run)}")  # type: ignore[arg-type]
     if out is not None:
         c.check_free(out, force)
         try:

@@ -56,7 +56,7 @@ def tune(
     run = source if isinstance(source, Run) else None
     if budget is not None and run is None:
         raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-    own = run is not None and task is None and backbone is None and budget is None
+    own = run is not None and not c.is_recorded(run) and task is None and backbone is None and budget is None
     if own:
         RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
     where = defaults_of(source, task, backbone)
