@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -58,6 +59,12 @@ def until(condition, seconds, what):
         time.sleep(0.1)
 
 
+def step_on_screen(page):
+    """Steps taken, as the view says."""
+    words = " ".join(page.locator(".jp-OutputArea").all_inner_texts())
+    return int(re.findall(r"step ([\d,]+) of", words)[-1].replace(",", ""))
+
+
 def test_watch_a_search(server, shots):
     """Notebook 01: the heatmap moves while the search runs; Pause, Resume and Stop reach the search."""
     from lab import button, heatmap, open_notebook, page_of, run_cells
@@ -74,6 +81,10 @@ def test_watch_a_search(server, shots):
         try:
             seen = set()
             until(lambda: seen.add(heatmap(page)) or len(seen - {""}) >= 4, 60, "the heatmap changes three times")
+            for _ in range(3):
+                taken = run.n_steps
+                time.sleep(1)
+                assert step_on_screen(page) >= taken, "a step is on screen within a second"
             page.screenshot(path=shots / "01-running.png")
             status = page.locator("[role=status]").last
 
