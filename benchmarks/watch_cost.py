@@ -33,6 +33,9 @@ SEARCH = (
 )
 
 
+CPU = "import time; print(time.process_time())"
+
+
 def execute(client, code: str) -> str:
     """What the code prints in the kernel."""
     said: list[str] = []
@@ -47,13 +50,14 @@ def execute(client, code: str) -> str:
     return "".join(said)
 
 
-def half(run: s3.Run, client, watched: bool, seconds: float) -> float:
-    """Mean log step time of a stretch; the steps at its ends, half in it, are left out."""
+def half(run: s3.Run, client, watched: bool, seconds: float) -> tuple[float, float]:
+    """Mean log step time of a stretch (the steps at its ends, half in it, are left out), and the kernel's use of a core."""
     execute(client, "view.follow()" if watched else "view._end_thread()")
-    first = run.n_steps
+    first, used, began = run.n_steps, float(execute(client, CPU)), time.perf_counter()
     time.sleep(seconds)
     took = run.steps()["seconds"].to_numpy()[first + 1 :]
-    return float(np.log(took).mean())
+    passed = time.perf_counter() - began
+    return float(np.log(took).mean()), (float(execute(client, CPU)) - used) / passed
 
 
 def main() -> None:
@@ -77,11 +81,14 @@ def main() -> None:
             run = s3.open_run(folder)
             execute(client, f"import s3pet_viz as s3\nview = s3.watch({str(folder)!r})")
             time.sleep(5)  # plotly is loaded, and both processes are warm
-            ratios = []
+            ratios: list[float] = []
+            cores: dict[bool, list[float]] = {True: [], False: []}
             for k in range(args.pairs):
                 order = draw.choice([(True, False), (False, True)])
                 took = {watched: half(run, client, watched, args.seconds) for watched in order}
-                ratios.append(took[True] - took[False])
+                ratios.append(took[True][0] - took[False][0])
+                for watched in order:
+                    cores[watched].append(took[watched][1])
                 print(f"pair {k}: {100 * np.expm1(ratios[-1]):+.1f} %", end="  ", flush=True)
             print(f"\n{run.n_steps} steps; repainted {execute(client, 'print(view.updates)').strip()} times")
         finally:
@@ -90,6 +97,8 @@ def main() -> None:
             child.wait()
     mean, wide = np.mean(ratios), t.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / len(ratios) ** 0.5
     low, middle, high = (100 * np.expm1(x) for x in (mean - wide, mean, mean + wide))
+    own, idle = 100 * np.mean(cores[True]), 100 * np.mean(cores[False])
+    print(f"the kernel uses {own:.2f} % of a core while it watches and {idle:.2f} % while it rests: on the search's own core it could cost no more than that")
     print(f"a watcher costs {middle:+.2f} % a step (95 % interval {low:+.2f} to {high:+.2f} %, {len(ratios)} pairs)")
 
 

@@ -19,8 +19,11 @@ from s3pet_viz.widgets._figure import fit
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets.frame import Frame, LiveModel, Source
 
-#: Least time between two updates, in seconds: at most 5 a second.
-INTERVAL = 0.2
+#: Least time between two updates, in seconds. A repaint takes about 7 ms of the kernel, so that even a kernel on the
+#: search's own core costs it less than 2 % (benchmarks/watch_cost.py).
+INTERVAL = 0.4
+#: Least time between two drawings of the curves, in seconds: they change less, and are half of a repaint.
+CURVES_INTERVAL = 1.0
 #: The thread rests at least this long, in seconds, however slow drawing is: the kernel has other work too.
 _REST = 0.05
 #: Which buttons make sense.
@@ -61,7 +64,7 @@ def watch(run: Source) -> LiveView:
 class LiveView(w.VBox):
     """One FigureWidget of the gates and one of the curves, with status, progress and Pause / Resume / Stop.
 
-    A thread reads the run directory and repaints, at most every 0.2 s, and ends with the search or with `close`.
+    A thread reads the run directory and repaints, at most every 0.4 s, and ends with the search or with `close`.
 
     Attributes:
         frame: what is shown now.
@@ -76,6 +79,8 @@ class LiveView(w.VBox):
     def __init__(self, source: Source | LiveModel | None = None, *, on_frame: Callable[[Frame], None] | None = None):
         self.frame = Frame()
         self.updates = 0
+        self._drawn = float("-inf")
+        self._in_curves: object = None
         self._model: LiveModel | None = None
         self._name = ""
         self._on_frame = on_frame
@@ -186,6 +191,8 @@ class LiveView(w.VBox):
                 frame = self._model.poll() if self._model is not None else None
                 if frame is not None:
                     self._show(frame)
+                else:
+                    self._draw_curves()
             except Exception as error:  # shown: a thread has nobody to raise to
                 self._error.value = _html.error_html(
                     f"{type(error).__name__}: {error}", title="this view cannot be drawn"
@@ -209,13 +216,22 @@ class LiveView(w.VBox):
             self._gates.lay_out(self._model.gates)
         if frame.p is not None and frame.selected is not None:
             self._gates.paint(frame.p, frame.selected)
-        self._curves.paint(frame.curves, frame.budget)
+        if moved or frame.ended:
+            self._drawn = float("-inf")
+        self._draw_curves()
         self._health.value = _html.findings_html(frame.findings)
         if moved:  # the view may have been hidden until now
             fit(self.heatmap)
             fit(self.curves)
         if self._on_frame is not None:
             self._on_frame(frame)
+
+    def _draw_curves(self) -> None:
+        """Draw the latest curves, if they are not on screen yet and their turn has come."""
+        now = time.monotonic()
+        if self._in_curves is not self.frame.curves and now - self._drawn >= CURVES_INTERVAL:
+            self._drawn, self._in_curves = now, self.frame.curves
+            self._curves.paint(self.frame.curves, self.frame.budget)
 
     def _show_state(self) -> None:
         status = self.frame.status
