@@ -19,8 +19,8 @@ from s3pet_viz.widgets._figure import fit
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets.frame import Frame, LiveModel, Source
 
-#: Least time between two updates, in seconds. A repaint takes about 7 ms of the kernel, so that even a kernel on the
-#: search's own core costs it less than 2 % (benchmarks/watch_cost.py).
+#: Least time between two updates, in seconds. A repaint takes about 7 ms of the kernel; what that costs a search:
+#: benchmarks/watch_cost.py.
 INTERVAL = 0.4
 #: Least time between two drawings of the curves, in seconds: they change less, and are half of a repaint.
 CURVES_INTERVAL = 1.0
