@@ -18,7 +18,7 @@ import s3pet_viz as s3
 from s3pet_viz.errors import RunError
 
 HERE = Path(__file__).parent
-TASKS = ("sentiment", "entailment", "similarity")
+TASKS = ("sentiment", "entailment", "similarity", "paraphrase", "acceptability")
 BUDGETS = ("0.1%", "0.2%", "0.5%")
 SEEDS = (0, 1, 2)
 #: Every budget with seed 0; the other seeds at this one.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.launch import launch as launch
     from s3pet_viz.report import report as report
+    from s3pet_viz.results import Study as Study
+    from s3pet_viz.results import Transfer as Transfer
+    from s3pet_viz.results import open_study as open_study
     from s3pet_viz.runs import Run as Run
     from s3pet_viz.runs import open_run as open_run
     from s3pet_viz.runs.explanation import Explanation as Explanation
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from s3pet_viz.structure import Structure as Structure
     from s3pet_viz.structure import from_s3delta as from_s3delta
     from s3pet_viz.structure import parse_budget as parse_budget
+    from s3pet_viz.study.sweep import sweep as sweep
+    from s3pet_viz.study.transfer import transfer as transfer
     from s3pet_viz.tasks import load_task as load_task
     from s3pet_viz.tuning import Scores as Scores
     from s3pet_viz.tuning import TuneConfig as TuneConfig
@@ -57,6 +62,11 @@ _HOME = {
     "baselines": "tuning.api",
     "Scores": "tuning",
     "TuneConfig": "tuning",
+    "sweep": "study.sweep",
+    "transfer": "study.transfer",
+    "open_study": "results",
+    "Study": "results",
+    "Transfer": "results",
     "explain": "tuning.explain",
     "Explanation": "runs.explanation",
     "health": "runs.health",

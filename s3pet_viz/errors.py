@@ -35,6 +35,10 @@ class RunError(S3PETError, ValueError):
     """A run directory is missing, foreign, busy or damaged."""
 
 
+class StudyError(S3PETError, ValueError):
+    """A study folder is missing, foreign, busy, damaged, or of another plan."""
+
+
 class NonFiniteLossError(S3PETError, ArithmeticError):
     """A loss became NaN or infinite."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from s3pet_viz import errors
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.runs import Run, layout, open_run
+from s3pet_viz.runs.life import said_status
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.structure import parse_budget
@@ -22,7 +23,7 @@ from s3pet_viz.structure import parse_budget
 #: Options of ``s3pet search`` that have a flag of their own; every other goes through ``--set``.
 _FLAGS = frozenset(
     "task backbone budget space steps seed mode out device precision lr head_lr alpha_lr batch_size warmup "
-    "checkpoint_every eval_every split max_rows revision task_revision threads".split()
+    "checkpoint_every eval_every stop_when_stable start_from split max_rows revision task_revision threads".split()
 )
 _DEFAULT_BACKBONE = "tiny-t5"
 
@@ -144,7 +145,8 @@ def relaunch(run: str | os.PathLike[str] | Run, *, threads: int | None = None, *
         raise ConfigError(f"resume: a resumed search keeps its own options; {given[0]!r} cannot be given")
     found = open_run(run)
     if not found.ended or found.status == "finished":
-        raise RunError(f"{found.path}: the search is {found.status}; expected a stopped, failed or dead one")
+        status = said_status(found.status, found.early_stop)
+        raise RunError(f"{found.path}: the search is {status}; expected a stopped, failed or dead one")
     more = [] if threads is None else ["--threads", str(threads)]
     child = spawn(["search", "--resume", str(found.path), "--quiet", *more], found.path / layout.LOG)
     return Launched(found.path, child, own_folder=False).wait()
@@ -158,6 +160,8 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
     """
     arguments: list[str] = []
     for name, value in options.items():
+        if name == "start_from" and isinstance(value, Run):
+            value = value.path
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         flag = "--" + name.replace("_", "-")

@@ -25,6 +25,7 @@ FACE = {
     "search", "open_run", "tune", "baselines", "figures", "Structure", "Run", "Gate", "Callback", "Scores",
     "SearchConfig", "load_task", "load_backbone", "TuneConfig", "parse_budget", "errors", "__version__",
     "launch", "watch", "widgets", "explain", "Explanation", "health", "report", "from_s3delta",
+    "sweep", "transfer", "open_study", "Study", "Transfer",
 }  # fmt: skip
 
 

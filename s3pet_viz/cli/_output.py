@@ -100,6 +100,14 @@ def structure_facts(structure: Structure) -> dict[str, object]:
     }
 
 
+def start_said(run: Run) -> str | None:
+    """Which run a search started from; None where alpha started at 0."""
+    start = run.info.get("start_from")
+    if not isinstance(start, dict):
+        return None
+    return f"{start.get('run')}, step {start.get('step')} ({start.get('matched')} of {start.get('gates')} gates)"
+
+
 def scores_table(scores: Scores) -> Table:
     """One structure's scores; PET and head parameters counted apart."""
     rest = {k: v for k, v in scores.metrics.items() if k not in ("score", "loss")}

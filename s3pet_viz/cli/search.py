@@ -34,6 +34,18 @@ Detach = Annotated[
     bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")
 ]
 EvalEvery = Annotated[int | None, c.option("In steps; 0 turns evaluations off. [default: 0]", min=0)]
+StopWhenStable = Annotated[
+    int | None,
+    c.option(
+        "End early once so many evaluations in a row (see --eval-every) select the structure of the one before them; "
+        "0: never. [default: 0]",
+        min=0,
+    ),
+]
+StartFrom = Annotated[
+    str | None,
+    c.option("Start from the last alpha of this run: a run folder, or a recorded run's name.", metavar="RUN"),
+]
 
 
 def search(
@@ -55,6 +67,8 @@ def search(
     resume: Resume = None,
     checkpoint_every: CheckpointEvery = None,
     eval_every: EvalEvery = None,
+    stop_when_stable: StopWhenStable = None,
+    start_from: StartFrom = None,
     split: c.Split = None,
     max_rows: c.MaxRows = None,
     revision: c.Revision = None,
@@ -90,6 +104,8 @@ def search(
         warmup=warmup,
         checkpoint_every=checkpoint_every,
         eval_every=eval_every,
+        stop_when_stable=stop_when_stable,
+        start_from=start_from,
         split=split,
         max_rows=max_rows,
         revision=revision,
@@ -170,13 +186,15 @@ def _detach(options: dict[str, Any], resume: Path | None, threads: int | None) -
 
 def _report(run: Run) -> None:
     from s3pet_viz.cli import _output as o
+    from s3pet_viz.runs.life import said_status
 
     structure = run.structure()
     c.say("")
     c.say(o.heatmap_text(run, c.console().width))
     c.say("\nchosen gates, the likeliest first")
     c.say(o.gates_table(run))
-    c.say(o.facts_table({"run": run.path, "status": run.status, **o.structure_facts(structure)}))
+    facts = {"run": run.path, "status": said_status(run.status, run.early_stop), "alpha from": o.start_said(run)}
+    c.say(o.facts_table(facts | o.structure_facts(structure)))
     done = run.status == "finished"
     again = f"s3pet tune {o.quoted(run.path)}" if done else f"s3pet search --resume {o.quoted(run.path)}"
     c.say(f"\nnext: {again}")

@@ -67,16 +67,20 @@ def show(
 
 
 def _facts_of_run(run: Run) -> dict[str, object]:
+    from s3pet_viz.cli import _output as o
+    from s3pet_viz.runs.life import said_status
+
     info, config = run.info, run.config
     total = f" of {info['steps_total']:,}" if info["steps_total"] else ""
     scores = run.scores() or {}
     tuned = scores.get("metrics", {}).get("score")
     return {
         "run": run.path,
-        "status": f"{run.status}: {info['error']}" if info.get("error") else run.status,
+        "status": f"{run.status}: {info['error']}" if info.get("error") else said_status(run.status, run.early_stop),
         "task": config.get("task"),
         "backbone": info["backbone"],
         "mode, seed": f"{config.get('mode')}, {config.get('seed')}" if "mode" in config else None,
         "steps": f"{run.n_steps:,}{total}",
+        "alpha from": o.start_said(run),
         "tuned": f"score {tuned:.4f} on {scores.get('task')}" if tuned is not None else None,
     }

@@ -114,7 +114,8 @@ def _tell(model: LiveModel, out: Console, every: float) -> Frame:
 def line(frame: Frame) -> str:
     """The run in one line."""
     losses = _losses(frame)
-    words = [frame.status, _progress(frame), _left(frame), losses and f"loss {losses}", _expected(frame)]
+    said = [f"{frame.status} {frame.early_stop}"] if frame.early_stop else [frame.status, _progress(frame)]
+    words = [*said, _left(frame), losses and f"loss {losses}", _expected(frame)]
     words.append(frame.problem or "")
     return printable(" · ".join(word for word in words if word))
 
@@ -134,6 +135,7 @@ def picture(model: LiveModel, frame: Frame, width: int, height: int | None = Non
     status = f"{_SIGNS.get(frame.status, '◌')} {frame.status}"
     top = [Text.assemble((status, _COLOURS.get(frame.status, "bold")), f"  {name}")]
     facts = [("steps", "  ".join(word for word in (_bar(frame), _progress(frame), _left(frame)) if word))]
+    facts += [("ended", f"early, {printable(frame.early_stop)}" if frame.early_stop else "")]
     facts += [("loss", _losses(frame)), ("budget", _expected(frame)), ("chosen", _chosen(frame))]
     top += [Text.assemble((f"{what:<8}", "dim"), said) for what, said in facts if said]
     for finding in frame.findings:

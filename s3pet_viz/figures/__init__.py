@@ -11,6 +11,7 @@ from s3pet_viz.figures.overlap import overlap, overlap_table
 from s3pet_viz.figures.save import save
 from s3pet_viz.figures.sums import sums, sums_table
 from s3pet_viz.figures.trace import trace, trace_table
+from s3pet_viz.figures.transfer import transfer, transfer_table
 
 __all__ = [
     "agreement",
@@ -35,4 +36,6 @@ __all__ = [
     "sums_table",
     "trace",
     "trace_table",
+    "transfer",
+    "transfer_table",
 ]

@@ -20,6 +20,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.runs.explanation import EXPLAIN, Explanation, shown
 from s3pet_viz.runs.health import health
 from s3pet_viz.runs.layout import read_json
+from s3pet_viz.runs.life import said_status
 from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Structure
 
@@ -155,7 +156,7 @@ def _facts_of(one: _Opened) -> dict[str, object]:
     share = f" = {budget / params:.4%} of the backbone" if budget and params else ""
     facts: dict[str, object] = {
         "run": run.name,
-        "status": one.status,
+        "status": said_status(one.status, run.early_stop),
         "task": config.get("task"),
         "backbone": info["backbone"],
         "backbone parameters": f"{params:,}" if params else None,

@@ -104,6 +104,13 @@ def _life(run: Run) -> Iterator[Finding]:
             "problem", f"The search {status if status == 'failed' else 'died'}",
             f"The search {what} after {run.n_steps:,} steps.{said} Its recorded steps can be read; resume it to go on.",
         )  # fmt: skip
+    early = run.early_stop
+    if early:
+        yield Finding(
+            "note", "The search stopped early",
+            f"It finished {early}. Its learning rates had not come down to 0: that the structure rested is no proof "
+            "that it would have stayed.",
+        )  # fmt: skip
 
 
 def _losses(run: Run) -> Iterator[Finding]:
@@ -138,6 +145,8 @@ def _losses(run: Run) -> Iterator[Finding]:
 def _length(run: Run) -> Iterator[Finding]:
     if run.n_steps < FEW_STEPS:
         longer = f"Search for {FEW_STEPS} steps or more, better a few hundred."
+        if run.early_stop:
+            longer = "Let stop_when_stable or eval_every be larger, so that the search goes on for longer."
         rest = longer if run.ended else "It is not over yet."
         yield Finding(
             "note" if not run.ended else "warning", "Few steps",

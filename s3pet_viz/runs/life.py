@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,11 @@ class Life:
         return self.status in ENDED
 
     @property
+    def early_stop(self) -> str | None:
+        """Where and why a finished search ended before the last of its steps; None for every other."""
+        return early_stop(self.info, self.status)
+
+    @property
     def error(self) -> str | None:
         """Why a failed or dead search ended, as far as it could say; None for every other."""
         status = self.status
@@ -115,7 +121,8 @@ class Life:
         """
         status = self.status
         if status == "finished":
-            raise RunError(f"{self.path}: the search is finished; there is nothing to resume")
+            how = "stopped early" if self.early_stop else "is finished"
+            raise RunError(f"{self.path}: the search {said_status(how, self.early_stop)}; there is nothing to resume")
         if status in ENDED:
             self._child = spawn(["search", "--resume", str(self.path), "--quiet"], self.path / layout.LOG)
         else:
@@ -132,6 +139,19 @@ class Life:
     def _write(self, request: Request) -> None:
         starting = self._child is not None and self._child.poll() is None
         write_request(self.path, request, self._child.pid if self._child and starting else self.info.get("pid", 0))
+
+
+def early_stop(info: Mapping[str, Any], status: str) -> str | None:
+    """``at step 120 of 400: REASON`` for a finished search that did not need all of its steps; else None."""
+    taken, total = info.get("steps_taken"), info.get("steps_total")
+    if status != "finished" or not isinstance(taken, int) or not isinstance(total, int) or taken >= total:
+        return None
+    return f"at step {taken:,} of {total:,}: {info.get('stop_reason') or 'no reason is recorded'}"
+
+
+def said_status(status: str, early: str | None) -> str:
+    """A status in words: ``finished at step 120 of 400: REASON`` where it ended early."""
+    return f"{status} {early}" if early else status
 
 
 def _process_lives(pid: Any) -> bool:

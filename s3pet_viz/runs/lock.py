@@ -17,6 +17,10 @@ _PATIENCE = 0.3
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
+class LockHeldError(RunError):
+    """Another writer holds the lock."""
+
+
 class WriterLock:
     """Held from construction to `release`, or to the end of the process.
 
@@ -24,7 +28,7 @@ class WriterLock:
         effective: False where the file system knows no locks; readers then go by the process id.
 
     Raises:
-        RunError: another writer, in this process or another, holds it.
+        LockHeldError: another writer, in this process or another, holds it. RunError: it cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +48,7 @@ class WriterLock:
                     continue
                 holder = os.pread(self._fd, 40, 0).decode("ascii", "replace").strip()
                 self.release()
-                raise RunError(
+                raise LockHeldError(
                     f"{path.parent}: this run is being written by process {holder or '(unknown)'}; "
                     "stop that one first, or use another --out"
                 ) from None

@@ -16,7 +16,7 @@ import pandas as pd
 from s3pet_viz.errors import RunError
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
-from s3pet_viz.runs.life import Life
+from s3pet_viz.runs.life import Life, said_status
 from s3pet_viz.runs.process import reap
 from s3pet_viz.runs.steps import StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, select, solve_shift
@@ -115,6 +115,8 @@ class Run(Life):
                 if progress:
                     bar.update(self.n_steps - bar.n)
                 if ended:
+                    if self.early_stop:
+                        bar.set_postfix_str("finished early")
                     reap()
                     return self
                 if deadline is not None and time.monotonic() >= deadline:
@@ -279,12 +281,13 @@ class Run(Life):
     def __repr__(self) -> str:
         total = self.info["steps_total"]
         steps = f"{self.n_steps}/{total}" if total else str(self.n_steps)
-        return f"Run({self.name!r}, {self.status}, {steps} steps, {len(self.gates_list)} gates)"
+        status = "finished early" if self.early_stop else self.status
+        return f"Run({self.name!r}, {status}, {steps} steps, {len(self.gates_list)} gates)"
 
     def _repr_html_(self) -> str:
         info, steps = self.info, self.steps(last=1)
         budget, params = info["budget"], info["backbone_params"]
-        rows: list[tuple[str, Any]] = [("status", self.status)]
+        rows: list[tuple[str, Any]] = [("status", said_status(self.status, self.early_stop))]
         rows += [(key, self.config[key]) for key in ("task", "mode", "seed") if key in self.config]
         rows += [("backbone", info["backbone"])]
         if budget:

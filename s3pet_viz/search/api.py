@@ -18,12 +18,14 @@ from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.search.callbacks import Callback
-from s3pet_viz.search.checkpoint import load_checkpoint, next_step_of
+from s3pet_viz.search.checkpoint import load_checkpoint, load_stability, next_step_of
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.engine import Search
 from s3pet_viz.search.gates import GateModel
 from s3pet_viz.search.modes import State
 from s3pet_viz.search.optim import OPTIMIZERS
+from s3pet_viz.search.stability import Stability
+from s3pet_viz.search.start import open_start, start_alpha, start_label
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
@@ -60,7 +62,8 @@ def search(
         resume: a run directory to continue; then every other choice is the run's own.
         callbacks: see `Callback`.
         load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
-        options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, ...).
+        options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, start_from, ...); start_from
+            may be a Run too.
 
     Returns:
         The run, opened. ``run.structure()`` is the result.
@@ -71,10 +74,16 @@ def search(
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
     started = open_run(resume) if resume is not None else None
+    options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
     if started is not None:
         config = _resumed_config(
             started, {"task": task, "backbone": backbone, "budget": budget, "space": space, "out": out, **options}
         )
+        if started.early_stop:
+            raise RunError(
+                f"{started.path}: the search stopped early {started.early_stop}; there is nothing to resume "
+                "(to search on from its alpha, begin a new one with start_from)"
+            )
         task = config.task if task is None else task
         backbone = config.backbone if model is None else None
         load = {**started.info.get("load", {}), **(load or {})}
@@ -92,6 +101,8 @@ def search(
             }
         )
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
+    # A resumed search has its alpha in the checkpoint.
+    origin = open_start(config.start_from) if config.start_from is not None and started is None else None
     device = Device.choose(config.device, config.precision)
     chosen_space = load_space(config.space)
     made, data = load_pair(
@@ -108,6 +119,11 @@ def search(
     parameters = parse_budget(config.budget, made.n_params)
     gates, missing = candidate_gates(positions(made.model), chosen_space)
     check_budget([g.n_params for g in gates], parameters)
+    alpha, start = (
+        (None, None)
+        if origin is None
+        else start_alpha(origin, gates, backbone=made.name, backbone_params=made.n_params)
+    )
     halves = _Halves(data, made, config, device)
     fingerprint = {
         "backbone parameters": made.n_params,
@@ -129,6 +145,7 @@ def search(
         "task_origin": data.origin,
         "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
         "versions": _versions(),
+        **({"start_from": start} if start else {}),
     }
     if started is not None:
         first_step = next_step_of(started.path / "checkpoint")
@@ -151,7 +168,12 @@ def search(
                 autocast=device.autocast,
             )
             state = make_state(problem, [g.n_params for g in gates], parameters, config, config.rate(made.n_params))
-            first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint) if started is not None else 0
+            if alpha is not None:
+                state.alpha = torch.from_numpy(alpha)
+            first, stability = 0, Stability(config.stop_when_stable)
+            if started is not None:
+                first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint)
+                stability = load_stability(writer.checkpoint_dir, config.stop_when_stable)
             Search(
                 config,
                 gates,
@@ -162,6 +184,7 @@ def search(
                 backbone_params=made.n_params,
                 fingerprint=fingerprint,
                 first_step=first,
+                stability=stability,
                 callbacks=callbacks,
                 progress=progress,
             ).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,33 @@ from safetensors.torch import save
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import write_bytes_atomic
 from s3pet_viz.search.modes import State
+from s3pet_viz.search.stability import Stability
 
 FILE = "state.safetensors"
 
 
-def save_checkpoint(folder: Path, state: State, *, next_step: int, fingerprint: dict[str, Any]) -> None:
-    """Write w, alpha and both optimisers. Random numbers are functions of (seed, step) and need no state."""
+def save_checkpoint(
+    folder: Path,
+    state: State,
+    *,
+    next_step: int,
+    fingerprint: Mapping[str, Any],
+    stability: Stability | None = None,
+) -> None:
+    """Write w, alpha, both optimisers and how long the selected structure has been the same. Random numbers are
+    functions of (seed, step) and need no state.
+    """
     tensors = {"w": state.w.flat, "alpha": state.alpha}
     tensors |= {f"w_opt.{k}": v for k, v in state.w_opt.state().items()}
     tensors |= {f"alpha_opt.{k}": v for k, v in state.alpha_opt.state().items()}
     folder.mkdir(exist_ok=True)
     data = save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-        metadata={"next_step": str(next_step), "fingerprint": json.dumps(fingerprint, sort_keys=True)},
+        metadata={
+            "next_step": str(next_step),
+            "fingerprint": json.dumps(fingerprint, sort_keys=True),
+            "stability": json.dumps(None if stability is None else stability.state()),
+        },
     )
     write_bytes_atomic(folder / FILE, data)
 
@@ -66,6 +81,24 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
     return int(metadata["next_step"])
+
+
+def load_stability(folder: Path, patience: int) -> Stability:
+    """How long the selected structure had been the same when the checkpoint was taken.
+
+    Raises:
+        RunError: no checkpoint, or a damaged one.
+    """
+    made = Stability(patience)
+    # Checkpoints of versions that could not end early hold none.
+    text = _metadata(folder).get("stability", "null")
+    try:
+        saved = json.loads(text)
+        if saved is not None:
+            made.load(saved)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise RunError(f"{folder / FILE}: the checkpoint is damaged (stability: {error})") from None
+    return made
 
 
 def _metadata(folder: Path) -> dict[str, str]:

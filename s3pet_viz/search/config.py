@@ -39,6 +39,12 @@ class SearchConfig:
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
         checkpoint_every, eval_every: in steps; 0 turns evaluations off.
+        stop_when_stable: end the search once so many evaluations in a row have selected the same structure as the
+            evaluation before them; 0 (the default): never. Needs `eval_every`. Only evaluations after the warm-up, and
+            after alpha has first moved, count: the earliest end is after (stop_when_stable + 1) of them.
+        start_from: a run (a folder, or a recorded run's name) whose last alpha this search starts from; None: alpha
+            starts at 0. Gates are matched by position and PET type, see `search.start.start_alpha`; w and the
+            moments of both optimisers start as ever.
     """
 
     task: str
@@ -73,6 +79,8 @@ class SearchConfig:
     precision: str = "fp32"
     checkpoint_every: int = 100
     eval_every: int = 0
+    stop_when_stable: int = 0
+    start_from: str | None = None
 
     def __post_init__(self) -> None:
         _among("mode", self.mode, MODES)
@@ -88,6 +96,7 @@ class SearchConfig:
             ("second_order_from", 0),
             ("checkpoint_every", 1),
             ("eval_every", 0),
+            ("stop_when_stable", 0),
             ("max_rows", 1),
             ("max_source_length", 1),
         ):
@@ -106,6 +115,13 @@ class SearchConfig:
             raise ConfigError(f"clip: expected 0 (off) or more, found {self.clip!r}")
         if self.warmup >= self.steps:
             raise ConfigError(f"warmup: expected fewer than the {self.steps} steps, found {self.warmup}")
+        if self.stop_when_stable and not self.eval_every:
+            raise ConfigError(
+                "eval_every: expected 1 or more where stop_when_stable is given (it looks at evaluations), found "
+                f"stop_when_stable {self.stop_when_stable} and eval_every 0; try eval_every {max(1, self.steps // 20)}"
+            )
+        if self.start_from is not None and not (isinstance(self.start_from, str) and self.start_from):
+            raise ConfigError(f"start_from: expected a run folder or a recorded run's name, found {self.start_from!r}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,6 +20,7 @@ from s3pet_viz.search.callbacks import Callback
 from s3pet_viz.search.checkpoint import save_checkpoint
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.modes import MODES, State, StepResult, warmup_step
+from s3pet_viz.search.stability import Stability
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.structure import gates_by_index
 
@@ -33,6 +34,7 @@ class Search:
     Attributes:
         config, gates, state: of the search; ``step`` is the next one.
         writer: the run directory's writer.
+        stability: how long the selected structure has been the same.
         stop_reason: why the search is to stop early, or None.
     """
 
@@ -48,6 +50,7 @@ class Search:
         backbone_params: int,
         fingerprint: dict[str, Any],
         first_step: int = 0,
+        stability: Stability | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
     ) -> None:
@@ -57,7 +60,9 @@ class Search:
         self.step = first_step
         self.callbacks = tuple(callbacks)
         self.progress = progress
-        self.stop_reason: str | None = None
+        self.stability = stability or Stability(config.stop_when_stable)
+        # As after a kill between the last checkpoint and the end: nothing is left to do.
+        self.stop_reason: str | None = self.stability.reason if self._ends_early() else None
         self._control = ControlReader(writer.path)
 
     def request_stop(self, reason: str) -> None:
@@ -87,7 +92,11 @@ class Search:
 
     def checkpoint(self) -> None:
         save_checkpoint(
-            self.writer.checkpoint_dir, self.state, next_step=self.step, fingerprint=self.fingerprint
+            self.writer.checkpoint_dir,
+            self.state,
+            next_step=self.step,
+            fingerprint=self.fingerprint,
+            stability=self.stability,
         )
 
     def run(self) -> None:
@@ -153,10 +162,14 @@ class Search:
         self.step += 1
         bar.update()
         bar.set_postfix(train=f"{result.train_loss:.3f}", val=f"{result.val_loss:.3f}", refresh=False)
+        if config.eval_every and self.step % config.eval_every == 0:
+            self._evaluate(result)
+        # After the evaluation of this step, which belongs to the state that is saved.
         if self.step % config.checkpoint_every == 0:
             self.checkpoint()
-        if config.eval_every and self.step % config.eval_every == 0:
-            self.writer.evaluation(self._evaluation(result))
+        if self._ends_early():
+            self.stop_reason = self.stability.reason
+            bar.set_postfix_str("selected structure unchanged, finished early")
         for callback in self.callbacks:
             callback.on_step_end(self, step, result)
 
@@ -164,6 +177,17 @@ class Search:
         gates = self.state.gates
         zeta = gates.solve(self.state.alpha)
         return torch.sigmoid((self.state.alpha - zeta) / gates.tau).numpy()
+
+    def _evaluate(self, result: StepResult) -> None:
+        record = self._evaluation(result)
+        self.writer.evaluation(record)
+        # A structure that nothing has moved yet is no result. AdamW's second moments are 0 until a gradient is not, so
+        # through all of the warm-up too.
+        if bool(self.state.alpha_opt.v.any()):
+            self.stability.see(record["selected"], self.step)
+
+    def _ends_early(self) -> bool:
+        return self.stability.settled and self.step < self.config.steps
 
     @torch.no_grad()
     def _evaluation(self, result: StepResult, batches: int = 8) -> dict[str, Any]:
@@ -183,10 +207,12 @@ class Search:
 
     def _finish(self) -> None:
         self.checkpoint()
-        finished = self.step >= self.config.steps
+        finished = self.step >= self.config.steps or self._ends_early()
         if finished:
             self.writer.write_structure(self.structure())
-        self.writer.set_status("finished" if finished else "stopped", stop_reason=self.stop_reason)
+        self.writer.set_status(
+            "finished" if finished else "stopped", stop_reason=self.stop_reason, steps_taken=self.step
+        )
         for callback in self.callbacks:
             callback.on_search_end(self)
 

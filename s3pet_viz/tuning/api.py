@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import nn
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import candidate_gates, load_space
-from s3pet_viz.structure import Structure, parse_budget
+from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
 from s3pet_viz.tuning.model_state import flags_kept
+from s3pet_viz.tuning.rivals import RIVAL_METHODS, Per, RivalScores, parse_rival, score_gates
 from s3pet_viz.tuning.workbench import Scores, Workbench, load_pair, make_config
 
 __all__ = ["DEFAULT_BASELINES", "Scores", "Workbench", "baselines", "load_pair", "make_config", "summary", "tune"]
@@ -95,9 +96,11 @@ def baselines(
     """Train the baselines (and any `structures`) on a task; one row per training run.
 
     Args:
-        budget, space: of the random structures.
+        budget, space: of the random structures and the cheap rivals.
         seeds: how many (0, 1, ...) or which.
-        methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full``.
+        methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
+            default) and the cheap rivals ``gradient fisher sensitivity``, each also with ``/param`` (see
+            `tuning.rivals`; they are scored and trained with each of `seeds`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name, e.g. ``{"searched": run.structure()}``.
@@ -105,13 +108,14 @@ def baselines(
 
     Returns:
         Columns method, task, seed, score, loss, validation, pet_params, percent, head_params, n_gates,
-        best_step, seconds, structure (which random one) and the task's metrics.
+        best_step, seconds, structure (which random one) and the task's metrics. Scores of a cheap rival take time
+        that ``seconds`` of its training does not hold.
     """
     config = make_config(**options)
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not seed_list:
         raise ConfigError("seeds: expected at least one, found none")
-    allowed = {*MANUAL, *OTHERS, "random"}
+    allowed = {*MANUAL, *OTHERS, *RIVAL_METHODS, "random"}
     for name in methods:
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(sorted(allowed))}, found {name!r}")
@@ -126,13 +130,34 @@ def baselines(
         chosen.remove("head")
     plan = list(_plan(bench.backbone, chosen, budget, space, n_random, structures or {}))
     rows = []
+    scored: dict[tuple[str, int], RivalScores] = {}
     for name, which, method in plan:
         for seed in seed_list if method != "untouched" else seed_list[:1]:
-            scores = bench.run(method, replace(config, seed=seed), label=name, progress=progress)
+            seeded = replace(config, seed=seed)
+            if isinstance(method, _Rival):
+                key = (method.kind, seed)  # per gate and per parameter share their scores
+                if key not in scored:
+                    scored[key] = score_gates(
+                        bench, method.kind, method.gates, seed=seed, config=seeded, progress=progress
+                    )
+                trained: str | Structure = scored[key].structure(method.budget, method.per)
+            else:
+                trained = method
+            scores = bench.run(trained, seeded, label=name, progress=progress)
             rows.append({**scores.row(), "structure": which})
             if on_scores is not None:
                 on_scores(scores)
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class _Rival:
+    """A structure that is known only once a seed is: how to pick it."""
+
+    kind: str
+    per: Per
+    gates: Sequence[Gate]
+    budget: int
 
 
 def _plan(
@@ -142,15 +167,20 @@ def _plan(
     space: Any,
     n_random: int,
     structures: dict[str, Structure],
-) -> Iterator[tuple[str, int, str | Structure]]:
+) -> Iterator[tuple[str, int, str | Structure | _Rival]]:
     """(name, which, what to train); everything that can be wrong is found before the first training."""
     for name, structure in structures.items():
         yield name, 0, structure
+    gates: list[Gate] = []
+    parameters = 0
+    if "random" in methods or set(methods) & set(RIVAL_METHODS):
+        gates, _ = candidate_gates(positions(backbone.model), load_space(space))
+        parameters = parse_budget(budget, backbone.n_params)
+        check_budget([g.n_params for g in gates], parameters)
     for name in methods:
-        if name == "random":
-            gates, _ = candidate_gates(positions(backbone.model), load_space(space))
-            parameters = parse_budget(budget, backbone.n_params)
-            check_budget([g.n_params for g in gates], parameters)
+        if name in RIVAL_METHODS:
+            yield name, 0, _Rival(*parse_rival(name), gates, parameters)
+        elif name == "random":
             for k in range(n_random):
                 yield name, k, random_structure(gates, parameters, backbone, k)
         elif name in MANUAL:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from s3pet_viz.widgets.live import LiveView as LiveView
     from s3pet_viz.widgets.live import watch as watch
     from s3pet_viz.widgets.search import LiveSearch as LiveSearch
+    from s3pet_viz.widgets.transfer import TransferExplorer as TransferExplorer
 
 _HOME = {
     "LiveSearch": "search",
@@ -18,9 +19,10 @@ _HOME = {
     "watch": "live",
     "StructureExplorer": "explorer",
     "CompareRuns": "compare",
+    "TransferExplorer": "transfer",
 }
 
-__all__ = ["CompareRuns", "LiveSearch", "LiveView", "StructureExplorer", "watch"]
+__all__ = ["CompareRuns", "LiveSearch", "LiveView", "StructureExplorer", "TransferExplorer", "watch"]
 
 
 def __getattr__(name: str) -> Any:

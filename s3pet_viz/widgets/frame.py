@@ -15,7 +15,7 @@ from s3pet_viz.errors import RunError, S3PETError
 from s3pet_viz.launch import Launched
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.health import Finding, health
-from s3pet_viz.runs.life import ENDED
+from s3pet_viz.runs.life import ENDED, early_stop
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.structure import Gate, Structure, select
 
@@ -40,6 +40,7 @@ class Frame:
 
     Attributes:
         status: as `Run.status`; ``starting`` before there is a run; ``failed`` where there never will be.
+        early_stop: where and why it finished before the last of its steps, or None.
         error: why the search ended, or None. problem: why this view cannot read the run now, or None; what else is here
             is then from before.
         step, steps_total: number of the newest step (None before the first); how many there will be (None: unknown).
@@ -51,6 +52,7 @@ class Frame:
     """
 
     status: str = "starting"
+    early_stop: str | None = None
     error: str | None = None
     problem: str | None = None
     step: int | None = None
@@ -164,6 +166,7 @@ class LiveModel:
         info = run.info
         frame = Frame(
             status=status,
+            early_stop=early_stop(info, status),
             error=run.error,
             steps_total=info["steps_total"],
             budget=info["budget"],
@@ -199,6 +202,7 @@ class _Watched:
         self._log, self._chosen = log, chosen
         self.name, self.info, self.config, self.status = run.name, run.info, run.config, status
         self.error, self.ended = run.error, status in ENDED
+        self.early_stop = early_stop(run.info, status)
         self.gates_list, self.counts, self.n_steps = run.gates_list, run.counts, len(log)
 
     def steps(self) -> pd.DataFrame:

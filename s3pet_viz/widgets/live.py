@@ -210,7 +210,9 @@ class LiveView(w.VBox):
         self._show_state()
         self._facts.value = _html.paragraph(_html.escaped(" · ".join(_words(frame))), colour="#3e4c59")
         self._error.value = _error(frame)
-        self.progress.max = frame.steps_total or max(1, (frame.step or 0) + 1)
+        # A search that needed fewer steps than it was given is done, not stuck: its bar is full.
+        total = None if frame.early_stop else frame.steps_total
+        self.progress.max = total or max(1, (frame.step or 0) + 1)
         self.progress.value = 0 if frame.step is None else frame.step + 1
         if self._model.gates:
             self._gates.lay_out(self._model.gates)
@@ -302,7 +304,9 @@ def _heading(model: LiveModel) -> str:
 def _words(frame: Frame) -> list[str]:
     """The facts of a frame in words."""
     words = []
-    if frame.step is None:
+    if frame.early_stop:
+        words.append(f"finished {frame.early_stop}")
+    elif frame.step is None:
         words.append("no step yet")
     else:
         of = f" of {frame.steps_total:,}" if frame.steps_total else ""

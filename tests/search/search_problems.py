@@ -10,9 +10,34 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from s3pet_viz.backbones import positions
 from s3pet_viz.pet import PRESETS, candidate_gates, insert
+from s3pet_viz.runs import RunWriter, open_run
+from s3pet_viz.search import Callback, SearchConfig
+from s3pet_viz.search.api import make_state
 from s3pet_viz.search.backbone_problem import BackboneProblem
+from s3pet_viz.search.engine import Search
 from s3pet_viz.search.gates import GateModel
 from s3pet_viz.search.modes import State
+from s3pet_viz.structure import Gate, probabilities, solve_shift
+
+#: Steps of a short search.
+STEPS = 8
+
+
+class StopAt(Callback):
+    def __init__(self, step):
+        self.step = step
+        self.seen = []
+
+    def on_search_begin(self, search):
+        self.seen.append("begin")
+
+    def on_step_end(self, search, step, result):
+        self.seen.append(step)
+        if step + 1 == self.step:
+            search.request_stop("enough")
+
+    def on_search_end(self, search):
+        self.seen.append("end")
 
 
 class FewGatesCarryTheSignal:
@@ -100,3 +125,41 @@ def t5_state(model=None, *, space="S3PET-M", share=0.3, alpha=0.5, batch=None, *
     state = State(problem, GateModel(counts, share * sum(counts)), **{"lr": 3e-3, "second_order_cap": None, **options})
     state.alpha = torch.from_numpy(np.random.default_rng(3).normal(0, alpha, len(gates)))
     return state
+
+
+def line_of_gates(counts):
+    """One LoRA gate per layer, of these sizes."""
+    return [Gate(i, f"encoder.{i}.q", "encoder", i, "SelfAttn.Q", "LoRA", n) for i, n in enumerate(counts)]
+
+
+def toy_search(folder, *, counts=(3,) * 12, budget=9, alpha=None, callbacks=(), **options):
+    """A whole search of `FewGatesCarryTheSignal` into a run directory; `alpha`: where it starts."""
+    problem = FewGatesCarryTheSignal(n_gates=len(counts), signal=(0, len(counts) - 1))
+    given = {"mode": "first-order", "steps": 40, **options}
+    config = SearchConfig(task="toy", backbone="toy", budget=budget, **given)
+    state = make_state(problem, counts, budget, config, 1e-2)
+    if alpha is not None:
+        state.alpha = torch.tensor(alpha, dtype=torch.float64)
+    extra = {"backbone": "toy", "backbone_params": 1000, "budget": budget, "steps_total": config.steps}
+    gates = line_of_gates(counts)
+    with RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra) as writer:
+        Search(
+            config, gates, state, writer, budget=budget, backbone_name="toy", backbone_params=1000, fingerprint={},
+            callbacks=callbacks, progress=False,
+        ).run()  # fmt: skip
+    return open_run(folder)
+
+
+def written_run(folder, gates, alpha, *, backbone="toy", backbone_params=1000, budget=9, steps=1):
+    """A finished run whose last alpha is known."""
+    counts = [g.n_params for g in gates]
+    extra = {"backbone": backbone, "backbone_params": backbone_params, "budget": budget, "steps_total": steps}
+    with RunWriter.create(folder, gates=gates, config={"space": "mine"}, extra=extra) as writer:
+        for step in range(steps):
+            now = np.asarray(alpha, dtype=np.float64) * (step + 1) / steps
+            zeta = solve_shift(now, counts, budget) if np.isfinite(now).all() else 0.0
+            writer.append(
+                step=step, seconds=1, zeta=zeta, train_loss=1, val_loss=1, lr=1, alpha=now, p=probabilities(now, zeta)
+            )
+        writer.set_status("finished")
+    return open_run(folder)

@@ -12,54 +12,11 @@ import pytest
 import torch
 from problems import MOOD, assert_same, mood_data, mood_rows, snapshot, tiny_model, tokenizer_of
 from safetensors.torch import load_file
+from search_problems import STEPS, StopAt
 
 from s3pet_viz.errors import BudgetError, ConfigError, NonFiniteLossError, RunError, S3PETError, SpaceError, TaskError
 from s3pet_viz.runs import open_run
 from s3pet_viz.search import Callback, SearchConfig, search
-
-STEPS = 8
-
-
-@pytest.fixture
-def task_folder(tmp_path):
-    folder = tmp_path / "mood"
-    folder.mkdir()
-    (folder / "task.json").write_text(json.dumps(MOOD))
-    for name, rows in mood_data().items():
-        pd.DataFrame(rows).to_json(folder / f"{name}.jsonl", orient="records", lines=True)
-    return folder
-
-
-@pytest.fixture
-def go(tiny_folder, task_folder, tmp_path):
-    """``go("name", ...)``: a short search into tmp_path / name."""
-
-    def run(name, **options):
-        form = options.pop("form", "t5")
-        settings = {
-            "task": task_folder, "backbone": tiny_folder(form), "budget": 600, "steps": STEPS, "batch_size": 8,
-            "second_order_from": 2, "progress": False, "out": tmp_path / name, **options,
-        }  # fmt: skip
-        return search(**{k: v for k, v in settings.items() if v is not None})
-
-    return run
-
-
-class StopAt(Callback):
-    def __init__(self, step):
-        self.step = step
-        self.seen = []
-
-    def on_search_begin(self, search):
-        self.seen.append("begin")
-
-    def on_step_end(self, search, step, result):
-        self.seen.append(step)
-        if step + 1 == self.step:
-            search.request_stop("enough")
-
-    def on_search_end(self, search):
-        self.seen.append("end")
 
 
 @pytest.mark.parametrize("form", ["t5", "gated", "bert", "roberta"])

@@ -1,0 +1,380 @@
+"""Does a structure serve another task? Scores by source structure and target task, beside the structures' overlap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import shorten
+from s3pet_viz.figures._grid import bar
+from s3pet_viz.results import Study, Transfer
+
+Value = Literal["score", "loss"]
+Relative = Literal["own", "random", "full"]
+#: A transfer matrix, its study, or the path of the study's folder.
+TransferLike: TypeAlias = Transfer | Study | str | os.PathLike[str]
+
+#: Targets up to which each cell shows its number.
+_NUMBERS = 16
+#: Height of the gap above the reference rows, in rows.
+_GAP = 0.35
+#: Width of a cell of the values beside one of the overlap, and the space between the two panels.
+_WIDER, _BETWEEN, _BETWEEN_BARS = 1.3, 0.04, 0.16
+_LESS = {"own": "the target's own structure's", "random": "the mean of random structures'"}
+_HALF = 0.47  # of the side of an outline, in cells
+
+
+def transfer_table(
+    matrix: TransferLike, *, value: Value = "score", relative: Relative | None = None, seed: int | None = None
+) -> pd.DataFrame:
+    """The numbers behind `transfer`, one row per cell of the matrix, the sources before the reference rows.
+
+    Columns: source (a task, "consensus", a published file, or a reference: random, full, head, ...), target, kind
+    ("source", else the reference's name), own (whether it is the target's own structure), value (as `relative` says),
+    spread (standard deviation, n - 1 in the divisor; NaN for one training), n (trainings), mean (of the value itself),
+    overlap (mean Jaccard of the gates with the target's own structure; NaN where none). Cells without a training yet
+    are NaN, with n = 0.
+
+    Args:
+        matrix: a `Transfer`, its study, or the path of the study's folder.
+        value: ``score`` (the task's main metric) or ``loss`` (mean held-out loss; lower is better).
+        relative: None: the value. ``own``: less that of the target's own structure, seed by seed. ``random``: less
+            the mean of random structures; ``full``: over the mean of full fine-tuning; for these two the yardstick
+            counts as known, the spread is the trainings' alone, and the yardstick's own row is left out.
+        seed: only the trainings of this seed; None: all.
+
+    Raises:
+        ConfigError: `value`, `relative` or `seed` is none of these, or the study has no such yardstick.
+        StudyError: not a study folder, or not one of transfer.
+    """
+    return _table(as_transfer(matrix), value, relative, seed)
+
+
+def _table(opened: Transfer, value: Value, relative: Relative | None, seed: int | None) -> pd.DataFrame:
+    if value not in get_args(Value):
+        raise ConfigError(f"value: expected one of {', '.join(get_args(Value))}, found {value!r}")
+    if relative is not None and relative not in get_args(Relative):
+        raise ConfigError(f"relative: expected None or one of {', '.join(get_args(Relative))}, found {relative!r}")
+    if relative is not None and relative not in yardsticks(opened):
+        there = ", ".join(yardsticks(opened)) or "none"
+        raise ConfigError(f"relative: this study has no {relative!r} to compare with; it has: {there}")
+    rows = opened.table()
+    if seed is not None:
+        known = sorted(set(rows["seed"]))
+        if seed not in known:
+            raise ConfigError(f"seed: expected one of {', '.join(map(str, known))}, found {seed!r}")
+        rows = rows[rows["seed"] == seed]
+    # A reference is named by its kind: a given structure's file may be called "random", too.
+    rows = rows.assign(name=rows["source"].where(rows["kind"] == "source", rows["kind"]))
+    names = [*opened.sources, *(name for name in opened.references if name != relative)]
+    cells = pd.MultiIndex.from_product([names, opened.targets], names=["name", "target"])
+    rows["value"] = _compared(rows, value, relative)
+    grouped = rows.groupby(["name", "target"])
+    table = pd.DataFrame(
+        {
+            "value": grouped["value"].mean().reindex(cells),
+            "spread": grouped["value"].std().reindex(cells),
+            "n": grouped[value].count().reindex(cells, fill_value=0),
+            "mean": grouped[value].mean().reindex(cells),
+            "overlap": grouped["overlap"].mean().reindex(cells),
+        }
+    )
+    table = table.reset_index().rename(columns={"name": "source"})
+    source = np.repeat(np.arange(len(names)) < len(opened.sources), len(opened.targets))
+    table.insert(2, "kind", np.where(source, "source", table["source"]))
+    table.insert(3, "own", source & (table["source"] == table["target"]).to_numpy())
+    if relative == "own":
+        table.loc[table["own"], "spread"] = np.nan  # of a difference that is zero
+    return table
+
+
+def _compared(rows: pd.DataFrame, value: str, relative: Relative | None) -> np.ndarray:
+    """The value of each training, as `relative` says; shape (n_rows,)."""
+    values = rows[value].to_numpy(dtype=float)
+    if relative is None:
+        return values
+    keys = ["target", "seed"] if relative == "own" else ["target"]
+    yard = rows[rows["name"] == (rows["target"] if relative == "own" else relative)]
+    base = yard.groupby(keys)[value].mean()
+    index = pd.MultiIndex.from_frame(rows[keys]) if relative == "own" else pd.Index(rows["target"])
+    found = base.reindex(index).to_numpy(dtype=float)
+    return values / found if relative == "full" else values - found
+
+
+def transfer(
+    matrix: TransferLike,
+    *,
+    value: Value = "score",
+    relative: Relative | None = None,
+    overlap: bool = True,
+    seed: int | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """Draw the matrix of sources (rows) and targets (columns), and beside it how alike the structures are.
+
+    Each cell holds mean and spread; scores that are fractions are shown times 100. Darker (or bluer) is better, for a
+    loss too. The colours reach as far as the structures go: full fine-tuning and the head alone may lie beyond.
+    For one column of a paper draw more than four tasks with ``overlap=False``.
+
+    Args:
+        matrix, value, relative, seed: as `transfer_table`.
+        overlap: with the second panel, the mean Jaccard of the gates with the target's own structure.
+        title: instead of what the numbers are.
+
+    Returns:
+        A figure with the heatmap "values", the heatmap "overlap" unless left out, and the outlines of the targets'
+        own structures in each. Row i of n sources lies at y = i, the references below a gap.
+    """
+    opened = as_transfer(matrix)
+    table = _table(opened, value, relative, seed)
+    shape = -1, len(opened.targets)
+    names = table["source"].to_numpy().reshape(shape)[:, 0].tolist()
+    rows = row_places(opened, names)
+    words = Words(table, value, relative)
+    own = table["own"].to_numpy().reshape(shape)
+    numbers = len(opened.targets) <= _NUMBERS
+    between = _BETWEEN if numbers else _BETWEEN_BARS
+    end = (1 - between) * _WIDER / (1 + _WIDER) if overlap else 1.0
+
+    seeds = opened.table()["seed"].nunique() if seed is None else 1
+    over = f"seed {seed}" if seed is not None else f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else ""
+    at = f"Transfer at {_style.plain(opened.budget)}" if opened.budget else "Transfer"
+    said = " · ".join(part for part in (at, words.long, words.better, over) if part)
+    figure = _style.new_figure(title if title is not None else said)
+    panels: list[tuple[str, pd.Series, list[str], dict[str, Any], str]] = [
+        ("values", table["value"] * words.factor, words.cells(), words.scale(), words.short)
+    ]
+    if overlap:
+        scale = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": 1}
+        panels.append(("overlap", table["overlap"], _two(table["overlap"]), scale, "overlap (Jaccard)"))
+    hover = np.array(words.hover(), dtype=object).reshape(*shape, 4)
+    gaps = np.flatnonzero(np.diff(rows) > 1)
+    for i, (name, values, text, scale, head) in enumerate(panels):
+        axis = "x" if i == 0 else "x2"
+        figure.add_trace(
+            go.Heatmap(
+                name=name,
+                x=list(range(len(opened.targets))),
+                y=_edges(rows),
+                z=_with_gap(values.to_numpy(dtype=float).reshape(shape), gaps, np.nan),
+                text=_with_gap(np.array(text, dtype=object).reshape(shape), gaps, ""),
+                texttemplate="%{text}" if numbers else None,
+                textfont={"size": 11},
+                customdata=_with_gap(hover, gaps, ""),
+                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}%{customdata[2]}<br>%{customdata[3]}"
+                "<extra></extra>",
+                hoverongaps=False,
+                xgap=1,
+                ygap=1,
+                xaxis=axis,
+                showscale=not numbers,
+                showlegend=False,
+                colorbar={**bar(head), "x": end + 0.01} if i == 0 else bar(head),
+                **scale,
+            )
+        )
+    for i in range(len(panels)):
+        x, y = boxes(rows, own)
+        line = {"color": _style.OUTLINE, "width": 2}
+        figure.add_trace(
+            go.Scatter(
+                name="the target's own structure", x=x, y=y, mode="lines", line=line, hoverinfo="skip",
+                xaxis="x" if i == 0 else "x2", showlegend=i == 0, legendgroup="own",
+            )
+        )  # fmt: skip
+    domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
+    _dress(figure, opened.targets, names, rows, domains)
+    for domain, (*_, head) in zip(domains, panels, strict=True):
+        figure.add_annotation(
+            text=head, x=sum(domain) / 2, xref="paper", xanchor="center", y=1, yref="paper", yanchor="bottom",
+            yshift=2, showarrow=False, font={"size": 12, "color": _style.INK},
+        )  # fmt: skip
+    return figure
+
+
+class Words:
+    """What a table's numbers are called, and how they are written.
+
+    Attributes:
+        factor: what values are shown times: 100 for fractions.
+        short, long: the value's name above the panel and in the title. better: how to read the colours.
+    """
+
+    def __init__(self, table: pd.DataFrame, value: Value, relative: Relative | None) -> None:
+        self.table, self.value, self.relative = table, value, relative
+        means = np.abs(table["mean"].to_numpy(dtype=float))
+        #: Of the value itself, whatever it is compared with.
+        self.times = 100.0 if value == "score" and not (means > 1).any() else 1.0
+        self.factor = 100.0 if relative == "full" else self.times
+        self.form = ".1f" if self.factor == 100 or value == "score" else ".3f"
+        if relative in ("own", "random"):
+            self.form = "+" + self.form
+        name = f"{value} × 100" if self.times == 100 else value
+        if relative is None:
+            self.short = f"{value} (lower is better)" if value == "loss" else name
+            self.long = f"held-out {value}" if value == "loss" else name
+        elif relative == "full":
+            self.short, self.long = f"{value}, % of full", f"{value} as % of full fine-tuning's"
+        else:
+            self.short, self.long = f"{value} − {relative}", f"{name} less {_LESS[relative]}"
+        lower = "lower is better" if value == "loss" else ""
+        colour = "blue is better" if relative in ("own", "random") else "drawn darker" if lower else ""
+        self.better = ", ".join(filter(None, (lower, colour)))
+
+    def cells(self) -> list[str]:
+        """The text of each cell: the value, and its spread in a second line."""
+        made = []
+        for value, spread in self._shown():
+            made.append("–" if np.isnan(value) else self._number(value) + (self._spread(spread, "<br>± ")))
+        return made
+
+    def hover(self) -> list[list[str]]:
+        """Four texts for each cell: which it is, the value, the number of trainings, the overlap."""
+        made = []
+        for row, (value, spread) in zip(self.table.to_dict("records"), self._shown(), strict=True):
+            own = " (its own structure)" if row["own"] else ""
+            text = f"{_style.plain(row['source'])} → {_style.plain(row['target'])}{own}"
+            told = "no training yet" if not row["n"] else f"{self.short}: {self._number(value)}{self._spread(spread)}"
+            if np.isnan(value) and row["n"]:
+                told = f"{self.short}: not known"
+            if self.relative and row["n"]:
+                told += f" ({self.value} {self.plain_number(row['mean'])})"
+            trained = f", {row['n']} training{'s' if row['n'] != 1 else ''}" if row["n"] else ""
+            known = np.isfinite(row["overlap"])
+            made.append([text, told, trained, f"overlap {row['overlap']:.2f}" if known else "overlap not known"])
+        return made
+
+    def plain_number(self, value: float) -> str:
+        """A value itself, not compared with anything, as the cells write it."""
+        if not np.isfinite(value):
+            return "–"
+        return f"{value * self.times:.1f}" if self.value == "score" else f"{value:.3f}"
+
+    def scale(self) -> dict[str, Any]:
+        """Colours, as far as structures go: full fine-tuning and the head alone do not set the limits."""
+        among = self.table["kind"].isin(["source", "random"])
+        values = (self.table.loc[among, "value"] * self.factor).dropna().to_numpy(dtype=float)
+        if self.relative in ("own", "random"):
+            reach = float(np.abs(values).max()) if len(values) else 0.0
+            # Turned round for a loss, so that blue is always the better side.
+            hues = [colour for _, colour in _style.DIVERGING]
+            places = [at for at, _ in _style.DIVERGING]
+            both = list(zip(places, hues[::-1] if self.value == "loss" else hues, strict=True))
+            return {"colorscale": both, "zmin": -(reach or 1), "zmax": reach or 1}
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        colours = _style.REVERSED if self.value == "loss" else _style.SEQUENTIAL
+        return {"colorscale": colours, "zmin": low, "zmax": high}
+
+    def _shown(self) -> list[tuple[float, float]]:
+        pairs = self.table[["value", "spread"]].to_numpy(dtype=float) * self.factor
+        return [(float(a), float(b)) for a, b in pairs]
+
+    def _number(self, value: float) -> str:
+        text = format(value, self.form)
+        # No sign for what rounds to zero.
+        return text.lstrip("+-") if float(text) == 0 else text
+
+    def _spread(self, spread: float, before: str = " ± ") -> str:
+        return "" if np.isnan(spread) else before + format(spread, self.form.lstrip("+"))
+
+
+def yardsticks(opened: Transfer) -> list[Relative]:
+    """What the values of this study can be compared with."""
+    own = set(opened.targets) & set(opened.sources)
+    return [name for name in get_args(Relative) if (own if name == "own" else name in opened.references)]
+
+
+def row_places(opened: Transfer, names: Sequence[str]) -> np.ndarray:
+    """y of each row: the sources at 0, 1, ..., the references below a gap; shape (n_rows,)."""
+    places = np.arange(len(names), dtype=float)
+    places[len(opened.sources) :] += _GAP
+    return places
+
+
+def boxes(rows: np.ndarray, marked: np.ndarray, half: float = _HALF) -> tuple[np.ndarray, np.ndarray]:
+    """One broken line around every marked cell.
+
+    Args:
+        rows: y of each row, shape (n_rows,), from `row_places`.
+        marked: bool, shape (n_rows, n_columns).
+        half: half a side of the boxes, in cells.
+
+    Returns:
+        x and y, both of shape (6 * n_marked,).
+    """
+    row, column = np.nonzero(marked)
+    corner_x = np.array([-1, 1, 1, -1, -1, np.nan]) * half
+    corner_y = np.array([-1, -1, 1, 1, -1, np.nan]) * half
+    return (column[:, None] + corner_x).ravel(), (rows[row][:, None] + corner_y).ravel()
+
+
+def as_transfer(matrix: TransferLike) -> Transfer:
+    """Open a path or a study; a `Transfer` is returned as it is.
+
+    Raises:
+        StudyError: not a study folder, or not one of transfer.
+        TypeError: none of these.
+    """
+    if isinstance(matrix, (Study, str, os.PathLike)):
+        return Transfer(matrix)
+    if not isinstance(matrix, Transfer):
+        raise TypeError(f"expected a Transfer, or the path of a transfer study, found {type(matrix).__name__}")
+    return matrix
+
+
+def _edges(rows: np.ndarray) -> list[float]:
+    """Upper and lower edges of the rows, with the gap as a row of its own."""
+    edges = [-0.5]
+    for place in rows:
+        if place - 0.5 > edges[-1] + 1e-9:
+            edges.append(place - 0.5)
+        edges.append(place + 0.5)
+    return [float(edge) for edge in edges]
+
+
+def _with_gap(cells: np.ndarray, gaps: np.ndarray, fill: Any) -> np.ndarray:
+    """Rows of cells with an empty row after each of these."""
+    return np.insert(cells, gaps + 1, fill, axis=0)
+
+
+def _two(values: pd.Series) -> list[str]:
+    return [f"{value:.2f}" if np.isfinite(value) else "" for value in values]
+
+
+
+def _dress(
+    figure: go.Figure,
+    targets: Sequence[str],
+    names: Sequence[str],
+    rows: np.ndarray,
+    domains: Sequence[tuple[float, float]],
+) -> None:
+    """Labels of rows and columns, and a height that two lines of text in each row ask for."""
+    columns = [_style.plain(shorten(name, 24)) for name in targets]
+    widest = max(map(len, columns))
+    # Upright unless every label fits its column in a paper's page, too: a column must not lose its name.
+    flat = widest * 6.5 * len(columns) * len(domains) < 230
+    bare = {"showgrid": False, "showline": False, "ticks": "", "tickmode": "array", "zeroline": False}
+    for i, domain in enumerate(domains):
+        axis = {
+            "domain": list(domain), "anchor": "y", "range": [-0.5, len(columns) - 0.5], "tickangle": 0 if flat else -90,
+            "tickvals": list(range(len(columns))), "ticktext": columns, "ticklabelstandoff": 4,
+            "tickfont": {"size": 11}, "title": {"text": "trained on", "standoff": 8, "font": {"size": 12}}, **bare,
+        }  # fmt: skip
+        figure.update_layout({"xaxis" if i == 0 else "xaxis2": axis})
+    figure.update_yaxes(
+        tickvals=rows.tolist(), ticktext=[_style.plain(shorten(name, 24)) for name in names], tickfont={"size": 11},
+        ticklabelstandoff=4, range=[float(rows[-1]) + 0.5, -0.5],
+        title={"text": "structure of", "standoff": 8, "font": {"size": 12}}, **bare,
+    )  # fmt: skip
+    cell = 38 if any("<br>" in str(text) for text in np.ravel(figure.data[0].text)) else 28
+    _style.place_top(figure, height=round(150 + cell * (rows[-1] + 1) + (0 if flat else 6.5 * widest)), heads=True)

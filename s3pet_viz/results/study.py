@@ -1,0 +1,241 @@
+"""A study folder, opened: which cells it plans, which are done, and their rows as one tidy table.
+
+    study.json        schema version, the calls that planned it (sweep, transfer) with their settings, the planned cells
+    cells/KEY.json    one finished or failed cell, written as a whole
+    cells/KEY.lock    held while a process works on the cell
+    runs/NAME/        the run directories of its searches
+    journal.jsonl     a line per cell begun and ended
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from s3pet_viz.errors import StudyError
+from s3pet_viz.runs import Run, open_run
+from s3pet_viz.structure import Structure
+
+SCHEMA_VERSION = 1
+KIND = "s3pet_viz.study"
+
+#: What names a row, in the order of the table's first columns.
+LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw", "seed")
+_MEASURED = (
+    "score", "metric", "loss", "validation", "pet_params", "percent", "head_params", "n_gates", "best_step", "seconds",
+    "search_seconds",
+)  # fmt: skip
+COLUMNS = (*LABELS, *_MEASURED, "key")
+
+
+class Study:
+    """A study folder. Its files are read anew by each call, so a study that still runs can be looked at.
+
+    Attributes:
+        path: the folder. name: its name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.info: Mapping[str, Any] = _read_info(self.path)
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def kind(self) -> str:
+        """``sweep``, ``transfer``, or both."""
+        return " + ".join(dict.fromkeys(str(c["study"]) for c in self.info["calls"]))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The arguments of the last call."""
+        return cast("Mapping[str, Any]", self.info["calls"][-1])
+
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        """The planned cells: key, kind (search | tune), labels, needs, and what to do."""
+        return list(self.info["cells"])
+
+    # -- what came of the cells ------------------------------------------------------------------------
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """What is written of a cell, or None.
+
+        Raises:
+            StudyError: the file is damaged.
+        """
+        return read_result(self.path, key)
+
+    def results(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """(cell, result) of every planned cell that has one, in the plan's order."""
+        for cell in self.cells:
+            found = self.result(cell["key"])
+            if found is not None:
+                yield cell, found
+
+    def status(self) -> dict[str, int]:
+        """Counts: planned, done, failed, missing."""
+        states = [r["status"] for _, r in self.results()]
+        done, failed = states.count("done"), states.count("failed")
+        planned = len(self.info["cells"])
+        return {"planned": planned, "done": done, "failed": failed, "missing": planned - done - failed}
+
+    def table(self) -> pd.DataFrame:
+        """One row per finished training.
+
+        Columns: task, budget (as given; empty where the method has none), budget_params, method, mode, source, draw,
+        seed, score (the task's main metric, named by `metric`), loss (mean over held-out rows), validation (the score
+        that chose the weights), pet_params, percent (of the backbone), head_params, n_gates, best_step, seconds,
+        search_seconds, key; then the task's further metrics.
+        """
+        rows = [
+            {**cell["labels"], **result["row"], "key": cell["key"]}
+            for cell, result in self.results()
+            if cell["kind"] == "tune" and result["status"] == "done"
+        ]
+        made = pd.DataFrame(rows)
+        return made.reindex(columns=[*COLUMNS, *(c for c in made.columns if c not in COLUMNS)])
+
+    def failed(self) -> pd.DataFrame:
+        """One row per failed cell: key, task, method, seed, error (kind and message), attempts."""
+        rows = [
+            {
+                "key": cell["key"],
+                **{k: cell["labels"].get(k) for k in ("task", "method", "seed")},
+                "error": f"{result['error']['kind']}: {result['error']['message']}",
+                "attempts": result.get("attempts", 1),
+            }
+            for cell, result in self.results()
+            if result["status"] == "failed"
+        ]
+        return pd.DataFrame(rows, columns=["key", "task", "method", "seed", "error", "attempts"])
+
+    def structure(self, key: str) -> Structure:
+        """The structure that a cell trained.
+
+        Raises:
+            StudyError: the cell is not done, or trained none (full, head).
+        """
+        result = self.result(key)
+        if result is None or result["status"] != "done" or not result.get("structure"):
+            raise StudyError(f"{self.path}: cell {key!r} has no structure (not done, or a method without one)")
+        return Structure.from_dict(result["structure"], where=f"{self.path}: cell {key}")
+
+    def structures(self) -> dict[str, Structure]:
+        """The structure of each finished cell that trained one, by key."""
+        return {
+            cell["key"]: Structure.from_dict(result["structure"], where=f"{self.path}: cell {cell['key']}")
+            for cell, result in self.results()
+            if result["status"] == "done" and result.get("structure")
+        }
+
+    def runs(self) -> list[Run]:
+        """The finished searches, opened, in the plan's order; none where the study was passed on without them."""
+        folders = [
+            self.path / "runs" / cell["key"]
+            for cell, result in self.results()
+            if cell["kind"] == "search" and result["status"] == "done"
+        ]
+        return [open_run(folder) for folder in folders if folder.is_dir()]
+
+    # -- statistics ------------------------------------------------------------------------------------
+
+    def summary(self) -> pd.DataFrame:
+        """Mean, spread, number and interval of each task, budget and method; see `statistics.summary`."""
+        from s3pet_viz.results import statistics
+
+        return statistics.summary(self.table())
+
+    def differences(self, a: str = "searched", b: str = "random", *, value: str = "score") -> pd.DataFrame:
+        """a minus b per task and budget and over all, with intervals; see `statistics.differences`."""
+        from s3pet_viz.results import statistics
+
+        return statistics.differences(self.table(), a=a, b=b, value=cast("Any", value))
+
+    # -- as text ---------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        s = self.status()
+        more = "".join(f", {s[k]} {k}" for k in ("failed", "missing") if s[k])
+        return f"Study({self.name!r}, {self.kind}, {s['done']} of {s['planned']} cells done{more})"
+
+    def _repr_html_(self) -> str:
+        body = f"<p>{html.escape(repr(self))}</p>"
+        if len(self.table()):
+            body += self.summary().to_html(index=False, float_format="{:.4g}".format, border=0)
+        failed = self.failed()
+        if len(failed):
+            body += "<p>Failed, run again with <code>retry=True</code>:</p>" + failed.to_html(index=False, border=0)
+        return body
+
+
+def open_study(path: str | os.PathLike[str]) -> Study:
+    """Open a study folder, finished or not.
+
+    Raises:
+        StudyError: not a study folder, or of another schema version.
+    """
+    return Study(path)
+
+
+def read_result(folder: Path, key: str) -> dict[str, Any] | None:
+    """What is written of a cell, or None.
+
+    Raises:
+        StudyError: the file is damaged.
+    """
+    path = folder / "cells" / f"{key}.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise StudyError(f"{path}: expected JSON, found something else ({error}); delete it to redo the cell") from None
+    if not isinstance(data, dict) or data.get("status") not in ("done", "failed"):
+        raise StudyError(f"{path}: field 'status': expected done or failed; delete the file to do the cell again")
+    part = "row" if data["status"] == "done" else "error"
+    if not isinstance(data.get(part), dict):
+        raise StudyError(f"{path}: field {part!r}: expected an object; delete the file to do the cell again")
+    return data
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    path = folder / "study.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{folder}: expected a study folder (with study.json), found none") from None
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(data, dict) or data.get("kind") != KIND:
+        raise StudyError(f"{path}: expected a study of s3pet_viz (field 'kind' is missing)")
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise StudyError(f"{path}: expected schema_version {SCHEMA_VERSION}, found {data.get('schema_version')!r}")
+    cells = data.get("cells")
+    calls = data.get("calls")
+    if not isinstance(cells, list) or not isinstance(calls, list) or not calls:
+        raise StudyError(f"{path}: fields 'cells' and 'calls': expected lists, 'calls' with at least one entry")
+    if not all(isinstance(call, dict) and isinstance(call.get("study"), str) for call in calls):
+        raise StudyError(f"{path}: field 'calls': expected objects with a field 'study'")
+    for i, cell in enumerate(cells):
+        good = isinstance(cell, dict) and isinstance(cell.get("key"), str) and isinstance(cell.get("labels"), dict)
+        if not good or cell.get("kind") not in ("search", "tune") or not is_plain(cell["key"]):
+            raise StudyError(f"{path}: cells[{i}]: expected an object with key, kind (search, tune) and labels")
+    return data
+
+
+def is_plain(key: str) -> bool:
+    """Whether a key is a plain file name: a stranger's study cannot name files outside its folder."""
+    return key not in ("", ".", "..") and not {"/", "\\", "\0"} & set(key)
