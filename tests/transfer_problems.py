@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ _RECORDED = ("sentiment", "entailment", "similarity")
 Score = Callable[[str, str, int, int], float | None]
 
 
-@lru_cache(maxsize=None)
+@cache
 def recorded(task: str, seed: int) -> Structure:
     """The structure of a recorded search."""
     return open_run(_RUNS / f"{task}-0.2pct-s{seed}").structure()

@@ -25,8 +25,8 @@ TransferLike: TypeAlias = Transfer | Study | str | os.PathLike[str]
 _NUMBERS = 16
 #: Height of the gap above the reference rows, in rows.
 _GAP = 0.35
-#: Width of a cell of the values beside one of the overlap, and the space between the two panels.
-_WIDER, _BETWEEN, _BETWEEN_BARS = 1.3, 0.04, 0.16
+#: Space between the two panels, without and with a colour bar in it.
+_BETWEEN, _BETWEEN_BARS = 0.04, 0.16
 _LESS = {"own": "the target's own structure's", "random": "the mean of random structures'"}
 _HALF = 0.47  # of the side of an outline, in cells
 
@@ -54,10 +54,14 @@ def transfer_table(
         ConfigError: `value`, `relative` or `seed` is none of these, or the study has no such yardstick.
         StudyError: not a study folder, or not one of transfer.
     """
-    return _table(as_transfer(matrix), value, relative, seed)
+    opened = as_transfer(matrix)
+    return compared(opened, opened.table(), value, relative, seed)
 
 
-def _table(opened: Transfer, value: Value, relative: Relative | None, seed: int | None) -> pd.DataFrame:
+def compared(
+    opened: Transfer, rows: pd.DataFrame, value: Value, relative: Relative | None, seed: int | None
+) -> pd.DataFrame:
+    """`transfer_table`, of rows that are at hand: `opened.table()`."""
     if value not in get_args(Value):
         raise ConfigError(f"value: expected one of {', '.join(get_args(Value))}, found {value!r}")
     if relative is not None and relative not in get_args(Relative):
@@ -65,7 +69,6 @@ def _table(opened: Transfer, value: Value, relative: Relative | None, seed: int 
     if relative is not None and relative not in yardsticks(opened):
         there = ", ".join(yardsticks(opened)) or "none"
         raise ConfigError(f"relative: this study has no {relative!r} to compare with; it has: {there}")
-    rows = opened.table()
     if seed is not None:
         known = sorted(set(rows["seed"]))
         if seed not in known:
@@ -121,7 +124,7 @@ def transfer(
 
     Each cell holds mean and spread; scores that are fractions are shown times 100. Darker (or bluer) is better, for a
     loss too. The colours reach as far as the structures go: full fine-tuning and the head alone may lie beyond.
-    For one column of a paper draw more than four tasks with ``overlap=False``.
+    One column of a paper has room for three tasks; without the overlap for eight, of a loss for five.
 
     Args:
         matrix, value, relative, seed: as `transfer_table`.
@@ -133,17 +136,32 @@ def transfer(
         own structures in each. Row i of n sources lies at y = i, the references below a gap.
     """
     opened = as_transfer(matrix)
-    table = _table(opened, value, relative, seed)
+    return drawn(opened, opened.table(), value, relative, overlap, seed, title)
+
+
+def drawn(
+    opened: Transfer,
+    rows: pd.DataFrame,
+    value: Value,
+    relative: Relative | None,
+    overlap: bool = True,
+    seed: int | None = None,
+    title: str | None = None,
+) -> go.Figure:
+    """`transfer`, of rows that are at hand: `opened.table()`."""
+    table = compared(opened, rows, value, relative, seed)
     shape = -1, len(opened.targets)
     names = table["source"].to_numpy().reshape(shape)[:, 0].tolist()
-    rows = row_places(opened, names)
+    places = row_places(opened, names)
     words = Words(table, value, relative)
     own = table["own"].to_numpy().reshape(shape)
     numbers = len(opened.targets) <= _NUMBERS
     between = _BETWEEN if numbers else _BETWEEN_BARS
-    end = (1 - between) * _WIDER / (1 + _WIDER) if overlap else 1.0
+    # As wide as the texts ask for: one of the overlaps has four characters.
+    wider = max(1.3, max(len(line) for text in words.cells() for line in text.split("<br>")) / 4)
+    end = (1 - between) * wider / (1 + wider) if overlap else 1.0
 
-    seeds = opened.table()["seed"].nunique() if seed is None else 1
+    seeds = rows["seed"].nunique()
     over = f"seed {seed}" if seed is not None else f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else ""
     at = f"Transfer at {_style.plain(opened.budget)}" if opened.budget else "Transfer"
     said = " · ".join(part for part in (at, words.long, words.better, over) if part)
@@ -155,14 +173,14 @@ def transfer(
         scale = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": 1}
         panels.append(("overlap", table["overlap"], _two(table["overlap"]), scale, "overlap (Jaccard)"))
     hover = np.array(words.hover(), dtype=object).reshape(*shape, 4)
-    gaps = np.flatnonzero(np.diff(rows) > 1)
+    gaps = np.flatnonzero(np.diff(places) > 1)
     for i, (name, values, text, scale, head) in enumerate(panels):
         axis = "x" if i == 0 else "x2"
         figure.add_trace(
             go.Heatmap(
                 name=name,
                 x=list(range(len(opened.targets))),
-                y=_edges(rows),
+                y=_edges(places),
                 z=_with_gap(values.to_numpy(dtype=float).reshape(shape), gaps, np.nan),
                 text=_with_gap(np.array(text, dtype=object).reshape(shape), gaps, ""),
                 texttemplate="%{text}" if numbers else None,
@@ -181,7 +199,7 @@ def transfer(
             )
         )
     for i in range(len(panels)):
-        x, y = boxes(rows, own)
+        x, y = boxes(places, own)
         line = {"color": _style.OUTLINE, "width": 2}
         figure.add_trace(
             go.Scatter(
@@ -190,7 +208,7 @@ def transfer(
             )
         )  # fmt: skip
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
-    _dress(figure, opened.targets, names, rows, domains)
+    _dress(figure, opened.targets, names, places, domains)
     for domain, (*_, head) in zip(domains, panels, strict=True):
         figure.add_annotation(
             text=head, x=sum(domain) / 2, xref="paper", xanchor="center", y=1, yref="paper", yanchor="bottom",
@@ -359,7 +377,8 @@ def _dress(
     domains: Sequence[tuple[float, float]],
 ) -> None:
     """Labels of rows and columns, and a height that two lines of text in each row ask for."""
-    columns = [_style.plain(shorten(name, 24)) for name in targets]
+    most = 18 if len(targets) < 5 else 16
+    columns = [_style.plain(shorten(name, most)) for name in targets]
     widest = max(map(len, columns))
     # Upright unless every label fits its column in a paper's page, too: a column must not lose its name.
     flat = widest * 6.5 * len(columns) * len(domains) < 230
@@ -372,7 +391,7 @@ def _dress(
         }  # fmt: skip
         figure.update_layout({"xaxis" if i == 0 else "xaxis2": axis})
     figure.update_yaxes(
-        tickvals=rows.tolist(), ticktext=[_style.plain(shorten(name, 24)) for name in names], tickfont={"size": 11},
+        tickvals=rows.tolist(), ticktext=[_style.plain(shorten(name, most)) for name in names], tickfont={"size": 11},
         ticklabelstandoff=4, range=[float(rows[-1]) + 0.5, -0.5],
         title={"text": "structure of", "standoff": 8, "font": {"size": 12}}, **bare,
     )  # fmt: skip

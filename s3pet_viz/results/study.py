@@ -19,6 +19,7 @@ from typing import Any, cast
 import pandas as pd
 
 from s3pet_viz.errors import StudyError
+from s3pet_viz.results import statistics
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
 
@@ -149,16 +150,24 @@ class Study:
     # -- statistics ------------------------------------------------------------------------------------
 
     def summary(self) -> pd.DataFrame:
-        """Mean, spread, number and interval of each task, budget and method; see `statistics.summary`."""
-        from s3pet_viz.results import statistics
+        """Mean, spread, number and interval of each task, budget, method and mode; see `statistics.summary`."""
+        return statistics.summary(self._at_home())
 
-        return statistics.summary(self.table())
+    def differences(
+        self, a: str = "searched", b: str = "random", *, value: statistics.Value = "score", scale: statistics.Scale = "raw"
+    ) -> pd.DataFrame:
+        """a minus b per task and budget (and mode, where there are several) and over all, with intervals.
 
-    def differences(self, a: str = "searched", b: str = "random", *, value: str = "score") -> pd.DataFrame:
-        """a minus b per task and budget and over all, with intervals; see `statistics.differences`."""
-        from s3pet_viz.results import statistics
+        See `statistics.differences`; `statistics.sentence` says a row in words.
+        """
+        rows = self._at_home()
+        by = ("task", "budget", "mode") if rows.loc[rows["mode"] != "", "mode"].nunique() > 1 else ("task", "budget")
+        return statistics.differences(rows, a=a, b=b, by=by, value=value, scale=scale)
 
-        return statistics.differences(self.table(), a=a, b=b, value=cast("Any", value))
+    def _at_home(self) -> pd.DataFrame:
+        """The rows without structures of other sources: those are a transfer's (`Transfer`)."""
+        rows = self.table()
+        return rows[(rows["source"] == "") | (rows["source"] == rows["task"])]
 
     # -- as text ---------------------------------------------------------------------------------------
 

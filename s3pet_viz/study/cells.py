@@ -73,7 +73,10 @@ def as_list(value: Any, name: str) -> list[Any]:
         ConfigError: none.
     """
     several = [value] if isinstance(value, (str, int, float, Path)) or not isinstance(value, Iterable) else value
-    made = list(dict.fromkeys(several))
+    made: list[Any] = []
+    for one in several:  # not a set: rows in memory cannot be hashed, and get their own error later
+        if not any(one is other or (type(one) is type(other) and one == other) for other in made):
+            made.append(one)
     if not made:
         raise ConfigError(f"{name}: expected at least one, found none")
     return made

@@ -18,9 +18,9 @@ from s3pet_viz.figures.transfer import (
     Words,
     as_transfer,
     boxes,
+    compared,
+    drawn,
     row_places,
-    transfer,
-    transfer_table,
     yardsticks,
 )
 from s3pet_viz.runs.measures import chance_overlap, jaccard, random_structures
@@ -59,6 +59,7 @@ class TransferExplorer(w.VBox):
 
     def __init__(self, matrix: TransferLike) -> None:
         self.matrix = as_transfer(matrix)
+        self._trained = self.matrix.table()
         self._gates = self.matrix.gates() or []
         self._make_controls()
         self.matrix_figure = new_widget(go.Figure(layout={"template": _style.TEMPLATE, "height": 300}))
@@ -126,7 +127,7 @@ class TransferExplorer(w.VBox):
 
     def _make_controls(self) -> None:
         known: Sequence[str] = yardsticks(self.matrix)
-        seeds = sorted({int(seed) for seed in self.matrix.table()["seed"]})
+        seeds = sorted({int(seed) for seed in self._trained["seed"]})
         narrow = {"style": _LABEL, "layout": w.Layout(width="auto", flex="0 1 240px", min_width="210px")}
         wide = {"style": _LABEL, "layout": w.Layout(width="auto", flex="1 1 280px", min_width="220px")}
         self.value_box = w.Dropdown(
@@ -174,8 +175,8 @@ class TransferExplorer(w.VBox):
             *self.matrix.sources, *(name for name in self.matrix.references if name != relative)
         ]  # fmt: skip
         self._places = row_places(self.matrix, self._rows)
-        self._table = transfer_table(self.matrix, value=value, seed=seed)
-        figure = transfer(self.matrix, value=value, relative=relative, seed=seed)
+        self._table = compared(self.matrix, self._trained, value, None, seed)
+        figure = drawn(self.matrix, self._trained, value, relative, seed=seed)
         for axis in ("x", "x2"):
             figure.add_trace(
                 go.Scatter(
