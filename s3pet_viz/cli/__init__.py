@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, control, demo, explain, report, search, show, tune, watch
+from s3pet_viz.cli import baselines, control, demo, explain, report, search, show, study, tune, watch
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ for _function in (
     search.search,
     tune.tune,
     baselines.baselines,
+    study.sweep,
+    study.transfer,
     show.show,
     explain.explain,
     watch.watch,

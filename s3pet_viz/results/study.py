@@ -154,7 +154,12 @@ class Study:
         return statistics.summary(self._at_home())
 
     def differences(
-        self, a: str = "searched", b: str = "random", *, value: statistics.Value = "score", scale: statistics.Scale = "raw"
+        self,
+        a: str = "searched",
+        b: str = "random",
+        *,
+        value: statistics.Value = "score",
+        scale: statistics.Scale = "raw",
     ) -> pd.DataFrame:
         """a minus b per task and budget (and mode, where there are several) and over all, with intervals.
 

@@ -81,7 +81,7 @@ class TransferExplorer(w.VBox):
             [
                 _html.box(self.value_box, self.relative_box, self.seed_box),
                 # A FigureWidget's own `layout` is plotly's, so a box around it does what is CSS.
-                w.VBox([self.matrix_figure]),
+                w.VBox([self.matrix_figure], layout=w.Layout(width="100%", min_width="0")),
                 _html.box(self.source_box, self.target_box, hint),
                 self._words,
                 self._message,

@@ -1,0 +1,186 @@
+"""``s3pet sweep`` and ``s3pet transfer``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s3pet_viz.cli import _common as c
+from s3pet_viz.errors import ConfigError
+
+if TYPE_CHECKING:
+    from s3pet_viz.results import Study, Transfer
+
+_SEARCH_STEPS = c.option("Steps of each search. [default: 200]", min=1)
+_TUNE_STEPS = c.option("Steps of each training. [default: 300]", min=1)
+_OUT = c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
+
+Steps = Annotated[int | None, _SEARCH_STEPS]
+TuneSteps = Annotated[int | None, _TUNE_STEPS]
+Out = Annotated[Path | None, _OUT]
+Seeds = Annotated[int, typer.Option(help="Seeds 0, 1, ...", min=1)]
+Random = Annotated[int, typer.Option("--random", help="Random structures per budget and seed.", min=1)]
+Workers = Annotated[int | None, c.option("Processes. [default: one a core, or one where there is a GPU]", min=1)]
+Retry = Annotated[bool, typer.Option("--retry", help="Do failed cells again.")]
+Table = Annotated[Path | None, c.option("Write the table of all trainings to this CSV file.")]
+
+
+def sweep(
+    tasks: Annotated[str | None, c.option("Tasks, separated by commas: names or folders.")] = None,
+    budgets: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0.1%",
+    backbone: c.Backbone = None,
+    modes: Annotated[str, typer.Option(help="Modes of the search, separated by commas.")] = "fast",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), LoRA, BitFit, full, ..."
+        ),
+    ] = "searched,random",
+    seeds: Seeds = 3,
+    n_random: Random = 1,
+    search_budget: Annotated[
+        str | None, c.option("The searches' budget that 'resolved' reads. [default: the largest]")
+    ] = None,
+    space: c.Space = None,
+    steps: Steps = None,
+    tune_steps: TuneSteps = None,
+    lr: c.Lr = None,
+    batch_size: c.BatchSize = None,
+    split: c.Split = None,
+    max_rows: c.MaxRows = None,
+    device: c.Device = None,
+    precision: c.Precision = None,
+    out: Out = None,
+    workers: Workers = None,
+    retry: Retry = False,
+    table: Table = None,
+    quiet: c.Quiet = False,
+    force: c.Force = False,
+) -> None:
+    """Search and train over tasks, budgets, seeds and modes. The same line again goes on where it ended."""
+    c.check_free(table, force)
+    if tasks is None:
+        raise ConfigError(f"--tasks: expected at least one, found none. {c.TASK_HELP}")
+    import s3pet_viz as s3
+
+    study = s3.sweep(
+        tasks=_words(tasks), backbone=backbone or c.DEFAULT_BACKBONE, budgets=_words(budgets), modes=_words(modes),
+        methods=_words(methods), seeds=seeds, n_random=n_random, retry=retry, progress=not quiet,
+        load=c.given(max_rows=max_rows),
+        **c.given(
+            search_budget=search_budget, space=space, steps=steps, tune_steps=tune_steps, lr=lr, batch_size=batch_size,
+            split=split, device=device, precision=precision, out=out, workers=workers,
+        ),
+    )  # fmt: skip
+    _say_study(study)
+    rows = study.table()
+    if {"searched", "random"} <= set(rows["method"]):
+        from s3pet_viz.results.statistics import sentence
+
+        for _, row in study.differences(scale="points").iterrows():
+            c.say(f"{row['task']} {row['budget']}".strip() + f": {sentence(row)}")
+    _end(study, table, force)
+
+
+def transfer(
+    targets: Annotated[str | None, c.option("Target tasks, separated by commas.")] = None,
+    sources: Annotated[
+        str | None,
+        c.option("Tasks, run folders, structure files, consensus. [default: the targets and consensus]"),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")] = "0.1%",
+    backbone: c.Backbone = None,
+    mode: Annotated[str | None, c.option("Mode of the search. [default: fast]")] = None,
+    references: Annotated[
+        str, typer.Option(help="What the matrix is held against: random, full, head, gradient, LoRA, ...")
+    ] = "random,full",
+    seeds: Seeds = 3,
+    n_random: Random = 1,
+    space: c.Space = None,
+    steps: Steps = None,
+    tune_steps: TuneSteps = None,
+    lr: c.Lr = None,
+    batch_size: c.BatchSize = None,
+    split: c.Split = None,
+    max_rows: c.MaxRows = None,
+    device: c.Device = None,
+    precision: c.Precision = None,
+    out: Out = None,
+    workers: Workers = None,
+    retry: Retry = False,
+    table: Table = None,
+    html: Annotated[Path | None, c.option("Write the matrix as an HTML page.")] = None,
+    quiet: c.Quiet = False,
+    force: c.Force = False,
+) -> None:
+    """Train the structures of source tasks on target tasks. The same line again goes on where it ended."""
+    c.check_free(table, force)
+    c.check_free(html, force)
+    if targets is None:
+        raise ConfigError(f"--targets: expected at least one task, found none. {c.TASK_HELP}")
+    import s3pet_viz as s3
+
+    made = s3.transfer(
+        targets=_words(targets), backbone=backbone or c.DEFAULT_BACKBONE, budget=budget, references=_words(references),
+        seeds=seeds, n_random=n_random, retry=retry, progress=not quiet, load=c.given(max_rows=max_rows),
+        **c.given(
+            sources=None if sources is None else _words(sources), mode=mode, space=space, steps=steps,
+            tune_steps=tune_steps, lr=lr, batch_size=batch_size, split=split, device=device, precision=precision,
+            out=out, workers=workers,
+        ),
+    )  # fmt: skip
+    _say_failed(made.study)
+    c.say(f"\nscore on held-out rows at {budget}; rows: where the structure comes from, columns: where it is trained")
+    c.say(_matrix(made))
+    if html is not None:
+        c.save_text(html, s3.figures.transfer(made).to_html(include_plotlyjs=True), force)
+        c.say(f"matrix: {html}")
+    _end(made.study, table, force)
+
+
+def _words(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _say_study(study: Study) -> None:
+    from s3pet_viz.cli import _output as o
+
+    made = o.plain_table("task", "budget", "method", "n", "score", "loss", "parameters", right=4)
+    for row in study.summary().to_dict("records"):
+        spread = "" if row["spread"] != row["spread"] else f" ±{row['spread']:.4f}"
+        method = f"{row['method']} ({row['mode']})" if row["mode"] else str(row["method"])
+        numbers = (f"{row['n']}", f"{row['score']:.4f}{spread}", f"{row['loss']:.4f}", f"{row['pet_params']:,.0f}")
+        made.add_row(*(o.cell(w) for w in (row["task"], row["budget"], method, *numbers)))
+    _say_failed(study)
+    c.say("", made)
+
+
+def _say_failed(study: Study) -> None:
+    for row in study.failed().to_dict("records"):
+        c.complain("failed", f"{row['key']}: {row['error']}")
+
+
+def _matrix(made: Transfer) -> Any:
+    from s3pet_viz.cli import _output as o
+
+    numbers, spread, counts = made.matrix(), made.spread(), made.counts()
+    table = o.plain_table("", *made.targets, right=len(made.targets))
+    for name in numbers.index:
+        cells = []
+        for target in made.targets:
+            mean, n = numbers.loc[name, target], counts.loc[name, target]
+            std = f" ±{spread.loc[name, target]:.4f}" if n > 1 else ""
+            cells.append("–" if mean != mean else f"{mean:.4f}{std}")
+        table.add_row(*(o.cell(w) for w in (name, *cells)))
+    return table
+
+
+def _end(study: Study, table: Path | None, force: bool) -> None:
+    if table is not None:
+        c.save_text(table, study.table().to_csv(index=False), force)
+        c.say(f"table: {table}")
+    c.say(f"{study!r}: {study.path}")
+    if study.status()["failed"]:
+        c.say("Failed cells are done again with --retry.")
