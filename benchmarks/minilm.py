@@ -1,6 +1,6 @@
 """MiniLM on real tasks: the studies behind docs/results.md, stage by stage.
 
-    python benchmarks/minilm.py --data ../shared/datasets --out out/minilm
+    python benchmarks/minilm.py --data ../shared/datasets
 
 Every training is a cell of one study, done once; start it again to go on. The budgets and recipes below were fixed before
 the runs. `--stages` picks some of the stages; the default is all, in an order in which each makes the table larger.
@@ -42,7 +42,7 @@ STAGES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/datasets"))
-    parser.add_argument("--out", type=Path, default=Path("out/minilm"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/measured/minilm"))
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--workers", type=int, default=None)
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """The embedded backbone on its five tasks: the study behind docs/results.md and notebooks 03 and 04.
 
-    python benchmarks/tiny_t5.py --out out/tiny-t5
+    python benchmarks/tiny_t5.py
 
 The searches are those of data/runs (data/record_runs.py); they are taken over as finished cells where their options are
 the plan's. Every training is a cell, done once; start it again to go on.
@@ -34,7 +34,7 @@ STAGES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("out/tiny-t5"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/measured/tiny-t5"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--stages", nargs="*", default=[*STAGES, "transfer"], choices=[*STAGES, "transfer"])
     parser.add_argument("--workers", type=int, default=None)

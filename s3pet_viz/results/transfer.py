@@ -64,6 +64,8 @@ class Transfer:
         self.references: list[str] = [*first, *(n for n in names if n not in first)]
         self._rows = pd.concat([made, free], ignore_index=True)
         self._structures = {key: self.study.structure(key) for key in made["key"]}
+        at_home = made[(made["method"] == "searched") & (made["source"] == made["task"])]
+        self._own_keys = {(str(r.task), int(r.seed)): str(r.key) for r in at_home.itertuples()}  # type: ignore[arg-type]
 
     # -- numbers ---------------------------------------------------------------------------------------
 
@@ -185,10 +187,8 @@ class Transfer:
         return None
 
     def _own(self, target: str, seed: int) -> Structure | None:
-        rows = self._rows
-        mine = rows[(rows["method"] == "searched") & (rows["source"] == target) & (rows["task"] == target)]
-        mine = mine[mine["seed"] == seed]
-        return self._structures[str(mine["key"].iloc[0])] if len(mine) else None
+        key = self._own_keys.get((target, seed))
+        return None if key is None else self._structures[key]
 
     def _pivot(self, rows: pd.DataFrame, value: str, index: list[str], how: str) -> pd.DataFrame:
         made = rows.groupby(["source", "target"])[value].agg(how).unstack("target")

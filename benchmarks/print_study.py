@@ -1,0 +1,48 @@
+"""The tables of docs/results.md from a study's folder.
+
+    python benchmarks/print_study.py benchmarks/measured/minilm
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import s3pet_viz as s3
+from s3pet_viz.errors import StudyError
+from s3pet_viz.results.statistics import sentence
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study")
+    study = s3.open_study(parser.parse_args().study)
+    print("| task | budget | method | n | score x 100 | held-out loss | PET parameters |\n|---|---|---|---|---|---|---|")
+    for row in study.summary().to_dict("records"):
+        spread = f" ± {100 * row['spread']:.1f}" if row["n"] > 1 else ""
+        print(
+            f"| {row['task']} | {row['budget'] or '–'} | {row['method']} | {row['n']} | {100 * row['score']:.1f}{spread} "
+            f"| {row['loss']:.3f} | {row['pet_params']:,.0f} |"
+        )
+    methods = set(study.table()["method"])
+    print()
+    for a, b in (("searched", "random"), ("searched", "gradient"), ("resolved", "random"), ("gradient", "random")):
+        if {a, b} <= methods:
+            for value, scale in (("score", "points"), ("loss", "raw")):
+                for _, row in study.differences(a, b, value=value, scale=scale).iterrows():
+                    print(f"- {row['task']} {row['budget']} ({value}): {sentence(row)}")
+    try:
+        matrix = s3.Transfer(study)
+    except StudyError:
+        return
+    print("\n| structure of |", " | ".join(matrix.targets), "|\n|---|" + "---|" * len(matrix.targets))
+    numbers, spread, counts = matrix.matrix(), matrix.spread(), matrix.counts()
+    for name in numbers.index:
+        cells = []
+        for target in matrix.targets:
+            mean, n = 100 * numbers.loc[name, target], counts.loc[name, target]
+            cells.append("–" if mean != mean else f"{mean:.1f}" + (f" ± {100 * spread.loc[name, target]:.1f}" if n > 1 else ""))
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
