@@ -20,7 +20,7 @@ from s3pet_viz.study.cells import Cell
 TASKS = ("sentiment", "entailment", "similarity", "paraphrase", "acceptability")
 BUDGETS = ("0.1%", "0.2%", "0.5%")
 MIDDLE = "0.2%"
-COMMON = {"steps": 150, "tune_steps": 250, "eval_every": 25}
+COMMON = {"steps": 200, "tune_steps": 400, "evaluations": 3, "eval_every": 25}
 RECORDED = Path(__file__).parent.parent / "data" / "runs"
 WORKING_FILES = ("checkpoint", "lock", "log.txt", "control.json")
 

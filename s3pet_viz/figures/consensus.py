@@ -14,9 +14,10 @@ from s3pet_viz.figures._data import Opened, Source, View, as_sources, labels, ne
 from s3pet_viz.figures._grid import Grid, axes, outline
 from s3pet_viz.figures.heatmap import gate_cells, heatmap_table
 from s3pet_viz.runs import Run
+from s3pet_viz.runs.consensus import mean_probabilities
 from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import check_budget
 
 
@@ -46,31 +47,16 @@ def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Struct
         if not np.isfinite(one.p).all():
             raise ConfigError(f"consensus: {one.name} has no steps recorded yet")
         need_sizes(one.gates, "consensus")
-    common: dict[tuple[str, str], Gate] = {g.key: g for g in views[0].gates}
-    p = dict.fromkeys(common, 0.0)
-    for one in views:
-        found = {g.key: (g, q) for g, q in zip(one.gates, one.p, strict=True)}
-        common = {key: gate for key, gate in common.items() if key in found}
-        for key, gate in common.items():
-            other, q = found[key]
-            if other.n_params != gate.n_params:
-                raise ConfigError(
-                    f"consensus: gate {gate.position} {gate.pet_type} has {gate.n_params:,} parameters in "
-                    f"{views[0].name} but {other.n_params:,} in {one.name}: these are runs on different backbones"
-                )
-            p[key] += float(q) / len(views)
-    if not common:
-        raise ConfigError(f"consensus: {', '.join(one.name for one in views[:3])} have no gate in common")
+    gates, p = mean_probabilities([(one.name, one.gates, one.p) for one in views])
     params = {_parameters(source, budget) for source in sources}
     if len(params) > 1:
         found_budgets = ", ".join(f"{b:,}" for b in sorted(params))
         raise ConfigError(f"consensus: the runs have different budgets ({found_budgets} parameters); give one")
     own = params.pop()
-    gates = list(common.values())
     counts = np.array([g.n_params for g in gates])
     if own < counts.min():
         check_budget(counts, own)  # raises, naming the smallest module
-    chosen = select([p[g.key] for g in gates], counts, own)
+    chosen = select(p, counts, own)
     first = sources[0]
     if isinstance(first, Run):
         backbone, size = first.info["backbone"] or "", first.info["backbone_params"] or 0

@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from s3pet_viz.errors import RunError, S3PETError, StudyError
 from s3pet_viz.files import write_json_atomic
 from s3pet_viz.results.study import read_result
 from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs.consensus import mean_probabilities
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.structure import Structure, parse_budget, select
 
@@ -159,15 +158,12 @@ def consensus_of(runs: list[Run], budget: str | int | float) -> Structure:
     """The structure that the mean p of several runs selects at a budget; over the gates that all of them have.
 
     Raises:
-        StudyError: runs without a gate in common.
+        ConfigError: runs without a gate in common, or on different backbones.
     """
-    tables = [dict(zip((g.key for g in r.gates_list), r.p(budget=budget), strict=True)) for r in runs]
-    gates = [g for g in runs[0].gates_list if all(g.key in t for t in tables)]
-    if not gates:
-        raise StudyError(f"consensus: {', '.join(r.name for r in runs[:3])} have no gate in common")
+    gates, p = mean_probabilities([(r.name, r.gates_list, r.p(budget=budget)) for r in runs])
     first = runs[0].structure(budget)
     limit = parse_budget(budget, first.backbone_params)
-    chosen = select([float(np.mean([t[g.key] for t in tables])) for g in gates], [g.n_params for g in gates], limit)
+    chosen = select(p, [g.n_params for g in gates], limit)
     source = {"consensus_of": [r.name for r in runs]}
     return Structure(tuple(gates[i] for i in chosen), first.backbone, first.backbone_params, limit, source)
 

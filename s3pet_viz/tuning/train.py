@@ -23,10 +23,10 @@ from s3pet_viz.tuning.evaluate import evaluate
 def default_lr(backbone_params: int) -> float:
     """Learning rate of PET weights for a backbone of this size.
 
-    3e-4 is the published rate (T5-large). A 22.7M encoder had not moved after 60 steps at it and trains at 3e-3;
-    the embedded 2M backbone needs 2e-2 (data/measure.py).
+    3e-4 is the published rate (T5-large). A 22.7M encoder had not moved after 60 steps at it and trains at 3e-3. The
+    embedded 2M backbone trains at 5e-3; at 2e-2 small structures stay at chance (docs/results.md).
     """
-    return 2e-2 if backbone_params < 10_000_000 else 3e-3 if backbone_params < 100_000_000 else 3e-4
+    return 5e-3 if backbone_params < 10_000_000 else 3e-3 if backbone_params < 100_000_000 else 3e-4
 
 
 def default_full_lr(backbone_params: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -49,6 +50,16 @@ def refill(widget: go.FigureWidget, figure: go.Figure) -> None:
         widget.layout = figure.layout
     widget.add_traces(figure.data)
     fit(widget)
+
+
+def send_whole(widget: go.FigureWidget) -> None:
+    """Send what a widget holds before it is shown.
+
+    Changes travel as messages that plotly's script takes up only once it has loaded: those that come before are lost,
+    and the figure stays empty.
+    """
+    widget._widget_layout = copy.deepcopy(widget._layout_obj._props)
+    widget._widget_data = copy.deepcopy(widget._data)
 
 
 def without_nan(cells: Any) -> np.ndarray:

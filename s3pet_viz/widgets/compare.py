@@ -13,7 +13,7 @@ from s3pet_viz.figures import _style
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.health import health
 from s3pet_viz.widgets import _html
-from s3pet_viz.widgets._figure import new_widget, refill
+from s3pet_viz.widgets._figure import new_widget, refill, send_whole
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets._latest import Latest
 from s3pet_viz.widgets.shelf import FIELDS, Runs, Shelf
@@ -88,6 +88,8 @@ class CompareRuns(w.VBox):
             layout=w.Layout(width="100%", min_width="0"),
         )
         self._draw()
+        for figure in (self.left_heatmap, self.right_heatmap, self.difference, self.overlap):
+            send_whole(figure)
         for control in self.filters.values():
             control.observe(self._filtered, "value")
         for control in (self.left, self.right, self.overlap_by):

@@ -15,6 +15,7 @@ from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
 from s3pet_viz.widgets import _html
 from s3pet_viz.widgets._curves import TracePane
+from s3pet_viz.widgets._figure import send_whole
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets._latest import Latest
 from s3pet_viz.widgets.scene import ExplorerModel, Query, Scene
@@ -76,6 +77,8 @@ class StructureExplorer(w.VBox):
             layout=w.Layout(width="100%", min_width="0"),
         )
         self._draw(self._query())
+        for figure in (self.heatmap, self.trace):
+            send_whole(figure)
         for control in (
             self.step_slider,
             self.budget_slider,

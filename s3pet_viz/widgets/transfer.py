@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from s3pet_viz.figures.transfer import (
 from s3pet_viz.runs.measures import chance_overlap, jaccard, random_structures
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.widgets import _html
-from s3pet_viz.widgets._figure import new_widget, refill
+from s3pet_viz.widgets._figure import new_widget, refill, send_whole
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets._latest import Latest
 
@@ -91,7 +90,7 @@ class TransferExplorer(w.VBox):
         )
         self._draw()
         for figure in (self.matrix_figure, self.source_heatmap, self.own_heatmap):
-            _send_whole(figure)
+            send_whole(figure)
         for control in (self.value_box, self.relative_box, self.seed_box, self.source_box, self.target_box):
             control.observe(lambda _: latest.submit(None), "value")
 
@@ -261,16 +260,6 @@ class TransferExplorer(w.VBox):
                 np.array([gate.key in structure.keys for gate in gates], dtype=float),
                 np.array([gate.key in shared for gate in gates], dtype=bool),
             )
-
-
-def _send_whole(widget: go.FigureWidget) -> None:
-    """Send what a widget holds before it is shown.
-
-    Changes travel as messages that plotly's script takes up only once it has loaded: those that come before are lost,
-    and the figure stays empty.
-    """
-    widget._widget_layout = copy.deepcopy(widget._layout_obj._props)
-    widget._widget_data = copy.deepcopy(widget._data)
 
 
 def _number(words: Words, row: pd.Series) -> str:
