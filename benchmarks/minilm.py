@@ -9,8 +9,9 @@ the runs. `--stages` picks some of the stages; the default is all, in an order i
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
+
+from studies_common import STUDIES, keep_runs, report
 
 import s3pet_viz as s3
 
@@ -42,7 +43,7 @@ STAGES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/datasets"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/measured/minilm"))
+    parser.add_argument("--out", type=Path, default=STUDIES / "minilm")
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--workers", type=int, default=None)
     args = parser.parse_args()
@@ -56,12 +57,7 @@ def main() -> None:
                 per_task={t: PER_TASK[t] for t in names if t in PER_TASK}, on_cell=report, **COMMON,
             )  # fmt: skip
             print(f"{stage}: {study!r}", flush=True)
-
-
-def report(cell, result) -> None:
-    row = result.get("row", {})
-    said = f"score {row['score']:.4f}, loss {row['loss']:.4f}" if "score" in row else result.get("error", "")
-    print(f"{time.strftime('%H:%M:%S')} {cell.key}: {result['status']} {said} ({result['seconds']:.0f} s)", flush=True)
+            keep_runs(study, "minilm-")
 
 
 if __name__ == "__main__":

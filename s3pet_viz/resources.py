@@ -1,20 +1,20 @@
-"""Where the embedded tasks, backbones and recorded runs lie: inside an installed wheel, or in the repository's data/
-folder.
+"""Where the embedded tasks, backbones, recorded runs and studies lie: inside an installed wheel, or in the
+repository's data/ folder.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 _PACKAGE = Path(__file__).resolve().parent
-Kind = Literal["tasks", "backbones", "runs"]
-_KINDS = ("tasks", "backbones", "runs")
+Kind = Literal["tasks", "backbones", "runs", "studies"]
+_KINDS = get_args(Kind)
 _ROOTS = (_PACKAGE / "_data", _PACKAGE.parent / "data")  # the wheel's copy first, then a checkout's
 
 
 def find_resource(kind: Kind, name: str) -> Path | None:
-    """The folder of an embedded task, backbone or recorded run, or None where there is none of that name.
+    """The folder of an embedded task, backbone, recorded run or study, or None where there is none of that name.
 
     A name is one plain folder name: anything with a path separator, a drive, or `..` gives None.
     """
@@ -28,7 +28,7 @@ def find_resource(kind: Kind, name: str) -> Path | None:
 
 
 def list_resources(kind: Kind) -> list[str]:
-    """The names of the embedded tasks, backbones or recorded runs, sorted; empty where none are shipped."""
+    """The names of the embedded tasks, backbones, recorded runs or studies, sorted; empty where none are shipped."""
     names: set[str] = set()
     for root in _ROOTS:
         if (root / kind).is_dir():

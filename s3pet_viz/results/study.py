@@ -3,7 +3,7 @@
     study.json        schema version, the calls that planned it (sweep, transfer) with their settings, the planned cells
     cells/KEY.json    one finished or failed cell, written as a whole
     cells/KEY.lock    held while a process works on the cell
-    runs/NAME/        the run directories of its searches
+    runs/KEY/         the run directories of its searches; or the search's result names a recorded run (`recorded`)
     journal.jsonl     a line per cell begun and ended
 """
 
@@ -19,6 +19,7 @@ from typing import Any, cast
 import pandas as pd
 
 from s3pet_viz.errors import StudyError
+from s3pet_viz.resources import find_resource
 from s3pet_viz.results import statistics
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
@@ -141,7 +142,7 @@ class Study:
     def runs(self) -> list[Run]:
         """The finished searches, opened, in the plan's order; none where the study was passed on without them."""
         folders = [
-            self.path / "runs" / cell["key"]
+            run_folder(self.path, cell["key"])
             for cell, result in self.results()
             if cell["kind"] == "search" and result["status"] == "done"
         ]
@@ -191,13 +192,27 @@ class Study:
         return body
 
 
-def open_study(path: str | os.PathLike[str]) -> Study:
-    """Open a study folder, finished or not.
+def open_study(path: str | os.PathLike[str] | Study) -> Study:
+    """Open a study folder, finished or not, or a recorded study of this package by its name; a `Study` is returned
+    as it is. A folder that exists wins over a name.
 
     Raises:
         StudyError: not a study folder, or of another schema version.
     """
-    return Study(path)
+    if isinstance(path, Study):
+        return path
+    recorded = None if Path(path).exists() else find_resource("studies", os.fspath(path))
+    return Study(recorded or path)
+
+
+def run_folder(folder: Path, key: str) -> Path:
+    """Where the run of a search lies: in the study's folder, or among the recorded runs that its result names."""
+    own = folder / "runs" / key
+    if own.is_dir():
+        return own
+    name = (read_result(folder, key) or {}).get("recorded")
+    recorded = find_resource("runs", name) if isinstance(name, str) else None
+    return recorded or own
 
 
 def read_result(folder: Path, key: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz.errors import ConfigError, StudyError
-from s3pet_viz.results.study import Study
+from s3pet_viz.results.study import Study, open_study
 from s3pet_viz.runs.measures import jaccard
 from s3pet_viz.structure import Gate, Structure
 
@@ -33,7 +33,7 @@ class Transfer:
         references: further rows that have no source: ``random``, ``full``, ``head``, ... where they were trained.
 
     Args:
-        study: a study, or its folder.
+        study: a study, its folder, or the name of a recorded one.
         budget, mode: which, where the study has several.
 
     Raises:
@@ -44,7 +44,7 @@ class Transfer:
     def __init__(
         self, study: Study | str | os.PathLike[str], *, budget: str | None = None, mode: str | None = None
     ) -> None:
-        self.study = study if isinstance(study, Study) else Study(study)
+        self.study = open_study(study)
         rows = self.study.table()
         found = rows[rows["method"].isin(FROM_SOURCE)]
         moved = found[found["source"] != found["task"]]

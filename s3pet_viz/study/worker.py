@@ -18,7 +18,7 @@ from typing import Any
 
 from s3pet_viz.errors import RunError, S3PETError, StudyError
 from s3pet_viz.files import write_json_atomic
-from s3pet_viz.results.study import read_result
+from s3pet_viz.results.study import read_result, run_folder
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.consensus import mean_probabilities
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
@@ -127,10 +127,10 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
 
     kind = recipe["kind"]
     if kind == "run":
-        run = open_run(root / "runs" / recipe["run"])
+        run = open_run(run_folder(root, recipe["run"]))
         return run.structure(recipe["budget"]), {"search_seconds": float(run.steps()["seconds"].sum())}
     if kind == "consensus":
-        runs = [open_run(root / "runs" / name) for name in recipe["runs"]]
+        runs = [open_run(run_folder(root, name)) for name in recipe["runs"]]
         return consensus_of(runs, recipe["budget"]), {
             "search_seconds": float(sum(r.steps()["seconds"].sum() for r in runs))
         }
