@@ -22,7 +22,7 @@ MANUAL = ("LoRA", "BitFit", "LNFit", "LowRankAdapter")
 
 #: PET weights and head at 3e-3, full fine-tuning at 1e-4; the best of four weights by held-out training rows.
 COMMON = {"steps": 300, "tune_steps": 400, "lr": 3e-3, "batch_size": 16, "evaluations": 4, "checkpoint_every": 50}
-PER_TASK = {"sst2": {"batch_size": 32}, "stsb": {"tune_steps": 1200}, "mrpc": {"tune_steps": 1200}, "cola": {"tune_steps": 1200}}
+PER_TASK = {"sst2": {"batch_size": 32}, "stsb": {"tune_steps": 800}, "mrpc": {"tune_steps": 800}, "cola": {"tune_steps": 800}}
 
 #: Stage -> (tasks, seeds, methods). ``searched`` is at the middle budget, ``resolved`` solves those searches again at the
 #: two others.

@@ -2,6 +2,7 @@
 
 from s3pet_viz.figures.agreement import agreement, agreement_table
 from s3pet_viz.figures.budget_path import budget_path, budget_path_table
+from s3pet_viz.figures.budgets import budgets, budgets_table
 from s3pet_viz.figures.compare import compare, compare_table
 from s3pet_viz.figures.consensus import consensus, consensus_structure, consensus_table
 from s3pet_viz.figures.curves import curves, curves_table
@@ -18,6 +19,8 @@ __all__ = [
     "agreement_table",
     "budget_path",
     "budget_path_table",
+    "budgets",
+    "budgets_table",
     "compare",
     "compare_table",
     "consensus",

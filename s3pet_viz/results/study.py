@@ -170,6 +170,20 @@ class Study:
         by = ("task", "budget", "mode") if rows.loc[rows["mode"] != "", "mode"].nunique() > 1 else ("task", "budget")
         return statistics.differences(rows, a=a, b=b, by=by, value=value, scale=scale)
 
+    def keeps(self, share: float = 0.99, **options: Any) -> pd.DataFrame:
+        """The smallest budget that keeps this share of full fine-tuning, per task; see `statistics.keeps`."""
+        return statistics.keeps(self._at_home(), share=share, **options)
+
+    def agreement(self, *, draws: int = 999, seed: int = 0) -> pd.DataFrame:
+        """How far the searches agree between seeds, tasks, budgets and modes, against chance: `agreement.relations`.
+
+        Raises:
+            ConfigError: fewer than two searches, or no two that differ in one thing.
+        """
+        from s3pet_viz.results.agreement import relations
+
+        return relations(self.runs(), draws=draws, seed=seed)
+
     def _at_home(self) -> pd.DataFrame:
         """The rows without structures of other sources: those are a transfer's (`Transfer`)."""
         rows = self.table()
