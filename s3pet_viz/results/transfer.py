@@ -63,7 +63,8 @@ class Transfer:
         first = [n for n in ("random", "full", "head") if n in names]
         self.references: list[str] = [*first, *(n for n in names if n not in first)]
         self._rows = pd.concat([made, free], ignore_index=True)
-        self._structures = {key: self.study.structure(key) for key in made["key"]}
+        every = self.study.structures()
+        self._structures = {key: every[key] for key in self._rows["key"] if key in every}
         at_home = made[(made["method"] == "searched") & (made["source"] == made["task"])]
         self._own_keys = {(str(r.task), int(r.seed)): str(r.key) for r in at_home.itertuples()}  # type: ignore[arg-type]
 

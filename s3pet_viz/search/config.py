@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -119,6 +120,13 @@ class SearchConfig:
             raise ConfigError(
                 "eval_every: expected 1 or more where stop_when_stable is given (it looks at evaluations), found "
                 f"stop_when_stable {self.stop_when_stable} and eval_every 0; try eval_every {max(1, self.steps // 20)}"
+            )
+        first = self.warmup + (self.stop_when_stable + 1) * self.eval_every
+        if self.stop_when_stable and first > self.steps:
+            warnings.warn(
+                f"stop_when_stable {self.stop_when_stable} with eval_every {self.eval_every} can end a search after step "
+                f"{first} at the earliest: this one has {self.steps} steps",
+                stacklevel=3,
             )
         if self.start_from is not None and not (isinstance(self.start_from, str) and self.start_from):
             raise ConfigError(f"start_from: expected a run folder or a recorded run's name, found {self.start_from!r}")

@@ -347,3 +347,8 @@ def test_the_command_line_takes_both(go, task_folder, tiny_folder, tmp_path):
     result = CliRunner().invoke(app, ["search", "--resume", str(tmp_path / "run"), "--quiet"])
     assert result.exit_code == 2
     assert "stopped early at step 6 of 20" in result.stderr
+
+
+def test_a_search_too_short_to_end_early_is_told():
+    with pytest.warns(UserWarning, match="after step 40 at the earliest: this one has 30 steps"):
+        SearchConfig(task="sentiment", backbone="tiny-t5", budget="0.2%", steps=30, eval_every=10, stop_when_stable=3)
