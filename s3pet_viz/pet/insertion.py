@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.families import positions as positions_of
 from s3pet_viz.errors import SpaceError, StructureError
-from s3pet_viz.pet.modules import PET, PET_CLASSES, check_options
+from s3pet_viz.pet.fused import add_low_rank_adapter, can_fuse, fused_forward
+from s3pet_viz.pet.modules import PET, PET_CLASSES, LowRankAdapter, check_options
 from s3pet_viz.structure import Gate
 
 
@@ -23,7 +24,11 @@ class PETs(nn.ModuleList):
     """The PET modules of a list of gates, in gate order, attached to a backbone.
 
     The backbone's own modules, parameters and state dict stay as they are: the deltas come in through
-    forward hooks, so nothing is copied, and `detach` leaves the backbone bit-identical.
+    forward hooks, or through the forward of one instance where there is a fused form (`pet.fused`), so nothing
+    is copied, and `detach` leaves the backbone bit-identical.
+
+    Attributes:
+        fused: use the fused forms; False where gradients are to be differentiated again.
     """
 
     def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
@@ -33,6 +38,8 @@ class PETs(nn.ModuleList):
         super().__init__(pets)
         self.gates = tuple(gates)
         self.z: Sequence[Tensor] | None = None
+        self.fused = True
+        self._patched: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
         for gate, site, pet in zip(gates, sites, pets, strict=True):
             # A seed of its own: the start of a module depends on no other module of the structure.
@@ -44,8 +51,14 @@ class PETs(nn.ModuleList):
         for i, site in enumerate(sites):
             at[site.target].append(i)
         for target, indices in at.items():
-            hook = _hook(self, [(i, pets[i]) for i in indices])
-            self._handles.append(target.register_forward_hook(hook))
+            members = [(i, pets[i]) for i in indices]
+            # An instance's own forward is someone else's (accelerate, another insertion): go beside it.
+            fused = None if "forward" in vars(target) else fused_forward(target, members, lambda: self.z)
+            if fused is None:
+                self._handles.append(target.register_forward_hook(_hook(self, members)))
+            else:
+                target.forward = _either(self, target, fused, _hook(self, members))  # type: ignore[method-assign]
+                self._patched.append(target)
 
     @contextmanager
     def gated(self, z: Tensor | None) -> Iterator[None]:  # z: (n_gates,)
@@ -58,10 +71,13 @@ class PETs(nn.ModuleList):
             self.z = None
 
     def detach(self) -> None:
-        """Take all hooks off the backbone."""
+        """Take everything off the backbone."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for target in self._patched:
+            del target.forward
+        self._patched.clear()
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The PET weights by name ``<position>.<PET type>.<weight>``, in gate order."""
@@ -104,9 +120,23 @@ def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
     return site
 
 
+def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], hook: Any) -> Any:
+    """The fused forward where it holds in this pass, else the module's own with the deltas added."""
+    own = type(target).forward
+
+    def forward(x: Tensor) -> Tensor:
+        if pets.fused and can_fuse(target, x):
+            return fused(x)
+        made: Tensor = hook(target, (x,), own(target, x))
+        return made
+
+    return forward
+
+
 def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
     parallel = [(i, m) for i, m in members if m.method == "parallel"]
     sequential = [(i, m) for i, m in members if m.method == "sequential"]
+    low_rank = len(sequential) == 1 and type(sequential[0][1]) is LowRankAdapter
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         gates = pets.z
@@ -116,6 +146,9 @@ def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
             total = total + pet.delta(args[0], None if gates is None else gates[i]).to(main.dtype)
         base = total
         for i, pet in sequential:
+            if low_rank and pets.fused and main.dtype == pet.down_left.dtype:
+                total = add_low_rank_adapter(base, pet, None if gates is None else gates[i])
+                continue
             total = total + pet.delta(base, None if gates is None else gates[i]).to(main.dtype)
         return (total, *output[1:]) if isinstance(output, tuple) else total
 

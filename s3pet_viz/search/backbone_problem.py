@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,15 @@ class BackboneProblem:
         self.names = list(names)
         self.weights: Sequence[Tensor] = list(names.values())
         self.lr_scale: Sequence[float] = [head_lr_ratio if n.startswith("model.") else 1.0 for n in self.names]
+
+    @contextlib.contextmanager
+    def differentiable_twice(self) -> Iterator[None]:
+        pets = self.net.pets
+        was, pets.fused = pets.fused, False
+        try:
+            yield
+        finally:
+            pets.fused = was
 
     def batch(self, half: Half, step: int) -> Mapping[str, Tensor]:
         return self._batch(half, step)

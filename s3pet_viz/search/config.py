@@ -124,8 +124,8 @@ class SearchConfig:
         first = self.warmup + (self.stop_when_stable + 1) * self.eval_every
         if self.stop_when_stable and first > self.steps:
             warnings.warn(
-                f"stop_when_stable {self.stop_when_stable} with eval_every {self.eval_every} can end a search after step "
-                f"{first} at the earliest: this one has {self.steps} steps",
+                f"stop_when_stable {self.stop_when_stable} with eval_every {self.eval_every} can end a search after "
+                f"step {first} at the earliest: this one has {self.steps} steps",
                 stacklevel=3,
             )
         if self.start_from is not None and not (isinstance(self.start_from, str) and self.start_from):

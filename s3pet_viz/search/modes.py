@@ -7,6 +7,7 @@ random choice is a pure function of (seed, step, purpose), so that a resumed sea
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,9 +122,10 @@ class State:
         batch = self.problem.batch(half, step)
         gate = z.detach().to(self.w.flat).requires_grad_(dz)
         self.seed_masks(step, masks)
-        loss = self.problem.loss(batch, gate)
-        inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
-        grads = list(torch.autograd.grad(loss, inputs, allow_unused=True))
+        with self.w.fixed() if not dw else nullcontext():
+            loss = self.problem.loss(batch, gate)
+            inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
+            grads = list(torch.autograd.grad(loss, inputs, allow_unused=True))
         gate_grad = grads.pop(0) if dz else None
         value = self.check(loss, half, step)
         return Pass(
@@ -285,6 +287,11 @@ def exact_step(state: State, step: int) -> StepResult:
     Holds AdamW's second moments and the clip factor constant. Needs a loss that is twice differentiable
     (eager attention) and memory for its graph.
     """
+    with state.problem.differentiable_twice():
+        return _exact_step(state, step)
+
+
+def _exact_step(state: State, step: int) -> StepResult:
     lr = state.w_lr(step)
     sample = state.sample(step)
     z = sample.z.detach().to(state.w.flat).requires_grad_()

@@ -7,7 +7,8 @@ needs both. `AdamW` here is torch's arithmetic on one flat buffer (tested equal)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -47,6 +48,17 @@ class FlatWeights:
             for t, p in zip(tensors, self.parameters, strict=True)
         ]
         return torch.cat(parts)
+
+    @contextmanager
+    def fixed(self) -> Iterator[None]:
+        """Inside, no gradient of the weights is prepared or kept."""
+        for p in self.parameters:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in self.parameters:
+                p.requires_grad_(True)
 
     def set(self, flat: Tensor) -> None:
         """Give the parameters new values."""

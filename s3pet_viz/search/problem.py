@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -19,6 +20,9 @@ class Problem(Protocol):
 
     weights: Sequence[Tensor]
     lr_scale: Sequence[float]
+
+    def differentiable_twice(self) -> AbstractContextManager[None]:
+        """Inside, gradients of `loss` can be differentiated again."""
 
     def batch(self, half: Half, step: int) -> Any:
         """The batch of this half at this step: a pure function of both, so that a search can resume."""

@@ -44,7 +44,8 @@ def study(tmp_path):
 def test_means_spreads_and_places(study):
     table = figures.budgets_table(study)
     (row,) = table[(table["method"] == "searched") & (table["budget"] == "0.1%")].to_dict("records")
-    assert row["mean"] == pytest.approx(0.75) and row["n"] == 2
+    assert row["mean"] == pytest.approx(0.75)
+    assert row["n"] == 2
     assert row["spread"] == pytest.approx(np.std([0.7, 0.8], ddof=1))
     assert row["percent"] == pytest.approx(0.10)
     assert (row["low"], row["high"]) == (0.70, 0.80)
@@ -63,7 +64,8 @@ def test_lines_marks_and_levels(study):
     np.testing.assert_allclose(searched.y, [75, 90])
     np.testing.assert_allclose(traces["full", "x"].y, 95)
     assert len({t.line.color for t in (searched, traces["random", "x"], traces["LoRA", "x"])}) == 3
-    assert ("random", "x2") in traces and ("searched", "x2") not in traces
+    assert ("random", "x2") in traces
+    assert ("searched", "x2") not in traces
     # One legend entry a method, however many panels.
     assert sorted(t.name for t in figure.data if t.showlegend) == sorted({name for name, _ in traces})
 

@@ -149,7 +149,7 @@ def warm_sensitivity(wb: Workbench, monkeypatch, check) -> RivalScores:
         return original(pets, parts)
 
     monkeypatch.setitem(rivals._MEASURES, "sensitivity", measure)
-    made = rival_scores(wb, "sensitivity", space=SMALL, warm_steps=5, **QUIET)
+    made = rival_scores(wb, "sensitivity", space=SMALL, warm_steps=5, config=TuneConfig(lr=2e-2), **QUIET)
     assert (made.warm_steps, made.steps) == (5, 6)
     assert made.score.min() > 0
     return made

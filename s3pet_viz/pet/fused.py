@@ -1,0 +1,286 @@
+"""The commonest PET modules folded into the pass of the module that they sit on: the same numbers, fewer operations.
+
+A rank-1 product costs little if its operands lie right: on a CPU ``u^T g`` with u of shape (rows, 1) took ten times
+longer than with u of shape (1, rows) (benchmarks/NOTES.md). Automatic differentiation of the plain forms meets the slow
+order in each backward, and passes over the activations once for each small step. Each function here takes one pass
+where the algebra allows it. Their gradients cannot be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s3pet_viz.pet.modules import PET, BitFit, LNFit, LoRA, LowRankAdapter
+
+#: PET modules of one target with their gates' indices.
+Members = Sequence[tuple[int, PET]]
+Gates = Sequence[Tensor] | None
+
+
+def fused_forward(target: nn.Module, members: Members, gates: Callable[[], Gates]) -> Callable[[Tensor], Tensor] | None:
+    """A forward of this linear layer or norm with its PET modules inside, or None where there is no fused form.
+
+    Args:
+        target: the backbone's module.
+        members: what sits on it.
+        gates: gives the gates of the present pass.
+    """
+    kinds = [type(pet) for _, pet in members]
+    if len(set(kinds)) < len(kinds):
+        return None
+    if type(target) is nn.Linear and set(kinds) <= {LoRA, BitFit}:
+        return _linear_forward(target, _only(members, LoRA), _only(members, BitFit), gates)
+    if set(kinds) <= {LNFit, BitFit}:
+        scale, bias = _only(members, LNFit), _only(members, BitFit)
+        if type(target) is nn.LayerNorm and target.weight is not None:
+            return _layer_norm_forward(target, scale, bias, gates)
+        if type(target).__name__ == "T5LayerNorm" and hasattr(target, "variance_epsilon"):
+            return _rms_norm_forward(target, scale, bias, gates)
+    return None
+
+
+def can_fuse(target: nn.Module, x: Tensor) -> bool:
+    """Whether the fused forms hold here: frozen weights of the input's own type, and no mixed precision."""
+    weight: Any = target.weight
+    return not weight.requires_grad and x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
+
+
+_Member = tuple[int, Any] | None
+#: What T5 sums its squares in.
+_SQUARES = torch.float32
+
+
+def _only(members: Members, kind: type[PET]) -> _Member:
+    return next(((i, pet) for i, pet in members if type(pet) is kind), None)
+
+
+def _gate(member: _Member, gates: Gates) -> Tensor | None:
+    return None if member is None or gates is None else gates[member[0]]
+
+
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse a graph of the gradients; under torch's `once_differentiable`, `allow_unused=True` drops it in silence."""
+
+    @wraps(backward)
+    def checked(ctx: Any, grad: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("fused PET modules cannot be differentiated twice: set `fused = False` on their PETs")
+        return backward(ctx, grad)
+
+    return checked
+
+
+# -- linear layers: LoRA and BitFit --------------------------------------------------------------------------
+
+
+def _linear_forward(target: nn.Linear, lora: _Member, bias: _Member, gates: Callable[[], Gates]) -> Any:
+    scale = 0.0 if lora is None else lora[1].options["lora_alpha"] / lora[1].options["r"]
+
+    def forward(x: Tensor) -> Tensor:
+        z = gates()
+        a, b = (None, None) if lora is None else (lora[1].lora_A, lora[1].lora_B)
+        shift = None if bias is None else bias[1].bias
+        made: Tensor = _Linear.apply(
+            x, target.weight, target.bias, a, b, shift, _gate(lora, z), _gate(bias, z), scale
+        )  # type: ignore[no-untyped-call]
+        return made
+
+    return forward
+
+
+class _Linear(torch.autograd.Function):
+    """``x W^T + c + scale z_l (x A^T) B^T + z_b b`` with W and c frozen.
+
+    Shapes: x (..., in), W (out, in), c (out,), A (r, in), B (out, r), b (out,), the gates () or None for 1.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, weight: Any, bias: Any, a: Any, b: Any, shift: Any, zl: Any, zb: Any, scale: Any
+    ) -> Any:
+        rows = x.reshape(-1, x.shape[-1])
+        added = None if shift is None else (shift if zb is None else shift * zb)
+        if added is not None and bias is not None:
+            added = added + bias
+        elif added is None:
+            added = bias
+        y = rows @ weight.t() if added is None else torch.addmm(added, rows, weight.t())
+        down = None
+        if a is not None:
+            down = F.linear(rows, a)
+            y.addmm_(down * (scale if zl is None else zl * scale), _up(b))
+        # The rows are needed for A's gradient alone.
+        kept = rows if a is not None and ctx.needs_input_grad[3] else None
+        ctx.save_for_backward(kept, weight, a, b, shift, zl, zb, down)
+        ctx.scale, ctx.shape = scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, grad: Any) -> Any:
+        rows, weight, a, b, shift, zl, zb, down = ctx.saved_tensors
+        need_x, _, _, need_a, need_b, need_shift, need_zl, need_zb, _ = ctx.needs_input_grad
+        g = grad.reshape(-1, grad.shape[-1])
+        factor = ctx.scale if zl is None else zl * ctx.scale
+        ga = gb = gshift = gzl = gzb = gdown = None
+        # Gradients of B and b: what the rows of g are weighed by, one product for both.
+        left = []
+        if need_b:
+            left.append((down * factor).t())
+        if need_shift:
+            left.append(g.new_ones(1, len(g)))
+        summed = torch.cat(left) @ g if left else None
+        if need_b:
+            gb = summed[: b.shape[1]].t()
+        if need_shift:
+            total = summed[-1]
+            gshift = total if zb is None else total * zb
+            if need_zb:
+                gzb = total @ shift
+        if a is not None and (need_x or need_a or need_zl):
+            right = [_up(b)]
+            if need_zb and gzb is None:
+                right.append(shift[None])
+            inner = F.linear(g, torch.cat(right) if len(right) > 1 else right[0])
+            if len(right) > 1:
+                gzb = inner[:, -1].sum()
+                inner = inner[:, :-1]
+            if need_zl:
+                gzl = ctx.scale * (inner * down).sum()
+            gdown = inner * factor
+        elif need_zb and gzb is None:
+            gzb = (g @ shift).sum()
+        if need_a:
+            ga = gdown.t() @ rows
+        gx = None
+        if need_x:
+            gx = g @ weight
+            if gdown is not None:
+                gx.addmm_(gdown, a)
+            gx = gx.view(ctx.shape)
+        return gx, None, None, ga, gb, gshift, gzl, gzb, None
+
+
+def _up(b: Tensor) -> Tensor:  # (out, r) -> (r, out)
+    return b.t().contiguous()
+
+
+# -- norms: LNFit and BitFit ---------------------------------------------------------------------------------
+
+
+def _effective(own: Tensor | None, member: _Member, name: str, gates: Gates) -> Tensor | None:
+    """The norm's own weight (or bias) with the gated one added."""
+    if member is None:
+        return own
+    weight: Tensor = getattr(member[1], name)
+    z = _gate(member, gates)
+    gated = weight if z is None else weight * z
+    return gated if own is None else own + gated
+
+
+def _layer_norm_forward(target: nn.LayerNorm, scale: _Member, bias: _Member, gates: Callable[[], Gates]) -> Any:
+    def forward(x: Tensor) -> Tensor:
+        z = gates()
+        weight, shift = _effective(target.weight, scale, "weight", z), _effective(target.bias, bias, "bias", z)
+        return F.layer_norm(x, target.normalized_shape, weight, shift, target.eps)
+
+    return forward
+
+
+def _rms_norm_forward(target: Any, scale: _Member, bias: _Member, gates: Callable[[], Gates]) -> Any:
+    def forward(x: Tensor) -> Tensor:
+        z = gates()
+        weight, shift = _effective(target.weight, scale, "weight", z), _effective(None, bias, "bias", z)
+        made: Tensor = _RMSNorm.apply(x, weight, shift, target.variance_epsilon)  # type: ignore[no-untyped-call]
+        return made
+
+    return forward
+
+
+class _RMSNorm(torch.autograd.Function):
+    """``x / sqrt(mean(x^2) + eps) * w + b``, the mean square in float32 as transformers takes it in T5.
+
+    Shapes: x (..., d), w (d,), b (d,) or None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, shift: Any, eps: Any) -> Any:
+        rstd = torch.rsqrt(x.to(_SQUARES).square().mean(-1, keepdim=True) + eps)
+        normal = x * rstd
+        ctx.save_for_backward(x, rstd, weight)
+        return normal * weight if shift is None else torch.addcmul(shift, normal, weight)
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, grad: Any) -> Any:
+        x, rstd, weight = ctx.saved_tensors
+        need_x, need_weight, need_shift, _ = ctx.needs_input_grad
+        d = x.shape[-1]
+        normal = x * rstd
+        product = grad * normal
+        gx = gweight = gshift = None
+        if need_weight:
+            gweight = product.reshape(-1, d).sum(0)
+        if need_shift:
+            gshift = grad.reshape(-1, d).sum(0)
+        if need_x:
+            mean = (product.reshape(-1, d) @ weight).view(*x.shape[:-1], 1) / d
+            gx = (grad * weight).addcmul_(normal, mean, value=-1).mul_(rstd)
+        return gx, gweight, gshift, None
+
+
+# -- blocks: LowRankAdapter ----------------------------------------------------------------------------------
+
+
+def add_low_rank_adapter(h: Tensor, pet: LowRankAdapter, z: Tensor | None) -> Tensor:
+    """``h + z delta(h)``, shape (..., d)."""
+    made: Tensor = _LowRankAdapter.apply(
+        h, pet.down_left, pet.down_right, pet.down_bias, pet.up_left, pet.up_right, pet.up_bias, z
+    )  # type: ignore[no-untyped-call]
+    return made
+
+
+class _LowRankAdapter(torch.autograd.Function):
+    """``h + z (t u_r + u_b)`` with ``t = gelu((h d_l) d_r + d_b) u_l``; never forms the adapter's two matrices.
+
+    Shapes: h (..., d), d_l (d,), d_r and d_b and u_l (k,), u_r and u_b (d,), z () or None for 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Any, dl: Any, dr: Any, db: Any, ul: Any, ur: Any, ub: Any, z: Any) -> Any:
+        rows = h.reshape(-1, h.shape[-1])
+        inner = rows @ dl
+        before = torch.addcmul(db, inner[:, None], dr)
+        hidden = F.gelu(before)
+        t = hidden @ ul
+        gated = t if z is None else t * z
+        shift = ub if z is None else ub * z
+        made = torch.addmm(rows, torch.stack([gated, torch.ones_like(gated)], 1), torch.stack([ur, shift]))
+        ctx.save_for_backward(rows, dl, dr, ul, ur, ub, z, inner, before, hidden, t)
+        return made.view(h.shape)
+
+    @staticmethod
+    @_once
+    def backward(ctx: Any, grad: Any) -> Any:
+        rows, dl, dr, ul, ur, ub, z, inner, before, hidden, t = ctx.saved_tensors
+        need_h, need_dl, *_, need_z = ctx.needs_input_grad
+        g = grad.reshape(-1, grad.shape[-1])
+        both = F.linear(g, torch.stack([ur, ub]))  # (rows, 2): gradients of (z t) and of z's part in the bias
+        gz = (both[:, 0] @ t + both[:, 1].sum()) if need_z else None
+        gt = both[:, 0] if z is None else both[:, 0] * z
+        gbefore = torch.ops.aten.gelu_backward(gt[:, None] * ul, before)
+        ginner = gbefore @ dr
+        gdl = gdr = gdb = gul = gur = gub = None
+        if need_dl:
+            summed = torch.stack([t if z is None else t * z, torch.ones_like(t)]) @ g
+            gur, gub = summed[0], (summed[1] if z is None else summed[1] * z)
+            gul, gdb = gt @ hidden, gbefore.sum(0)
+            gdr, gdl = inner @ gbefore, ginner @ rows
+        gh = torch.addr(g, ginner, dl).view(grad.shape) if need_h else None
+        return gh, gdl, gdr, gdb, gul, gur, gub, gz
