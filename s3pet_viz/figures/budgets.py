@@ -102,7 +102,7 @@ def budgets(
         figure=_style.new_figure(title if title is not None else words),
     )  # fmt: skip
     scale = 100 if value == "score" else 1
-    looks = _looks(table["method"].unique())
+    looks = _looks(list(dict.fromkeys(table["method"])))
     shown: set[str] = set()
     sized = table.loc[(table["percent"] > 0) & ~table["method"].isin(_LEVELS), "percent"]
     ends = (sized.min() / 1.6, sized.max() * 1.6) if len(sized) else (0.01, 1.0)

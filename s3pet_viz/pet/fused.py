@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,25 +23,32 @@ Members = Sequence[tuple[int, PET]]
 Gates = Sequence[Tensor] | None
 
 
-def fused_forward(target: nn.Module, members: Members, gates: Callable[[], Gates]) -> Callable[[Tensor], Tensor] | None:
+class Present(Protocol):
+    """What holds in the present pass: the gates, and which of them are closed and left out."""
+
+    z: Gates
+    closed: frozenset[int]
+
+
+def fused_forward(target: nn.Module, members: Members, now: Present) -> Callable[[Tensor], Tensor] | None:
     """A forward of this linear layer or norm with its PET modules inside, or None where there is no fused form.
 
     Args:
         target: the backbone's module.
         members: what sits on it.
-        gates: gives the gates of the present pass.
+        now: read in each pass.
     """
     kinds = [type(pet) for _, pet in members]
     if len(set(kinds)) < len(kinds):
         return None
     if type(target) is nn.Linear and set(kinds) <= {LoRA, BitFit}:
-        return _linear_forward(target, _only(members, LoRA), _only(members, BitFit), gates)
+        return _linear_forward(target, _only(members, LoRA), _only(members, BitFit), now)
     if set(kinds) <= {LNFit, BitFit}:
         scale, bias = _only(members, LNFit), _only(members, BitFit)
         if type(target) is nn.LayerNorm and target.weight is not None:
-            return _layer_norm_forward(target, scale, bias, gates)
+            return _layer_norm_forward(target, scale, bias, now)
         if type(target).__name__ == "T5LayerNorm" and hasattr(target, "variance_epsilon"):
-            return _rms_norm_forward(target, scale, bias, gates)
+            return _rms_norm_forward(target, scale, bias, now)
     return None
 
 
@@ -51,7 +58,7 @@ def can_fuse(target: nn.Module, x: Tensor) -> bool:
     return not weight.requires_grad and x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
 
 
-_Member = tuple[int, Any] | None
+_Member: TypeAlias = tuple[int, Any] | None
 #: What T5 sums its squares in.
 _SQUARES = torch.float32
 
@@ -62,6 +69,10 @@ def _only(members: Members, kind: type[PET]) -> _Member:
 
 def _gate(member: _Member, gates: Gates) -> Tensor | None:
     return None if member is None or gates is None else gates[member[0]]
+
+
+def _open(member: _Member, now: Present) -> _Member:
+    return None if member is None or member[0] in now.closed else member
 
 
 def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,16 +90,16 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 # -- linear layers: LoRA and BitFit --------------------------------------------------------------------------
 
 
-def _linear_forward(target: nn.Linear, lora: _Member, bias: _Member, gates: Callable[[], Gates]) -> Any:
+def _linear_forward(target: nn.Linear, lora: _Member, bias: _Member, now: Present) -> Any:
     scale = 0.0 if lora is None else lora[1].options["lora_alpha"] / lora[1].options["r"]
 
     def forward(x: Tensor) -> Tensor:
-        z = gates()
-        a, b = (None, None) if lora is None else (lora[1].lora_A, lora[1].lora_B)
-        shift = None if bias is None else bias[1].bias
+        own, added = _open(lora, now), _open(bias, now)
+        a, b = (None, None) if own is None else (own[1].lora_A, own[1].lora_B)
+        shift = None if added is None else added[1].bias
         made: Tensor = _Linear.apply(
-            x, target.weight, target.bias, a, b, shift, _gate(lora, z), _gate(bias, z), scale
-        )  # type: ignore[no-untyped-call]
+            x, target.weight, target.bias, a, b, shift, _gate(own, now.z), _gate(added, now.z), scale
+        )
         return made
 
     return forward
@@ -128,14 +139,15 @@ class _Linear(torch.autograd.Function):
         need_x, _, _, need_a, need_b, need_shift, need_zl, need_zb, _ = ctx.needs_input_grad
         g = grad.reshape(-1, grad.shape[-1])
         factor = ctx.scale if zl is None else zl * ctx.scale
-        ga = gb = gshift = gzl = gzb = gdown = None
+        gdown: Any = None
+        ga = gb = gshift = gzl = gzb = None
         # Gradients of B and b: what the rows of g are weighed by, one product for both.
         left = []
         if need_b:
             left.append((down * factor).t())
         if need_shift:
             left.append(g.new_ones(1, len(g)))
-        summed = torch.cat(left) @ g if left else None
+        summed: Any = torch.cat(left) @ g if left else None
         if need_b:
             gb = summed[: b.shape[1]].t()
         if need_shift:
@@ -184,20 +196,20 @@ def _effective(own: Tensor | None, member: _Member, name: str, gates: Gates) -> 
     return gated if own is None else own + gated
 
 
-def _layer_norm_forward(target: nn.LayerNorm, scale: _Member, bias: _Member, gates: Callable[[], Gates]) -> Any:
+def _layer_norm_forward(target: nn.LayerNorm, scale: _Member, bias: _Member, now: Present) -> Any:
     def forward(x: Tensor) -> Tensor:
-        z = gates()
-        weight, shift = _effective(target.weight, scale, "weight", z), _effective(target.bias, bias, "bias", z)
+        weight = _effective(target.weight, _open(scale, now), "weight", now.z)
+        shift = _effective(target.bias, _open(bias, now), "bias", now.z)
         return F.layer_norm(x, target.normalized_shape, weight, shift, target.eps)
 
     return forward
 
 
-def _rms_norm_forward(target: Any, scale: _Member, bias: _Member, gates: Callable[[], Gates]) -> Any:
+def _rms_norm_forward(target: Any, scale: _Member, bias: _Member, now: Present) -> Any:
     def forward(x: Tensor) -> Tensor:
-        z = gates()
-        weight, shift = _effective(target.weight, scale, "weight", z), _effective(None, bias, "bias", z)
-        made: Tensor = _RMSNorm.apply(x, weight, shift, target.variance_epsilon)  # type: ignore[no-untyped-call]
+        weight = _effective(target.weight, _open(scale, now), "weight", now.z)
+        shift = _effective(None, _open(bias, now), "bias", now.z)
+        made: Tensor = _RMSNorm.apply(x, weight, shift, target.variance_epsilon)
         return made
 
     return forward
@@ -242,7 +254,7 @@ def add_low_rank_adapter(h: Tensor, pet: LowRankAdapter, z: Tensor | None) -> Te
     """``h + z delta(h)``, shape (..., d)."""
     made: Tensor = _LowRankAdapter.apply(
         h, pet.down_left, pet.down_right, pet.down_bias, pet.up_left, pet.up_right, pet.up_bias, z
-    )  # type: ignore[no-untyped-call]
+    )
     return made
 
 

@@ -29,6 +29,7 @@ class PETs(nn.ModuleList):
 
     Attributes:
         fused: use the fused forms; False where gradients are to be differentiated again.
+        closed: gates that are 0 and left out of the pass.
     """
 
     def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
@@ -39,6 +40,7 @@ class PETs(nn.ModuleList):
         self.gates = tuple(gates)
         self.z: Sequence[Tensor] | None = None
         self.fused = True
+        self.closed: frozenset[int] = frozenset()
         self._patched: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
         for gate, site, pet in zip(gates, sites, pets, strict=True):
@@ -53,18 +55,22 @@ class PETs(nn.ModuleList):
         for target, indices in at.items():
             members = [(i, pets[i]) for i in indices]
             # An instance's own forward is someone else's (accelerate, another insertion): go beside it.
-            fused = None if "forward" in vars(target) else fused_forward(target, members, lambda: self.z)
+            fused = None if "forward" in vars(target) else fused_forward(target, members, self)
             if fused is None:
                 self._handles.append(target.register_forward_hook(_hook(self, members)))
             else:
-                target.forward = _either(self, target, fused, _hook(self, members))  # type: ignore[method-assign]
+                target.forward = _either(self, target, fused, _hook(self, members))
                 self._patched.append(target)
+
+    def hold(self, z: Tensor | None) -> None:  # z: (n_gates,)
+        """Multiply each delta by its gate from now on; None means every gate is 1."""
+        # One unbind node in the graph: indexing z gate by gate would pad each gradient to n_gates.
+        self.z = None if z is None else z.unbind()
 
     @contextmanager
     def gated(self, z: Tensor | None) -> Iterator[None]:  # z: (n_gates,)
         """Multiply each delta by its gate inside this context; None means every gate is 1."""
-        # One unbind node in the graph: indexing z gate by gate would pad each gradient to n_gates.
-        self.z = None if z is None else z.unbind()
+        self.hold(z)
         try:
             yield
         finally:
@@ -136,17 +142,20 @@ def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], ho
 def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
     parallel = [(i, m) for i, m in members if m.method == "parallel"]
     sequential = [(i, m) for i, m in members if m.method == "sequential"]
-    low_rank = len(sequential) == 1 and type(sequential[0][1]) is LowRankAdapter
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         gates = pets.z
         main = output[0] if isinstance(output, tuple) else output
         total = main
         for i, pet in parallel:
+            if i in pets.closed:
+                continue
             total = total + pet.delta(args[0], None if gates is None else gates[i]).to(main.dtype)
         base = total
         for i, pet in sequential:
-            if low_rank and pets.fused and main.dtype == pet.down_left.dtype:
+            if i in pets.closed:
+                continue
+            if pets.fused and type(pet) is LowRankAdapter and base is total and main.dtype == pet.down_left.dtype:
                 total = add_low_rank_adapter(base, pet, None if gates is None else gates[i])
                 continue
             total = total + pet.delta(base, None if gates is None else gates[i]).to(main.dtype)

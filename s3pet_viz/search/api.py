@@ -195,7 +195,14 @@ def make_state(problem: Any, counts: Sequence[int], budget: float, config: Searc
     """The `State` of a search with these options on any `Problem`."""
     return State(
         problem,
-        GateModel(counts, budget, config.tau, config.competition, config.sampling),  # type: ignore[arg-type]
+        GateModel(
+            counts,
+            budget,
+            config.tau,
+            config.competition,
+            config.sampling,  # type: ignore[arg-type]
+            config.skip_below,
+        ),
         lr=lr,
         alpha_lr=config.alpha_lr,
         clip=config.clip,
@@ -204,6 +211,8 @@ def make_state(problem: Any, counts: Sequence[int], budget: float, config: Searc
         difference_eps=config.difference_eps,
         second_order_from=config.second_order_from,
         second_order_cap=config.second_order_cap,
+        second_order_every=config.second_order_every,
+        accumulation=config.accumulation,
         antithetic=config.antithetic,
         schedule=config.schedule_at,
     )
@@ -244,6 +253,8 @@ class _attached:
         if self.config.mode == "exact" and self.implementation != "eager":
             model.set_attn_implementation("eager")  # type: ignore[operator]  # the only one with second derivatives
         model.train(self.config.dropout)
+        if self.config.gradient_checkpointing:
+            switch_checkpointing(model, True)
         self.pets = insert(model, self.gates, seed=self.config.seed)
         return self.pets
 
@@ -251,6 +262,8 @@ class _attached:
         model = self.backbone.model
         self.pets.detach()
         model.train(self.training)
+        if self.config.gradient_checkpointing:
+            switch_checkpointing(model, False)
         if self.config.mode == "exact" and self.implementation not in (None, "eager"):
             model.set_attn_implementation(self.implementation)  # type: ignore[operator]
         with torch.no_grad():
@@ -258,6 +271,16 @@ class _attached:
                 # The head was a view of the search's flat buffer; give it memory of its own again.
                 p.data = self.head[name]
                 p.requires_grad_(False)
+
+
+def switch_checkpointing(model: Any, on: bool) -> None:
+    """Switch gradient checkpointing, called activation checkpointing since transformers 5."""
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if on:
+        # Reentrant checkpoints know nothing of torch.autograd.grad.
+        getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+    else:
+        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def _resumed_config(started: Run, given: dict[str, Any]) -> SearchConfig:

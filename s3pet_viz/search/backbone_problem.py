@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from s3pet_viz.pet import PETs
 from s3pet_viz.search.problem import Half
+from s3pet_viz.tuning.data import IGNORE
 
 
 class BackboneProblem:
@@ -56,6 +57,24 @@ class BackboneProblem:
     def batch(self, half: Half, step: int) -> Mapping[str, Tensor]:
         return self._batch(half, step)
 
+    @property
+    def closed(self) -> frozenset[int]:
+        return self.net.pets.closed
+
+    @closed.setter
+    def closed(self, gates: frozenset[int]) -> None:
+        self.net.pets.closed = gates
+
+    def parts(self, batch: Mapping[str, Tensor], n: int) -> Iterable[tuple[float, Mapping[str, Tensor]]]:
+        rows = len(batch["labels"])
+        if n == 1 or rows == 1:
+            return [(1.0, batch)]
+        cut = [{k: v[at : at + -(-rows // n)] for k, v in batch.items()} for at in range(0, rows, -(-rows // n))]
+        # A loss is a mean over label tokens, or over rows.
+        answers = [part["labels"] for part in cut]
+        sizes = [int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels) for labels in answers]
+        return [(size / sum(sizes), part) for size, part in zip(sizes, cut, strict=True)]
+
     def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         with self._autocast():
             if weights is None:
@@ -74,5 +93,6 @@ class _GatedLoss(nn.Module):
         self.options = {"use_cache": False} if getattr(model.config, "is_encoder_decoder", False) else {}
 
     def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
-        with self.pets.gated(z):
-            return self.model(**batch, **self.options).loss
+        # Not only while the loss is computed: checkpointed layers run again in the backward pass.
+        self.pets.hold(z)
+        return self.model(**batch, **self.options).loss

@@ -36,10 +36,15 @@ class SearchConfig:
         second_order_from: weight steps before fast mode adds H.
         second_order_cap: fast mode's xi H is scaled down to at most this many times the norm of dL_val/dalpha
             (None: never).
+        second_order_every: fast mode adds H in every k-th step, k times as large; the steps between are first-order.
         dropout: keep the backbone's dropout on.
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
         checkpoint_every, eval_every: in steps; 0 turns evaluations off.
+        accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout
+            masks differ).
+        gradient_checkpointing: compute each layer's activations again in the backward pass, for memory. Needs dropout.
+        skip_below: gates with p below this are left out of a pass. They move no more, but for the competition.
         stop_when_stable: end the search once so many evaluations in a row have selected the same structure as the
             evaluation before them; 0 (the default): never. Needs `eval_every`. Only evaluations after the warm-up, and
             after alpha has first moved, count: the earliest end is after (stop_when_stable + 1) of them.
@@ -70,6 +75,7 @@ class SearchConfig:
     difference_eps: float | None = None
     second_order_from: int = SECOND_ORDER_FROM
     second_order_cap: float | None = SECOND_ORDER_CAP
+    second_order_every: int = 1
     dropout: bool = True
     split: str = "paper"
     max_rows: int | None = None
@@ -80,6 +86,9 @@ class SearchConfig:
     precision: str = "fp32"
     checkpoint_every: int = 100
     eval_every: int = 0
+    accumulation: int = 1
+    gradient_checkpointing: bool = False
+    skip_below: float = 0.0
     stop_when_stable: int = 0
     start_from: str | None = None
 
@@ -92,9 +101,11 @@ class SearchConfig:
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
+            ("accumulation", 1),
             ("warmup", 0),
             ("seed", 0),
             ("second_order_from", 0),
+            ("second_order_every", 1),
             ("checkpoint_every", 1),
             ("eval_every", 0),
             ("stop_when_stable", 0),
@@ -114,6 +125,12 @@ class SearchConfig:
                 raise ConfigError(f"{name}: expected a positive number, found {value!r}")
         if not (math.isfinite(self.clip) and self.clip >= 0):
             raise ConfigError(f"clip: expected 0 (off) or more, found {self.clip!r}")
+        if not (math.isfinite(self.skip_below) and 0 <= self.skip_below < 1):
+            raise ConfigError(f"skip_below: expected 0 (off) or more and below 1, found {self.skip_below!r}")
+        if self.gradient_checkpointing and not self.dropout:
+            raise ConfigError(
+                "gradient_checkpointing: expected dropout on, found it off (layers checkpoint in training mode only)"
+            )
         if self.warmup >= self.steps:
             raise ConfigError(f"warmup: expected fewer than the {self.steps} steps, found {self.warmup}")
         if self.stop_when_stable and not self.eval_every:

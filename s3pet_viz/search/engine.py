@@ -193,6 +193,7 @@ class Search:
     def _evaluation(self, result: StepResult, batches: int = 8) -> dict[str, Any]:
         """Mean val loss over the first batches at z = p, and what would be selected."""
         problem, state = self.state.problem, self.state
+        problem.closed = frozenset()
         z = torch.from_numpy(self._probabilities()).to(state.w.flat)
         state.seed_masks(self.step, 99)
         losses = [float(problem.loss(problem.batch("val", k), z)) for k in range(batches)]

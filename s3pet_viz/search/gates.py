@@ -72,6 +72,7 @@ class GateModel:
         tau: temperature of the sigmoid.
         competition: see `gate_probabilities`.
         sampling: see `binary_concrete`.
+        skip_below: gates whose p is below this are exactly 0 in a sample, without a gradient of their own.
     """
 
     counts: Sequence[int]
@@ -79,6 +80,7 @@ class GateModel:
     tau: float = 1.0
     competition: bool = True
     sampling: Sampling = "soft"
+    skip_below: float = 0.0
 
     def solve(self, alpha: Tensor) -> float:
         """The shift zeta at which the expected size is the budget."""
@@ -89,7 +91,10 @@ class GateModel:
         zeta = self.solve(alpha)
         leaf = alpha.detach().requires_grad_()
         p = gate_probabilities(leaf, zeta, self.tau, competition=self.competition)
-        return GateSample(leaf, zeta, p, binary_concrete(p, u, sampling=self.sampling))
+        z = binary_concrete(p, u, sampling=self.sampling)
+        if self.skip_below:
+            z = torch.where(p < self.skip_below, torch.zeros_like(z), z)
+        return GateSample(leaf, zeta, p, z)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,9 @@ class State:
         difference_eps: float | None = None,
         second_order_from: int = SECOND_ORDER_FROM,
         second_order_cap: float | None = SECOND_ORDER_CAP,
+        second_order_every: int = 1,
         antithetic: bool = False,
+        accumulation: int = 1,
         schedule: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
         self.problem, self.gates = problem, gates
@@ -93,7 +95,9 @@ class State:
         self.difference_eps = difference_eps
         self.second_order_from = second_order_from
         self.second_order_cap = second_order_cap
+        self.second_order_every = second_order_every
         self.antithetic = antithetic
+        self.accumulation = accumulation
         self.schedule = schedule
         scale = [torch.full((n,), s) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
         self.lr_scale = torch.cat(scale).to(self.w.flat) if scale else self.w.flat.clone()
@@ -121,18 +125,23 @@ class State:
         """Forward and backward at the present w. `masks` names the dropout masks: equal ones are equal."""
         batch = self.problem.batch(half, step)
         gate = z.detach().to(self.w.flat).requires_grad_(dz)
+        # Read on the CPU, where z is: no gate is asked on the device.
+        closed = torch.nonzero(z == 0).flatten().tolist() if self.gates.skip_below else ()
+        self.problem.closed = frozenset(closed)
         self.seed_masks(step, masks)
+        inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
+        loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), None
         with self.w.fixed() if not dw else nullcontext():
-            loss = self.problem.loss(batch, gate)
-            inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
-            grads = list(torch.autograd.grad(loss, inputs, allow_unused=True))
-        gate_grad = grads.pop(0) if dz else None
-        value = self.check(loss, half, step)
-        return Pass(
-            loss=value,
-            dz=torch.zeros_like(z) if gate_grad is None else gate_grad.detach().to("cpu", torch.float64),
-            dw=self.w.join(grads) if dw else None,
-        )
+            for share, part in self.problem.parts(batch, self.accumulation):
+                part_loss = self.problem.loss(part, gate) * share
+                grads = list(torch.autograd.grad(part_loss, inputs, allow_unused=True))
+                loss = loss + part_loss.detach()
+                gate_grad = grads.pop(0) if dz else None
+                if gate_grad is not None:
+                    dz_sum = dz_sum + gate_grad
+                if dw:
+                    dw_sum = self.w.join(grads) if dw_sum is None else dw_sum.add_(self.w.join(grads))
+        return Pass(loss=self.check(loss, half, step), dz=dz_sum.detach().to("cpu", torch.float64), dw=dw_sum)
 
     def seed_masks(self, step: int, masks: int) -> None:
         """Dropout masks as a pure function of (seed, step, purpose)."""
@@ -230,7 +239,13 @@ def paper_step(state: State, step: int) -> StepResult:
 
 
 def fast_step(state: State, step: int) -> StepResult:
-    """Three passes at the old alpha: the weight update doubles as the virtual step, H is one-sided."""
+    """Three passes at the old alpha: the weight update doubles as the virtual step, H is one-sided.
+
+    A step without H is `first_order_step`, two passes; with H in every k-th step only, it counts k times there, so that
+    its mean over steps stays.
+    """
+    if state.w_opt.t < state.second_order_from or step % state.second_order_every:
+        return first_order_step(state, step)
     lr = state.w_lr(step)
     sample = state.sample(step)
     before = state.w.flat.clone()
@@ -238,18 +253,15 @@ def fast_step(state: State, step: int) -> StepResult:
     factor = _update_weights(state, train, before, lr)
     val = state.run("val", step, sample.z, VAL_MASKS)
     assert val.dw is not None
-    grad, hessian, losses = sample.pull_back(val.dz), None, [train.loss, val.loss]
-    if state.w_opt.t > state.second_order_from:
-        # Everything that turns dL_train/dw into the step, held constant: rate, AdamW's slope, clip factor.
-        xi = state.lr * state.schedule(step)
-        v_bar = state.lr_scale * state.w_opt.slope() * factor * val.dw
-        dz, loss = one_sided_difference(
-            state, step, sample.z, before, train, v_bar, state.difference_eps or FAST_EPS
-        )
-        hessian = sample.pull_back(dz)
-        grad = grad - _capped(xi * hessian, grad, state.second_order_cap)
-        losses.append(loss)
+    first = sample.pull_back(val.dz)
+    # Everything that turns dL_train/dw into the step, held constant: rate, AdamW's slope, clip factor.
+    xi = state.lr * state.schedule(step)
+    v_bar = state.lr_scale * state.w_opt.slope() * factor * val.dw
+    dz, loss = one_sided_difference(state, step, sample.z, before, train, v_bar, state.difference_eps or FAST_EPS)
+    hessian = sample.pull_back(dz)
+    grad = first - state.second_order_every * _capped(xi * hessian, first, state.second_order_cap)
     state.move_alpha(grad, step)
+    losses = [train.loss, val.loss, loss]
     return StepResult(sample.zeta, sample.p.detach(), train.loss, val.loss, grad, hessian, losses)
 
 

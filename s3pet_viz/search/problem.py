@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -20,12 +20,17 @@ class Problem(Protocol):
 
     weights: Sequence[Tensor]
     lr_scale: Sequence[float]
+    #: Gates that are exactly 0 in the present pass and need not be computed.
+    closed: frozenset[int]
 
     def differentiable_twice(self) -> AbstractContextManager[None]:
         """Inside, gradients of `loss` can be differentiated again."""
 
     def batch(self, half: Half, step: int) -> Any:
         """The batch of this half at this step: a pure function of both, so that a search can resume."""
+
+    def parts(self, batch: Any, n: int) -> Iterable[tuple[float, Any]]:
+        """A batch cut into at most n parts, each with its share of the whole batch's loss (shares add up to 1)."""
 
     def loss(self, batch: Any, z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         """Scalar loss at gates z, shape (n_gates,); `weights` stand in for the problem's own."""

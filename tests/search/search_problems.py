@@ -62,6 +62,11 @@ class FewGatesCarryTheSignal:
         self.lr_scale = [1.0] * n_gates
 
     differentiable_twice = staticmethod(nullcontext)
+    closed = frozenset()
+
+    def parts(self, batch, n):
+        half, rows = batch
+        return [(len(part) / len(rows), (half, part)) for part in rows.chunk(n)]
 
     def batch(self, half, step):
         chosen = np.random.default_rng([step, half == "val"]).choice(self.x.shape[1], 32, replace=False)
