@@ -52,11 +52,17 @@ def column_order(gates: Iterable[Gate]) -> list[str]:
 
     Blocks in between that have no gate keep their column, so that distance means depth.
     """
-    keys: dict[str, tuple[bool, str, int]] = {}
-    for gate in gates:
-        # The final norm of n blocks has layer n, so this stops at the last block either way.
-        for layer in range(gate.layer):
-            keys[column_label(gate.stack, layer, "")] = (gate.stack != "encoder", gate.stack, layer)
+    found = list(gates)
+    deepest: dict[str, int] = {}
+    for gate in found:
+        deepest[gate.stack] = max(gate.layer, deepest.get(gate.stack, 0))
+    # The final norm of n blocks has layer n, so this stops at the last block either way.
+    keys = {
+        column_label(stack, layer, ""): (stack != "encoder", stack, layer)
+        for stack, last in deepest.items()
+        for layer in range(last)
+    }
+    for gate in found:
         keys[gate.column] = (gate.stack != "encoder", gate.stack, gate.layer)
     return sorted(keys, key=lambda column: keys[column])
 
