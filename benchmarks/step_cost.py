@@ -151,6 +151,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Clock]:
 
         return bare, info, clock
     pets = insert(model, gates)
+    pets.fused = not args.unfused
     info["pet_params"] = sum(g.n_params for g in gates)
     if args.case == "plain":
         weights = [p.requires_grad_() for p in pets.parameters()]
@@ -217,7 +218,8 @@ class Worker:
     def __init__(self, args: argparse.Namespace, name: str, **fixed: Any) -> None:
         self.name = name
         options = [f"--{k}={v}" for k, v in fixed.items()]
-        command = [sys.executable, __file__, "case", f"--case={name}", *options, f"--warm={args.warm}", f"--threads={args.threads}"]
+        options += [f"--warm={args.warm}", f"--threads={args.threads}", *(["--unfused"] if args.unfused else [])]
+        command = [sys.executable, __file__, "case", f"--case={name}", *options]
         environment = {**os.environ, **MALLOC[args.malloc], "OMP_NUM_THREADS": str(args.threads)}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.seconds: list[float] = []
@@ -261,7 +263,7 @@ def measure(args: argparse.Namespace, **fixed: Any) -> list[dict[str, Any]]:
             "case": worker.name, **fixed, **worker.info, "seconds": median, "least": min(worker.seconds),
             "most": max(worker.seconds), "steps": len(worker.seconds), "peak": worker.last["peak"], "syncs": worker.last["syncs"],
             "overhead": {k: statistics.median(v) / median for k, v in worker.spent.items()}, "malloc": args.malloc,
-            "threads": args.threads,
+            "threads": args.threads, "fused": not args.unfused,
         })  # fmt: skip
     return rows
 
@@ -271,7 +273,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     first = rows[0]
     print(
         f"\n{first['size']}, {first['space']}, batch {first['batch']}, {first['precision']}, {first['device']}, "
-        f"{first['threads']} threads, malloc {first['malloc']}: {first['backbone_params']:,} parameters, {first['gates']} gates\n"
+        f"{first['threads']} threads, malloc {first['malloc']}{'' if first['fused'] else ', unfused'}: {first['backbone_params']:,} parameters, {first['gates']} gates\n"
     )
     print("| case | seconds a step (least to most) | of bare | of plain | peak MiB | of plain | solver, log | syncs |")
     print("|---|---|---|---|---|---|---|---|")
@@ -300,6 +302,7 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=2)
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--malloc", default="glibc", choices=list(MALLOC))
+    parser.add_argument("--unfused", action="store_true", help="the plain forms of the PET modules")
     parser.add_argument("--out", type=Path, help="append the rows to this JSON lines file")
     one = parser.add_argument_group("one case (used by this script itself)")
     one.add_argument("--case", choices=CASES)

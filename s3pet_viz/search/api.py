@@ -26,6 +26,7 @@ from s3pet_viz.search.modes import State
 from s3pet_viz.search.optim import OPTIMIZERS
 from s3pet_viz.search.stability import Stability
 from s3pet_viz.search.start import open_start, start_alpha, start_label
+from s3pet_viz.search.team import SilentWriter, Team, find_team
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
@@ -103,6 +104,7 @@ def search(
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
     # A resumed search has its alpha in the checkpoint.
     origin = open_start(config.start_from) if config.start_from is not None and started is None else None
+    team = find_team()
     device = Device.choose(config.device, config.precision)
     chosen_space = load_space(config.space)
     made, data = load_pair(
@@ -124,11 +126,12 @@ def search(
         if origin is None
         else start_alpha(origin, gates, backbone=made.name, backbone_params=made.n_params)
     )
-    halves = _Halves(data, made, config, device)
+    halves = _Halves(data, made, config, device, team)
     fingerprint = {
         "backbone parameters": made.n_params,
         "gates": hashlib.sha256(repr([(g.key, g.n_params) for g in gates]).encode()).hexdigest()[:16],
         "training rows": len(data.train),
+        **({"processes": team.size} if team.size > 1 else {}),
         "data": _digest(data),
     }
 
@@ -151,10 +154,7 @@ def search(
         first_step = next_step_of(started.path / "checkpoint")
         if first_step >= config.steps:
             raise RunError(f"{started.path}: the search has already taken all of its {config.steps} steps")
-        writer = RunWriter.resume(started.path, from_step=first_step)
-    else:
-        folder = out or new_folder(config.task, config.backbone, config.budget, config.mode, config.seed)
-        writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra)
+    writer = _writer(team, started, first_step if started is not None else 0, out, gates, config, extra)
 
     with writer, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
         made.model.to(device.torch)
@@ -167,7 +167,8 @@ def search(
                 head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
                 autocast=device.autocast,
             )
-            state = make_state(problem, [g.n_params for g in gates], parameters, config, config.rate(made.n_params))
+            counts = [g.n_params for g in gates]
+            state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
             if alpha is not None:
                 state.alpha = torch.from_numpy(alpha)
             first, stability = 0, Stability(config.stop_when_stable)
@@ -188,10 +189,33 @@ def search(
                 callbacks=callbacks,
                 progress=progress,
             ).run()
+    team.wait()
     return open_run(writer.path)
 
 
-def make_state(problem: Any, counts: Sequence[int], budget: float, config: SearchConfig, lr: float) -> State:
+def _writer(
+    team: Team,
+    started: Run | None,
+    first_step: int,
+    out: str | Path | None,
+    gates: Sequence[Any],
+    config: SearchConfig,
+    extra: dict[str, Any],
+) -> RunWriter | SilentWriter:
+    """The run's writer in the process that leads; the others are told where the run is, once it is there."""
+    writer = None
+    if team.leads and started is not None:
+        writer = RunWriter.resume(started.path, from_step=first_step)
+    elif team.leads:
+        folder = out or new_folder(config.task, config.backbone, config.budget, config.mode, config.seed)
+        writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra)
+    path, info = team.share(None if writer is None else (str(writer.path), dict(writer.info)))
+    return SilentWriter(Path(path), info) if writer is None else writer
+
+
+def make_state(
+    problem: Any, counts: Sequence[int], budget: float, config: SearchConfig, lr: float, team: Team | None = None
+) -> State:
     """The `State` of a search with these options on any `Problem`."""
     return State(
         problem,
@@ -213,6 +237,7 @@ def make_state(problem: Any, counts: Sequence[int], budget: float, config: Searc
         second_order_cap=config.second_order_cap,
         second_order_every=config.second_order_every,
         accumulation=config.accumulation,
+        team=team,
         antithetic=config.antithetic,
         schedule=config.schedule_at,
     )
@@ -221,22 +246,32 @@ def make_state(problem: Any, counts: Sequence[int], budget: float, config: Searc
 class _Halves:
     """The training split cut in two with a seed: train for the weights, val for alpha."""
 
-    def __init__(self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device) -> None:
+    def __init__(
+        self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device, team: Team
+    ) -> None:
         if len(data.train) < 2:
             raise TaskError(
                 f"task {data.task.name}: expected at least 2 training rows to halve, found {len(data.train)}"
             )
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed)).tolist()
         middle = len(order) // 2
-        self.device = device.torch
+        if middle < team.size:
+            raise TaskError(
+                f"task {data.task.name}: expected at least {2 * team.size} training rows for {team.size} processes, "
+                f"found {len(data.train)}"
+            )
+        self.device, self.team = device.torch, team
         self.features, self.indices = {}, {}
         for k, (half, part) in enumerate((("train", order[:middle]), ("val", order[middle:]))):
             rows = [data.train[i] for i in sorted(part)]
             self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
-            self.indices[half] = shuffled(self.features[half].lengths, config.batch_size, [config.seed, 20 + k])
+            self.indices[half] = shuffled(
+                self.features[half].lengths, config.batch_size * team.size, [config.seed, 20 + k]
+            )
 
     def batch(self, half: str, step: int) -> dict[str, torch.Tensor]:
-        return self.features[half].batch(self.indices[half](step), self.device)
+        mine = self.indices[half](step)[self.team.rank :: self.team.size]
+        return self.features[half].batch(mine, self.device)
 
 
 class _attached:

@@ -65,14 +65,16 @@ class BackboneProblem:
     def closed(self, gates: frozenset[int]) -> None:
         self.net.pets.closed = gates
 
+    def size(self, batch: Mapping[str, Tensor]) -> int:
+        labels = batch["labels"]
+        return int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels)
+
     def parts(self, batch: Mapping[str, Tensor], n: int) -> Iterable[tuple[float, Mapping[str, Tensor]]]:
         rows = len(batch["labels"])
         if n == 1 or rows == 1:
             return [(1.0, batch)]
         cut = [{k: v[at : at + -(-rows // n)] for k, v in batch.items()} for at in range(0, rows, -(-rows // n))]
-        # A loss is a mean over label tokens, or over rows.
-        answers = [part["labels"] for part in cut]
-        sizes = [int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels) for labels in answers]
+        sizes = [self.size(part) for part in cut]
         return [(size / sum(sizes), part) for size, part in zip(sizes, cut, strict=True)]
 
     def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:

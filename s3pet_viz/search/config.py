@@ -41,6 +41,7 @@ class SearchConfig:
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
         checkpoint_every, eval_every: in steps; 0 turns evaluations off.
+        batch_size: rows of a batch; in each process, where a launcher started several.
         accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout
             masks differ).
         gradient_checkpointing: compute each layer's activations again in the backward pass, for memory. Needs dropout.

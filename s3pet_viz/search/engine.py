@@ -21,6 +21,7 @@ from s3pet_viz.search.checkpoint import save_checkpoint
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.modes import MODES, State, StepResult, warmup_step
 from s3pet_viz.search.stability import Stability
+from s3pet_viz.search.team import SilentWriter
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.structure import gates_by_index
 
@@ -43,7 +44,7 @@ class Search:
         config: SearchConfig,
         gates: Sequence[Gate],
         state: State,
-        writer: RunWriter,
+        writer: RunWriter | SilentWriter,
         *,
         budget: int,
         backbone_name: str,
@@ -91,6 +92,8 @@ class Search:
         )
 
     def checkpoint(self) -> None:
+        if not self.state.team.leads:
+            return
         save_checkpoint(
             self.writer.checkpoint_dir,
             self.state,
@@ -113,13 +116,14 @@ class Search:
             initial=self.step,
             desc=f"search {config.task} ({config.mode})",
             unit="step",
-            disable=not self.progress,
+            disable=not (self.progress and self.state.team.leads),
         )
         with _deferred_interrupt(self) as interrupted, bar:
             for callback in self.callbacks:
                 callback.on_search_begin(self)
             while self.step < config.steps and self.stop_reason is None:
                 self._obey(bar)
+                self._agree()
                 if self.stop_reason is None:
                     self._one_step(bar)
             self._finish()
@@ -128,6 +132,8 @@ class Search:
 
     def _obey(self, bar: tqdm) -> None:
         """Do what a reader of the run asked for between the steps; while paused, wait here."""
+        if not self.state.team.leads:
+            return
         if self._control.request() == "pause":
             self.checkpoint()
             self.writer.set_status("paused")
@@ -139,6 +145,12 @@ class Search:
             bar.unpause()
         if self._control.request() == "stop":
             self.request_stop("asked to stop")
+
+    def _agree(self) -> None:
+        """Stop together: a signal or a request may have reached one process of a team."""
+        team = self.state.team
+        if team.size > 1 and team.any(self.stop_reason is not None):
+            self.request_stop(team.share(self.stop_reason) or "another process of the team was asked to stop")
 
     def _one_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step

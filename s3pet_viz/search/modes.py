@@ -18,6 +18,7 @@ from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.search.gates import GateModel, GateSample
 from s3pet_viz.search.optim import SGD, AdamW, FlatWeights, clip_
 from s3pet_viz.search.problem import Half, Problem
+from s3pet_viz.search.team import Team
 
 # Purposes of random numbers.
 GATES, TRAIN_MASKS, VAL_MASKS, WEIGHT_STEP, WEIGHT_GATES = range(5)
@@ -84,6 +85,7 @@ class State:
         second_order_every: int = 1,
         antithetic: bool = False,
         accumulation: int = 1,
+        team: Team | None = None,
         schedule: Callable[[int], float] = lambda step: 1.0,
     ) -> None:
         self.problem, self.gates = problem, gates
@@ -98,6 +100,7 @@ class State:
         self.second_order_every = second_order_every
         self.antithetic = antithetic
         self.accumulation = accumulation
+        self.team = team or Team()
         self.schedule = schedule
         scale = [torch.full((n,), s) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
         self.lr_scale = torch.cat(scale).to(self.w.flat) if scale else self.w.flat.clone()
@@ -141,11 +144,17 @@ class State:
                     dz_sum = dz_sum + gate_grad
                 if dw:
                     dw_sum = self.w.join(grads) if dw_sum is None else dw_sum.add_(self.w.join(grads))
-        return Pass(loss=self.check(loss, half, step), dz=dz_sum.detach().to("cpu", torch.float64), dw=dw_sum)
+        found = [loss, dz_sum.detach(), *([dw_sum] if dw_sum is not None else [])]
+        if self.team.size > 1:
+            found = self.team.mean(self.problem.size(batch), found)
+        loss, dz_sum = found[:2]
+        dw_sum = found[2] if dw else None
+        return Pass(loss=self.check(loss, half, step), dz=dz_sum.to("cpu", torch.float64), dw=dw_sum)
 
     def seed_masks(self, step: int, masks: int) -> None:
-        """Dropout masks as a pure function of (seed, step, purpose)."""
-        state = np.random.SeedSequence([self.seed, step, masks]).generate_state(1, np.uint64)
+        """Dropout masks as a pure function of (seed, step, purpose, place in the team)."""
+        own = [self.team.rank] if self.team.rank else []
+        state = np.random.SeedSequence([self.seed, step, masks, *own]).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]))
 
     def check(self, loss: Tensor, half: Half, step: int) -> float:

@@ -29,6 +29,9 @@ class Problem(Protocol):
     def batch(self, half: Half, step: int) -> Any:
         """The batch of this half at this step: a pure function of both, so that a search can resume."""
 
+    def size(self, batch: Any) -> int:
+        """What the batch's loss is a mean over: rows, or label tokens."""
+
     def parts(self, batch: Any, n: int) -> Iterable[tuple[float, Any]]:
         """A batch cut into at most n parts, each with its share of the whole batch's loss (shares add up to 1)."""
 

@@ -64,6 +64,9 @@ class FewGatesCarryTheSignal:
     differentiable_twice = staticmethod(nullcontext)
     closed = frozenset()
 
+    def size(self, batch):
+        return len(batch[1])
+
     def parts(self, batch, n):
         half, rows = batch
         return [(len(part) / len(rows), (half, part)) for part in rows.chunk(n)]
