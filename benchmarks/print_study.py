@@ -1,6 +1,6 @@
 """The tables of docs/results.md from a study's folder.
 
-    python benchmarks/print_study.py benchmarks/measured/minilm
+    python benchmarks/print_study.py minilm      # a recorded study's name, or a folder
 """
 
 from __future__ import annotations
@@ -10,6 +10,12 @@ import argparse
 import s3pet_viz as s3
 from s3pet_viz.errors import StudyError
 from s3pet_viz.results.statistics import sentence
+
+#: Held-out rows of each task.
+ROWS = {
+    "sst2": 872, "stsb": 1500, "mrpc": 408, "cola": 1043, "rte": 277, "qnli": 5463,
+    **dict.fromkeys(("sentiment", "entailment", "similarity", "paraphrase", "acceptability"), 500),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -30,6 +36,15 @@ def main() -> None:
             for value, scale in (("score", "points"), ("loss", "raw")):
                 for _, row in study.differences(a, b, value=value, scale=scale).iterrows():
                     print(f"- {row['task']} {row['budget']} ({value}): {sentence(row)}")
+    print()
+    if "full" in methods:
+        for words in study.keeps(methods=[m for m in ("searched", "resolved", "random", "LoRA") if m in methods], rows=ROWS)["words"]:
+            print(f"- {words}")
+    print("\n| pairs | overlap (gates) | chance (95 %) | p |\n|---|---|---|---|")
+    agreed = study.agreement()
+    for row in agreed[agreed["by"] == "gates"].to_dict("records"):
+        band = f"{row['chance']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        print(f"| {row['relation']} ({row['pairs']}) | {row['overlap']:.3f} | {band} | {row['p']:.3f} |")
     try:
         matrix = s3.Transfer(study)
     except StudyError:

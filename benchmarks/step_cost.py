@@ -27,6 +27,7 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)
+        self.entered = ExitStack()
 
     def watch(self, owner: Any, name: str, label: str) -> None:
         inner = getattr(owner, name)
@@ -116,6 +118,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Clock]:
 
     from s3pet_viz.backbones import positions
     from s3pet_viz.pet import candidate_gates, insert, load_space
+    from s3pet_viz.pet.dropout import quick_dropout
     from s3pet_viz.structure import parse_budget
     from s3pet_viz.tuning.device import Device
 
@@ -152,10 +155,12 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Clock]:
         return bare, info, clock
     pets = insert(model, gates)
     pets.fused = not args.unfused
+    if not args.unfused:  # as search and tuning do; the bare pass has torch's own
+        clock.entered.enter_context(quick_dropout(model))
     info["pet_params"] = sum(g.n_params for g in gates)
     if args.case == "plain":
         weights = [p.requires_grad_() for p in pets.parameters()]
-        optimizer = torch.optim.AdamW(weights, lr=3e-4, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(weights, lr=3e-4, weight_decay=0.0, fused=True)
 
         def plain() -> None:
             with device.autocast():

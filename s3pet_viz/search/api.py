@@ -13,6 +13,7 @@ from torch import nn
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.errors import ConfigError, RunError, TaskError
 from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
+from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.writer import RunWriter
@@ -290,12 +291,15 @@ class _attached:
         model.train(self.config.dropout)
         if self.config.gradient_checkpointing:
             switch_checkpointing(model, True)
+        self.dropout = quick_dropout(model)
+        self.dropout.__enter__()
         self.pets = insert(model, self.gates, seed=self.config.seed)
         return self.pets
 
     def __exit__(self, *exc: object) -> None:
         model = self.backbone.model
         self.pets.detach()
+        self.dropout.__exit__(None, None, None)
         model.train(self.training)
         if self.config.gradient_checkpointing:
             switch_checkpointing(model, False)

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.errors import ConfigError, NonFiniteLossError
+from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.tuning.data import Features, shuffled
 from s3pet_viz.tuning.device import Device
@@ -138,7 +139,7 @@ def train(
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
 
     optimizer = torch.optim.AdamW(
-        [{"params": group, "lr": lr} for group, lr in groups if group], weight_decay=0.0, eps=1e-8
+        [{"params": group, "lr": lr} for group, lr in groups if group], weight_decay=0.0, eps=1e-8, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / config.steps))
     batches = shuffled(splits.train.lengths, config.batch_size, [config.seed, 11])
@@ -148,7 +149,7 @@ def train(
     history = []
     options = {"use_cache": False} if backbone.form == "text" else {}
     bar = tqdm(total=config.steps, desc=label or f"tune {task.name}", unit="step", leave=False, disable=not progress)
-    with torch.random.fork_rng(devices=device.rng_devices), bar:
+    with torch.random.fork_rng(devices=device.rng_devices), quick_dropout(model), bar:
         torch.manual_seed(config.seed)
         model.train()
         try:
