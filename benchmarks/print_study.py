@@ -13,7 +13,7 @@ from s3pet_viz.results.statistics import sentence
 
 #: Held-out rows of each task.
 ROWS = {
-    "sst2": 872, "stsb": 1500, "mrpc": 408, "cola": 1043, "rte": 277, "qnli": 5463,
+    "sst2": 872, "stsb": 1500, "mrpc": 408, "cola": 1043, "rte": 277, "qnli": 2000,
     **dict.fromkeys(("sentiment", "entailment", "similarity", "paraphrase", "acceptability"), 500),
 }  # fmt: skip
 

@@ -142,7 +142,8 @@ def search(
         raise
     from s3pet_viz.runs.process import LAUNCHED
 
-    if not os.environ.get(LAUNCHED):  # nobody is there to read it, and the log is for what goes wrong
+    # Launched: nobody is there to read it, and the log is for what goes wrong. In a team, one says it.
+    if not os.environ.get(LAUNCHED) and os.environ.get("RANK", "0") == "0":
         _report(run)
 
 
