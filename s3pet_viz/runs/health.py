@@ -20,6 +20,8 @@ from s3pet_viz.structure import Structure, select
 Level = Literal["good", "note", "warning", "problem"]
 _COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem": "#b42318"}
 
+#: The task was not learned where the training loss ends above this share of what one answer to every row would have.
+UNLEARNED = 0.95
 #: Gates still move where the structure of 80 % of the way shares less than this with the last one (Jaccard).
 MOVING = 0.8
 _MOVING_FROM = 0.8
@@ -139,6 +141,21 @@ def _losses(run: Run) -> Iterator[Finding]:
             "warning", "The validation loss did not fall",
             f"It was {first.mean():.3g} in the first fifth of the search and {last.mean():.3g} in the last, "
             "no more than its noise. The PET weights have learned little: raise the learning rate or the steps.",
+        )  # fmt: skip
+
+
+def _unlearned(run: Run) -> Iterator[Finding]:
+    constant = run.info.get("constant_loss")
+    loss = run.steps()["train_loss"].to_numpy()
+    if not constant or len(loss) < 20:
+        return
+    last = float(loss[-(len(loss) // 5) :].mean())
+    if last > UNLEARNED * constant:
+        yield Finding(
+            "warning", "The task was not learned",
+            f"The training loss ended at {last:.3g}; one answer to every row would have {constant:.3g}. So the search "
+            "learned which answers there are and not which is right, and chose gates for that. Search longer, or at "
+            "another learning rate.",
         )  # fmt: skip
 
 
@@ -268,5 +285,5 @@ def _chosen(run: Run, alpha: np.ndarray, budget: float) -> frozenset[tuple[str, 
 
 
 _RULES: tuple[Callable[[Run], Iterator[Finding]], ...] = (
-    _losses, _length, _separation, _moving, _collapse, _budget,
+    _losses, _unlearned, _length, _separation, _moving, _collapse, _budget,
 )  # fmt: skip

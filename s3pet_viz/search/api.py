@@ -145,6 +145,7 @@ def search(
         "steps_total": config.steps,
         "lr": config.rate(made.n_params),
         "head_params": made.head_params,
+        "constant_loss": halves.features["train"].constant_loss(),
         "space_missing": missing,
         "task_origin": data.origin,
         "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,6 +54,18 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def constant_loss(self) -> float:
+        """The least mean loss of one answer to every row: what a model has when it knows the labels' shares alone.
+
+        Entropy of the labels in nats (text: of the whole targets, a token's share of it); the variance of numbers.
+        """
+        if self.form != "text" and self.regression:
+            return float(np.var(np.asarray(self.targets, dtype=np.float64)))
+        seen = Counter(tuple(t) if isinstance(t, list) else t for t in self.targets)
+        share = np.array(list(seen.values()), dtype=np.float64) / len(self.targets)
+        tokens = np.mean([len(t) for t in self.targets]) if self.form == "text" else 1.0
+        return float(-(share * np.log(share)).sum() / tokens)
 
     def take(self, indices: Sequence[int]) -> Features:
         """These examples alone, in this order."""

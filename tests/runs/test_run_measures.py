@@ -92,12 +92,12 @@ def test_random_structures_keep_the_budget():
 BUDGET = 300
 
 
-def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGET, status="finished", seed=0, p=None) -> Run:
+def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGET, status="finished", seed=0, p=None, **more) -> Run:
     """A run whose alpha at step t is ``alpha(t / (n_steps - 1))``."""
     gates = gates or [gate(i, pet="LoRA" if i % 2 else "BitFit") for i in range(100)]
     counts = np.array([g.n_params for g in gates])
     rng = np.random.default_rng(seed)
-    facts = {"backbone": "tiny", "backbone_params": 10**6, "budget": budget, "name": path.name}
+    facts = {"backbone": "tiny", "backbone_params": 10**6, "budget": budget, "name": path.name, **more}
     with RunWriter.create(path, gates=gates, config={"task": "sentiment", "seed": seed, "mode": "fast"}, extra=facts) as w:
         for t in range(n_steps):
             at = t / max(1, n_steps - 1)
@@ -125,6 +125,14 @@ def titles(run: Run | list[Run]) -> list[str]:
 def test_a_good_run(tmp_path):
     (finding,) = health(write(tmp_path / "good", settled))
     assert (finding.level, finding.title) == ("good", "Nothing unusual")
+
+
+def test_a_task_that_was_not_learned(tmp_path):
+    """The loss falls from 1 to 0.5; the last fifth has 0.55 in the mean."""
+    (finding,) = health(write(tmp_path / "chance", settled, constant_loss=0.5))
+    assert (finding.level, finding.title) == ("warning", "The task was not learned")
+    assert "ended at 0.549; one answer to every row would have 0.5" in finding.text
+    assert titles(write(tmp_path / "learned", settled, constant_loss=0.7)) == ["Nothing unusual"]
 
 
 def test_gates_still_moving(tmp_path):

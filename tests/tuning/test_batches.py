@@ -170,3 +170,18 @@ def test_a_batch_has_like_lengths():
     assert padding < 0.2 * np.mean([lengths[b].max() - lengths[b].mean() for b in plain])
     means = [lengths[at(k)].mean() for k in range(BLOCK)]
     assert means != sorted(means)  # but long and short ones come in any order
+
+
+@pytest.mark.parametrize("form", ["t5", "bert"])
+def test_the_loss_of_one_answer_to_every_row(form):
+    """ln 2 for two even classes; a text spreads it over the answer and </s>."""
+    expected = np.log(2) / (2 if form == "t5" else 1)
+    assert features(form).constant_loss() == pytest.approx(expected)
+    uneven = [ROWS[0], ROWS[1], ROWS[3], ROWS[3]]
+    share = np.array([0.25, 0.75])
+    assert features(form, rows=uneven).constant_loss() == pytest.approx(expected / np.log(2) * -(share @ np.log(share)))
+
+
+def test_of_numbers_it_is_their_variance():
+    rows = [{"text": "good cat", "label": v} for v in (0.0, 1.0, 5.0)]
+    assert features("bert", STRENGTH, rows).constant_loss() == pytest.approx(np.var([0, 1, 5]))
