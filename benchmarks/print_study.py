@@ -35,7 +35,7 @@ def main() -> None:
         if {a, b} <= methods:
             for value, scale in (("score", "points"), ("loss", "raw")):
                 for _, row in study.differences(a, b, value=value, scale=scale).iterrows():
-                    print(f"- {row['task']} {row['budget']} ({value}): {sentence(row)}")
+                    print(f"- {' '.join(filter(None, (row['task'], row['budget'])))} ({value}): {sentence(row)}")
     print()
     if "full" in methods:
         for words in study.keeps(methods=[m for m in ("searched", "resolved", "random", "LoRA") if m in methods], rows=ROWS)["words"]:
