@@ -38,5 +38,7 @@ def keep_runs(study: s3.Study, prefix: str = "") -> None:
                 shutil.rmtree(RUNS / name / left)
             else:
                 (RUNS / name / left).unlink(missing_ok=True)
+        about = RUNS / name / "run.json"
+        write_json_atomic(about, {**json.loads(about.read_text(encoding="utf-8")), "name": name})
         path = study.path / "cells" / f"{cell['key']}.json"
         write_json_atomic(path, {**json.loads(path.read_text(encoding="utf-8")), "recorded": name})

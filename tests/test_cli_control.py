@@ -76,7 +76,7 @@ def test_recorded_runs_are_opened_by_name_and_never_written(tmp_path):
     name = "sentiment-0.2pct-s0"
     folder = find_resource("runs", name)
     before = sorted(path.name for path in folder.rglob("*"))
-    assert "13 gates" in call("show", name).output
+    assert f"{len(open_run(name).structure())} gates" in call("show", name).output
     small = ("--steps", 1, "--max-rows", 20, "--threads", 1, "--quiet")
     assert "scores:" not in call("tune", name, *small).output
     assert "explanation:" not in call("explain", name, *small, "--no-metric", "--rows", 10).output

@@ -214,7 +214,7 @@ def test_parallel_terms_come_first_and_sequential_ones_read_their_sum(order, as_
         _Stub("parallel", lambda x: 3 * x),
         _Stub("sequential", lambda h: 2 * h),
     ]
-    target, pets = Target(), type("Holder", (), {"z": None})()
+    target, pets = Target(), type("Holder", (), {"z": None, "closed": frozenset(), "fused": False})()
     target.register_forward_hook(_hook(pets, [(k, stubs[i]) for k, i in enumerate(order)]))
     x = torch.tensor([1.0, 2.0])
 
