@@ -58,6 +58,11 @@ def can_fuse(target: nn.Module, x: Tensor) -> bool:
     return not weight.requires_grad and x.dtype == weight.dtype and not torch.is_autocast_enabled(x.device.type)
 
 
+def can_add(pet: LowRankAdapter, h: Tensor) -> bool:
+    """The same of an adapter on a block's output, which may be float32 in the midst of mixed precision."""
+    return h.dtype == pet.down_left.dtype and not torch.is_autocast_enabled(h.device.type)
+
+
 _Member: TypeAlias = tuple[int, Any] | None
 #: What T5 sums its squares in.
 _SQUARES = torch.float32

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.families import positions as positions_of
 from s3pet_viz.errors import SpaceError, StructureError
-from s3pet_viz.pet.fused import add_low_rank_adapter, can_fuse, fused_forward
+from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
 from s3pet_viz.pet.modules import PET, PET_CLASSES, LowRankAdapter, check_options
 from s3pet_viz.structure import Gate
 
@@ -155,10 +155,11 @@ def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
         for i, pet in sequential:
             if i in pets.closed:
                 continue
-            if pets.fused and type(pet) is LowRankAdapter and base is total and main.dtype == pet.down_left.dtype:
-                total = add_low_rank_adapter(base, pet, None if gates is None else gates[i])
-                continue
-            total = total + pet.delta(base, None if gates is None else gates[i]).to(main.dtype)
+            z = None if gates is None else gates[i]
+            if pets.fused and type(pet) is LowRankAdapter and base is total and can_add(pet, base):
+                total = add_low_rank_adapter(base, pet, z)
+            else:
+                total = total + pet.delta(base, z).to(main.dtype)
         return (total, *output[1:]) if isinstance(output, tuple) else total
 
     return add
