@@ -45,6 +45,10 @@ def main() -> None:
     for row in agreed[agreed["by"] == "gates"].to_dict("records"):
         band = f"{row['chance']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         print(f"| {row['relation']} ({row['pairs']}) | {row['overlap']:.3f} | {band} | {row['p']:.3f} |")
+    print("\n| search | training loss, mean over the last fifth |\n|---|---|")
+    for run in study.runs():
+        loss = run.steps()["train_loss"].to_numpy()
+        print(f"| {run.name} | {loss[-(len(loss) // 5) :].mean():.3f} |")
     try:
         matrix = s3.Transfer(study)
     except StudyError:
