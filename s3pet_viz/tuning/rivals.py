@@ -5,7 +5,6 @@ They cost seconds. A search that does not beat them at the same budget is not wo
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +24,9 @@ from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Gate, Structure, parse_budget, select
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.structure import gates_by_index
-from s3pet_viz.tuning.data import shuffled
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
 from s3pet_viz.tuning.model_state import flags_kept, left_as_found, reset_head
-from s3pet_viz.tuning.train import TuneConfig, default_lr
+from s3pet_viz.tuning.train import TuneConfig, default_lr, fit
 from s3pet_viz.tuning.workbench import Workbench
 
 #: The scores. `rival_scores` says what each is.
@@ -335,39 +333,13 @@ def _warm(bench: Workbench, pets: PETs, config: TuneConfig, label: str, tick: Ca
 
     `tuning.train.train` is not called: it scores the validation and the test split.
     """
-    backbone, device, features = bench.backbone, bench.device, bench.splits.train
+    backbone = bench.backbone
     lr = config.lr or default_lr(backbone.n_params)
-    head = list(backbone.head.values())
-    weights = [*pets.parameters(), *head]
-    groups = [{"params": list(pets.parameters()), "lr": lr}, {"params": head, "lr": config.head_lr or lr}]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0, eps=1e-8)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / config.steps))
-    batches = shuffled(features.lengths, config.batch_size, [config.seed, 11])
-    options = {"use_cache": False} if backbone.form == "text" else {}
-    with torch.random.fork_rng(devices=device.rng_devices):
-        torch.manual_seed(config.seed)
-        backbone.model.train()
-        try:
-            for p in head:
-                p.requires_grad_(True)
-            for step in range(config.steps):
-                batch = features.batch(batches(step), device.torch)
-                with device.autocast():
-                    loss = backbone.model(**batch, **options).loss
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise NonFiniteLossError(f"{label}: warm step {step}: train loss is {value}")
-                loss.backward()
-                if config.clip:
-                    torch.nn.utils.clip_grad_norm_(weights, config.clip)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
-                tick()
-        finally:
-            for p in head:
-                p.requires_grad_(False)
-                p.grad = None
+    groups = [(list(pets.parameters()), lr), (list(backbone.head.values()), config.head_lr or lr)]
+    fit(
+        backbone, bench.splits.train, groups, config, bench.device,
+        label=f"{label}: warm-up", after=lambda step, loss: tick(),
+    )  # fmt: skip
 
 
 def _gates_of(bench: Workbench, space: Any) -> list[Gate]:

@@ -126,8 +126,7 @@ def train(
         NonFiniteLossError: with the step and the loss.
     """
     started = time.perf_counter()
-    task, model = splits.data.task, backbone.model
-    was_training = model.training
+    task = splits.data.task
     weights = [p for group, _ in groups for p in group]
 
     def score(features: Features) -> dict[str, float]:
@@ -138,54 +137,90 @@ def train(
     if not weights:
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
 
-    optimizer = torch.optim.AdamW(
-        [{"params": group, "lr": lr} for group, lr in groups if group], weight_decay=0.0, eps=1e-8, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / config.steps))
-    batches = shuffled(splits.train.lengths, config.batch_size, [config.seed, 11])
     marks = {round((k + 1) * config.steps / config.evaluations) for k in range(config.evaluations)}
     best: tuple[float, float] | None = None
     best_step, best_weights, best_validation = 0, [], {}
     history = []
+    name = label or f"tune {task.name}"
+    bar = tqdm(total=config.steps, desc=name, unit="step", leave=False, disable=not progress)
+
+    def after(step: int, value: float) -> None:
+        nonlocal best, best_step, best_weights, best_validation
+        bar.update()
+        if on_step is not None:
+            on_step(step, value)
+        if step + 1 in marks:
+            scores = score(splits.validation)
+            history.append({"step": step + 1, "train_loss": value, **scores})
+            bar.set_postfix(loss=f"{value:.3f}", score=f"{scores['score']:.3f}")
+            rank = (scores["score"], -scores["loss"])
+            if best is None or rank > best:
+                best, best_step, best_validation = rank, step + 1, scores
+                best_weights = [p.detach().clone() for p in weights]
+
+    with bar:
+        fit(backbone, splits.train, groups, config, device, label=label or "tuning", after=after)
+    for p in weights:
+        p.requires_grad_(False)
+    _restore(weights, best_weights)
+    return TrainResult(best_validation, score(splits.test), best_step, time.perf_counter() - started, history)
+
+
+def fit(
+    backbone: Backbone,
+    features: Features,
+    groups: list[tuple[list[nn.Parameter], float]],
+    config: TuneConfig,
+    device: Device,
+    *,
+    label: str,
+    after: Callable[[int, float], None],
+) -> None:
+    """The training loop: AdamW on groups (parameters, learning rate), whose rates decay linearly to 0.
+
+    The backbone's mode, the parameters' ``requires_grad`` and torch's random state are left as they were found.
+
+    Args:
+        after: called after each step with its number and its training loss.
+
+    Raises:
+        NonFiniteLossError: with the label, the step and the loss.
+    """
+    model = backbone.model
+    weights = [p for group, _ in groups for p in group]
+    found = [p.requires_grad for p in weights]
+    was_training = model.training
+    optimizer = torch.optim.AdamW(
+        [{"params": group, "lr": lr} for group, lr in groups if group], weight_decay=0.0, eps=1e-8, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / config.steps))
+    batches = shuffled(features.lengths, config.batch_size, [config.seed, 11])
     options = {"use_cache": False} if backbone.form == "text" else {}
-    bar = tqdm(total=config.steps, desc=label or f"tune {task.name}", unit="step", leave=False, disable=not progress)
-    with torch.random.fork_rng(devices=device.rng_devices), quick_dropout(model), bar:
+    with torch.random.fork_rng(devices=device.rng_devices), quick_dropout(model):
         torch.manual_seed(config.seed)
         model.train()
         try:
             for p in weights:
                 p.requires_grad_(True)
             for step in range(config.steps):
-                batch = splits.train.batch(batches(step), device.torch)
+                batch = features.batch(batches(step), device.torch)
                 with device.autocast():
                     loss = model(**batch, **options).loss
                 value = float(loss.detach())
                 if not math.isfinite(value):
-                    raise NonFiniteLossError(f"{label or 'tuning'}: step {step}: train loss is {value}")
+                    raise NonFiniteLossError(f"{label}: step {step}: train loss is {value}")
                 loss.backward()
                 if config.clip:
                     torch.nn.utils.clip_grad_norm_(weights, config.clip)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad(set_to_none=True)
-                bar.update()
-                if on_step is not None:
-                    on_step(step, value)
-                if step + 1 in marks:
-                    scores = score(splits.validation)
-                    history.append({"step": step + 1, "train_loss": value, **scores})
-                    bar.set_postfix(loss=f"{value:.3f}", score=f"{scores['score']:.3f}")
-                    rank = (scores["score"], -scores["loss"])
-                    if best is None or rank > best:
-                        best, best_step, best_validation = rank, step + 1, scores
-                        best_weights = [p.detach().clone() for p in weights]
+                after(step, value)
         finally:
-            for p in weights:
-                p.requires_grad_(False)
+            for p, flag in zip(weights, found, strict=True):
+                p.requires_grad_(flag)
                 p.grad = None
             model.train(was_training)
-    _restore(weights, best_weights)
-    return TrainResult(best_validation, score(splits.test), best_step, time.perf_counter() - started, history)
 
 
 def _restore(weights: list[nn.Parameter], values: list[Tensor]) -> None:

@@ -274,7 +274,7 @@ def test_dropout_is_off_when_scores_are_taken():
 def test_what_is_left_after_a_loss_that_is_not_finite():
     wb = bench("t5")
     before = snapshot(wb.backbone.model)
-    with pytest.raises(NonFiniteLossError, match=r"sensitivity scores on mood: warm step \d+: train loss is"):
+    with pytest.raises(NonFiniteLossError, match=r"sensitivity scores on mood: warm-up: step \d+: train loss is"):
         rival_scores(wb, "sensitivity", rows=4, config=TuneConfig(lr=1e30, clip=0), **QUIET)
     assert_same(wb.backbone.model, before)
     with torch.no_grad():
