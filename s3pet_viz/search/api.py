@@ -294,12 +294,19 @@ class _attached:
             switch_checkpointing(model, True)
         self.dropout = quick_dropout(model)
         self.dropout.__enter__()
-        self.pets = insert(model, self.gates, seed=self.config.seed)
+        try:
+            self.pets = insert(model, self.gates, seed=self.config.seed)
+        except BaseException:
+            self._leave()
+            raise
         return self.pets
 
     def __exit__(self, *exc: object) -> None:
-        model = self.backbone.model
         self.pets.detach()
+        self._leave()
+
+    def _leave(self) -> None:
+        model = self.backbone.model
         self.dropout.__exit__(None, None, None)
         model.train(self.training)
         if self.config.gradient_checkpointing:
