@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from search_problems import random_batches, t5_state, tiny_t5
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.search import SearchConfig
+from s3pet_viz.search import api as search_api
 from s3pet_viz.search.api import switch_checkpointing
 from s3pet_viz.search.modes import MODES, TRAIN_MASKS, fast_step, first_order_step
 
@@ -123,3 +125,21 @@ def test_a_whole_search_with_all_of_them(go):
     run = go("cheap", accumulation=2, gradient_checkpointing=True, skip_below=1e-3, second_order_every=2, steps=4)
     assert run.status == "finished"
     assert run.structure().n_params <= run.info["budget"]
+
+
+def test_an_insertion_that_fails_leaves_the_backbone_as_it_was(monkeypatch):
+    model = tiny_t5(dropout=0.1).eval()
+    backbone = SimpleNamespace(model=model, head={})
+    before = [sorted(vars(m)) for m in model.modules()]
+
+    def broken(*_, **__):
+        raise RuntimeError("no such place")
+
+    monkeypatch.setattr(search_api, "insert", broken)
+    with (
+        pytest.raises(RuntimeError, match="no such place"),
+        search_api._attached(backbone, [], SearchConfig("mood", "tiny", 9)),
+    ):
+        pass
+    assert [sorted(vars(m)) for m in model.modules()] == before
+    assert not any(m.training for m in model.modules())
