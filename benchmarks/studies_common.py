@@ -42,3 +42,10 @@ def keep_runs(study: s3.Study, prefix: str = "") -> None:
         write_json_atomic(about, {**json.loads(about.read_text(encoding="utf-8")), "name": name})
         path = study.path / "cells" / f"{cell['key']}.json"
         write_json_atomic(path, {**json.loads(path.read_text(encoding="utf-8")), "recorded": name})
+
+
+def keep_cells_only(study: s3.Study) -> None:
+    """Drop the searches' folders of a study that is kept for its scores; the cells hold the structures."""
+    for folder in (study.path / "runs").glob("*"):
+        if s3.open_run(folder).status == "finished":
+            shutil.rmtree(folder)
