@@ -50,7 +50,7 @@ def tune(
         backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
         split: ``paper`` or ``holdout``, see `tasks.load_task`.
         workbench: reuse one that is open (then task and backbone are its own).
-        load: further arguments of `tasks.load_task` and `load_pair` (revision, name, max_rows, ...).
+        load: further arguments of `tasks.load_task` and `load_pair` (head, revision, name, max_rows, ...).
         options: fields of `TuneConfig` (steps, lr, head_lr, batch_size, seed, ...).
 
     Raises:
