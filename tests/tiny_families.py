@@ -15,7 +15,7 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 VOCABULARY = {form: len(special) + len(WORDS) for form, special in SPECIALS.items()}
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _ENDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-_LM = {"vocab_size": VOCABULARY["gpt"], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+_LM = {"vocab_size": VOCABULARY["gpt"], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "initializer_range": 0.3}
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ TINY: tuple[TinyFamily, ...] = (
             **_ENDS, "vocab_size": VOCABULARY["roberta"], "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
             "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
             "max_position_embeddings": 64, "dropout": 0.0, "decoder_start_token_id": 2, "forced_eos_token_id": 2,
+            "init_std": 0.3,
         },
     ),
     TinyFamily("bert", "BertForSequenceClassification", "BertConfig", "bert", "bert", left_out=_POOLER, build=_t5("bert")),
@@ -125,7 +126,7 @@ TINY: tuple[TinyFamily, ...] = (
         "opt", "OPTForCausalLM", "OPTConfig", "gpt", "opt",
         {
             **_LM, "hidden_size": 32, "word_embed_proj_dim": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "ffn_dim": 48, "max_position_embeddings": 64, "dropout": 0.0,
+            "ffn_dim": 48, "max_position_embeddings": 64, "dropout": 0.0, "init_std": 0.3,
         },
         {
             "decoder.project_in": "between the embedding and the first block (OPT-350m alone)",
@@ -138,3 +139,7 @@ TINY: tuple[TinyFamily, ...] = (
     TinyFamily("qwen2", "Qwen2ForCausalLM", "Qwen2Config", "gpt", "llama", _LLAMA),
     TinyFamily("gemma", "GemmaForCausalLM", "GemmaConfig", "gpt", "llama", {**_LLAMA, "head_dim": 16}),
 )  # fmt: skip
+
+
+def tiny_family(name: str) -> TinyFamily:
+    return next(tiny for tiny in TINY if tiny.name == name)
