@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-import torch
 from problems import tiny_model
 from tiny_families import TINY, TinyFamily, tiny_family
 from torch import nn
