@@ -90,12 +90,11 @@ def _models() -> str:
 def _heads() -> str:
     rows = []
     for family in FAMILIES:
-        encoder = all(rule.stack == "encoder" for rule in family.rules)
         rows.append(
             _row(
                 family.name,
                 ", ".join(family.model_types),
-                "classification" if encoder else "lm",
+                "classification" if family.encoder_only else "lm",
                 "classification" if family.decoder_only else "",
             )
         )

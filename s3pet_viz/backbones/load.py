@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PE
 from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
-Head = Literal["auto", "lm", "classification"]
+#: What a user may ask for, see `load_backbone`.
 HEADS = ("auto", "lm", "classification")
 
 _WEIGHT_FILES = (
@@ -100,13 +100,8 @@ def load_backbone(
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
 
     if head not in HEADS:
         raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
@@ -119,27 +114,24 @@ def load_backbone(
         # Before the weights are read.
         family = family_of(_Shell(config))
         refuse_quantised(config, None, str(name))
-        text = _is_text(family, bool(config.is_encoder_decoder), head)
+        text = _is_text(family, head)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-        pad = _padding(tokenizer, text, config.pad_token_id) if family.decoder_only else None
+        pad = None
+        if family.decoder_only:
+            pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            if text:
-                kind = AutoModelForCausalLM if family.decoder_only else AutoModelForSeq2SeqLM
-                model, report = kind.from_pretrained(
-                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub
-                )
-            else:
+            kind = "regression" if regression else "single_label_classification"
+            auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
+            model, report = auto.from_pretrained(
+                source,
+                dtype=dtype,
+                output_loading_info=True,
                 # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    source,
-                    num_labels=num_labels,
-                    problem_type="regression" if regression else "single_label_classification",
-                    dtype=dtype,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    **hub,
-                )
+                ignore_mismatched_sizes=True,
+                **({} if text else {"num_labels": num_labels, "problem_type": kind}),
+                **hub,
+            )
         _check_weights(model, report, str(name), text)
     if family.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
@@ -159,19 +151,12 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     refuse_quantised(model.config, model, label)
-    model.requires_grad_(False)
-    model.eval()
-    base = base_of(model)
-    inside = {id(p) for p in base.parameters()}
-    decoder = family.decoder_only or bool(getattr(model.config, "is_encoder_decoder", False))
-    text = decoder and bool(model.can_generate())  # type: ignore[operator]
+    inside = {id(p) for p in base_of(model).parameters()}
+    text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
     head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
-    if not text and (not head or _writes(model) or (decoder and not family.decoder_only)):
-        wanted, use = "a classification head", "AutoModelForSequenceClassification"
-        if family.decoder_only:
-            wanted, use = f"a language model's head or {wanted}", f"AutoModelForCausalLM or {use}"
-        elif decoder:
-            wanted, use = "a language model's head", "AutoModelForSeq2SeqLM"
+    kinds = _heads(family)
+    if not text and (not head or _writes(model) or "classification" not in kinds):
+        wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(family, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
     made = Backbone(
         model=model,
@@ -179,19 +164,43 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
         name=label,
         form="text" if text else "pair",
         family=family,
-        n_params=sum(p.numel() for p in (model if text else base).parameters()),
+        n_params=0,
         head=head,
     )
+    made.n_params = sum(p.numel() for p in made.body.parameters())
     made.pad_id = _pad_id(made)
+    model.requires_grad_(False)
+    model.eval()
     return made
 
 
-def _is_text(family: Family, encoder_decoder: bool, head: str) -> bool:
+_HEAD_NAMES = {"lm": "a language model's head", "classification": "a classification head"}
+
+
+def _heads(family: Family) -> tuple[str, ...]:
+    """The heads that a family can have, its default first."""
+    if family.encoder_only:
+        return ("classification",)
+    return ("lm", "classification") if family.decoder_only else ("lm",)
+
+
+def _auto_class(family: Family, head: str) -> str:
+    """transformers' class that loads this head."""
+    if head == "classification":
+        return "AutoModelForSequenceClassification"
+    return "AutoModelForCausalLM" if family.decoder_only else "AutoModelForSeq2SeqLM"
+
+
+def _or(words: Iterable[str]) -> str:
+    return " or ".join(words)
+
+
+def _is_text(family: Family, head: str) -> bool:
     """Whether a head makes the text form of this family."""
-    kinds = ["lm"] if encoder_decoder else ["lm", "classification"] if family.decoder_only else ["classification"]
+    kinds = _heads(family)
     chosen = kinds[0] if head == "auto" else head
     if chosen not in kinds:
-        raise ConfigError(f"head: expected {' or '.join(kinds)} for family {family.name}, found {head!r}")
+        raise ConfigError(f"head: expected {_or(kinds)} for family {family.name}, found {head!r}")
     return chosen == "lm"
 
 
@@ -218,7 +227,7 @@ def _pad_id(backbone: Backbone) -> int:
         return int(tokenizer.pad_token_id or 0)
     found = _padding(tokenizer, backbone.causal)
     if not backbone.causal:
-        own: Any = model.config.pad_token_id  # type: ignore[union-attr]
+        own: Any = getattr(model.config, "pad_token_id", None)
         if own is None:
             raise BackboneError(
                 f"backbone: expected model.config.pad_token_id, by which the head of {type(model).__name__} finds a "

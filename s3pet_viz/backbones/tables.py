@@ -39,6 +39,10 @@ class Family:
     rules: tuple[Rule, ...]
 
     @property
+    def encoder_only(self) -> bool:
+        return all(rule.stack == "encoder" for rule in self.rules)
+
+    @property
     def decoder_only(self) -> bool:
         """No encoder: a causal language model."""
         return all(rule.stack == "decoder" for rule in self.rules)

@@ -126,7 +126,7 @@ def baselines(
     chosen = list(dict.fromkeys(methods))
     if "head" in chosen and not bench.backbone.head:
         if tuple(methods) != DEFAULT_BASELINES:
-            warnings.warn("baselines: 'head' is left out: a text-to-text backbone has no head", stacklevel=2)
+            warnings.warn("baselines: 'head' is left out: a language model has no head", stacklevel=2)
         chosen.remove("head")
     plan = list(_plan(bench.backbone, chosen, budget, space, n_random, structures or {}))
     rows = []
