@@ -29,6 +29,7 @@ SPECIALS = {
     "t5": ("<pad>", "</s>", "<unk>"),
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     "roberta": ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    "gpt": ("<unk>", "<|endoftext|>"),
 }
 
 MOOD: dict[str, Any] = {
@@ -67,9 +68,12 @@ def mood_data(train: int = 160, held: int = 40) -> dict[str, list[dict[str, Any]
 
 
 def word_tokenizer(form: str) -> PreTrainedTokenizerFast:
-    """One token per word; ``t5`` ends with </s>, ``bert`` and ``roberta`` have their usual frames."""
+    """One token per word; ``t5`` ends with </s>, ``bert`` and ``roberta`` have their usual frames.
+
+    ``gpt`` has an end token alone: nothing around a text, and nothing to pad with.
+    """
     vocabulary = {word: i for i, word in enumerate((*SPECIALS[form], *WORDS))}
-    names = {"t5": "<unk>", "bert": "[UNK]", "roberta": "<unk>"}
+    names = {"t5": "<unk>", "bert": "[UNK]", "roberta": "<unk>", "gpt": "<unk>"}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token=names[form]))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     frames = {
@@ -77,6 +81,11 @@ def word_tokenizer(form: str) -> PreTrainedTokenizerFast:
         "bert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ["[CLS]", "[SEP]"]),
         "roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>", ["<s>", "</s>"]),
     }
+    if form == "gpt":
+        return PreTrainedTokenizerFast(
+            tokenizer_object=made, unk_token="<unk>", bos_token="<|endoftext|>", eos_token="<|endoftext|>",
+            model_input_names=["input_ids", "attention_mask"],
+        )  # fmt: skip
     single, pair, special = frames[form]
     made.post_processor = processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=[(s, vocabulary[s]) for s in special]

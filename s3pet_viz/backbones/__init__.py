@@ -1,7 +1,8 @@
 """Loading backbones, and the tables that name their modules."""
 
-from s3pet_viz.backbones.families import FAMILIES, Family, Position, family_of, positions
+from s3pet_viz.backbones.families import Position, family_of, is_conv1d, positions
 from s3pet_viz.backbones.load import Backbone, load_backbone, wrap_backbone
+from s3pet_viz.backbones.tables import FAMILIES, Family
 
 __all__ = [
     "FAMILIES",
@@ -9,6 +10,7 @@ __all__ = [
     "Family",
     "Position",
     "family_of",
+    "is_conv1d",
     "load_backbone",
     "positions",
     "wrap_backbone",

@@ -1,43 +1,15 @@
-"""One small table of names per backbone family: which module is what, in the canonical vocabulary.
-
-To add a family, add one `Family` to `FAMILIES` and its tiny config to ``tests/backbones/test_families.py``.
-
-Canonical modules: ``SelfAttn.Q/K/V/O``, ``CrossAttn.Q/K/V/O``, ``FFN.W1``, ``FFN.W2`` (and ``FFN.W1.gate`` where the
-feed-forward block is gated), the blocks ``SelfAttn``, ``CrossAttn``, ``FFN`` (their output before the residual
-addition), and the norms ``Emb.LN``, ``SelfAttn.LN``, ``CrossAttn.LN``, ``FFN.LN``, ``Final.LN``.
-"""
+"""Positions: the modules of a live backbone that PET modules can be attached to, by the tables of names."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
+from s3pet_viz.backbones.tables import FAMILIES, PARTS, Family, Kind
 from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
-
-Kind = Literal["linear", "norm", "block"]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`pattern` matches a whole module name relative to the base model; group ``layer`` is its block."""
-
-    pattern: str
-    module: str
-    kind: Kind
-    stack: str = "encoder"
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family of backbones: the ``model_type`` values of its configs and its table of names."""
-
-    name: str
-    model_types: tuple[str, ...]
-    rules: tuple[Rule, ...]
 
 
 @dataclass(frozen=True)
@@ -56,54 +28,10 @@ class Position:
     in_features: int
     out_features: int
 
-
-def _t5() -> Family:
-    rules: list[Rule] = []
-    for stack, ffn in (("encoder", 1), ("decoder", 2)):
-        block = rf"{stack}\.block\.(?P<layer>\d+)\.layer"
-        attention = [("SelfAttn", rf"{block}\.0\.SelfAttention", 0)]
-        if stack == "decoder":
-            attention.append(("CrossAttn", rf"{block}\.1\.EncDecAttention", 1))
-        for name, path, index in attention:
-            rules += [Rule(rf"{path}\.{x}", f"{name}.{x.upper()}", "linear", stack) for x in "qkvo"]
-            rules.append(Rule(path, name, "block", stack))
-            rules.append(Rule(rf"{block}\.{index}\.layer_norm", f"{name}.LN", "norm", stack))
-        dense = rf"{block}\.{ffn}\.DenseReluDense"
-        rules += [
-            Rule(rf"{dense}\.(wi|wi_1)", "FFN.W1", "linear", stack),
-            Rule(rf"{dense}\.wi_0", "FFN.W1.gate", "linear", stack),
-            Rule(rf"{dense}\.wo", "FFN.W2", "linear", stack),
-            Rule(dense, "FFN", "block", stack),
-            Rule(rf"{block}\.{ffn}\.layer_norm", "FFN.LN", "norm", stack),
-            Rule(rf"{stack}\.final_layer_norm", "Final.LN", "norm", stack),
-        ]
-    return Family("t5", ("t5", "mt5"), tuple(rules))
-
-
-def _bert() -> Family:
-    layer = r"encoder\.layer\.(?P<layer>\d+)"
-    return Family(
-        "bert",
-        ("bert", "roberta", "xlm-roberta", "camembert", "electra"),
-        (
-            Rule(rf"{layer}\.attention\.self\.query", "SelfAttn.Q", "linear"),
-            Rule(rf"{layer}\.attention\.self\.key", "SelfAttn.K", "linear"),
-            Rule(rf"{layer}\.attention\.self\.value", "SelfAttn.V", "linear"),
-            Rule(rf"{layer}\.attention\.output\.dense", "SelfAttn.O", "linear"),
-            # The residual is added inside attention.output, so the block's output is its dense layer's.
-            Rule(rf"{layer}\.attention\.output\.dense", "SelfAttn", "block"),
-            Rule(rf"{layer}\.attention\.output\.LayerNorm", "SelfAttn.LN", "norm"),
-            Rule(rf"{layer}\.intermediate\.dense", "FFN.W1", "linear"),
-            Rule(rf"{layer}\.output\.dense", "FFN.W2", "linear"),
-            Rule(rf"{layer}\.output\.dense", "FFN", "block"),
-            Rule(rf"{layer}\.output\.LayerNorm", "FFN.LN", "norm"),
-            Rule(r"embeddings\.LayerNorm", "Emb.LN", "norm"),
-        ),
-    )
-
-
-#: The one place to add a backbone family.
-FAMILIES: tuple[Family, ...] = (_t5(), _bert())
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The canonical modules that this position stands for: its own, and those that it computes at once."""
+        return (self.module, *PARTS.get(self.module, ()))
 
 
 def family_of(model: nn.Module) -> Family:
@@ -119,7 +47,7 @@ def family_of(model: nn.Module) -> Family:
     known = ", ".join(t for f in FAMILIES for t in f.model_types)
     raise BackboneError(
         f"backbone: expected a model of a known family ({known}), found {model_type!r}; "
-        "a family is one table in s3pet_viz/backbones/families.py"
+        "a family is one table in s3pet_viz/backbones/tables.py"
     )
 
 
@@ -172,10 +100,19 @@ def _hidden_size(model: nn.Module) -> int:
     return int(getattr(config, "d_model", None) or config.hidden_size)  # type: ignore[union-attr, arg-type]
 
 
+def is_conv1d(target: nn.Module) -> bool:
+    """Whether this is transformers' `Conv1D`, GPT-2's linear layer: a weight of shape (in, out), unlike nn.Linear's."""
+    return type(target).__name__ == "Conv1D" and hasattr(target, "nf")
+
+
 def _widths(target: nn.Module) -> tuple[int, int]:
     if isinstance(target, nn.Linear):
         return target.in_features, target.out_features
     weight = getattr(target, "weight", None)
+    if weight is not None and is_conv1d(target):
+        return weight.shape[0], weight.shape[1]
     if weight is None or weight.ndim != 1:
-        raise BackboneError(f"backbone: expected a linear layer or a norm, found {type(target).__name__}")
+        raise BackboneError(
+            f"backbone: expected a linear layer or a norm with weights of its own, found {type(target).__name__}"
+        )
     return weight.shape[0], weight.shape[0]

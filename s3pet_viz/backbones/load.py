@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,15 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from s3pet_viz.backbones.families import Family, base_of, family_of
-from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError
+from s3pet_viz.backbones.families import base_of, family_of
+from s3pet_viz.backbones.quantised import refuse_quantised
+from s3pet_viz.backbones.tables import Family
+from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
+#: What a user may ask for, see `load_backbone`.
+HEADS = ("auto", "lm", "classification")
 
 _WEIGHT_FILES = (
     "model.safetensors",
@@ -33,10 +37,11 @@ class Backbone:
 
     Attributes:
         model: a transformers model with the head that the task needs; every weight is frozen.
-        form: ``text`` (text-to-text, evaluated by generation) or ``pair`` (an encoder with a head).
+        form: ``text`` (a language model, evaluated by generation) or ``pair`` (a classification head).
         n_params: parameters of the backbone proper: what fractions of a budget refer to. Tied weights
-            count once, the task's head does not count, an encoder's pooler does.
-        head: the task's own trainable modules by parameter name (encoders; empty for text-to-text).
+            count once, the task's head does not count, an encoder's pooler and a language model's output matrix do.
+        head: the task's own trainable modules by parameter name (empty for language models).
+        pad_id: the token that batches are padded with.
     """
 
     model: nn.Module
@@ -46,6 +51,17 @@ class Backbone:
     family: Family
     n_params: int
     head: dict[str, nn.Parameter] = field(default_factory=dict)
+    pad_id: int = 0
+
+    @property
+    def causal(self) -> bool:
+        """A decoder-only language model: it reads the question and goes on with the answer."""
+        return self.form == "text" and self.family.decoder_only
+
+    @property
+    def body(self) -> nn.Module:
+        """What `n_params` counts: a language model whole, else the model without its head."""
+        return self.model if self.form == "text" else base_of(self.model)
 
     @property
     def head_params(self) -> int:
@@ -58,6 +74,7 @@ class Backbone:
 def load_backbone(
     name: str | Path,
     *,
+    head: str = "auto",
     num_labels: int = 2,
     regression: bool = False,
     revision: str | None = None,
@@ -67,47 +84,58 @@ def load_backbone(
     """Load a backbone and give it the head that the task needs.
 
     Args:
-        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name.
-        num_labels: width of an encoder's classification head.
-        regression: an encoder's head predicts one number.
+        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name. Families:
+            T5 (also v1.1, Flan, mT5) and BART; BERT, RoBERTa, ELECTRA, DeBERTa-v2 / v3 and DistilBERT; GPT-2, OPT,
+            LLaMA, Mistral, Qwen2 and Gemma (docs/compatibility.md).
+        head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
+            decoder-only models), or ``auto``: classification for encoders, lm for the others.
+        num_labels: width of a classification head.
+        regression: the head predicts one number.
         revision: branch, tag or commit for a Hugging Face name.
         seed: of the head's initial weights.
 
     Raises:
-        BackboneError: no such folder or name, no weights in it or not those of its config, or a family not
-            known yet.
-        ConfigError: a revision for a folder.
+        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, a family
+            not known yet, or a decoder without a token to pad with.
+        ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
+    from transformers import AutoConfig, AutoTokenizer
 
+    if head not in HEADS:
+        raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
     source = _locate(str(name))
     if revision and Path(source).is_dir():
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
     hub: dict[str, Any] = {"revision": revision} if revision else {}
     with _clear_errors(str(name), source):
         config = AutoConfig.from_pretrained(source, **hub)
-        family_of(_Shell(config))  # before the weights are read
-        text = bool(config.is_encoder_decoder)
+        # Before the weights are read.
+        family = family_of(_Shell(config))
+        refuse_quantised(config, None, str(name))
+        text = _is_text(family, head)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        pad = None
+        if family.decoder_only:
+            pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            if text:
-                model, report = AutoModelForSeq2SeqLM.from_pretrained(
-                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub
-                )
-            else:
+            kind = "regression" if regression else "single_label_classification"
+            auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
+            model, report = auto.from_pretrained(
+                source,
+                dtype=dtype,
+                output_loading_info=True,
                 # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    source,
-                    num_labels=num_labels,
-                    problem_type="regression" if regression else "single_label_classification",
-                    dtype=dtype,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                    **hub,
-                )
-        _check_weights(model, report, str(name))
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+                ignore_mismatched_sizes=True,
+                **({} if text else {"num_labels": num_labels, "problem_type": kind}),
+                **hub,
+            )
+        _check_weights(model, report, str(name), text)
+    if family.decoder_only and not text:
+        # The head finds a row's last token by it; the cache is for generation.
+        model.config.pad_token_id, model.config.use_cache = pad, False
     return wrap_backbone(model, tokenizer, name=str(name))
 
 
@@ -115,39 +143,111 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
 
     Raises:
-        BackboneError: a family not known yet, or no tokenizer.
+        BackboneError: a family not known yet, quantised weights, no tokenizer, no token to pad with, or a head that is
+            neither a language model's nor for classification.
     """
     family = family_of(model)
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
-    model.requires_grad_(False)
-    model.eval()
-    base = base_of(model)
-    inside = {id(p) for p in base.parameters()}
-    text = bool(getattr(model.config, "is_encoder_decoder", False))
-    head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
-    if not text and not head:
-        raise BackboneError(
-            f"backbone: expected a model with a classification head, found {type(model).__name__}; "
-            "use AutoModelForSequenceClassification"
-        )
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Backbone(
+    refuse_quantised(model.config, model, label)
+    inside = {id(p) for p in base_of(model).parameters()}
+    text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
+    kinds = _heads(family)
+    if not text and (not head or _writes(model) or "classification" not in kinds):
+        wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(family, k) for k in kinds)
+        raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
+    made = Backbone(
         model=model,
         tokenizer=tokenizer,
         name=label,
         form="text" if text else "pair",
         family=family,
-        n_params=sum(p.numel() for p in base.parameters()),
+        n_params=0,
         head=head,
     )
+    made.n_params = sum(p.numel() for p in made.body.parameters())
+    made.pad_id = _pad_id(made)
+    model.requires_grad_(False)
+    model.eval()
+    return made
 
 
-def _check_weights(model: nn.Module, report: Any, name: str) -> None:
+_HEAD_NAMES = {"lm": "a language model's head", "classification": "a classification head"}
+
+
+def _heads(family: Family) -> tuple[str, ...]:
+    """The heads that a family can have, its default first."""
+    if family.encoder_only:
+        return ("classification",)
+    return ("lm", "classification") if family.decoder_only else ("lm",)
+
+
+def _auto_class(family: Family, head: str) -> str:
+    """transformers' class that loads this head."""
+    if head == "classification":
+        return "AutoModelForSequenceClassification"
+    return "AutoModelForCausalLM" if family.decoder_only else "AutoModelForSeq2SeqLM"
+
+
+def _or(words: Iterable[str]) -> str:
+    return " or ".join(words)
+
+
+def _is_text(family: Family, head: str) -> bool:
+    """Whether a head makes the text form of this family."""
+    kinds = _heads(family)
+    chosen = kinds[0] if head == "auto" else head
+    if chosen not in kinds:
+        raise ConfigError(f"head: expected {_or(kinds)} for family {family.name}, found {head!r}")
+    return chosen == "lm"
+
+
+def _writes(model: Any) -> bool:
+    """Whether the head predicts tokens, such as a masked language model's."""
+    return model.get_output_embeddings() is not None
+
+
+def _padding(tokenizer: Any, text: bool, pad: int | None = None) -> int:
+    """What a decoder-only model is padded with: the given token, the tokenizer's, or its end token."""
+    end = tokenizer.eos_token_id
+    tokens = [t for t in (pad, tokenizer.pad_token_id, end) if t is not None and t >= 0]
+    if not tokens:
+        raise BackboneError("backbone: expected a tokenizer with a pad token or an end token (eos), found neither")
+    if text and end is None:
+        raise BackboneError("backbone: expected a tokenizer with an end token (eos) for the end of answers, found none")
+    return int(tokens[0])
+
+
+def _pad_id(backbone: Backbone) -> int:
+    """The token that batches are padded with; a decoder-only model's is checked."""
+    tokenizer, model = backbone.tokenizer, backbone.model
+    if not backbone.family.decoder_only:
+        return int(tokenizer.pad_token_id or 0)
+    found = _padding(tokenizer, backbone.causal)
+    if not backbone.causal:
+        own: Any = getattr(model.config, "pad_token_id", None)
+        if own is None:
+            raise BackboneError(
+                f"backbone: expected model.config.pad_token_id, by which the head of {type(model).__name__} finds a "
+                f"row's last token, found none; set it to {found}"
+            )
+        found = int(own)
+    known = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+    if not 0 <= found < known:
+        raise BackboneError(
+            f"backbone: expected a pad token among the model's {known:,} embeddings, found token {found}; "
+            "resize the embeddings, or use tokenizer.pad_token = tokenizer.eos_token"
+        )
+    return found
+
+
+def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None:
     """Every weight of the backbone proper came from the files; only a pooler may be missing (no language model
-    has one).
+    has one). A language model's output matrix is its own.
     """
-    inside = {id(p) for p in base_of(model).parameters()}
+    inside = {id(p) for p in (model if text else base_of(model)).parameters()}
     ours = {n for n, p in model.named_parameters() if id(p) in inside and ".pooler." not in f".{n}"}
     for problem, keys in (
         ("no weights for", set(report["missing_keys"])),
@@ -194,7 +294,7 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, BackboneError):
+        if isinstance(error, S3PETError):
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "" if Path(source).is_dir() else "; expected tiny-t5, minilm, a folder or a Hugging Face name"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s3pet_viz.backbones.families import is_conv1d
 from s3pet_viz.pet.modules import PET, BitFit, LNFit, LoRA, LowRankAdapter
 
 #: PET modules of one target with their gates' indices.
@@ -41,13 +42,13 @@ def fused_forward(target: nn.Module, members: Members, now: Present) -> Callable
     kinds = [type(pet) for _, pet in members]
     if len(set(kinds)) < len(kinds):
         return None
-    if type(target) is nn.Linear and set(kinds) <= {LoRA, BitFit}:
+    if (type(target) is nn.Linear or is_conv1d(target)) and set(kinds) <= {LoRA, BitFit}:
         return _linear_forward(target, _only(members, LoRA), _only(members, BitFit), now)
     if set(kinds) <= {LNFit, BitFit}:
         scale, bias = _only(members, LNFit), _only(members, BitFit)
         if type(target) is nn.LayerNorm and target.weight is not None:
             return _layer_norm_forward(target, scale, bias, now)
-        if type(target).__name__ == "T5LayerNorm" and hasattr(target, "variance_epsilon"):
+        if type(target).__name__ in _RMS_NORMS and hasattr(target, "variance_epsilon"):
             return _rms_norm_forward(target, scale, bias, now)
     return None
 
@@ -64,8 +65,11 @@ def can_add(pet: LowRankAdapter, h: Tensor) -> bool:
 
 
 _Member: TypeAlias = tuple[int, Any] | None
-#: What T5 sums its squares in.
+#: What these norms sum their squares in.
 _SQUARES = torch.float32
+#: ``w x / rms(x)``, by class name: whether x is rounded to `_SQUARES` before it is divided (that shows in float64
+#: alone). Gemma's ``(1 + w) x / rms(x)`` takes the plain form.
+_RMS_NORMS = {"T5LayerNorm": False, "LlamaRMSNorm": True, "MistralRMSNorm": True, "Qwen2RMSNorm": True}
 
 
 def _only(members: Members, kind: type[PET]) -> _Member:
@@ -95,15 +99,24 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 # -- linear layers: LoRA and BitFit --------------------------------------------------------------------------
 
 
-def _linear_forward(target: nn.Linear, lora: _Member, bias: _Member, now: Present) -> Any:
+def _linear_forward(target: Any, lora: _Member, bias: _Member, now: Present) -> Any:
     scale = 0.0 if lora is None else lora[1].options["lora_alpha"] / lora[1].options["r"]
+    transposed = is_conv1d(target)
 
     def forward(x: Tensor) -> Tensor:
         own, added = _open(lora, now), _open(bias, now)
         a, b = (None, None) if own is None else (own[1].lora_A, own[1].lora_B)
         shift = None if added is None else added[1].bias
         made: Tensor = _Linear.apply(
-            x, target.weight, target.bias, a, b, shift, _gate(own, now.z), _gate(added, now.z), scale
+            x,
+            target.weight.t() if transposed else target.weight,
+            target.bias,
+            a,
+            b,
+            shift,
+            _gate(own, now.z),
+            _gate(added, now.z),
+            scale,
         )
         return made
 
@@ -211,35 +224,38 @@ def _layer_norm_forward(target: nn.LayerNorm, scale: _Member, bias: _Member, now
 
 
 def _rms_norm_forward(target: Any, scale: _Member, bias: _Member, now: Present) -> Any:
+    rounded = _RMS_NORMS[type(target).__name__]
+
     def forward(x: Tensor) -> Tensor:
         weight = _effective(target.weight, _open(scale, now), "weight", now.z)
         shift = _effective(None, _open(bias, now), "bias", now.z)
-        made: Tensor = _RMSNorm.apply(x, weight, shift, target.variance_epsilon)
+        made: Tensor = _RMSNorm.apply(x, weight, shift, target.variance_epsilon, rounded)
         return made
 
     return forward
 
 
 class _RMSNorm(torch.autograd.Function):
-    """``x / sqrt(mean(x^2) + eps) * w + b``, the mean square in float32 as transformers takes it in T5.
+    """``x / sqrt(mean(x^2) + eps) * w + b``, the mean square in float32 as transformers takes it.
 
-    Shapes: x (..., d), w (d,), b (d,) or None.
+    Shapes: x (..., d), w (d,), b (d,) or None. `rounded`: x itself is taken in float32 too.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, shift: Any, eps: Any) -> Any:
+    def forward(ctx: Any, x: Any, weight: Any, shift: Any, eps: Any, rounded: bool = False) -> Any:
         rstd = torch.rsqrt(x.to(_SQUARES).square().mean(-1, keepdim=True) + eps)
-        normal = x * rstd
+        normal = _normal(x, rstd, rounded)
         ctx.save_for_backward(x, rstd, weight)
+        ctx.rounded = rounded
         return normal * weight if shift is None else torch.addcmul(shift, normal, weight)
 
     @staticmethod
     @_once
     def backward(ctx: Any, grad: Any) -> Any:
         x, rstd, weight = ctx.saved_tensors
-        need_x, need_weight, need_shift, _ = ctx.needs_input_grad
+        need_x, need_weight, need_shift, *_ = ctx.needs_input_grad
         d = x.shape[-1]
-        normal = x * rstd
+        normal = _normal(x, rstd, ctx.rounded)
         product = grad * normal
         gx = gweight = gshift = None
         if need_weight:
@@ -249,7 +265,11 @@ class _RMSNorm(torch.autograd.Function):
         if need_x:
             mean = (product.reshape(-1, d) @ weight).view(*x.shape[:-1], 1) / d
             gx = (grad * weight).addcmul_(normal, mean, value=-1).mul_(rstd)
-        return gx, gweight, gshift, None
+        return gx, gweight, gshift, None, None
+
+
+def _normal(x: Tensor, rstd: Tensor, rounded: bool) -> Tensor:
+    return ((x.to(_SQUARES) if rounded else x) * rstd).to(x.dtype)
 
 
 # -- blocks: LowRankAdapter ----------------------------------------------------------------------------------

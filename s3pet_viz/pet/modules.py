@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3pet_viz.backbones.families import Kind, Position
+from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.tables import Kind
 from s3pet_viz.errors import SpaceError
 
 

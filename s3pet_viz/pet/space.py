@@ -116,6 +116,9 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
 def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[Gate], list[str]]:
     """Every gate of a space on a backbone, in the order of its modules.
 
+    Where one matrix computes queries, keys and values (GPT-2's ``SelfAttn.QKV``), an entry for any of the three means
+    that matrix, once.
+
     Args:
         positions: of the backbone, from `backbones.positions`.
 
@@ -132,7 +135,7 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
         cls = PET_CLASSES[entry.type]
         options = {**cls.defaults, **entry.options}
         for module in entry.modules:
-            named = [i for i, p in enumerate(positions) if fnmatch.fnmatchcase(p.module, module)]
+            named = [i for i, p in enumerate(positions) if any(fnmatch.fnmatchcase(m, module) for m in p.modules)]
             hits = [i for i in named if positions[i].kind in cls.kinds]
             if named and not hits:
                 raise SpaceError(

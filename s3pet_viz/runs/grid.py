@@ -8,6 +8,7 @@ from s3pet_viz.structure import PET_TYPES, Gate, column_label
 
 #: Canonical modules, in the order of data through a block; others follow, by name.
 MODULES = (
+    "SelfAttn.QKV",
     "SelfAttn.Q",
     "SelfAttn.K",
     "SelfAttn.V",

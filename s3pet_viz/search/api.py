@@ -113,6 +113,7 @@ def search(
         backbone,
         model=model,
         tokenizer=tokenizer,
+        head=config.head,
         revision=config.revision,
         task_revision=config.task_revision,
         split=config.split,

@@ -92,7 +92,7 @@ class _GatedLoss(nn.Module):
         super().__init__()
         self.model, self.pets = model, pets
         # A decoder's cache is for generation; in training it is only memory.
-        self.options = {"use_cache": False} if getattr(model.config, "is_encoder_decoder", False) else {}
+        self.options = {"use_cache": False} if model.can_generate() else {}  # type: ignore[operator]
 
     def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
         # Not only while the loss is computed: checkpointed layers run again in the backward pass.

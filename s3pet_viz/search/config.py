@@ -7,6 +7,7 @@ import warnings
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from s3pet_viz.backbones.load import HEADS
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.search.modes import MODES, SECOND_ORDER_CAP, SECOND_ORDER_FROM
 from s3pet_viz.search.optim import OPTIMIZERS
@@ -40,6 +41,7 @@ class SearchConfig:
         dropout: keep the backbone's dropout on.
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
+        head: ``auto``, ``lm`` or ``classification``, see `backbones.load_backbone`.
         checkpoint_every, eval_every: in steps; 0 turns evaluations off.
         batch_size: rows of a batch; in each process, where a launcher started several.
         accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout
@@ -83,6 +85,7 @@ class SearchConfig:
     max_source_length: int | None = None
     revision: str | None = None
     task_revision: str | None = None
+    head: str = "auto"
     device: str = "auto"
     precision: str = "fp32"
     checkpoint_every: int = 100
@@ -98,6 +101,7 @@ class SearchConfig:
         _among("schedule", self.schedule, ("linear", "constant"))
         _among("sampling", self.sampling, ("soft", "straight-through"))
         _among("weight_optimizer", self.weight_optimizer, OPTIMIZERS)
+        _among("head", self.head, HEADS)
         _among("precision", self.precision, PRECISIONS)
         for name, least in (
             ("steps", 1),

@@ -2,7 +2,7 @@
 
 Text forms follow the T5 paper (Raffel et al. 2020, appendix D) and its published preprocessors, with one
 change: BoolQ puts the question before the passage, so that a cut at the source length never drops the
-question.
+question. A decoder-only model reads the same source, then `ANSWER_CUE`, then the target.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Form = Literal["text", "pair"]
 Builder = Callable[["Task", Row, str, Form, bool, int], list[Example]]
+
+#: What a decoder-only model reads between the source and the target of the text form.
+ANSWER_CUE = " answer:"
 
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 _DETERMINERS = frozenset(

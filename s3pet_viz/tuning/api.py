@@ -50,7 +50,7 @@ def tune(
         backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
         split: ``paper`` or ``holdout``, see `tasks.load_task`.
         workbench: reuse one that is open (then task and backbone are its own).
-        load: further arguments of `tasks.load_task` and `load_pair` (revision, name, max_rows, ...).
+        load: further arguments of `tasks.load_task` and `load_pair` (head, revision, name, max_rows, ...).
         options: fields of `TuneConfig` (steps, lr, head_lr, batch_size, seed, ...).
 
     Raises:
@@ -126,7 +126,7 @@ def baselines(
     chosen = list(dict.fromkeys(methods))
     if "head" in chosen and not bench.backbone.head:
         if tuple(methods) != DEFAULT_BASELINES:
-            warnings.warn("baselines: 'head' is left out: a text-to-text backbone has no head", stacklevel=2)
+            warnings.warn("baselines: 'head' is left out: a language model has no head", stacklevel=2)
         chosen.remove("head")
     plan = list(_plan(bench.backbone, chosen, budget, space, n_random, structures or {}))
     rows = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks import Example, Task
+from s3pet_viz.tasks.forms import ANSWER_CUE
 
 #: Positions of a target that the loss leaves out (transformers' convention).
 IGNORE = -100
@@ -35,22 +36,34 @@ class Features:
             raise TaskError(f"task {task.name}: expected at least one example, found none")
         self.examples = list(examples)
         self.form = backbone.form
+        self.targets: list[Any]
         self.regression = task.kind == "regression"
-        self.tokenizer = backbone.tokenizer
+        self.tokenizer, self.pad_id, self.causal = backbone.tokenizer, backbone.pad_id, backbone.causal
         limit = min(max_source_length or task.max_source_length, _longest_input(backbone))
         cut: dict[str, Any] = {"truncation": True, "max_length": limit}
-        if self.form == "text":
+        inputs: Mapping[str, Any]
+        if self.causal:
+            room = min(limit, _longest_input(backbone) - task.max_target_length)
+            prompts, self.targets = _prompts_and_answers(self.tokenizer, examples, room, task)
+            inputs = {"input_ids": prompts, "attention_mask": [[1] * len(p) for p in prompts]}
+        elif self.form == "text":
             inputs = self.tokenizer([e.source for e in examples], **cut)
             targets = self.tokenizer([e.target for e in examples], truncation=True, max_length=task.max_target_length)
-            self.targets: list[Any] = targets["input_ids"]
+            self.targets = targets["input_ids"]
         else:
+            first = [e.text_a for e in examples]
             second = None if examples[0].text_b is None else [e.text_b or "" for e in examples]
-            inputs = self.tokenizer([e.text_a for e in examples], second, **cut)
+            if second is not None and backbone.family.decoder_only:
+                # Their tokenizers would put the two texts end to end.
+                first, second = [f"{a}\n{b}" for a, b in zip(first, second, strict=True)], None
+            inputs = self.tokenizer(first, second, **cut)
             self.targets = [e.label for e in examples]
         self.inputs: dict[str, list[list[int]]] = {
             k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs
         }
         self.lengths = np.array([len(ids) for ids in self.inputs["input_ids"]])
+        if self.causal:
+            self.lengths += [len(answer) for answer in self.targets]
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -77,15 +90,36 @@ class Features:
         return made
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], device: torch.device | str) -> dict[str, Tensor]:
-        """Padded tensors with ``labels``; shapes (batch, longest) and, for pairs, labels (batch,)."""
-        pad = {"input_ids": self.tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
-        made = {k: _padded([rows[i] for i in indices], pad[k]) for k, rows in self.inputs.items()}
+        """Padded tensors with ``labels``; shapes (batch, longest) and, for pairs, labels (batch,).
+
+        A causal language model reads prompt and answer in one row, with labels (not `IGNORE`) on the answer alone.
+        """
         chosen = [self.targets[i] for i in indices]
-        if self.form == "text":
-            made["labels"] = _padded(chosen, IGNORE)
+        if self.causal:
+            prompts = [self.inputs["input_ids"][i] for i in indices]
+            rows = [p + a for p, a in zip(prompts, chosen, strict=True)]
+            made = {
+                "input_ids": _padded(rows, self.pad_id),
+                "attention_mask": _padded([[1] * len(row) for row in rows], 0),
+                "labels": _padded([[IGNORE] * len(p) + a for p, a in zip(prompts, chosen, strict=True)], IGNORE),
+            }
         else:
-            made["labels"] = torch.tensor(chosen, dtype=torch.float32 if self.regression else torch.long)
+            made = self._inputs(indices)
+            if self.form == "text":
+                made["labels"] = _padded(chosen, IGNORE)
+            else:
+                made["labels"] = torch.tensor(chosen, dtype=torch.float32 if self.regression else torch.long)
         return {k: v.to(device, non_blocking=True) for k, v in made.items()}
+
+    def prompts(
+        self, indices: Sequence[int] | NDArray[np.int64], device: torch.device | str
+    ) -> dict[str, Tensor]:  # each (batch, longest)
+        """What a language model generates from. Causal ones are padded on the left, for they write on from the end."""
+        return {k: v.to(device, non_blocking=True) for k, v in self._inputs(indices, left=self.causal).items()}
+
+    def _inputs(self, indices: Sequence[int] | NDArray[np.int64], *, left: bool = False) -> dict[str, Tensor]:
+        pad = {"input_ids": self.pad_id, "attention_mask": 0, "token_type_ids": 0}
+        return {k: _padded([rows[i] for i in indices], pad[k], left=left) for k, rows in self.inputs.items()}
 
     def by_length(self, batch_size: int) -> list[NDArray[np.int64]]:
         """Every index once, in batches of like lengths (for evaluation)."""
@@ -132,7 +166,7 @@ def shuffled(
 
 
 def _longest_input(backbone: Backbone) -> int:
-    """Encoders with learned positions cannot read further; T5's relative positions have no end."""
+    """Models with learned positions cannot read further; T5's relative positions have no end."""
     config: Any = backbone.model.config
     limit = getattr(config, "max_position_embeddings", None)
     if limit is None:
@@ -142,9 +176,46 @@ def _longest_input(backbone: Backbone) -> int:
     return int(limit) - (config.pad_token_id + 1 if from_padding else 0)
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+def _prompts_and_answers(
+    tokenizer: Any, examples: Sequence[Example], room: int, task: Task
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of each prompt (source and cue, at most `room` tokens) and of each answer (target and end token).
+
+    Prompt and answer are tokenised apart, so that a training row begins with just the tokens that are generated from.
+    """
+
+    def ids(texts: list[str]) -> list[list[int]]:
+        made: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return made
+
+    end = tokenizer.eos_token_id
+    (cue,) = ids([ANSWER_CUE])
+    if room <= len(cue):
+        raise TaskError(
+            f"task {task.name}: expected room for more than {len(cue)} tokens before an answer of up to "
+            f"{task.max_target_length}, found {room}"
+        )
+    cut: dict[str, Any] = {"truncation": True, "max_length": room - len(cue)}
+    sources = tokenizer([e.source for e in examples], **cut)["input_ids"]
+    # Some tokenizers end every text; the answer is still to come.
+    prompts = [(s[:-1] if s[-1:] == [end] else s) + cue for s in sources]
+    # Tokenised behind the cue, for the same word has another token at the start of a text.
+    (before,) = ids([ANSWER_CUE.strip()])
+    behind = ids([f"{ANSWER_CUE.strip()} {e.target}" for e in examples])
+    alone = ids([e.target for e in examples])
+    answers = [
+        whole[len(before) :] if whole[: len(before)] == before else own
+        for whole, own in zip(behind, alone, strict=True)
+    ]
+    return prompts, [[*answer[: task.max_target_length - 1], end] for answer in answers]
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:
     longest = max(map(len, rows))
     table = np.full((len(rows), longest), value, dtype=np.int64)
     for i, row in enumerate(rows):
-        table[i, : len(row)] = row
+        if left:
+            table[i, longest - len(row) :] = row
+        else:
+            table[i, : len(row)] = row
     return torch.from_numpy(table)

@@ -25,8 +25,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of the task and ``loss``.
 
-    Text-to-text backbones generate greedily; an encoder's head is read. ``loss`` is the mean over examples
-    (encoders) or over target tokens (text-to-text); ``score`` is the task's main score.
+    Language models generate greedily; a classification head is read. ``loss`` is the mean over target tokens (language
+    models) or over examples (heads); ``score`` is the task's main score.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -43,7 +43,7 @@ def evaluate(
             with autocast():
                 output = model(**batch)
                 if backbone.form == "text":
-                    answers = _generate(backbone, task, batch)
+                    answers = _generate(backbone, task, features.prompts(indices, device))
                 else:
                     answers = _read_head(task, output.logits)
             said.update(zip(indices.tolist(), answers, strict=True))
@@ -59,14 +59,31 @@ def evaluate(
     return {**compute_metrics(task, features.examples, predictions), "loss": loss}
 
 
-def _generate(backbone: Backbone, task: Task, batch: dict[str, torch.Tensor]) -> list[Any]:
+#: Greedy search alone, whatever the model's own generation config asks for (BART's has beams and banned repeats).
+_GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "early_stopping": False,
+    "length_penalty": 1.0,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+}
+
+
+def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) -> list[Any]:
+    causal = backbone.causal
+    ends = {"pad_token_id": backbone.pad_id, "eos_token_id": backbone.tokenizer.eos_token_id} if causal else {}
     tokens = backbone.model.generate(  # type: ignore[operator]
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
+        input_ids=prompts["input_ids"],
+        attention_mask=prompts["attention_mask"],
         max_new_tokens=task.max_target_length,
-        do_sample=False,
-        num_beams=1,
+        **_GREEDY,
+        **ends,
     )
+    if causal:
+        # What is said, behind what was asked.
+        tokens = tokens[:, prompts["input_ids"].shape[1] :]
     texts = backbone.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [task.parse_prediction(text) for text in texts]
 

@@ -199,6 +199,9 @@ def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int
                 logits = backbone.model(**batch, **options).logits
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             labels = batch["labels"]
+            if backbone.causal:
+                # A token's logits stand at the token before it.
+                logits, labels = logits[:, :-1], labels[:, 1:]
             if backbone.form == "text":
                 tokens = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
                 return tokens.sum(1) / (labels != IGNORE).sum(1)

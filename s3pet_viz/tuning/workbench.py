@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
-from s3pet_viz.backbones.families import base_of
 from s3pet_viz.errors import BackboneError, ConfigError, StructureError
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Structure
@@ -155,10 +154,10 @@ class Workbench:
         if structure is None and method not in OTHERS:
             raise ConfigError(f"method: expected a Structure or one of {', '.join(OTHERS)}, found {method!r}")
         if method == "head" and not backbone.head:
-            raise ConfigError("method: 'head' needs an encoder; a text-to-text backbone has no head of its own")
+            raise ConfigError("method: 'head' needs a classification head; a language model has no head of its own")
         if structure is not None and not structure.gates:
             raise StructureError("structure: expected at least one gate, found none")
-        full = list(base_of(backbone.model).parameters()) if method == "full" else []
+        full = list(backbone.body.parameters()) if method == "full" else []
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
@@ -230,6 +229,7 @@ def load_pair(
     *,
     model: nn.Module | None = None,
     tokenizer: Any = None,
+    head: str = "auto",
     revision: str | None = None,
     task_revision: str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -237,14 +237,18 @@ def load_pair(
 ) -> tuple[Backbone, TaskData]:
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
+    `head` is as in `load_backbone`; a model in memory has its own.
+
     Raises:
-        ConfigError: neither or both of `backbone` and `model`. TaskError, BackboneError (a head in memory that
-            is not for this task, too).
+        ConfigError: neither or both of `backbone` and `model`, or another head than the model's. TaskError,
+            BackboneError (a head in memory that is not for this task, too).
     """
     if (backbone is None) == (model is None):
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
     if model is not None:
         made = wrap_backbone(model, tokenizer)
+        if head not in ("auto", "lm" if made.form == "text" else "classification"):
+            raise ConfigError(f"head: expected that of the model in memory ({type(model).__name__}), found {head!r}")
         data = load_task(task, form=made.form, revision=task_revision, **task_options)
         if made.form == "pair":
             _check_head(model, data.task)
@@ -253,6 +257,7 @@ def load_pair(
     data = load_task(task, form="text", revision=task_revision, **task_options)
     made = load_backbone(
         str(backbone),
+        head=head,
         num_labels=data.task.num_labels,
         regression=data.task.kind == "regression",
         revision=revision,

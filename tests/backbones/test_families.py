@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-import torch
 from problems import tiny_model
+from tiny_families import TINY, TinyFamily, tiny_family
 from torch import nn
-from transformers import ElectraConfig, ElectraForSequenceClassification, GPT2Config, GPT2LMHeadModel
+from transformers import ElectraConfig, ElectraForSequenceClassification, GPTNeoConfig, GPTNeoForCausalLM
 
-from s3pet_viz.backbones import FAMILIES, family_of, positions
+from s3pet_viz.backbones import FAMILIES, family_of, is_conv1d, positions
 from s3pet_viz.errors import BackboneError
 
 ATTENTION = ("Q", "K", "V", "O")
 
 
 class FamilyCase:
-    form: ClassVar[str]
+    #: of `tiny_families.TINY`
+    name: ClassVar[str]
     family: ClassVar[str]
     #: (stack, layer) -> canonical modules there, sorted
     layers: ClassVar[dict[tuple[str, int], list[str]]]
     #: a few names by hand: name -> (module, stack, layer, kind, in, out)
     named: ClassVar[dict[str, tuple]]
-    #: linear layers and norms that are no position
-    not_named: ClassVar[list[str]]
+
+    @property
+    def tiny(self) -> TinyFamily:
+        return tiny_family(self.name)
 
     def model(self) -> nn.Module:
-        return tiny_model(self.form)
+        return self.tiny.model()
 
     def test_family(self):
         assert family_of(self.model()).name == self.family
@@ -51,20 +55,19 @@ class FamilyCase:
         for p in positions(model):
             assert p.target is model.base_model.get_submodule(p.name)
             if p.kind == "linear":
-                assert tuple(p.target.weight.shape) == (p.out_features, p.in_features)
+                shape = tuple(p.target.weight.shape)
+                assert (shape[::-1] if is_conv1d(p.target) else shape) == (p.out_features, p.in_features)
             if p.kind == "norm":
                 assert tuple(p.target.weight.shape) == (p.in_features,)
                 assert p.module.endswith(".LN")
 
     def test_every_linear_layer_and_norm_of_the_stacks_is_named(self):
+        """Or left out for a reason that the compatibility table gives."""
         model = self.model()
         named = {p.name for p in positions(model)}
-        left = [
-            n
-            for n, m in model.base_model.named_modules()
-            if (isinstance(m, nn.Linear) or type(m).__name__.endswith("LayerNorm")) and n not in named
-        ]
-        assert left == self.not_named
+        left = [n for n, m in model.base_model.named_modules() if is_layer(m) and n not in named]
+        assert sorted(left) == sorted(self.tiny.left_out)
+        assert all(self.tiny.left_out.values())
 
     def test_no_place_twice(self):
         counts = Counter((p.name, p.module) for p in positions(self.model()))
@@ -81,10 +84,13 @@ class FamilyCase:
             for p in positions(model)
             if p.kind == "block"
         ]
-        ids = torch.tensor([[5, 6, 7]])
-        model(input_ids=ids, **({"labels": ids} if self.form in ("t5", "gated") else {}))
+        model(**self.tiny.inputs())
         assert len(seen) == len(handles)
         assert set(seen.values()) == {32}
+
+
+def is_layer(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or is_conv1d(module) or type(module).__name__.endswith("Norm")
 
 
 def t5_layers(gate: list[str]) -> dict[tuple[str, int], list[str]]:
@@ -101,8 +107,7 @@ def t5_layers(gate: list[str]) -> dict[tuple[str, int], list[str]]:
 
 
 class TestT5(FamilyCase):
-    form, family = "t5", "t5"
-    not_named: ClassVar = ["lm_head"]
+    name, family = "t5", "t5"
     layers = t5_layers([])
     named: ClassVar = {
         "encoder.block.1.layer.0.SelfAttention.q": ("SelfAttn.Q", "encoder", 1, "linear", 32, 32),
@@ -130,8 +135,7 @@ class TestT5(FamilyCase):
 
 
 class TestGatedT5(FamilyCase):
-    form, family = "gated", "t5"
-    not_named: ClassVar = ["lm_head"]
+    name, family = "t5 v1.1 (Flan)", "t5"
     layers = t5_layers(["FFN.W1.gate"])
     named: ClassVar = {
         "encoder.block.0.layer.1.DenseReluDense.wi_0": ("FFN.W1.gate", "encoder", 0, "linear", 32, 48),
@@ -146,8 +150,7 @@ _ENCODER_LAYER = [
 
 
 class TestBert(FamilyCase):
-    form, family = "bert", "bert"
-    not_named: ClassVar = ["pooler.dense"]
+    name, family = "bert", "bert"
     layers: ClassVar = {
         ("encoder", -1): ["Emb.LN"], ("encoder", 0): _ENCODER_LAYER, ("encoder", 1): _ENCODER_LAYER,
     }  # fmt: skip
@@ -169,14 +172,16 @@ class TestBert(FamilyCase):
 
 
 class TestRoberta(TestBert):
-    form = "roberta"
-    not_named: ClassVar = []
+    name = "roberta"
 
 
 class TestElectra(TestBert):
     """Embeddings narrower than the layers."""
 
-    not_named: ClassVar = ["embeddings_project"]
+    @property
+    def tiny(self) -> TinyFamily:
+        return replace(tiny_family("bert"), left_out={"embeddings_project": "between the embedding and the first block"})
+
     named: ClassVar = {
         "embeddings.LayerNorm": ("Emb.LN", "encoder", -1, "norm", 16, 16),
         "encoder.layer.0.output.dense": ("FFN.W2", "encoder", 0, "linear", 48, 32),
@@ -191,10 +196,166 @@ class TestElectra(TestBert):
         )  # fmt: skip
 
 
+class TestDeberta(FamilyCase):
+    name, family = "deberta-v2 / v3", "deberta-v2"
+    layers = TestBert.layers
+    named: ClassVar = {
+        "embeddings.LayerNorm": ("Emb.LN", "encoder", -1, "norm", 32, 32),
+        "encoder.layer.0.attention.self.query_proj": ("SelfAttn.Q", "encoder", 0, "linear", 32, 32),
+        "encoder.layer.1.attention.self.value_proj": ("SelfAttn.V", "encoder", 1, "linear", 32, 32),
+        "encoder.layer.1.attention.output.dense": ("SelfAttn.O", "encoder", 1, "linear", 32, 32),
+        "encoder.layer.0.intermediate.dense": ("FFN.W1", "encoder", 0, "linear", 32, 48),
+        "encoder.layer.1.output.LayerNorm": ("FFN.LN", "encoder", 1, "norm", 32, 32),
+    }
+
+    def test_position_projections_of_their_own_are_no_position(self):
+        """v2 may have them; v3 shares the content's."""
+        model = self.tiny.model(share_att_key=False)
+        names = [n for n, _ in model.base_model.named_modules() if n.endswith("pos_key_proj")]
+        assert names
+        assert not {p.name for p in positions(model)} & set(names)
+
+
+class TestDistilBert(FamilyCase):
+    name, family = "distilbert", "distilbert"
+    layers = TestBert.layers
+    named: ClassVar = {
+        "embeddings.LayerNorm": ("Emb.LN", "encoder", -1, "norm", 32, 32),
+        "transformer.layer.0.attention.q_lin": ("SelfAttn.Q", "encoder", 0, "linear", 32, 32),
+        "transformer.layer.1.attention.out_lin": ("SelfAttn.O", "encoder", 1, "linear", 32, 32),
+        "transformer.layer.1.attention": ("SelfAttn", "encoder", 1, "block", 32, 32),
+        "transformer.layer.1.sa_layer_norm": ("SelfAttn.LN", "encoder", 1, "norm", 32, 32),
+        "transformer.layer.0.ffn.lin1": ("FFN.W1", "encoder", 0, "linear", 32, 48),
+        "transformer.layer.0.ffn.lin2": ("FFN.W2", "encoder", 0, "linear", 48, 32),
+        "transformer.layer.0.ffn": ("FFN", "encoder", 0, "block", 32, 32),
+        "transformer.layer.1.output_layer_norm": ("FFN.LN", "encoder", 1, "norm", 32, 32),
+    }
+
+
+class TestBart(FamilyCase):
+    name, family = "bart", "bart"
+    layers: ClassVar = {
+        **{k: v for k, v in t5_layers([]).items() if k[1] < 2},
+        ("encoder", -1): ["Emb.LN"], ("decoder", -1): ["Emb.LN"],
+    }  # fmt: skip
+    named: ClassVar = {
+        "encoder.layernorm_embedding": ("Emb.LN", "encoder", -1, "norm", 32, 32),
+        "encoder.layers.1.self_attn.q_proj": ("SelfAttn.Q", "encoder", 1, "linear", 32, 32),
+        "encoder.layers.1.self_attn": ("SelfAttn", "encoder", 1, "block", 32, 32),
+        "decoder.layers.0.encoder_attn.out_proj": ("CrossAttn.O", "decoder", 0, "linear", 32, 32),
+        "decoder.layers.0.encoder_attn": ("CrossAttn", "decoder", 0, "block", 32, 32),
+        "decoder.layers.0.encoder_attn_layer_norm": ("CrossAttn.LN", "decoder", 0, "norm", 32, 32),
+        "decoder.layers.1.fc1": ("FFN.W1", "decoder", 1, "linear", 32, 48),
+        # The last norm of a layer, in spite of its name.
+        "decoder.layers.1.final_layer_norm": ("FFN.LN", "decoder", 1, "norm", 32, 32),
+    }
+
+    def test_the_second_matrix_is_the_block_too(self):
+        found = {(p.name, p.module): p for p in positions(self.model())}
+        assert found["encoder.layers.0.fc2", "FFN.W2"].in_features == 48
+        assert found["encoder.layers.0.fc2", "FFN"].in_features == 32
+
+
+def decoder_layers(attention: str, gate: list[str]) -> dict[tuple[str, int], list[str]]:
+    block = [
+        *(f"SelfAttn.{x}" for x in attention.split()), "SelfAttn", "SelfAttn.LN", *gate, "FFN.W1", "FFN.W2", "FFN",
+        "FFN.LN",
+    ]  # fmt: skip
+    return {("decoder", 0): block, ("decoder", 1): block, ("decoder", 2): ["Final.LN"]}
+
+
+class TestGpt2(FamilyCase):
+    name, family = "gpt2", "gpt2"
+    layers = decoder_layers("QKV O", [])
+    named: ClassVar = {
+        "h.0.attn.c_attn": ("SelfAttn.QKV", "decoder", 0, "linear", 32, 96),
+        "h.1.attn.c_proj": ("SelfAttn.O", "decoder", 1, "linear", 32, 32),
+        "h.1.attn": ("SelfAttn", "decoder", 1, "block", 32, 32),
+        "h.0.ln_1": ("SelfAttn.LN", "decoder", 0, "norm", 32, 32),
+        "h.0.mlp.c_fc": ("FFN.W1", "decoder", 0, "linear", 32, 48),
+        "h.0.mlp.c_proj": ("FFN.W2", "decoder", 0, "linear", 48, 32),
+        "h.0.mlp": ("FFN", "decoder", 0, "block", 32, 32),
+        "h.0.ln_2": ("FFN.LN", "decoder", 0, "norm", 32, 32),
+        "ln_f": ("Final.LN", "decoder", 2, "norm", 32, 32),
+    }
+
+
+class TestGpt2Classifier(TestGpt2):
+    name = "gpt2, classification"
+
+
+class TestOpt(FamilyCase):
+    name, family = "opt", "opt"
+    layers = decoder_layers("Q K V O", [])
+    named: ClassVar = {
+        "decoder.layers.0.self_attn.q_proj": ("SelfAttn.Q", "decoder", 0, "linear", 32, 32),
+        "decoder.layers.1.self_attn.out_proj": ("SelfAttn.O", "decoder", 1, "linear", 32, 32),
+        "decoder.layers.1.self_attn_layer_norm": ("SelfAttn.LN", "decoder", 1, "norm", 32, 32),
+        "decoder.layers.0.final_layer_norm": ("FFN.LN", "decoder", 0, "norm", 32, 32),
+        "decoder.layers.0.fc1": ("FFN.W1", "decoder", 0, "linear", 32, 48),
+        "decoder.final_layer_norm": ("Final.LN", "decoder", 2, "norm", 32, 32),
+    }
+
+    def test_norms_behind_their_blocks(self):
+        """OPT-350m has them there, and no final one."""
+        found = {p.module for p in positions(self.tiny.model(do_layer_norm_before=False))}
+        assert found == {m for at, modules in self.layers.items() for m in modules if at[1] < 2}
+
+
+class TestLlama(FamilyCase):
+    name, family = "llama", "llama"
+    layers = decoder_layers("Q K V O", ["FFN.W1.gate"])
+    kv, inner = 16, 32
+    named: ClassVar = {
+        "layers.0.self_attn": ("SelfAttn", "decoder", 0, "block", 32, 32),
+        "layers.0.input_layernorm": ("SelfAttn.LN", "decoder", 0, "norm", 32, 32),
+        "layers.0.mlp.gate_proj": ("FFN.W1.gate", "decoder", 0, "linear", 32, 48),
+        "layers.0.mlp.up_proj": ("FFN.W1", "decoder", 0, "linear", 32, 48),
+        "layers.1.mlp.down_proj": ("FFN.W2", "decoder", 1, "linear", 48, 32),
+        "layers.1.mlp": ("FFN", "decoder", 1, "block", 32, 32),
+        "layers.1.post_attention_layernorm": ("FFN.LN", "decoder", 1, "norm", 32, 32),
+        "norm": ("Final.LN", "decoder", 2, "norm", 32, 32),
+    }
+
+    def test_keys_and_values_of_fewer_heads_are_narrower(self):
+        found = {p.module: p for p in positions(self.model()) if p.layer == 1}
+        assert [found[f"SelfAttn.{x}"].out_features for x in ATTENTION] == [self.inner, self.kv, self.kv, 32]
+        assert found["SelfAttn.O"].in_features == self.inner
+
+
+class TestLlamaClassifier(TestLlama):
+    name = "llama, classification"
+
+
+class TestMistral(TestLlama):
+    name = "mistral"
+
+
+class TestQwen2(TestLlama):
+    name = "qwen2"
+
+
+class TestGemma(TestLlama):
+    """Its heads are wider than the stream asks for."""
+
+    name, kv, inner = "gemma", 32, 64
+
+
+def test_every_family_and_every_tiny_model_has_its_case():
+    cases = {c.name for c in FamilyCase.__subclasses__() for c in (c, *c.__subclasses__())}
+    assert cases == {tiny.name for tiny in TINY}
+    assert {tiny.family for tiny in TINY} == {family.name for family in FAMILIES}
+
+
 def test_an_unknown_family_is_named_with_those_known():
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=1, n_head=4))
+    model = GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=40, hidden_size=32, num_layers=1, num_heads=4, attention_types=[[["global"], 1]],
+            bos_token_id=1, eos_token_id=1,
+        )
+    )  # fmt: skip
     for ask in (family_of, positions):
-        with pytest.raises(BackboneError, match=r"known family \(t5, mt5, bert, .*\), found 'gpt2'"):
+        with pytest.raises(BackboneError, match=r"known family \(t5, mt5, bart, .*\), found 'gpt_neo'"):
             ask(model)
     with pytest.raises(BackboneError, match="found 'Linear'"):
         family_of(nn.Linear(2, 2))

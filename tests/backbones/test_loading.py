@@ -205,9 +205,9 @@ def test_a_pooler_may_be_missing(tmp_path):
 
 
 def test_a_family_not_known_is_refused_before_the_weights_are_read(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neo"}))
     (tmp_path / "model.safetensors").write_bytes(b"never read")
-    with pytest.raises(BackboneError, match="known family .* found 'gpt2'"):
+    with pytest.raises(BackboneError, match="known family .* found 'gpt_neo'"):
         load_backbone(tmp_path)
 
 

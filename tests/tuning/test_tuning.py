@@ -52,7 +52,7 @@ def test_a_structure_learns_by_the_head(bert):
 def test_the_backbone_and_its_head_stay_bit_identical(form, method):
     wb = bench(form)
     if method == "head" and form in ("t5", "gated"):
-        with pytest.raises(ConfigError, match="needs an encoder"):
+        with pytest.raises(ConfigError, match="needs a classification head"):
             run(wb, "head")
         return
     before = snapshot(wb.backbone.model)

@@ -1,0 +1,142 @@
+"""What works on a backbone family: one function a column of docs/compatibility.md, run by the tests and by its script.
+
+A check takes a `TinyFamily` and returns ``pass``, or the reason why the package refuses; it fails by an AssertionError.
+To add a column, add a function to `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from problems import MOOD, assert_same, mood_data, mood_rows, snapshot
+from tiny_families import TinyFamily
+from torch import nn
+
+import s3pet_viz as s3
+from s3pet_viz.backbones import positions
+from s3pet_viz.errors import S3PETError
+from s3pet_viz.pet import Space, SpaceEntry, candidate_gates, insert, load_space
+from s3pet_viz.pet.insertion import PETs
+from s3pet_viz.structure import Structure
+from s3pet_viz.structure.budget import solve_shift
+
+PASS = "pass"
+Check = Callable[[TinyFamily], str]
+
+#: Every PET type wherever it can go, cross-attention too.
+EVERYTHING = Space(
+    "everything",
+    (
+        SpaceEntry("LoRA", ("SelfAttn.?", "FFN.W*")),
+        SpaceEntry("BitFit", ("SelfAttn.?", "FFN.W*", "*.LN")),
+        SpaceEntry("LNFit", ("*.LN",)),
+        SpaceEntry("Adapter", ("SelfAttn", "FFN"), options={"bottleneck": 3}),
+        SpaceEntry("LowRankAdapter", ("SelfAttn", "FFN")),
+        SpaceEntry("Compacter", ("SelfAttn", "FFN")),
+    ),
+)
+BUDGET = 1000
+
+
+def logits(model: nn.Module, tiny: TinyFamily) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**tiny.inputs()).logits
+
+
+def scramble(pets: PETs, scale: float = 0.3) -> PETs:
+    generator = torch.Generator().manual_seed(9)
+    for p in pets.parameters():
+        p.data = scale * torch.randn(p.shape, generator=generator).to(p.dtype)
+    return pets
+
+
+def inserted(model: nn.Module, space: Space = EVERYTHING) -> PETs:
+    return insert(model, candidate_gates(positions(model), space)[0])
+
+
+def check_insertion(tiny: TinyFamily) -> str:
+    """PET modules change nothing at the start, something once they have moved, and nothing when they are gone."""
+    silent = Space("silent", tuple(e for e in EVERYTHING.entries if e.type in ("LoRA", "BitFit", "LNFit")))
+    for dtype, tolerance in ((torch.float32, 0.0), (torch.float64, 1e-12)):
+        model = tiny.model().to(dtype).eval().requires_grad_(False)
+        before, start = snapshot(model), logits(model, tiny)
+        pets = inserted(model, silent)
+        for pets.fused in (True, False):
+            torch.testing.assert_close(logits(model, tiny), start, rtol=tolerance, atol=tolerance)
+        pets.detach()
+        pets = scramble(inserted(model))
+        moved = logits(model, tiny)
+        assert (moved - start).abs().max() > 1e-3
+        with pets.gated(torch.zeros(len(pets), dtype=dtype)):  # closed gates are as good as none
+            torch.testing.assert_close(logits(model, tiny), start, rtol=1e-5, atol=1e-5)
+        pets.detach()
+        assert_same(model, before)
+        assert torch.equal(logits(model, tiny), start)
+        assert not [m for m in model.modules() if m._forward_hooks or "forward" in vars(m)]
+    return PASS
+
+
+def check_search(tiny: TinyFamily, mode: str) -> str:
+    """A search of two steps in this mode leaves a run whose numbers hold together, and the backbone as it was."""
+    model, tokenizer = tiny.model(), tiny.make_tokenizer()
+    before, start = snapshot(model), logits(model.eval(), tiny)
+    with tempfile.TemporaryDirectory() as folder:
+        run = s3.search(
+            task=mood_data(32, 8), model=model, tokenizer=tokenizer, load={"task_spec": MOOD}, budget=BUDGET, mode=mode,
+            steps=2, second_order_from=1, batch_size=4, device="cpu", progress=False, out=Path(folder) / "run",
+        )  # fmt: skip
+        steps, gates, structure = run.steps(), run.gates_list, run.structure()
+    assert len(steps) == 2
+    assert np.isfinite(steps["train_loss"]).all()
+    assert np.isfinite(steps["val_loss"]).all() != (mode == "single-level")
+    alpha, counts = np.stack(steps["alpha"]), np.array([g.n_params for g in gates])
+    assert (alpha[-1] != 0).mean() > 0.5  # most gates have a gradient: B of a LoRA moves first, A only later
+    assert {g.pet_type for g in gates} == {e.type for e in load_space("S3PET-M").entries}
+    zeta = solve_shift(alpha[-1].astype(float), counts, BUDGET)
+    p = 1 / (1 + np.exp(zeta - alpha[-1].astype(float)))
+    assert abs(p @ counts - BUDGET) < 1e-2
+    assert 0 < structure.n_params <= BUDGET
+    assert_same(model, before)
+    assert torch.equal(logits(model.eval(), tiny), start)
+    return PASS
+
+
+def check_tuning(tiny: TinyFamily) -> str:
+    """A structure learns eight rows, and is scored on them by generation or by its head."""
+    model, tokenizer = tiny.model(), tiny.make_tokenizer()
+    before = snapshot(model)
+    gates, _ = candidate_gates(positions(model), load_space("S3PET-M"))
+    common: dict[str, Any] = {
+        "task": dict.fromkeys(("train", "validation", "test"), mood_rows(8, 1)), "load": {"task_spec": MOOD}, "model": model, "tokenizer": tokenizer, "device": "cpu",
+        "progress": False, "batch_size": 8,
+    }  # fmt: skip
+    untouched = s3.tune("untouched", **common)
+    scores = s3.tune(Structure(tuple(gates), tiny.name, 1), steps=20, lr=2e-2, evaluations=1, **common)
+    assert scores.metrics["loss"] < 0.8 * untouched.metrics["loss"]
+    assert scores.score > max(0.5, untouched.score)
+    assert_same(model, before)
+    return PASS
+
+
+MODES = ("fast", "paper", "first-order", "single-level", "exact")
+
+#: Columns of the table: heading -> check.
+CHECKS: dict[str, Check] = {
+    "insertion": check_insertion,
+    **{mode: functools.partial(check_search, mode=mode) for mode in MODES},
+    "tuning": check_tuning,
+}
+
+
+def outcome(check: Check, tiny: TinyFamily) -> str:
+    """What the table says: ``pass``, or the package's own reason."""
+    try:
+        return check(tiny)
+    except S3PETError as error:
+        return str(error)
