@@ -37,6 +37,7 @@ class Backbone:
         n_params: parameters of the backbone proper: what fractions of a budget refer to. Tied weights
             count once, the task's head does not count, an encoder's pooler does.
         head: the task's own trainable modules by parameter name (encoders; empty for text-to-text).
+        drawn: names of backbone weights that no file holds (a pooler) and that were drawn instead.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class Backbone:
     family: Family
     n_params: int
     head: dict[str, nn.Parameter] = field(default_factory=dict)
+    drawn: tuple[str, ...] = ()
 
     @property
     def head_params(self) -> int:
@@ -108,7 +110,9 @@ def load_backbone(
                 )
         _check_weights(model, report, str(name))
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-    return wrap_backbone(model, tokenizer, name=str(name))
+    made = wrap_backbone(model, tokenizer, name=str(name))
+    made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
+    return made
 
 
 def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Backbone:
