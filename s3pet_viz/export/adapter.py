@@ -121,12 +121,17 @@ class Adapter:
         source = name or self.backbone
         if not source:
             raise AdapterError(f"{self.where}: field 'backbone': expected a name, found none; give backbone=")
-        return load_backbone(
+        made = load_backbone(
             source,
             num_labels=self.num_labels or 2,
             regression=self.regression,
             revision=self.revision if name is None else None,
         )
+        if made.form != self.form:
+            raise AdapterError(
+                f"{self.where}: field 'form': expected a backbone of form {self.form!r}, found {made.form!r}"
+            )
+        return made
 
     def attach(
         self, backbone: Backbone | nn.Module | str | Path | None = None, *, any_weights: bool = False
@@ -324,10 +329,11 @@ class Attached:
 
 def digest(model: nn.Module) -> str:
     """A short name for a backbone's weights: 256 values of each, rounded to bfloat16, so that precision does not
-    matter. The head and a pooler do not count.
+    matter. A classification head and a pooler do not count.
     """
     made = hashlib.sha256()
-    for name, p in base_of(model).named_parameters():
+    counted = base_of(model) if "ForSequenceClassification" in type(model).__name__ else model
+    for name, p in counted.named_parameters():
         if ".pooler." in f".{name}":
             continue
         flat = p.detach().reshape(-1)

@@ -25,7 +25,7 @@ def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> 
     Raises:
         ConfigError: a file is there, the folder holds something and `overwrite` is not given, or it cannot be written.
     """
-    target = Path(path).expanduser().absolute()
+    target = Path(path).expanduser().resolve()
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{path}: expected a folder, found a file")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
@@ -37,29 +37,31 @@ def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> 
 
 
 @contextmanager
-def staged_folder(
-    path: str | os.PathLike[str], *, overwrite: bool = False, own: Sequence[str] = ()
-) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well, and vanishes otherwise.
+def staged_folder(path: str | os.PathLike[str], *, overwrite: bool = False, own: Sequence[str] = ()) -> Iterator[Path]:
+    """A temporary folder whose files take their place when the block ends well; it vanishes otherwise.
 
-    A folder that held something keeps its other files; of the new ones each replaces its old one as a whole. Files
-    that match `own` (weights of an earlier export, which a reader might prefer) and are not among the new ones go.
+    A new folder appears as a whole. In one that is there, each new file replaces its old one as a whole, and other
+    files stay; but those that match `own` (weights of an earlier export, which a reader might prefer) go.
 
     Raises:
         ConfigError: as `check_free_folder`, or the files cannot be written.
     """
     target = check_free_folder(path, overwrite)
-    staged = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    name = f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    # A rename is atomic only within a file system, and a folder that is there may be one of its own.
+    standing = target.is_dir()
+    staged = target / name if standing else target.with_name(name)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged.mkdir()
+        staged.mkdir(parents=True)
         yield staged
-        check_free_folder(path, overwrite)  # it may have been filled meanwhile
-        if target.is_dir() and any(target.iterdir()):
+        for file in staged.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as f:
+                    os.fsync(f.fileno())
+        if standing:
             _replace_files(staged, target, own)
         else:
-            if target.is_dir():
-                target.rmdir()
+            check_free_folder(path, overwrite)  # it may have been filled meanwhile
             staged.rename(target)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
@@ -77,7 +79,6 @@ def _replace_files(staged: Path, target: Path, own: Sequence[str]) -> None:
         for old in target.glob(pattern):
             if old.is_file() and old.relative_to(target) not in new:
                 old.unlink()
-
 
 
 def find_adapter(name: str | os.PathLike[str], *, revision: str | None = None, **hub: Any) -> Path:

@@ -192,6 +192,23 @@ def test_what_fails_half_way_leaves_nothing(tmp_path):
     assert [p.name for p in (tmp_path / "old").iterdir()] == ["model.safetensors"]
 
 
+def test_a_folder_that_is_there_stays_the_same_folder(tmp_path, monkeypatch):
+    """Empty, the current one, or behind a link: it is filled, not replaced."""
+    backbone = tiny_backbone("bert")
+    adapter = adapter_of(backbone, structure_of(backbone, RANKS))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    inode = (tmp_path / "real").stat().st_ino
+    adapter.save_pretrained(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").stat().st_ino == inode
+    assert sorted(p.name for p in (tmp_path / "real").iterdir()) == sorted(FILES)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    adapter.save_pretrained(".")
+    assert Adapter.from_pretrained(".").structure == adapter.structure
+
+
 # -- damaged and foreign -------------------------------------------------------------------------------------
 
 
@@ -320,12 +337,14 @@ def test_no_damage_crashes(tmp_path_factory, noise, name, at):
     adapter_of(backbone, structure_of(backbone, RANKS)).save_pretrained(folder)
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:at] + noise + data[at + len(noise) :])
+    said = ""
     try:
-        made = Adapter.from_pretrained(folder)
+        assert len(Adapter.from_pretrained(folder).structure)
     except (AdapterError, StructureError) as error:
-        assert str(folder) in str(error)
-    else:
-        assert len(made.structure)
+        said = str(error)
+    assert not said or str(folder) in said
+    if name == WEIGHTS and data != (folder / name).read_bytes():
+        assert "the file that adapter.json was written with" in said
 
 
 # -- the hub -------------------------------------------------------------------------------------------------
