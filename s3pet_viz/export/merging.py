@@ -33,7 +33,8 @@ def merge(
     """A plain transformers model that computes what the backbone with the adapter computes.
 
     LoRA: ``W + s B A``. LNFit: ``w + w_pet``. BitFit: ``b + b_pet``, where the architecture has that bias. An
-    encoder's trained head comes along. The sums are taken in float64 and rounded once to the backbone's type.
+    encoder's trained head comes along. The sums are taken in float64 and rounded to the backbone's type; where that is
+    a half-precision one, outputs are compared in float32, before the last rounding.
 
     Args:
         adapter: trained (`Adapter`), or its folder or name on the hub.
@@ -56,6 +57,8 @@ def merge(
         raise ExportError("merge: expected an adapter with trained weights, found a structure: tune it with save=")
     host = host_of(source, backbone)
     source.check(host.model, any_weights=any_weights)
+    types = {n: t.dtype for n, t in _tensors(host.model).items()}
+    host = host.precise()
     with Attached(source, host.model):
         expected = outputs(host.model)
     sites = host.sites(source.structure)
@@ -77,7 +80,10 @@ def merge(
         merged.config.label2id = {label: i for i, label in enumerate(source.labels)}
     merged.eval()
     check_same(expected, outputs(merged), "merge: the merged model")
+    for name, tensor in _tensors(merged).items():
+        tensor.data = tensor.data.to(types[name])
     if folder is not None:
+        expected = outputs(merged)
         with staged_folder(folder, overwrite=overwrite, own=_OWN) as staged, quiet():
             merged.save_pretrained(staged)
             if host.tokenizer is not None:
@@ -107,6 +113,10 @@ def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
     if len(owners[id(weight)]) > 1:
         return f"its {name} is shared by {', '.join(owners[id(weight)])}"
     return ""
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _owners(model: nn.Module) -> dict[int, list[str]]:

@@ -100,6 +100,7 @@ def to_peft(
         adapter.check(host.model, any_weights=any_weights)
     else:
         insert(host.model, structure.gates).detach()  # is it for this backbone?
+    host = host.precise()
     sites = host.sites(structure)
     dropped = _dropped(sites)
     held = tuple(g for g in structure.gates if g not in dropped)

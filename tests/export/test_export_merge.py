@@ -94,9 +94,17 @@ def test_ranks_scales_and_half_precision(tmp_path):
     moved = made.get_submodule(gate.position).weight - backbone.model.get_submodule(gate.position).weight
     a, b = (adapter.weights[f"{gate.position}.LoRA.{n}"] for n in ("lora_A", "lora_B"))
     assert gap(moved, 7 / 2 * b @ a) < 1e-15
-    half = tiny_backbone("t5", torch.bfloat16)
-    made = merge(adapter_of(half, structure_of(half, RANKS)), half, folder=tmp_path / "half-t5")
-    assert made.dtype == torch.bfloat16
+    half = tiny_backbone("bert", torch.bfloat16)
+    before = snapshot(half.model)
+    adapter = adapter_of(half, structure_of(half, types=(*PLAIN, "BitFit")))
+    made = merge(adapter, half, folder=tmp_path / "half")
+    assert_same(half.model, before)
+    assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
+    single = tiny_backbone("bert")  # the bfloat16 weights in float32, merged there
+    single.model.load_state_dict({k: v.to(single.model.state_dict()[k]) for k, v in before.items()})
+    exact = merge(adapter, single).state_dict()
+    rounded = reloaded(tmp_path / "half", torch.bfloat16).state_dict()
+    assert all(torch.equal(rounded[k], v.to(rounded[k].dtype)) for k, v in exact.items())
 
 
 def test_tied_embeddings_stay_tied(tmp_path):

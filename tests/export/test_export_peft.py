@@ -106,6 +106,17 @@ def test_ranks_and_scales(tmp_path):
     assert len(made.config.rank_pattern) == len(made.config.alpha_pattern) == 4
 
 
+def test_half_precision_is_compared_in_float32(tmp_path):
+    backbone = tiny_backbone("bert", torch.bfloat16)
+    adapter = adapter_of(backbone, structure_of(backbone, types=("LoRA", "LNFit")))
+    assert to_peft(adapter, backbone, folder=tmp_path / "peft").gap < 1e-5
+    single = tiny_model("bert").to(torch.bfloat16).float()
+    with adapter.attach(single):
+        expected = logits(single)
+    theirs = PeftModel.from_pretrained(tiny_model("bert").to(torch.bfloat16).float(), str(tmp_path / "peft"))
+    assert gap(logits(theirs), expected) < 1e-5
+
+
 def test_more_than_ten_layers_are_told_apart(tmp_path):
     """Block 1 with rank 3, blocks 10 and 11 with rank 1; the names of one end with those of no other."""
     backbone = tiny_backbone("bert", num_hidden_layers=12)
