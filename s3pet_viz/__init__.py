@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from s3pet_viz import figures as figures
     from s3pet_viz import widgets as widgets
     from s3pet_viz.backbones import load_backbone as load_backbone
+    from s3pet_viz.export import Adapter as Adapter
+    from s3pet_viz.export import merge as merge
+    from s3pet_viz.export import to_peft as to_peft
     from s3pet_viz.launch import launch as launch
     from s3pet_viz.report import report as report
     from s3pet_viz.results import Study as Study
@@ -37,12 +40,14 @@ if TYPE_CHECKING:
     from s3pet_viz.structure import Structure as Structure
     from s3pet_viz.structure import from_s3delta as from_s3delta
     from s3pet_viz.structure import parse_budget as parse_budget
+    from s3pet_viz.structure import to_s3delta as to_s3delta
     from s3pet_viz.study.sweep import sweep as sweep
     from s3pet_viz.study.transfer import transfer as transfer
     from s3pet_viz.tasks import load_task as load_task
     from s3pet_viz.tuning import Scores as Scores
     from s3pet_viz.tuning import TuneConfig as TuneConfig
     from s3pet_viz.tuning.api import baselines as baselines
+    from s3pet_viz.tuning.api import evaluate as evaluate
     from s3pet_viz.tuning.api import tune as tune
     from s3pet_viz.tuning.explain import explain as explain
     from s3pet_viz.widgets import watch as watch
@@ -60,6 +65,10 @@ _HOME = {
     "Run": "runs",
     "tune": "tuning.api",
     "baselines": "tuning.api",
+    "evaluate": "tuning.api",
+    "Adapter": "export",
+    "to_peft": "export",
+    "merge": "export",
     "Scores": "tuning",
     "TuneConfig": "tuning",
     "sweep": "study.sweep",
@@ -73,6 +82,7 @@ _HOME = {
     "report": "report",
     "Structure": "structure",
     "from_s3delta": "structure",
+    "to_s3delta": "structure",
     "Gate": "structure",
     "parse_budget": "structure",
     "load_task": "tasks",

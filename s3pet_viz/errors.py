@@ -39,6 +39,14 @@ class StudyError(S3PETError, ValueError):
     """A study folder is missing, foreign, busy, damaged, or of another plan."""
 
 
+class AdapterError(S3PETError, ValueError):
+    """An adapter folder is missing, foreign, damaged, or for another backbone."""
+
+
+class ExportError(S3PETError, ValueError):
+    """A structure or an adapter that the form asked for cannot hold, or whose export computes something else."""
+
+
 class NonFiniteLossError(S3PETError, ArithmeticError):
     """A loss became NaN or infinite."""
 

@@ -26,6 +26,7 @@ FACE = {
     "SearchConfig", "load_task", "load_backbone", "TuneConfig", "parse_budget", "errors", "__version__",
     "launch", "watch", "widgets", "explain", "Explanation", "health", "report", "from_s3delta",
     "sweep", "transfer", "open_study", "Study", "Transfer",
+    "Adapter", "to_peft", "merge", "evaluate", "to_s3delta",
 }  # fmt: skip
 
 
@@ -230,7 +231,7 @@ def test_readme_command_lines_exist():
     commands = get_command(app).commands  # type: ignore[attr-defined]
     lines = [line.split("#")[0].split() for block in _blocks("sh") for line in block.splitlines()]
     ours = [words for words in lines if words[:1] == ["s3pet"]]
-    assert {words[1] for words in ours} == {"search", "show", "tune", "baselines", "watch", "explain", "report", "sweep", "transfer"}
+    assert {words[1] for words in ours} == {"search", "show", "tune", "baselines", "watch", "explain", "report", "sweep", "transfer", "import", "export"}
     for words in ours:
         known = {name for parameter in commands[words[1]].params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, words

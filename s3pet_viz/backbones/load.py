@@ -42,6 +42,7 @@ class Backbone:
             count once, the task's head does not count, an encoder's pooler and a language model's output matrix do.
         head: the task's own trainable modules by parameter name (empty for language models).
         pad_id: the token that batches are padded with.
+        drawn: names of backbone weights that no file holds (a pooler) and that were drawn instead.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class Backbone:
     n_params: int
     head: dict[str, nn.Parameter] = field(default_factory=dict)
     pad_id: int = 0
+    drawn: tuple[str, ...] = ()
 
     @property
     def causal(self) -> bool:
@@ -136,7 +138,9 @@ def load_backbone(
     if family.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
         model.config.pad_token_id, model.config.use_cache = pad, False
-    return wrap_backbone(model, tokenizer, name=str(name))
+    made = wrap_backbone(model, tokenizer, name=str(name))
+    made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
+    return made
 
 
 def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Backbone:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, control, demo, explain, report, search, show, study, tune, watch
+from s3pet_viz.cli import baselines, control, demo, exchange, explain, report, search, show, study, tune, watch
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -38,6 +38,8 @@ for _function in (
     control.stop,
 ):
     app.command()(command(_function))
+app.command("import")(command(exchange.import_))
+app.command("export")(command(exchange.export))
 
 
 def _version(wanted: bool) -> None:

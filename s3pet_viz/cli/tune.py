@@ -20,6 +20,9 @@ Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
 Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
 Budget = Annotated[str | None, c.option("Tune the structure that the run gives at this budget.")]
 Out = Annotated[Path | None, c.option("Write the scores as JSON to this file too.")]
+Save = Annotated[
+    Path | None, c.option("Keep the trained weights in this folder, for `s3pet export` and Adapter.from_pretrained.")
+]
 FullLr = Annotated[float | None, c.option("Learning rate of full fine-tuning. [default: 1e-4]")]
 
 
@@ -31,6 +34,7 @@ def tune(
     steps: c.Steps = None,
     seed: c.Seed = None,
     out: Out = None,
+    save: Save = None,
     device: c.Device = None,
     precision: c.Precision = None,
     lr: c.Lr = None,
@@ -71,6 +75,8 @@ def tune(
         structure,
         load=load,
         progress=not quiet,
+        save=save,
+        overwrite=force,
         **{
             **where,
             **c.given(
@@ -91,6 +97,8 @@ def tune(
         with RunWriter.attach(run.path) as writer:  # type: ignore[union-attr]
             writer.write_scores(scores.to_dict())
             c.say(f"\nscores: {writer.path / 'scores.json'}")
+    if save is not None:
+        c.say(f"\nadapter: {save}")
     if out is not None:
         c.save_text(out, json.dumps(json_ready(scores.to_dict()), indent=1) + "\n", force)
         c.say(f"\nscores: {out}")

@@ -95,25 +95,33 @@ def from_s3delta(
 def to_s3delta(structure: Structure) -> list[dict[str, Any]]:
     """The published form: two objects, first linear layers and norms, then whole blocks.
 
+    It holds positions, PET types and their options. It has no place for the backbone, the budget, the sizes, the
+    numbers of the gates in their search space and the source.
+
     Raises:
-        StructureError: a gate whose options or PET type the published form cannot hold.
+        StructureError: gates whose options or PET type the published form cannot hold; names all of them.
     """
     parts: list[dict[str, Any]] = [{}, {}]
+    wrong = []
     for gate in structure.gates:
         if gate.pet_type not in _THEIRS:
-            raise StructureError(f"structure: gate {gate.position}: S3Delta has no PET type {gate.pet_type!r}")
+            wrong.append(f"gate {gate.position}: S3Delta has no PET type {gate.pet_type!r}")
+            continue
         name = _THEIRS[gate.pet_type]
         _, method, known = _TYPES[name]
         names = {ours: (theirs, default) for theirs, (ours, default) in known.items()}
         options = {}
         for option, value in {**DEFAULTS[gate.pet_type], **gate.options}.items():
             if option not in names:
-                raise StructureError(f"structure: gate {gate.position}: S3Delta has no option {option!r}")
+                wrong.append(f"gate {gate.position}: S3Delta has no option {option!r} of {gate.pet_type}")
+                continue
             theirs, default = names[option]
             if value != default or theirs == "lora_r":
                 options[theirs] = value
         part = parts["block" in KINDS[gate.pet_type]]
         part.setdefault(gate.position, {}).setdefault(method, {})[name] = options
+    if wrong:
+        raise StructureError(f"structure: {'; '.join(wrong)}")
     return parts
 
 

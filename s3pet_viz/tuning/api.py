@@ -13,15 +13,28 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.export import Adapter
+from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
+from s3pet_viz.tuning.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.tuning.model_state import flags_kept
 from s3pet_viz.tuning.rivals import RIVAL_METHODS, Per, RivalScores, parse_rival, score_gates
 from s3pet_viz.tuning.workbench import Scores, Workbench, load_pair, make_config
 
-__all__ = ["DEFAULT_BASELINES", "Scores", "Workbench", "baselines", "load_pair", "make_config", "summary", "tune"]
+__all__ = [
+    "DEFAULT_BASELINES",
+    "Scores",
+    "Workbench",
+    "baselines",
+    "evaluate",
+    "load_pair",
+    "make_config",
+    "summary",
+    "tune",
+]
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
 
@@ -40,6 +53,8 @@ def tune(
     split: str = "paper",
     workbench: Workbench | None = None,
     load: dict[str, Any] | None = None,
+    save: str | Path | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> Scores:
     """Train a fixed structure from scratch on a task and score the best weights seen.
@@ -51,6 +66,8 @@ def tune(
         split: ``paper`` or ``holdout``, see `tasks.load_task`.
         workbench: reuse one that is open (then task and backbone are its own).
         load: further arguments of `tasks.load_task` and `load_pair` (head, revision, name, max_rows, ...).
+        save: keep the trained weights in this folder, see `Adapter.from_pretrained`.
+        overwrite: save into a folder that is not empty.
         options: fields of `TuneConfig` (steps, lr, head_lr, batch_size, seed, ...).
 
     Raises:
@@ -59,6 +76,10 @@ def tune(
     config = make_config(**options)
     if isinstance(structure, Path) or (isinstance(structure, str) and structure not in OTHERS):
         structure = Structure.load(structure)
+    if save is not None:
+        if not isinstance(structure, Structure):
+            raise ConfigError(f"save: expected a structure, whose PET weights can be kept, found {structure!r}")
+        check_free_folder(save, overwrite)
     with flags_kept(model):
         bench = workbench or Workbench.open(
             task,
@@ -71,7 +92,62 @@ def tune(
             split=split,
             **(load or {}),
         )
-        return bench.run(structure, config, label=label, progress=progress)
+        with bench.tuned(structure, config, label=label, progress=progress) as (scores, pets):
+            if save is not None and isinstance(structure, Structure) and pets is not None:
+                adapter = bench.adapter(structure, pets, scores, config, (load or {}).get("revision"))
+                adapter.save_pretrained(save, overwrite=overwrite)
+            return scores
+
+
+def evaluate(
+    adapter: Adapter | str | Path,
+    *,
+    task: Any,
+    backbone: str | Path | None = None,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    split: str = "paper",
+    max_source_length: int | None = None,
+    batch_size: int = 100,
+    load: dict[str, Any] | None = None,
+) -> dict[str, float]:
+    """Score a trained adapter on a task's held-out split; nothing is trained.
+
+    Args:
+        adapter: an `Adapter`, or its folder or name on the hub.
+        task, split, load: as of `tune`.
+        backbone: name or folder, the adapter's own where it is None; or `model` and `tokenizer` from memory.
+
+    Returns:
+        The task's metrics, ``score`` and ``loss``.
+
+    Raises:
+        S3PETError: one of its kinds, before any long work starts.
+    """
+    held = adapter if isinstance(adapter, Adapter) else Adapter.from_pretrained(adapter)
+    own = {"revision": held.revision} if backbone is None and model is None and held.revision else {}
+    with flags_kept(model):
+        bench = Workbench.open(
+            task,
+            (backbone or held.backbone) if model is None else None,
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            precision=precision,
+            max_source_length=max_source_length,
+            split=split,
+            **{**own, **(load or {})},
+        )
+        with held.attach(bench.backbone):
+            return evaluate_backbone(
+                bench.backbone,
+                bench.splits.data.task,
+                bench.splits.test,
+                batch_size=batch_size,
+                autocast=bench.device.autocast,
+            )
 
 
 def baselines(

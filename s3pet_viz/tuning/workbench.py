@@ -13,6 +13,7 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
 from s3pet_viz.errors import BackboneError, ConfigError, StructureError
+from s3pet_viz.export import Adapter
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import Task, TaskData, load_task
@@ -192,6 +193,23 @@ class Workbench:
             finally:
                 if pets is not None:
                     pets.detach()
+
+    def adapter(
+        self, structure: Structure, pets: PETs, scores: Scores, config: TuneConfig, revision: str | None = None
+    ) -> Adapter:
+        """A copy of what was trained, to be taken inside `tuned`: PET weights, and an encoder's head and pooler."""
+        task = self.splits.data.task
+        pooler = pooler_of(self.backbone) if config.train_pooler and self.backbone.form == "pair" else []
+        return Adapter.of(
+            self.backbone,
+            structure,
+            pets,
+            head=[*self.backbone.head.values(), *pooler],
+            task=task.name,
+            labels=task.label_names,
+            scores=scores.metrics,
+            revision=revision,
+        )
 
     def _scores(
         self,

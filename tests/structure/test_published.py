@@ -183,6 +183,21 @@ def test_the_way_back(tmp_path):
         to_s3delta(Structure((Gate(0, "p", "encoder", 0, "SelfAttn.Q", "LoRA", 2, {"colour": 1}),)))
 
 
+def test_all_that_the_published_form_cannot_hold_is_listed():
+    gates = [
+        Gate(0, "a", "encoder", 0, "SelfAttn.Q", "LoRA", 2, {"colour": 1}),
+        Gate(1, "b", "encoder", 0, "SelfAttn.Q", "BitFit", 2),
+        Gate(2, "c", "encoder", 0, "FFN", "Adapter", 2, {"depth": 2}),
+        Gate(3, "d", "encoder", 0, "FFN", "Prefix", 2),
+    ]
+    with pytest.raises(StructureError) as caught:
+        to_s3delta(Structure(tuple(gates)))
+    assert str(caught.value) == (
+        "structure: gate a: S3Delta has no option 'colour' of LoRA; gate c: S3Delta has no option 'depth' of Adapter; "
+        "gate d: S3Delta has no PET type 'Prefix'"
+    )
+
+
 @given(
     st.lists(
         st.tuples(

@@ -1,0 +1,188 @@
+"""``s3pet import`` and ``s3pet export``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from s3pet_viz.cli import _common as c
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import json_ready
+
+if TYPE_CHECKING:
+    from s3pet_viz.export import Adapter
+    from s3pet_viz.structure import Structure
+
+
+class Form(StrEnum):
+    """What a structure or an adapter is exported to."""
+
+    peft = "peft"
+    merged = "merged"
+    s3delta = "s3delta"
+    adapter = "adapter"
+
+
+Source = Annotated[str, typer.Argument(metavar="FILE", help="S3Delta's JSON, or final_alphas.txt.", show_default=False)]
+T5 = Annotated[str | None, c.option("The T5 it is for (t5-large, tiny-t5, ...): tells the sizes of the gates.")]
+RunOption = Annotated[str | None, c.option("Match positions with the search space of this run (JSON only).")]
+ImportBudget = Annotated[str | None, c.option("Solve the alphas at this budget: 0.1%, 1e-3 or 8404 (alphas only).")]
+ImportOut = Annotated[Path, typer.Option(help="The structure file to write.")]
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="An adapter's folder or hub name (owner/name), a structure file, or a run folder.",
+        show_default=False,
+    ),
+]
+To = Annotated[
+    Form,
+    typer.Option(
+        help="peft: a PEFT adapter folder (of a structure alone, its config). merged: a plain transformers model. "
+        "s3delta: the published implementation's JSON. adapter: this package's own folder.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="The folder to write; with --to s3delta, the file.", show_default=False)]
+Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the source's]")]
+Budget = Annotated[str | None, c.option("Take the structure that the run gives at this budget.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Leave out what PEFT cannot hold, and list it.")]
+AnyWeights = Annotated[
+    bool, typer.Option("--any-weights", help="Accept a backbone of the same shape with other weights.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists; write into a folder with files.")]
+
+
+def import_(
+    source: Source,
+    out: ImportOut = Path("structure.json"),
+    backbone: T5 = None,
+    run: RunOption = None,
+    budget: ImportBudget = None,
+    force: c.Force = False,
+) -> None:
+    """Turn a result of the published implementation (thunlp/S3Delta) into a structure file."""
+    from s3pet_viz.cli import _output as o
+
+    c.check_free(out, force)
+    structure = _published(source, backbone, run, budget)
+    if any(g.n_params < 1 for g in structure.gates):
+        raise ConfigError(f"{source}: the sizes of its gates are not known: give --backbone (t5-large, ...) or --run")
+    c.say(o.facts_table({"from": source, "backbone": structure.backbone or None, **o.structure_facts(structure)}))
+    c.save_text(out, json.dumps(json_ready(structure.to_dict()), indent=1) + "\n", force)
+    c.say(f"structure: {out}")
+
+
+def _published(source: str, backbone: str | None, run: str | None, budget: str | None) -> Structure:
+    from dataclasses import replace
+
+    from s3pet_viz.runs import open_run
+    from s3pet_viz.structure import from_s3delta, read_final_alphas
+    from s3pet_viz.structure.published import read_text
+
+    if read_text(source).lstrip()[:1] == "=":
+        if run is not None:
+            raise ConfigError("run: final_alphas.txt names whole positions; --run is for JSON")
+        return read_final_alphas(source, backbone).structure(budget)
+    if budget is not None:
+        raise ConfigError("budget: only final_alphas.txt can be solved at another budget; the JSON holds no alphas")
+    if run is None:
+        return from_s3delta(source, backbone=backbone)
+    if backbone is not None:
+        raise ConfigError("backbone: give either --backbone or --run")
+    opened = open_run(run)
+    made = from_s3delta(source, gates=opened.gates_list)
+    return replace(made, backbone=opened.info["backbone"], backbone_params=opened.info["backbone_params"])
+
+
+def export(
+    source: Target,
+    to: To,
+    out: Out,
+    backbone: Backbone = None,
+    budget: Budget = None,
+    partial: Partial = False,
+    any_weights: AnyWeights = False,
+    force: Force = False,
+) -> None:
+    """Write a structure or a trained adapter in another form: PEFT, a plain model, S3Delta's JSON.
+
+    Trained weights come from `s3pet tune ... --save FOLDER`.
+    """
+    from s3pet_viz.cli import _output as o
+
+    if to is Form.s3delta:
+        c.check_free(out, force)
+    else:
+        from s3pet_viz.export.folder import check_free_folder
+
+        check_free_folder(out, force)
+    if partial and to is not Form.peft:
+        raise ConfigError(f"partial: is for --to peft; --to {to.value} holds everything or says what it cannot")
+    given = _open(source, budget)
+    structure, adapter = _parts(given)
+    if adapter is None and to in (Form.merged, Form.adapter):
+        hint = f"s3pet tune {o.quoted(source)} --save FOLDER"
+        raise ConfigError(f"{source}: --to {to.value} needs trained weights, which come from: {hint}")
+    facts: dict[str, object] = {"from": source, **o.structure_facts(structure)}
+
+    if to is Form.s3delta:
+        from s3pet_viz.structure import to_s3delta
+
+        text = json.dumps(to_s3delta(structure), indent=1) + "\n"
+        c.save_text(out, text, force)
+    elif to is Form.peft:
+        from s3pet_viz.export import to_peft
+
+        made = to_peft(
+            given, backbone, folder=out, partial=partial, overwrite=force, any_weights=any_weights
+        )
+        facts |= {"held": f"{len(made.held)} of {len(structure)} gates in a {type(made.config).__name__}"}
+        facts |= {"weights": "none: the config alone" if adapter is None else None}
+        facts |= {"loaded back": None if made.gap is None else f"logits within {made.gap:.1e} of the adapter's"}
+        for gate, reason in made.dropped.items():
+            c.complain("left out", f"{gate.position} {gate.pet_type}: {reason}")
+        for note in made.notes:
+            c.complain("note", note)
+    elif to is Form.merged:
+        from s3pet_viz.export import merge
+
+        merge(given, backbone, folder=out, overwrite=force, any_weights=any_weights)  # type: ignore[arg-type]
+        facts |= {"loaded back": "by transformers; logits are the adapter's"}
+    elif adapter is not None:
+        adapter.save_pretrained(out, overwrite=force)
+    c.say(o.facts_table(facts))
+    c.say(f"{to.value}: {out}")
+
+
+def _open(source: str, budget: str | None) -> Structure | Adapter:
+    from s3pet_viz.resources import find_resource
+
+    path = Path(source).expanduser()
+    hub = not path.exists() and source.count("/") == 1 and source[:1] not in "./~" and not find_resource("runs", source)
+    made: Any
+    if (path / "adapter.json").is_file() or hub:
+        from s3pet_viz.export import Adapter
+
+        made = Adapter.from_pretrained(source)
+    else:
+        from s3pet_viz.runs import Run
+
+        made = c.open_target(source)
+        if isinstance(made, Run):
+            return made.structure(budget=budget)
+    if budget is not None:
+        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
+    return made
+
+
+def _parts(given: Structure | Adapter) -> tuple[Structure, Adapter | None]:
+    from s3pet_viz.structure import Structure
+
+    return (given, None) if isinstance(given, Structure) else (given.structure, given)

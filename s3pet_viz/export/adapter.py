@@ -1,0 +1,357 @@
+"""A structure with its trained weights: kept in a folder, fetched from the hub, attached to a backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3pet_viz.backbones import Backbone, load_backbone
+from s3pet_viz.backbones.families import base_of
+from s3pet_viz.errors import AdapterError
+from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
+from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
+from s3pet_viz.pet import PETs, insert
+from s3pet_viz.structure import Gate, Structure
+
+_PET, _HEAD = "pet.", "head."
+_SAMPLE = 256  # values of each weight that the digest reads
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A structure and its trained weights; the backbone itself is not part of it.
+
+    Attributes:
+        structure: which gates.
+        weights: PET weights by ``<position>.<PET type>.<weight>``.
+        head: an encoder's trained head by parameter name, and a pooler that was trained or drawn with it.
+        backbone, revision: what to load; see `load_backbone`.
+        model_type, form: of that backbone.
+        num_labels, regression: width and kind of an encoder's head.
+        labels: class names of the task, where it has them.
+        digest: of the backbone's weights, so that others are noticed.
+        task, scores: what it was trained on, and its metrics there.
+        where: the folder it was read from; for messages.
+    """
+
+    structure: Structure
+    weights: Mapping[str, Tensor]
+    head: Mapping[str, Tensor] = field(default_factory=dict)
+    backbone: str = ""
+    revision: str | None = None
+    model_type: str = ""
+    form: str = "text"
+    num_labels: int = 2
+    regression: bool = False
+    labels: tuple[str, ...] = ()
+    digest: str = ""
+    task: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    where: str = "adapter"
+
+    def __repr__(self) -> str:
+        size = sum(t.numel() for t in self.head.values())
+        head = f" + {size:,} of the head" if size else ""
+        return f"Adapter({len(self.structure)} gates, {self.structure.n_params:,} parameters{head}, {self.backbone})"
+
+    # -- making ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        structure: Structure,
+        pets: PETs,
+        *,
+        head: Iterable[nn.Parameter] = (),
+        **facts: Any,
+    ) -> Adapter:
+        """A copy of the trained weights that are attached to a backbone.
+
+        Args:
+            pets: the attached modules of `structure`.
+            head: the parameters of the model that were trained beside them.
+            facts: further fields (task, labels, scores, revision).
+        """
+        trained = {id(p) for p in head}
+        config: Any = backbone.model.config
+        pair = backbone.form == "pair"
+        return cls(
+            structure=structure,
+            weights={name: p.detach().clone() for name, p in pets.weights().items()},
+            head={
+                name: p.detach().clone()
+                for name, p in backbone.model.named_parameters()
+                if id(p) in trained or (pair and name in backbone.drawn)
+            },
+            backbone=backbone.name,
+            model_type=config.model_type,
+            form=backbone.form,
+            num_labels=int(config.num_labels) if pair else 0,
+            regression=pair and config.problem_type == "regression",
+            digest=digest(backbone.model),
+            **facts,
+        )
+
+    def only(self, gates: Iterable[Gate]) -> Adapter:
+        """The same adapter with some of its gates."""
+        kept = tuple(gates)
+        starts = tuple(f"{g.position}.{g.pet_type}." for g in kept)
+        weights = {name: t for name, t in self.weights.items() if name.startswith(starts)}
+        return replace(self, structure=replace(self.structure, gates=kept), weights=weights)
+
+    # -- use -------------------------------------------------------------------------------------------
+
+    def load_backbone(self, name: str | Path | None = None) -> Backbone:
+        """Its backbone, with a head of the right width.
+
+        Raises:
+            AdapterError: it does not say which. BackboneError: it cannot be loaded.
+        """
+        source = name or self.backbone
+        if not source:
+            raise AdapterError(f"{self.where}: field 'backbone': expected a name, found none; give backbone=")
+        made = load_backbone(
+            source,
+            head="lm" if self.form == "text" else "classification",
+            num_labels=self.num_labels or 2,
+            regression=self.regression,
+            revision=self.revision if name is None else None,
+        )
+        if made.form != self.form:
+            raise AdapterError(
+                f"{self.where}: field 'form': expected a backbone of form {self.form!r}, found {made.form!r}"
+            )
+        return made
+
+    def attach(
+        self, backbone: Backbone | nn.Module | str | Path | None = None, *, any_weights: bool = False
+    ) -> Attached:
+        """Put the trained modules (and head) on a backbone; a context manager, or call ``detach()``.
+
+        Args:
+            backbone: loaded, a transformers model, a name or folder; the adapter's own where it is None.
+            any_weights: accept a backbone of the same shape with other weights.
+
+        Raises:
+            AdapterError: the backbone is of another kind, its weights or its head differ, or the adapter's own
+                weights do not fit. StructureError: a gate is not of this backbone.
+        """
+        held = backbone if isinstance(backbone, (Backbone, nn.Module)) else self.load_backbone(backbone)
+        model = held.model if isinstance(held, Backbone) else held
+        self.check(model, any_weights=any_weights)
+        return Attached(self, model, held if isinstance(held, Backbone) else None)
+
+    def check(self, model: nn.Module, *, any_weights: bool = False) -> None:
+        """Whether a model is the backbone that this adapter was trained on.
+
+        Raises:
+            AdapterError: it is not.
+        """
+        found = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+        if found != self.model_type:
+            raise AdapterError(
+                f"{self.where}: field 'model_type': expected a backbone of type {self.model_type!r}, found {found!r}"
+            )
+        parameters = dict(model.named_parameters())
+        for name, tensor in self.head.items():
+            there = tuple(parameters[name].shape) if name in parameters else "none"
+            if there != tuple(tensor.shape):
+                raise AdapterError(
+                    f"{self.where}: head {name}: expected a parameter of shape {tuple(tensor.shape)} in the model, "
+                    f"found {there}; load it with num_labels={self.num_labels}"
+                )
+        if self.digest and not any_weights and digest(model) != self.digest:
+            raise AdapterError(
+                f"{self.where}: field 'digest': expected the weights of {self.backbone!r} that the adapter was trained "
+                "on, found others; any_weights=True takes them all the same"
+            )
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write ``structure.json``, ``adapter.safetensors`` and ``adapter.json``. Nothing is pickled.
+
+        Raises:
+            ConfigError: the folder is not empty (and `overwrite` is not given) or cannot be written.
+        """
+        with staged_folder(folder, overwrite=overwrite) as staged:
+            self._write(staged)
+        return Path(folder)
+
+    def _write(self, folder: Path) -> None:
+        tensors = {_PET + name: t for name, t in self.weights.items()}
+        tensors |= {_HEAD + name: t for name, t in self.head.items()}
+        write_adapter(folder, self.structure, tensors, {name: getattr(self, name) for name in _FACTS})
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str], *, revision: str | None = None, **hub: Any
+    ) -> Adapter:
+        """Read a folder that `save_pretrained` wrote, or fetch it from the hub (``owner/name``).
+
+        Args:
+            revision: branch, tag or commit of a hub repository.
+            hub: further arguments of ``huggingface_hub.hf_hub_download`` (cache_dir, token, local_files_only).
+
+        Raises:
+            AdapterError: not found, damaged, or weights that are not those of its structure; names file and field.
+            StructureError: ``structure.json`` is damaged.
+        """
+        folder = find_adapter(name, revision=revision, **hub)
+        structure, tensors, meta = read_adapter(folder)
+        facts: dict[str, Any] = {key: read_fact(meta, key, kind, str(folder / META)) for key, kind in _FACTS.items()}
+        facts["labels"] = tuple(facts["labels"])
+        weights = {k.removeprefix(_PET): t for k, t in tensors.items() if k.startswith(_PET)}
+        head = {k.removeprefix(_HEAD): t for k, t in tensors.items() if k.startswith(_HEAD)}
+        check_tensors(structure, tensors, str(folder / WEIGHTS), _PET, _HEAD)
+        return cls(structure=structure, weights=weights, head=head, where=str(folder), **facts)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        message: str = "Upload an s3pet_viz adapter",
+    ) -> str:
+        """Upload the three files and a short model card; the repository is made where there is none.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            AdapterError: the hub refuses or cannot be reached.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        api = HfApi(token=token)
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            self._write(folder)
+            (folder / "README.md").write_text(self._card(repo_id), encoding="utf-8")
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                made = api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=folder,
+                    revision=revision,
+                    commit_message=message,
+                    allow_patterns=[*FILES, "README.md"],
+                )
+            except (OSError, HfHubHTTPError, HFValidationError) as error:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise AdapterError(f"{repo_id}: the Hugging Face hub did not take the adapter: {first}") from error
+        return str(made)
+
+    def _card(self, repo_id: str) -> str:
+        # Only a name that may be one on the hub; a path of this machine is nobody's business.
+        known = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.backbone) and not Path(self.backbone).exists()
+        base = [f"base_model: {self.backbone}"] if known else []
+        types = ", ".join(sorted({g.pet_type for g in self.structure.gates}))
+        return "\n".join(
+            [
+                "---", "library_name: s3pet_viz", *base, "tags: [parameter-efficient-tuning, s3pet]", "---", "",
+                f"# {repo_id.split('/')[-1]}", "",
+                f"{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters"
+                + (f", trained on {self.task}" if self.task else "") + ".", "",
+                "```python", "import s3pet_viz as s3", "",
+                f'adapter = s3.Adapter.from_pretrained("{repo_id}")', "```", "",
+            ]
+        )  # fmt: skip
+
+
+#: What ``adapter.json`` says beside the weights' checksum, and of which type.
+_FACTS: Mapping[str, tuple[type, ...]] = {
+    "backbone": (str,),
+    "revision": (str, type(None)),
+    "model_type": (str,),
+    "form": (str,),
+    "num_labels": (int,),
+    "regression": (bool,),
+    "labels": (list,),
+    "digest": (str,),
+    "task": (str,),
+    "scores": (dict,),
+}
+
+
+class Attached:
+    """An adapter on a live backbone. Ends with the ``with`` block or `detach`; the backbone is then as it was."""
+
+    def __init__(self, adapter: Adapter, model: nn.Module, backbone: Backbone | None = None) -> None:
+        self.adapter = adapter
+        self.model = model
+        self.backbone = backbone
+        self.pets = insert(model, adapter.structure.gates)
+        self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        try:
+            own = self.pets.weights()
+            _check_shapes(own, adapter.weights, adapter.where)
+            named = dict(model.named_parameters())
+            with torch.no_grad():
+                for name, parameter in own.items():
+                    parameter.copy_(adapter.weights[name])
+                    parameter.requires_grad_(False)
+                for name, tensor in adapter.head.items():
+                    self._kept.append((named[name], named[name].detach().clone()))
+                    named[name].copy_(tensor)
+        except BaseException:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        self.pets.detach()
+        with torch.no_grad():
+            for parameter, value in self._kept:
+                parameter.copy_(value)
+        self._kept.clear()
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+def digest(model: nn.Module) -> str:
+    """A short name for a backbone's weights: 256 values of each, rounded to bfloat16, so that precision does not
+    matter. A classification head and a pooler do not count.
+    """
+    made = hashlib.sha256()
+    counted = base_of(model) if "ForSequenceClassification" in type(model).__name__ else model
+    for name, p in counted.named_parameters():
+        if ".pooler." in f".{name}":
+            continue
+        flat = p.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].to(device="cpu", dtype=torch.bfloat16)
+        made.update(f"{name} {tuple(p.shape)} ".encode())
+        made.update(sample.view(torch.int16).numpy().tobytes())
+    return made.hexdigest()[:32]
+
+
+def _check_shapes(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
+    if set(own) != set(given):
+        name = min(set(own) ^ set(given))
+        found = "none" if name in own else "one too many"
+        raise AdapterError(f"{where}: {name}: expected the weights of its structure, found {found}")
+    for name, parameter in own.items():
+        if parameter.shape != given[name].shape:
+            raise AdapterError(
+                f"{where}: {name}: expected shape {tuple(parameter.shape)} in this backbone, "
+                f"found {tuple(given[name].shape)}"
+            )

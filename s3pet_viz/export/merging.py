@@ -1,0 +1,164 @@
+"""Trained PET weights folded into plain backbone weights, where that is exact."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.families import Position
+from s3pet_viz.errors import ExportError
+from s3pet_viz.export.adapter import Adapter, Attached
+from s3pet_viz.export.folder import check_free_folder, staged_folder
+from s3pet_viz.export.host import host_of, named, read_source
+from s3pet_viz.export.probe import check_same, outputs, quiet
+from s3pet_viz.structure import Gate
+
+#: Weights of an earlier model in a folder that is written again.
+_OWN = ("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json")
+
+
+def merge(
+    adapter: Adapter | str | Path,
+    backbone: Backbone | nn.Module | str | Path | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    any_weights: bool = False,
+) -> Any:
+    """A plain transformers model that computes what the backbone with the adapter computes.
+
+    LoRA: ``W + s B A``. LNFit: ``w + w_pet``. BitFit: ``b + b_pet``, where the architecture has that bias. An
+    encoder's trained head comes along. The sums are taken in float64 and rounded to the backbone's type; where that is
+    a half-precision one, outputs are compared in float32, before the last rounding.
+
+    Args:
+        adapter: trained (`Adapter`), or its folder or name on the hub.
+        backbone: loaded, a transformers model (left as it was), a name or folder; the adapter's own where it is None.
+        folder: write the model (and the tokenizer) there with ``save_pretrained``, load it back, and compare.
+        overwrite: write into a folder that is not empty.
+        any_weights: accept a backbone of the same shape with other weights.
+
+    Returns:
+        The merged model, in evaluation mode.
+
+    Raises:
+        ExportError: gates that cannot be merged (all of them are named), no trained weights, or the merged model
+            computes something else. AdapterError, BackboneError, ConfigError: before any long work.
+    """
+    if folder is not None:
+        check_free_folder(folder, overwrite)
+    source = read_source(adapter)
+    if not isinstance(source, Adapter):
+        raise ExportError("merge: expected an adapter with trained weights, found a structure: tune it with save=")
+    host = host_of(source, backbone)
+    source.check(host.model, any_weights=any_weights)
+    types = {n: t.dtype for n, t in _tensors(host.model).items()}
+    host = host.precise()
+    with Attached(source, host.model):
+        expected = outputs(host.model)
+    sites = host.sites(source.structure)
+    owners = _owners(host.model)
+    wrong = {g: why for g, site in sites.items() if (why := obstacle(g, site, owners))}
+    if wrong:
+        raise ExportError(f"merge: {len(wrong)} of {len(sites)} gates cannot be merged:\n{named(wrong)}")
+
+    merged: Any = host.copy()
+    targets = dict(merged.named_modules())
+    for gate in sites:
+        _fold(gate, source.weights, targets[host.prefix + gate.position])
+    parameters = dict(merged.named_parameters())
+    with torch.no_grad():
+        for name, tensor in source.head.items():
+            parameters[name].copy_(tensor)
+    if source.labels and not source.regression and len(source.labels) == merged.config.num_labels:
+        merged.config.id2label = dict(enumerate(source.labels))
+        merged.config.label2id = {label: i for i, label in enumerate(source.labels)}
+    merged.eval()
+    check_same(expected, outputs(merged), "merge: the merged model")
+    for name, tensor in _tensors(merged).items():
+        tensor.data = tensor.data.to(types[name])
+    if folder is not None:
+        expected = outputs(merged)
+        with staged_folder(folder, overwrite=overwrite, own=_OWN) as staged, quiet():
+            merged.save_pretrained(staged)
+            if host.tokenizer is not None:
+                host.tokenizer.save_pretrained(staged)
+            again = type(merged).from_pretrained(staged, dtype=merged.dtype).to(merged.device)
+            check_same(expected, outputs(again), f"merge: the model for {folder}")
+    return merged
+
+
+def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
+    """Why a gate cannot become plain weights; empty where it can.
+
+    Args:
+        owners: names of the modules that hold each parameter, by its id.
+    """
+    target = site.target
+    if gate.pet_type not in ("LoRA", "LNFit", "BitFit"):
+        return "computes on a block's output; no weight of the backbone does"
+    name = "bias" if gate.pet_type == "BitFit" else "weight"
+    weight = getattr(target, name, None)
+    if not isinstance(weight, nn.Parameter):
+        return f"{type(target).__name__} of this architecture has no {name}, and transformers would drop an added one"
+    if not weight.is_floating_point():
+        return f"the {name} is quantised ({weight.dtype})"
+    if gate.pet_type == "LoRA" and not (isinstance(target, nn.Linear) or _transposed(target)):
+        return f"expected a linear layer, found {type(target).__name__}"
+    if len(owners[id(weight)]) > 1:
+        return f"its {name} is shared by {', '.join(owners[id(weight)])}"
+    return ""
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        found.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    return found
+
+
+@torch.no_grad()
+def _fold(gate: Gate, weights: Any, target: Any) -> None:
+    start = f"{gate.position}.{gate.pet_type}"
+    if gate.pet_type == "LoRA":
+        a, b = (_exact(weights[f"{start}.{name}"]) for name in ("lora_A", "lora_B"))
+        delta = lora_scale(gate) * (b @ a)  # (out, in)
+        parameter, delta = target.weight, (delta.t() if _transposed(target) else delta)
+    else:
+        name = "weight" if gate.pet_type == "LNFit" else "bias"
+        parameter, delta = getattr(target, name), _exact(weights[f"{start}.{name}"])
+    parameter.copy_((_exact(parameter) + delta).to(parameter.dtype))
+
+
+def lora_scale(gate: Gate) -> float:
+    """``s = lora_alpha / r`` (docs/method.md, section 1)."""
+    r, alpha = lora_size(gate)
+    return alpha / r
+
+
+def lora_size(gate: Gate) -> tuple[int, float]:
+    """r and lora_alpha of a LoRA gate, the defaults where it says nothing."""
+    from s3pet_viz.pet.modules import LoRA
+
+    options = {**LoRA.defaults, **gate.options}
+    return options["r"], options["lora_alpha"]
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(device="cpu", dtype=torch.float64)
+
+
+def _transposed(target: nn.Module) -> bool:
+    """GPT-2's layer, whose weight is (in, out)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(target, Conv1D)

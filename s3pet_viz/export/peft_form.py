@@ -1,0 +1,270 @@
+"""Structures and trained adapters in the form of PEFT (huggingface/peft): LoRA and LNTuning."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.families import Position
+from s3pet_viz.errors import ExportError, MissingExtraError, StructureError
+from s3pet_viz.export.adapter import Adapter, Attached
+from s3pet_viz.export.folder import check_free_folder, staged_folder
+from s3pet_viz.export.host import Host, host_of, named, read_source
+from s3pet_viz.export.merging import lora_scale, lora_size
+from s3pet_viz.export.probe import check_same, outputs, quiet
+from s3pet_viz.pet import insert
+from s3pet_viz.structure import Gate, Structure
+
+_OWN = ("adapter_model.*",)
+_NAME = "default"
+
+
+@dataclass(frozen=True)
+class PeftExport:
+    """What became of a structure in PEFT.
+
+    Attributes:
+        config: a ``LoraConfig`` (norms among its ``modules_to_save``), or an ``LNTuningConfig`` where no gate is LoRA.
+            Give it to ``peft.get_peft_model`` to train the same structure there.
+        held: the gates that it holds.
+        dropped: the gates that PEFT cannot hold, each with the reason.
+        notes: what PEFT trains beside what the gates say.
+        folder: the PEFT adapter folder, where one was written.
+        gap: largest difference of the logits, loaded back from that folder, over the largest logit.
+    """
+
+    config: Any
+    held: tuple[Gate, ...]
+    dropped: dict[Gate, str]
+    notes: tuple[str, ...] = ()
+    folder: Path | None = None
+    gap: float | None = None
+
+    def __repr__(self) -> str:
+        lost = f", {len(self.dropped)} gates dropped" if self.dropped else ""
+        return f"PeftExport({type(self.config).__name__} of {len(self.held)} gates{lost})"
+
+
+def to_peft(
+    source: Structure | Adapter | str | Path,
+    backbone: Backbone | nn.Module | str | Path | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    partial: bool = False,
+    overwrite: bool = False,
+    any_weights: bool = False,
+) -> PeftExport:
+    """A structure as a PEFT config; an adapter with its trained weights as a PEFT adapter folder.
+
+    LoRA gates become one ``LoraConfig`` with exact target modules, ranks and scales. LNFit gates become an
+    ``LNTuningConfig``, or beside LoRA ``modules_to_save`` (a copy of each norm). A BitFit gate on a norm that has a
+    bias and an LNFit gate goes with that one. PEFT has no form for other BitFit gates, nor for adapters on blocks.
+
+    Args:
+        source: an adapter or a structure, or the file, folder or hub name of one.
+        backbone: loaded, a transformers model (left as it was), a name or folder; the source's own where it is None.
+        folder: where to write. Of a structure alone only ``adapter_config.json`` is written.
+        partial: leave out the gates that PEFT cannot hold; they are listed in the result.
+        overwrite: write into a folder that is not empty.
+        any_weights: accept a backbone of the same shape with other weights.
+
+    Raises:
+        MissingExtraError: PEFT is not installed.
+        ExportError: gates that PEFT cannot hold (all of them are named) and not `partial`; or what PEFT makes of
+            the export is not what was meant. AdapterError, StructureError, BackboneError, ConfigError: as usual.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise MissingExtraError('to_peft: PEFT needs an extra: pip install "s3pet_viz[peft]"') from None
+
+    if folder is not None:
+        check_free_folder(folder, overwrite)
+    given = read_source(source)
+    adapter = given if isinstance(given, Adapter) else None
+    structure = given if isinstance(given, Structure) else given.structure
+    if not structure.gates:
+        raise StructureError("structure: expected at least one gate, found none")
+    host = host_of(given, backbone)
+    if adapter is not None:
+        adapter.check(host.model, any_weights=any_weights)
+    else:
+        insert(host.model, structure.gates).detach()  # is it for this backbone?
+    host = host.precise()
+    sites = host.sites(structure)
+    dropped = _dropped(sites)
+    held = tuple(g for g in structure.gates if g not in dropped)
+    if dropped and not (partial and held):
+        hint = "" if partial else "\npartial=True exports the rest; merge() holds some of them, save_pretrained() all"
+        raise ExportError(f"PEFT cannot hold {len(dropped)} of {len(sites)} gates:\n{named(dropped)}{hint}")
+    plan = _Plan(held, sites, host, adapter)
+    # get_peft_model fills the name of the base in, and warns of one that is there.
+    config = plan.config(peft, (adapter.backbone or structure.backbone) if adapter is not None else "")
+    with warnings.catch_warnings(), quiet():
+        # PEFT warns of norms and of names that are about to go; what it makes is compared below.
+        warnings.simplefilter("ignore")
+        wrapped = peft.get_peft_model(copy.deepcopy(host.model), copy.deepcopy(config))
+        plan.check(wrapped)
+        gap = None
+        if adapter is not None:
+            plan.fill(wrapped, adapter)
+            with Attached(adapter.only(held), host.model):
+                expected = outputs(host.model)
+            gap = check_same(expected, outputs(wrapped), "to_peft: the PEFT model")
+        if folder is not None:
+            with staged_folder(folder, overwrite=overwrite, own=_OWN) as staged:
+                if adapter is None:
+                    config.save_pretrained(str(staged))
+                else:
+                    own = wrapped.peft_config[_NAME]
+                    # PEFT shortens long lists to suffixes that fit the model at hand; the file keeps whole names.
+                    own.target_modules, own.modules_to_save = config.target_modules, config.modules_to_save
+                    own.base_model_name_or_path = config.base_model_name_or_path
+                    # "auto" would ask the hub whether the vocabulary grew.
+                    wrapped.save_pretrained(str(staged), save_embedding_layers=False)
+                    del wrapped
+                    again = peft.PeftModel.from_pretrained(copy.deepcopy(host.model), str(staged))
+                    plan.check(again)
+                    gap = check_same(expected, outputs(again), f"to_peft: the adapter for {folder}")
+    return PeftExport(config, held, dropped, plan.notes, None if folder is None else Path(folder), gap)
+
+
+def _dropped(sites: dict[Gate, Position]) -> dict[Gate, str]:
+    """The gates that PEFT cannot hold, and why."""
+    lnfit = {g.position for g in sites if g.pet_type == "LNFit"}
+    made = {}
+    for gate, site in sites.items():
+        if gate.pet_type in ("LoRA", "LNFit"):
+            continue
+        if gate.pet_type != "BitFit":
+            made[gate] = f"PEFT has no {gate.pet_type}"
+        elif not (gate.position in lnfit and isinstance(getattr(site.target, "bias", None), nn.Parameter)):
+            made[gate] = "PEFT has no bias of its own (only beside an LNFit gate, on a norm with a bias)"
+    return made
+
+
+class _Plan:
+    """Which module of the model gets what."""
+
+    def __init__(
+        self, held: tuple[Gate, ...], sites: dict[Gate, Position], host: Host, adapter: Adapter | None
+    ) -> None:
+        self.gates = {g: host.prefix + g.position for g in held}
+        self.loras = {name: g for g, name in self.gates.items() if g.pet_type == "LoRA"}
+        self.norms = list(dict.fromkeys(name for g, name in self.gates.items() if g.pet_type != "LoRA"))
+        self.heads = _head_modules(host, adapter)
+        self.host = host
+        self.transposed = any(type(sites[g].target).__name__ == "Conv1D" for g in self.loras.values())
+        biased = {
+            host.prefix + g.position
+            for g in held
+            if g.pet_type == "LNFit" and isinstance(getattr(sites[g].target, "bias", None), nn.Parameter)
+        } - {name for g, name in self.gates.items() if g.pet_type == "BitFit"}
+        self.notes = (
+            (f"PEFT trains the bias too of {len(biased)} norms with an LNFit gate alone",) if biased else ()
+        )
+
+    def config(self, peft: Any, base: str) -> Any:
+        model = self.host.model
+        more: dict[str, Any] = {"task_type": _task_type(model), "base_model_name_or_path": base or None}
+        if not self.loras:
+            return peft.LNTuningConfig(target_modules=self.norms, modules_to_save=self.heads or None, **more)
+        sizes = {name: lora_size(g) for name, g in self.loras.items()}
+        r = Counter(size[0] for size in sizes.values()).most_common(1)[0][0]
+        alpha = Counter(size[1] for size in sizes.values()).most_common(1)[0][0]
+        made = peft.LoraConfig(
+            target_modules=list(self.loras),
+            r=r,
+            lora_alpha=alpha,
+            rank_pattern={_exactly(name): size[0] for name, size in sizes.items() if size[0] != r},
+            alpha_pattern={_exactly(name): size[1] for name, size in sizes.items() if size[1] != alpha},
+            modules_to_save=[*self.norms, *self.heads] or None,
+            fan_in_fan_out=self.transposed,
+            lora_dropout=0.0,
+            bias="none",
+            **more,
+        )
+        made.target_modules = list(self.loras)  # PEFT makes a set of it, whose order is another in each file
+        return made
+
+    def check(self, wrapped: Any) -> None:
+        """PEFT hit the modules that were meant, with their ranks and scales, and no other.
+
+        Raises:
+            ExportError: it did not.
+        """
+        from peft.tuners.ln_tuning.layer import LNTuningLayer
+        from peft.tuners.lora import LoraLayer
+        from peft.utils.other import ModulesToSaveWrapper
+
+        base = wrapped.get_base_model()
+        changed = (LNTuningLayer, LoraLayer, ModulesToSaveWrapper)
+        kinds = {name: module for name, module in base.named_modules() if isinstance(module, changed)}
+        meant = {*self.gates.values(), *self.heads}
+        if set(kinds) != meant:
+            name = sorted(set(kinds) ^ meant)[0]
+            raise ExportError(f"to_peft: PEFT was meant to change {len(meant)} modules, and differs at {name!r}")
+        for name, gate in self.loras.items():
+            layer: Any = kinds[name]
+            expected = (lora_size(gate)[0], lora_scale(gate))
+            found = (layer.r[_NAME], layer.scaling[_NAME])
+            if found != expected:
+                raise ExportError(f"to_peft: {name}: expected rank and scale {expected}, found {found} in PEFT")
+
+    @torch.no_grad()
+    def fill(self, wrapped: Any, adapter: Adapter) -> None:
+        """Put the trained weights into a PEFT model."""
+        base = wrapped.get_base_model()
+        for gate, name in self.gates.items():
+            start, layer = f"{gate.position}.{gate.pet_type}", base.get_submodule(name)
+            if gate.pet_type == "LoRA":
+                layer.lora_A[_NAME].weight.copy_(adapter.weights[f"{start}.lora_A"])
+                layer.lora_B[_NAME].weight.copy_(adapter.weights[f"{start}.lora_B"])
+                continue
+            weight = "weight" if gate.pet_type == "LNFit" else "bias"
+            parameter = getattr(_own_copy(layer), weight)
+            parameter.add_(adapter.weights[f"{start}.{weight}"].to(parameter))
+        for name in self.heads:
+            for part, parameter in _own_copy(base.get_submodule(name)).named_parameters():
+                if (value := adapter.head.get(f"{name}.{part}")) is not None:
+                    parameter.copy_(value)
+
+
+def _own_copy(layer: Any) -> nn.Module:
+    """The trainable copy of a module that PEFT keeps."""
+    copies = layer.ln_tuning_layers if hasattr(layer, "ln_tuning_layers") else layer.modules_to_save
+    made: nn.Module = copies[_NAME]
+    return made
+
+
+def _head_modules(host: Host, adapter: Adapter | None) -> list[str]:
+    """The modules that are trained beside the gates: an encoder's head, and a pooler where the adapter holds it."""
+    inside = host.prefix
+    if _task_type(host.model) != "SEQ_CLS":
+        return []
+    names = [n for n, _ in host.model.named_parameters() if not n.startswith(inside)]
+    found = dict.fromkeys(n.split(".")[0] for n in names)
+    if adapter is not None and any(n.startswith(f"{inside}pooler.") for n in adapter.head):
+        found[f"{inside}pooler"] = None
+    return list(found)
+
+
+def _task_type(model: Any) -> str:
+    if "ForSequenceClassification" in type(model).__name__:
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
+
+
+def _exactly(name: str) -> str:
+    """A PEFT pattern is a regular expression that may match the end of a name; this one matches the whole."""
+    return f"^{re.escape(name)}"
