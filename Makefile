@@ -1,4 +1,4 @@
-# make demo, make test and make lab each do all of their own set-up, in .venv.
+# make demo, make test, make lab and make docs each do all of their own set-up, in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Test workers; each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: demo test lab lint clean
+.PHONY: demo test lab lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/s3pet demo
@@ -21,6 +21,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict -f docs/mkdocs/mkdocs.yml
 
 clean:
 	rm -rf $(VENV) notebooks/runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

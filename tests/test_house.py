@@ -214,36 +214,3 @@ def test_pins_meet_pyproject():
 
 def test_version_is_said_once():
     assert s3pet_viz.__version__ == importlib.metadata.version("s3pet_viz")
-
-
-# -- the README --------------------------------------------------------------------------------------------
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-
-
-def test_readme_command_lines_exist():
-    from typer.main import get_command
-
-    from s3pet_viz.cli import app
-
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    lines = [line.split("#")[0].split() for block in _blocks("sh") for line in block.splitlines()]
-    ours = [words for words in lines if words[:1] == ["s3pet"]]
-    assert {words[1] for words in ours} == {"search", "show", "tune", "baselines", "watch", "explain", "report", "sweep", "transfer", "import", "export"}
-    for words in ours:
-        known = {name for parameter in commands[words[1]].params for name in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known, words
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert {words[1] for words in lines if words[:1] == ["make"]} <= set(targets)
-
-
-def test_readme_python_uses_names_that_exist():
-    tree = ast.parse("\n".join(_blocks("python")))
-    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "s3"}
-    assert used <= FACE
-    figures = {
-        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "attr", "") == "figures"
-    }
-    assert figures <= set(s3pet_viz.figures.__all__)

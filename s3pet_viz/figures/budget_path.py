@@ -16,7 +16,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.runs.grid import rows_of
 from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.structure import PET_TYPES, FinalAlphas, Structure, parse_budget
+from s3pet_viz.structure import PET_TYPES, FinalAlphas, Structure, parse_budget, pet_type_order
 
 _POINTS = 61
 
@@ -113,9 +113,11 @@ def budget_path(
     place = {gate: i for i, gate in enumerate(shown["gate"])}
     grid = np.unique(whole["budget"].to_numpy())
     rows = whole[whole["gate"].isin(place)]
-    for colour, pet_type in zip(_style.CATEGORICAL, PET_TYPES, strict=False):
+    # A known type has its own colour in every figure, whichever others are there.
+    for i, pet_type in enumerate(pet_type_order([*PET_TYPES, *rows["pet_type"]])):
         mine = rows[rows["pet_type"] == pet_type]
         if len(mine):
+            colour = _style.CATEGORICAL[i % len(_style.CATEGORICAL)]
             x, y = _segments(mine, place, grid)
             figure.add_trace(
                 go.Scatter(x=x, y=y, mode="lines", name=pet_type, line={"color": colour, "width": 6}, hoverinfo="skip"),

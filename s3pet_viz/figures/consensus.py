@@ -72,7 +72,7 @@ def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = 
     Columns as there (p = mean over the runs, count = in how many the gate is chosen).
 
     Raises:
-        As `consensus_structure`.
+        S3PETError: as `consensus_structure`.
     """
     sources = as_sources(runs)
     keys = _consensus(sources, budget)[0].keys

@@ -16,7 +16,7 @@ from s3pet_viz.figures._data import Source, View, as_sources, joint_gates, short
 from s3pet_viz.runs.grid import MODULES, column_order
 from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.structure import PET_TYPES, Gate
+from s3pet_viz.structure import Gate, pet_type_order
 
 By = Literal["layer", "module", "pet_type"]
 _WORDS = {"layer": "layer", "module": "module", "pet_type": "PET type"}
@@ -127,8 +127,9 @@ def _groups(gates: tuple[Gate, ...], by: By) -> list[str]:
     present = {_group(g, by) for g in gates}
     if by == "layer":
         return [column for column in column_order(gates) if column]
-    known = MODULES if by == "module" else PET_TYPES
-    return [name for name in known if name in present] + sorted(present - set(known))
+    if by == "pet_type":
+        return pet_type_order(present)
+    return [name for name in MODULES if name in present] + sorted(present - set(MODULES))
 
 
 def _group(gate: Gate, by: By) -> str:

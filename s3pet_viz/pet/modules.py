@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,23 @@ from torch.nn import functional as F
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.tables import Kind
 from s3pet_viz.errors import SpaceError
+from s3pet_viz.structure.gate import LONGEST_PET_TYPE
+
+P = TypeVar("P", bound="PET")
 
 
 class PET(nn.Module):
     """One PET module at one position.
 
-    Subclasses set `kinds` (where it may go), `method` and `defaults` (its options), and define `shapes`,
-    `reset` and `delta`.
+    Subclasses are marked with `register` and named as users write the type. They set `kinds` (where it may go),
+    `method` and `defaults` (its options), and define `shapes`, `reset` (unless all starts at zero) and `delta`.
     """
 
     kinds: ClassVar[tuple[Kind, ...]]
     method: ClassVar[Literal["parallel", "sequential"]]
     defaults: ClassVar[dict[str, Any]] = {}
+    #: Options that are any positive number; all others are whole numbers of at least 1.
+    reals: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, position: Position, options: dict[str, Any]) -> None:
         super().__init__()
@@ -53,12 +58,31 @@ class PET(nn.Module):
         raise NotImplementedError
 
 
+#: PET types by name. `register` fills it; nothing else has to be told of a new one.
+PET_CLASSES: dict[str, type[PET]] = {}
+
+
+def register(cls: type[P]) -> type[P]:
+    """Class decorator: make a PET type known to spaces, structures, the search and the views by its class name.
+
+    Raises:
+        SpaceError: the name is taken, or longer than 40 characters.
+    """
+    name = cls.__name__
+    if name in PET_CLASSES or len(name) > LONGEST_PET_TYPE:
+        raise SpaceError(f"PET type: expected a new name of at most {LONGEST_PET_TYPE} characters, found {name!r}")
+    PET_CLASSES[name] = cls
+    return cls
+
+
+@register
 class LoRA(PET):
     """``s * (h_in A^T) B^T`` with ``s = lora_alpha / r`` (Hu et al. 2021)."""
 
     kinds = ("linear",)
     method = "parallel"
     defaults: ClassVar[dict[str, Any]] = {"r": 1, "lora_alpha": 16}
+    reals = frozenset({"lora_alpha"})
     lora_A: nn.Parameter  # (r, in)
     lora_B: nn.Parameter  # (out, r)
 
@@ -78,6 +102,7 @@ class LoRA(PET):
         return F.linear(down * (scale if z is None else z * scale), self.lora_B)
 
 
+@register
 class BitFit(PET):
     """A bias (Ben Zaken et al. 2021)."""
 
@@ -93,6 +118,7 @@ class BitFit(PET):
         return self.bias if z is None else self.bias * z
 
 
+@register
 class LNFit(PET):
     """``w * normalise(h_in)``: the norm's own normalisation, without its weight."""
 
@@ -120,6 +146,7 @@ class LNFit(PET):
         return weight * (x * torch.rsqrt(variance + self.eps))
 
 
+@register
 class Adapter(PET):
     """``up(gelu(down(h)))`` on the output of a block (Houlsby et al. 2019)."""
 
@@ -149,6 +176,7 @@ class Adapter(PET):
         return F.linear(hidden * z, self.up, self.up_bias * z)
 
 
+@register
 class LowRankAdapter(PET):
     """An Adapter whose two matrices are rank-1 products; bottleneck d / 32 (Karimi Mahabadi et al. 2021)."""
 
@@ -190,6 +218,7 @@ class LowRankAdapter(PET):
         return (scale * z).unsqueeze(-1) * self.up_right + self.up_bias * z
 
 
+@register
 class Compacter(PET):
     """An Adapter whose matrices are sums of n = 4 Kronecker products (Karimi Mahabadi et al. 2021).
 
@@ -242,21 +271,17 @@ class Compacter(PET):
         return (hidden * z) @ self._matrix("up") + self.up_bias * z
 
 
-#: The one place to add a PET type (and its name in `structure.gate.PET_TYPES`).
-PET_CLASSES: dict[str, type[PET]] = {
-    cls.__name__: cls for cls in (LoRA, BitFit, LNFit, Adapter, LowRankAdapter, Compacter)
-}
-
 
 def check_options(pet_type: str, options: dict[str, Any], where: str) -> None:
     """Raise SpaceError for an option that this PET type does not have, or a value it cannot have."""
-    defaults = PET_CLASSES[pet_type].defaults
+    cls = PET_CLASSES[pet_type]
+    defaults = cls.defaults
     unknown = sorted(map(str, set(options) - set(defaults)))
     if unknown:
         known = ", ".join(defaults) or "none"
         raise SpaceError(f"{where}: {pet_type} has no option {unknown[0]!r} (its options: {known})")
     for name, value in options.items():
-        if name == "lora_alpha":
+        if name in cls.reals:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and math.isfinite(value) and value > 0):
                 raise SpaceError(f"{where}: option {name!r}: expected a positive number, found {value!r}")

@@ -15,7 +15,7 @@ import yaml
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.pet.modules import PET_CLASSES, check_options
-from s3pet_viz.structure import PET_TYPES, Gate
+from s3pet_viz.structure import Gate, pet_type_order
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
         warnings.warn(
             f"space {space.name} names what this backbone lacks: {'; '.join(missing)}", stacklevel=2
         )
-    order = {t: k for k, t in enumerate(PET_TYPES)}
+    order = {name: k for k, name in enumerate(pet_type_order(PET_CLASSES))}
     gates: list[Gate] = []
     for i, pet_type in sorted(chosen, key=lambda key: (key[0], order[key[1]])):
         position, options = positions[i], dict(chosen[i, pet_type])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from s3pet_viz.structure import PET_TYPES, Gate, column_label
+from s3pet_viz.structure import Gate, column_label, pet_type_order
 
 #: Canonical modules, in the order of data through a block; others follow, by name.
 MODULES = (
@@ -44,7 +44,8 @@ def rows_of(gates: Sequence[Gate]) -> list[str]:
 
 def row_order(gates: Sequence[Gate]) -> list[str]:
     """Distinct rows of these gates, top to bottom: by module, then PET type."""
-    keys = {row: _row_key(gate, row) for gate, row in zip(gates, rows_of(gates), strict=True)}
+    types = {name: i for i, name in enumerate(pet_type_order(g.pet_type for g in gates))}
+    keys = {row: _row_key(gate, row, types) for gate, row in zip(gates, rows_of(gates), strict=True)}
     return sorted(keys, key=lambda row: keys[row])
 
 
@@ -68,7 +69,6 @@ def column_order(gates: Iterable[Gate]) -> list[str]:
     return sorted(keys, key=lambda column: keys[column])
 
 
-def _row_key(gate: Gate, row: str) -> tuple[int, str, int, str]:
+def _row_key(gate: Gate, row: str, types: dict[str, int]) -> tuple[int, str, int, str]:
     module = MODULES.index(gate.module) if gate.module in MODULES else len(MODULES)
-    pet = PET_TYPES.index(gate.pet_type) if gate.pet_type in PET_TYPES else len(PET_TYPES)
-    return (module, gate.module, pet, row)
+    return (module, gate.module, types[gate.pet_type], row)

@@ -2,7 +2,7 @@
 
 from s3pet_viz.structure.alphas import FinalAlphas, read_final_alphas
 from s3pet_viz.structure.budget import parse_budget, probabilities, select, solve_shift
-from s3pet_viz.structure.gate import PET_TYPES, Gate, column_label
+from s3pet_viz.structure.gate import PET_TYPES, Gate, column_label, pet_type_order
 from s3pet_viz.structure.published import from_s3delta, to_s3delta
 from s3pet_viz.structure.structure import Structure
 from s3pet_viz.structure.t5 import T5Shape
@@ -16,6 +16,7 @@ __all__ = [
     "column_label",
     "from_s3delta",
     "parse_budget",
+    "pet_type_order",
     "probabilities",
     "read_final_alphas",
     "select",

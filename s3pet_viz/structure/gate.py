@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: Every PET type this package knows, in the order that views list them.
+#: The PET types of the paper and its published code, in the order that views list them; others follow, by name.
+#: Not a list of what may be trained: that is `pet.modules.PET_CLASSES`, which needs torch.
 PET_TYPES = ("LoRA", "BitFit", "LNFit", "Adapter", "LowRankAdapter", "Compacter")
+
+#: Characters that the name of a PET type may have.
+LONGEST_PET_TYPE = 40
 
 #: `Gate.layer` of a stack's embedding norm; its final norm has layer = number of layers.
 EMBEDDING_LAYER = -1
@@ -23,7 +28,7 @@ class Gate:
         layer: 0-based block number; -1 is the stack's embedding norm, and the final norm of a stack of
             n blocks has layer n.
         module: canonical module name, e.g. ``SelfAttn.Q``, ``FFN.W1``, ``Final.LN``.
-        pet_type: one of `PET_TYPES`.
+        pet_type: e.g. ``LoRA``; its class is in `pet.modules`.
         n_params: trainable parameters that this gate costs.
         options: PET options, e.g. ``{"r": 1}``.
     """
@@ -54,6 +59,11 @@ class Gate:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def pet_type_order(names: Iterable[str]) -> list[str]:
+    """Distinct PET types in the order that views list them: those of `PET_TYPES`, then others by name."""
+    return sorted(set(names), key=lambda name: (PET_TYPES.index(name) if name in PET_TYPES else len(PET_TYPES), name))
 
 
 def column_label(stack: str, layer: int, module: str) -> str:

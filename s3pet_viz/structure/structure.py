@@ -12,7 +12,7 @@ from typing import Any
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.files import write_json_atomic
-from s3pet_viz.structure.gate import PET_TYPES, Gate
+from s3pet_viz.structure.gate import LONGEST_PET_TYPE, Gate
 
 SCHEMA_VERSION = 1
 
@@ -198,8 +198,9 @@ def gate_from_dict(data: Any, where: str) -> Gate:
     if not isinstance(data, dict):
         raise StructureError(f"{where}: expected an object, found {type(data).__name__}")
     pet_type = _field(data, "pet_type", str, where)
-    if pet_type not in PET_TYPES:
-        raise StructureError(f"{where}: field 'pet_type': expected one of {', '.join(PET_TYPES)}, found {pet_type!r}")
+    # Any name: what a run holds can be read and drawn where its PET type is not installed; inserting asks for that.
+    if not (pet_type.isidentifier() and len(pet_type) <= LONGEST_PET_TYPE):
+        raise StructureError(f"{where}: field 'pet_type': expected a name such as LoRA, found {pet_type[:80]!r}")
     n_params = _field(data, "n_params", int, where)
     if n_params <= 0:
         raise StructureError(f"{where}: field 'n_params': expected at least 1, found {n_params}")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from problems import assert_same, snapshot, tiny_model
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
-from s3pet_viz.backbones import Position
-from s3pet_viz.errors import SpaceError
-from s3pet_viz.pet.modules import PET, PET_CLASSES
-from s3pet_viz.structure import PET_TYPES
+from s3pet_viz.backbones import Position, positions
+from s3pet_viz.errors import SpaceError, StructureError
+from s3pet_viz.figures import heatmap, heatmap_table, sums_table
+from s3pet_viz.pet import candidate_gates, insert, load_space
+from s3pet_viz.pet.modules import PET, PET_CLASSES, register
+from s3pet_viz.structure import PET_TYPES, Structure, pet_type_order, select
 
 
 def position(target: nn.Module, kind: str, width_in: int, width_out: int) -> Position:
@@ -70,7 +74,6 @@ class PETCase:
 
     def test_registered(self):
         cls = PET_CLASSES[self.pet_type]
-        assert self.pet_type in PET_TYPES
         assert set(cls.kinds) == self.kinds
         assert cls.method == self.method
 
@@ -116,6 +119,49 @@ class PETCase:
             return torch.func.functional_call(_Delta(pet), {f"pet.{n}": w for n, w in swapped.items()}, (x, z))
 
         assert torch.autograd.gradcheck(run, (x, z, *weights))
+
+    # -- on a backbone: searched for, chosen, inserted, drawn, saved ----------------------------------
+
+    @pytest.mark.parametrize("form", ["t5", "bert"])
+    def test_on_a_backbone(self, form, tmp_path):
+        model = tiny_model(form).eval()
+        ids = torch.tensor([[5, 9, 12, 7]])
+        inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if form == "t5" else {})}
+        found = positions(model)
+        space = load_space({"gates": [{"type": self.pet_type, "modules": ["*"], "options": self.options}]})
+        gates, _ = candidate_gates(found, space)
+        assert len(gates) == sum(p.kind in self.kinds for p in found)
+
+        budget = sum(g.n_params for g in gates) // 2
+        chosen = [gates[i] for i in select(np.arange(len(gates)), [g.n_params for g in gates], budget)]
+        assert 0 < sum(g.n_params for g in chosen) <= budget
+        structure = Structure(gates=tuple(chosen))
+        structure.save(tmp_path / "structure.json")
+        loaded = Structure.load(tmp_path / "structure.json")
+        assert loaded.gates == structure.gates
+        table = heatmap_table(loaded)
+        assert len(table) == len(chosen)
+        assert set(sums_table(loaded, by="pet_type")["group"]) == {self.pet_type}
+        assert all(row.split(" ")[0] in heatmap(loaded).to_json() for row in {*table["row"], self.pet_type})
+
+        with torch.no_grad():
+            before, bare = snapshot(model), model(**inputs).logits
+            pets = insert(model, loaded.gates)
+            for p in pets.parameters():
+                p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+            assert sum(p.numel() for p in pets.parameters()) == loaded.n_params
+            with pets.gated(torch.zeros(len(chosen))):
+                torch.testing.assert_close(model(**inputs).logits, bare, rtol=1e-5, atol=1e-6)
+            moved = model(**inputs).logits
+            assert (moved - bare).abs().max() > 1e-5
+            state = {k: v.clone() for k, v in pets.state_dict().items()}
+            pets.detach()
+            again = insert(model, loaded.gates, seed=1)
+            again.load_state_dict(state)
+            assert torch.equal(model(**inputs).logits, moved)
+            again.detach()
+            assert torch.equal(model(**inputs).logits, bare)
+        assert_same(model, before)
 
 
 class _Delta(nn.Module):
@@ -285,8 +331,30 @@ class TestCompacter(PETCase):
             PET_CLASSES["Compacter"].n_params(position(nn.Identity(), "block", 30, 30), {})
 
 
+def _cases(base: type[PETCase]) -> set[type[PETCase]]:
+    return {base}.union(*map(_cases, base.__subclasses__()))
+
+
 def test_every_type_has_a_case():
-    assert {c.pet_type for c in (TestLoRA, TestBitFit, TestLNFit, TestAdapter, TestLowRankAdapter, TestCompacter)} == (
-        set(PET_CLASSES)
-    )
-    assert set(PET_CLASSES) == set(PET_TYPES)
+    assert {c.pet_type for c in _cases(PETCase) if "pet_type" in dir(c)} == set(PET_CLASSES)
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(SpaceError, match="expected a new name of at most 40 characters, found 'LoRA'"):
+        register(type("LoRA", (PET,), {}))
+    with pytest.raises(SpaceError, match="found 'Long"):
+        register(type("Long" * 11, (PET,), {}))
+    assert list(PET_CLASSES)[: len(PET_TYPES)] == list(PET_TYPES)
+
+
+def test_a_type_that_is_not_installed_is_drawn_and_not_inserted(tmp_path):
+    """A run of a colleague who has one PET type more can be read here; training it is refused by name."""
+    model = tiny_model("t5")
+    gates, _ = candidate_gates(positions(model), load_space("S3PET-L"))
+    foreign = Structure(gates=(gates[0], replace(gates[1], pet_type="Elsewhere")))
+    foreign.save(tmp_path / "structure.json")
+    loaded = Structure.load(tmp_path / "structure.json")
+    assert set(heatmap_table(loaded)["pet_type"]) == {"LoRA", "Elsewhere"}
+    assert pet_type_order(["Zeta", "Elsewhere", "BitFit", "LoRA"]) == ["LoRA", "BitFit", "Elsewhere", "Zeta"]
+    with pytest.raises(StructureError, match="expected a PET type among LoRA, .*, found 'Elsewhere'"):
+        insert(model, loaded.gates)

@@ -130,7 +130,7 @@ def test_a_wrong_field_is_named_with_the_file(tmp_path, field, value):
         assert field in damaged(tmp_path, lambda data: data.pop(field))
 
 
-@pytest.mark.parametrize(("field", "value"), [("p", "0.5"), ("gradient", True), ("pet_type", "Prompt"), ("n_params", 0)])
+@pytest.mark.parametrize(("field", "value"), [("p", "0.5"), ("gradient", True), ("pet_type", "Pro mpt"), ("n_params", 0)])
 def test_a_wrong_field_of_a_gate_is_named_with_its_place(tmp_path, field, value):
     assert f"gates[1]: field '{field}'" in damaged(tmp_path, lambda data: data["gates"][1].update({field: value}))
     assert f"gates[1]: field '{field}'" in damaged(tmp_path, lambda data: data["gates"][1].pop(field))

@@ -100,7 +100,8 @@ def test_sizes_are_those_of_the_pet_modules():
             place = parse_position(name)
             widths = shape.widths(place)
             live = SimpleNamespace(name=name, in_features=widths[0], out_features=widths[1], kind=place.kind)
-            for pet_type, cls in PET_CLASSES.items():
+            for pet_type in DEFAULTS:  # those that the published code knows
+                cls = PET_CLASSES[pet_type]
                 assert dict(cls.defaults) == DEFAULTS[pet_type]
                 assert cls.kinds == KINDS[pet_type]
                 if place.kind in cls.kinds:

@@ -164,7 +164,7 @@ GATE = {
     "stack": [None, 1],
     "layer": [None, "x", 1.5],
     "module": [None, []],
-    "pet_type": [None, "Prompt", ["LoRA"]],
+    "pet_type": [None, "", "a b", "a-b", "x" * 41, ["LoRA"]],
     "n_params": [None, 0, -4, "4", 2.5, True],
     "options": [None, [], "r=1"],
 }
