@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.control import Request, write_request
-from s3pet_viz.runs.lock import lock_is_held
+from s3pet_viz.runs.lock import lock_is_held, process_lives
 from s3pet_viz.runs.process import log_tail, spawn
 
 #: Statuses in which no process writes the run.
@@ -64,7 +63,7 @@ class Life:
         if info.get("locked", True):
             alive = lock_is_held(self.path / layout.LOCK)
         else:
-            alive = _process_lives(info.get("pid"))
+            alive = process_lives(info.get("pid"), info.get("pid_mark"))
         if alive:
             return status
         # The writer may have finished between the two looks.
@@ -152,15 +151,3 @@ def early_stop(info: Mapping[str, Any], status: str) -> str | None:
 def said_status(status: str, early: str | None) -> str:
     """A status in words: ``finished at step 120 of 400: REASON`` where it ended early."""
     return f"{status} {early}" if early else status
-
-
-def _process_lives(pid: Any) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives and belongs to someone else
-        return True
-    return True

@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import write_bytes_atomic
+from s3pet_viz.runs.place import disk_errors
 from s3pet_viz.search.modes import State
 from s3pet_viz.search.stability import Stability
 
@@ -28,11 +29,13 @@ def save_checkpoint(
 ) -> None:
     """Write w, alpha, both optimisers and how long the selected structure has been the same. Random numbers are
     functions of (seed, step) and need no state.
+
+    Raises:
+        DiskError: the disk refuses; an earlier checkpoint stays.
     """
     tensors = {"w": state.w.flat, "alpha": state.alpha}
     tensors |= {f"w_opt.{k}": v for k, v in state.w_opt.state().items()}
     tensors |= {f"alpha_opt.{k}": v for k, v in state.alpha_opt.state().items()}
-    folder.mkdir(exist_ok=True)
     data = save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
         metadata={
@@ -41,7 +44,13 @@ def save_checkpoint(
             "stability": json.dumps(None if stability is None else stability.state()),
         },
     )
-    write_bytes_atomic(folder / FILE, data)
+    with disk_errors(folder / FILE):
+        write_bytes_atomic(folder / FILE, data)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one, damaged or not."""
+    return (folder / FILE).is_file()
 
 
 def next_step_of(folder: Path) -> int:

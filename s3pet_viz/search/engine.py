@@ -92,8 +92,9 @@ class Search:
         )
 
     def checkpoint(self) -> None:
-        if not self.state.team.leads:
+        if isinstance(self.writer, SilentWriter):
             return
+        self.writer.sync()  # a checkpoint must not run ahead of the step log
         save_checkpoint(
             self.writer.checkpoint_dir,
             self.state,
@@ -106,11 +107,11 @@ class Search:
         """Run to the end, a stop, or an error. The run directory is consistent in every case.
 
         Raises:
+            DiskError: the disk refuses; the run keeps its last checkpoint.
             NonFiniteLossError: with the step and the loss; the run says ``failed`` and keeps its last checkpoint.
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is done and the checkpoint written.
         """
         config = self.config
-        self.checkpoint()
         bar = tqdm(
             total=config.steps,
             initial=self.step,
@@ -119,6 +120,7 @@ class Search:
             disable=not (self.progress and self.state.team.leads),
         )
         with _deferred_interrupt(self) as interrupted, bar:
+            self.checkpoint()
             for callback in self.callbacks:
                 callback.on_search_begin(self)
             while self.step < config.steps and self.stop_reason is None:
