@@ -112,6 +112,7 @@ class RunWriter:
         lock = WriterLock(run / layout.LOCK)
         try:
             refuse_occupied(run)  # again: another process may have been quicker
+            sweep_temporaries(run)
             with disk_errors(run / layout.GATES, begun=False):
                 write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates))
             info["locked"] = lock.effective
