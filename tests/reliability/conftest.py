@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from problems import MOOD, mood_data
 from reliability_problems import OPTIONS, Server
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in `server`: the same bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +53,7 @@ def server(options, tmp_path_factory):
     )  # fmt: skip
     with process:
         assert process.stdout.readline() == "ready\n"
-        yield Server(process, tmp_path_factory.mktemp("logs") / "log.txt")
+        yield Server(process, tmp_path_factory.mktemp("logs"))
         process.stdin.close()
 
 

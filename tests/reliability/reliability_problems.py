@@ -22,39 +22,49 @@ OPTIONS = {
 
 
 class Server:
-    """`search_server.py`, asked for one process at a time."""
+    """`search_server.py`, asked for processes."""
 
-    def __init__(self, process, log):
-        self._process, self._log = process, log
-        self._mark = 0
+    def __init__(self, process, folder):
+        self._process, self._folder = process, folder
+        self._logs = []
 
     def start(self, **order):
-        self._mark = self._log.stat().st_size if self._log.exists() else 0
-        self._process.stdin.write(json.dumps({**order, "log": str(self._log)}) + "\n")
+        """The id of a process that does this; see `end`."""
+        self._logs.append(self._folder / f"{len(self._logs)}.txt")
+        return self._ask({**order, "log": str(self._logs[-1])})
+
+    def end(self, pid):
+        """Exit status of the process, once it has ended: negative for a signal."""
+        return self._ask({"wait": pid})
+
+    def run(self, **order):
+        return self.end(self.start(**order))
+
+    def run_and_kill(self, seconds, **order):
+        """SIGKILL it after so many seconds; False where it had ended by then."""
+        pid = self.start(**order)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)  # it stays a zombie until `end`, so it is no other process
+        return self.end(pid) == -signal.SIGKILL
+
+    def said(self, back=1):
+        """What the process said that was started last (or before it: back=2)."""
+        return self._logs[-back].read_text()
+
+    def _ask(self, order):
+        self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline().split()[1])
 
-    def end(self):
-        """Exit status of the process: negative for a signal."""
-        return int(self._process.stdout.readline().split()[1])
 
-    def run(self, **order):
-        self.start(**order)
-        return self.end()
-
-    def run_and_kill(self, seconds, number=signal.SIGKILL, **order):
-        """Kill it after so many seconds; False where it had ended by then."""
-        pid = self.start(**order)
-        time.sleep(seconds)
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-        return self.end() == -number
-
-    def said(self):
-        """What the last process said."""
-        return self._log.read_bytes()[self._mark :].decode() if self._log.exists() else ""
+def until_steps(folder, steps, seconds=60):
+    """Wait for a search to have recorded so many; returns its run."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (folder / "run.json").exists() and open_run(folder).n_steps >= steps:
+            return open_run(folder)
+        time.sleep(0.002)
+    raise AssertionError(f"{folder}: fewer than {steps} steps after {seconds} s")
 
 
 def again(folder, options):

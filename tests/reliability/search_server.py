@@ -1,7 +1,7 @@
 """Searches in processes of their own, without the seconds that each would need to import torch.
 
-Reads a line of JSON per process that is wanted, forks, and says on stdout ``pid N`` and then ``ended STATUS`` (as
-`os.waitpid` gives it). Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
+Reads a line of JSON per process that is wanted, forks, and says on stdout ``pid N``; to ``{"wait": N}`` it says
+``ended STATUS`` once that process has. Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
 """
 
 import json
@@ -54,12 +54,14 @@ def serve(backbone):
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
+        if "wait" in order:
+            print(f"ended {os.waitstatus_to_exitcode(os.waitpid(order['wait'], 0)[1])}", flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             os._exit(child(order))
         print(f"pid {pid}", flush=True)
-        print(f"ended {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}", flush=True)
 
 
 if __name__ == "__main__":

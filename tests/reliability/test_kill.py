@@ -58,7 +58,7 @@ def test_kills_at_every_operation_on_a_file(server, options, whole, tmp_path):
     points = list(moments(whole[1]))
     assert len(points) > 60
     # By default: so many of them, at even distances, the last one always.
-    chosen = points if KILLS >= 30 else points[-1 :: -max(1, len(points) // (2 * KILLS))]
+    chosen = points if KILLS >= 30 else points[-1 :: -max(1, len(points) // KILLS)]
     for action, number in chosen:
         folder = tmp_path / f"{action}{number}" / "run"
         fault = {"folder": str(folder), "action": action, "at": number}
