@@ -23,7 +23,8 @@ from s3pet_viz.structure import parse_budget
 #: Options of ``s3pet search`` that have a flag of their own; every other goes through ``--set``.
 _FLAGS = frozenset(
     "task backbone budget space steps seed mode out device precision lr head_lr alpha_lr batch_size warmup "
-    "checkpoint_every eval_every stop_when_stable start_from split max_rows revision task_revision threads".split()
+    "checkpoint_every eval_every stop_when_stable start_from split max_rows revision task_revision track "
+    "threads".split()
 )
 _DEFAULT_BACKBONE = "tiny-t5"
 

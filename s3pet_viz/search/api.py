@@ -21,7 +21,7 @@ from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.search.callbacks import Callback
-from s3pet_viz.search.checkpoint import has_checkpoint, load_checkpoint, load_stability, next_step_of
+from s3pet_viz.search.checkpoint import first_step_of, has_checkpoint, load_checkpoint, load_stability
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.engine import Search
 from s3pet_viz.search.gates import GateModel
@@ -30,6 +30,7 @@ from s3pet_viz.search.optim import OPTIMIZERS
 from s3pet_viz.search.stability import Stability
 from s3pet_viz.search.start import open_start, start_alpha, start_label
 from s3pet_viz.search.team import SilentWriter, Team, find_team
+from s3pet_viz.search.tracking import Tracking, tracker_names
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
@@ -52,6 +53,7 @@ def search(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     load: dict[str, Any] | None = None,
+    track: Any = None,
     **options: Any,
 ) -> Run:
     """Search where PET modules belong in a backbone, under an exact parameter budget.
@@ -66,6 +68,9 @@ def search(
         resume: a run directory to continue; then every other choice is the run's own.
         callbacks: see `Callback`.
         load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
+        track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
+            `GeneralTracker` objects; see `search.tracking.Tracking`. A resumed search keeps the run's, unless others
+            are given; ``none`` is none.
         options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, start_from, ...); start_from
             may be a Run too.
 
@@ -74,6 +79,7 @@ def search(
 
     Raises:
         S3PETError: one of its kinds, before any long work starts and before `out` is made.
+        MissingExtraError: an optional package is needed (also a kind of S3PETError).
         DiskError: during the search: the disk refuses. What was written before is whole, and the run can be resumed.
         NonFiniteLossError: during the search; the run is saved.
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
@@ -106,11 +112,12 @@ def search(
             }
         )
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
+    trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
     team = find_team()
     if team.leads:
         _check_place(started, out)
     if started is not None:
-        _first_step(started, config)  # a checkpoint that cannot be resumed is said before anything is loaded
+        first_step_of(started, config.steps)  # a checkpoint that cannot be resumed is said before anything is loaded
     begun = started is not None and has_checkpoint(started.path / layout.CHECKPOINT)
     # A search that has begun has its alpha in the checkpoint.
     origin = open_start(config.start_from) if config.start_from is not None and not begun else None
@@ -161,10 +168,14 @@ def search(
         "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
         "versions": _versions(),
         **({"start_from": start} if start else {}),
+        **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
     }
     writer = _writer(team, started, out, gates, config, extra)
 
-    with writer, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
+    tracking = Tracking(trackers)
+    if trackers and team.leads:
+        callbacks = (*callbacks, tracking)
+    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
         made.model.to(device.torch)
         with _attached(made, gates, config) as pets:
             problem = BackboneProblem(
@@ -214,7 +225,7 @@ def _writer(
     if team.leads and started is not None:
         writer = RunWriter.attach(started.path)
         try:
-            writer.continue_from(_first_step(started, config))  # read anew, now that nobody else can move it
+            writer.continue_from(first_step_of(started, config.steps))  # read anew, now that nobody else can move it
         except BaseException:
             writer.close()
             raise
@@ -234,22 +245,6 @@ def _check_place(started: Run | None, out: str | Path | None) -> None:
         check_place(Path(out))
     else:
         check_writable(Path("runs"), begun=False)
-
-
-def _first_step(started: Run, config: SearchConfig) -> int:
-    """The first step that a resumed search takes; as many as it has where only its end is left to be written.
-
-    Raises:
-        RunError: it has finished, or its checkpoint is missing or damaged.
-    """
-    folder = started.path / layout.CHECKPOINT
-    # It ended before its first checkpoint, which comes before the first step.
-    if not has_checkpoint(folder) and not started.n_steps:
-        return 0
-    step = next_step_of(folder)
-    if step >= config.steps and started.status == "finished":
-        raise RunError(f"{started.path}: the search has already taken all of its {config.steps} steps")
-    return step
 
 
 def make_state(

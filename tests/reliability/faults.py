@@ -45,10 +45,10 @@ class Faults:
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _inside(self, path):
-        return os.path.abspath(path).startswith(self.folder)
+        return str(Path(path).absolute()).startswith(self.folder)
 
     def _path(self, fd):
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
 
     def _operation(self, name, path, half=None):
         """`half` does the first half of the operation."""

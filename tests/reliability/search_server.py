@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 
 from faults import Faults
 
@@ -21,7 +22,7 @@ from s3pet_viz.search import search
 
 def child(order):
     """The exit status: 0 done, 2 an error of the package, 1 any other; what was said lies in order["log"]."""
-    with open(order["log"], "a", buffering=1) as log:
+    with Path(order["log"]).open("a", buffering=1) as log:
         sys.stdout = sys.stderr = log
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
