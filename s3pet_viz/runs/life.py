@@ -11,7 +11,7 @@ from typing import Any
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.control import Request, write_request
-from s3pet_viz.runs.lock import lock_is_held, process_lives
+from s3pet_viz.runs.lock import lock_is_held, process_lives, process_mark, wrote
 from s3pet_viz.runs.process import log_tail, spawn
 
 #: Statuses in which no process writes the run.
@@ -30,6 +30,7 @@ class Life:
         self._stamp: tuple[int, int, int] | None = None
         self._info: dict[str, Any] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._child_mark: str | None = None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class Life:
         not yet taken over. Of another host's process only run.json is known.
         """
         status = self._recorded_status()
-        if status in ENDED and self._child is not None and self._child.pid != self.info.get("pid"):
+        if status in ENDED and self._child is not None and not self._taken_over(self._child):
             return "starting" if self._child.poll() is None else status
         return status
 
@@ -84,7 +85,7 @@ class Life:
     def error(self) -> str | None:
         """Why a failed or dead search ended, as far as it could say; None for every other."""
         status = self.status
-        if self._child is not None and self._child.pid != self.info.get("pid") and self._child.poll():
+        if self._child is not None and not self._taken_over(self._child) and self._child.poll():
             return f"it could not be resumed:\n{log_tail(self.path / layout.LOG)}"
         if status == "failed":
             return str(self.info.get("error") or "it left no message")
@@ -124,10 +125,14 @@ class Life:
             raise RunError(f"{self.path}: the search {said_status(how, self.early_stop)}; there is nothing to resume")
         if status in ENDED:
             self._child = spawn(["search", "--resume", str(self.path), "--quiet"], self.path / layout.LOG)
+            self._child_mark = process_mark(self._child.pid)
         else:
             self._write("resume")
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _taken_over(self, child: subprocess.Popen[bytes]) -> bool:
+        return wrote(self.info, child.pid, self._child_mark)
 
     def _ask(self, request: Request) -> None:
         status = self.status

@@ -8,7 +8,9 @@ import socket
 import sys
 import time
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from s3pet_viz.errors import RunError
 
@@ -120,6 +122,11 @@ def process_mark(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+
+
+def wrote(info: Mapping[str, Any], pid: int, mark: str | None) -> bool:
+    """Whether run.json names this process as the run's writer; by its id alone where its `process_mark` is not known."""
+    return info.get("pid") == pid and mark in (None, info.get("pid_mark"))
 
 
 def process_lives(pid: object, mark: object = None) -> bool:

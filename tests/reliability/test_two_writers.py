@@ -13,6 +13,7 @@ import pytest
 from reliability_problems import assert_same_result, until_steps
 
 from s3pet_viz.errors import RunError
+from s3pet_viz.launch import Launched
 from s3pet_viz.runs import RunWriter, lock, open_run
 from s3pet_viz.runs.control import ControlReader, drop_stale_request, write_request
 from s3pet_viz.runs.lock import LockHeldError, WriterLock, process_lives, process_mark
@@ -110,6 +111,22 @@ def test_a_process_id_that_lives_again_does_not_make_a_run_live(tmp_path, monkey
         assert not process_lives(other.pid, "0:1")
     assert not process_lives(other.pid)
     assert not any(process_lives(pid) for pid in (None, True, "7", 0, -1, 2**70))
+
+
+def test_a_child_with_the_id_of_the_process_before_has_not_taken_over_yet(tmp_path):
+    with RunWriter.create(tmp_path / "run", gates=GATES, config={}) as writer:
+        writer.set_status("stopped")
+    path = tmp_path / "run" / "run.json"
+    info = json.loads(path.read_text())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        run, mark = open_run(path.parent), process_mark(child.pid)
+        run._child, run._child_mark = child, mark
+        launched = Launched(path.parent, child, own_folder=False)
+        for before, taken in (("0:1", False), (None, False), (mark, True)):
+            path.write_text(json.dumps({**info, "pid": child.pid, "pid_mark": before}))
+            assert run.status == ("stopped" if taken else "starting")
+            assert (launched.run is not None) == taken
+        child.kill()
 
 
 def test_what_an_earlier_process_was_asked_is_not_done_by_a_later_one_with_its_id(options, whole, tmp_path):
