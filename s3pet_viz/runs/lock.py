@@ -125,7 +125,7 @@ def process_mark(pid: int) -> str | None:
 
 
 def wrote(info: Mapping[str, Any], pid: int, mark: str | None) -> bool:
-    """Whether run.json names this process as the run's writer; by its id alone where its `process_mark` is not known."""
+    """Whether run.json names this process as its writer; by the id alone where its `process_mark` is not known."""
     return info.get("pid") == pid and mark in (None, info.get("pid_mark"))
 
 
