@@ -16,6 +16,7 @@ from s3pet_viz import errors
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.life import said_status
+from s3pet_viz.runs.lock import process_mark, wrote
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.structure import parse_budget
@@ -23,7 +24,8 @@ from s3pet_viz.structure import parse_budget
 #: Options of ``s3pet search`` that have a flag of their own; every other goes through ``--set``.
 _FLAGS = frozenset(
     "task backbone budget space steps seed mode out device precision lr head_lr alpha_lr batch_size warmup "
-    "checkpoint_every eval_every stop_when_stable start_from split max_rows revision task_revision threads".split()
+    "checkpoint_every eval_every stop_when_stable start_from split max_rows revision task_revision track "
+    "threads".split()
 )
 _DEFAULT_BACKBONE = "tiny-t5"
 
@@ -40,6 +42,7 @@ class Launched:
         self.path = path
         self.child = child
         self._own_folder = own_folder
+        self._mark = process_mark(child.pid)
         self._run: Run | None = None
         self._error: S3PETError | None = None
 
@@ -49,7 +52,7 @@ class Launched:
         if self._run is None and (self.path / layout.RUN_JSON).exists():
             run = open_run(self.path)
             # A run that is resumed exists already; it is this one's when its process says so.
-            if run.info.get("pid") == self.child.pid:
+            if wrote(run.info, self.child.pid, self._mark):
                 self._run = run
         return self._run
 

@@ -21,6 +21,10 @@ AlphaLr = Annotated[float | None, c.option("Learning rate of the structure param
 Warmup = Annotated[int | None, c.option("Steps at the start that move only the weights. [default: 0]", min=0)]
 Resume = Annotated[Path | None, c.option("Continue this run; then every other option is the run's own.")]
 CheckpointEvery = Annotated[int | None, c.option("In steps. [default: 100]", min=1)]
+Track = Annotated[
+    list[str] | None,
+    c.option("Also log to tensorboard, wandb, ... (names as in accelerate). May be repeated.", metavar="TRACKER"),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,6 +77,7 @@ def search(
     max_rows: c.MaxRows = None,
     revision: c.Revision = None,
     task_revision: c.TaskRevision = None,
+    track: Track = None,
     set_: Set = None,
     threads: c.Threads = None,
     detach: Detach = False,
@@ -110,6 +115,7 @@ def search(
         max_rows=max_rows,
         revision=revision,
         task_revision=task_revision,
+        track=track or None,
     )
     for name, value in _set_options(set_).items():
         if name in options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -33,6 +34,25 @@ def write_request(run: Path, request: Request, pid: int) -> None:
         )
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def drop_stale_request(run: Path, pid_before: object) -> None:
+    """Forget what an earlier process of this run was asked, so that one with the same id does not do it.
+
+    Called by the process that takes the run over, which may have been asked already while it was starting.
+
+    Args:
+        pid_before: of the process that wrote the run last.
+    """
+    path = run / layout.CONTROL
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    asked = data.get("pid") if isinstance(data, dict) else None
+    if asked != os.getpid() or asked == pid_before:
+        with suppress(OSError):
+            path.unlink()
 
 
 class ControlReader:

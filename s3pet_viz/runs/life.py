@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.control import Request, write_request
-from s3pet_viz.runs.lock import lock_is_held
+from s3pet_viz.runs.lock import lock_is_held, process_lives, process_mark, wrote
 from s3pet_viz.runs.process import log_tail, spawn
 
 #: Statuses in which no process writes the run.
@@ -31,6 +30,7 @@ class Life:
         self._stamp: tuple[int, int, int] | None = None
         self._info: dict[str, Any] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._child_mark: str | None = None
 
     @property
     def info(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Life:
         not yet taken over. Of another host's process only run.json is known.
         """
         status = self._recorded_status()
-        if status in ENDED and self._child is not None and self._child.pid != self.info.get("pid"):
+        if status in ENDED and self._child is not None and not self._taken_over(self._child):
             return "starting" if self._child.poll() is None else status
         return status
 
@@ -64,7 +64,7 @@ class Life:
         if info.get("locked", True):
             alive = lock_is_held(self.path / layout.LOCK)
         else:
-            alive = _process_lives(info.get("pid"))
+            alive = process_lives(info.get("pid"), info.get("pid_mark"))
         if alive:
             return status
         # The writer may have finished between the two looks.
@@ -85,7 +85,7 @@ class Life:
     def error(self) -> str | None:
         """Why a failed or dead search ended, as far as it could say; None for every other."""
         status = self.status
-        if self._child is not None and self._child.pid != self.info.get("pid") and self._child.poll():
+        if self._child is not None and not self._taken_over(self._child) and self._child.poll():
             return f"it could not be resumed:\n{log_tail(self.path / layout.LOG)}"
         if status == "failed":
             return str(self.info.get("error") or "it left no message")
@@ -125,10 +125,14 @@ class Life:
             raise RunError(f"{self.path}: the search {said_status(how, self.early_stop)}; there is nothing to resume")
         if status in ENDED:
             self._child = spawn(["search", "--resume", str(self.path), "--quiet"], self.path / layout.LOG)
+            self._child_mark = process_mark(self._child.pid)
         else:
             self._write("resume")
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _taken_over(self, child: subprocess.Popen[bytes]) -> bool:
+        return wrote(self.info, child.pid, self._child_mark)
 
     def _ask(self, request: Request) -> None:
         status = self.status
@@ -152,15 +156,3 @@ def early_stop(info: Mapping[str, Any], status: str) -> str | None:
 def said_status(status: str, early: str | None) -> str:
     """A status in words: ``finished at step 120 of 400: REASON`` where it ended early."""
     return f"{status} {early}" if early else status
-
-
-def _process_lives(pid: Any) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it lives and belongs to someone else
-        return True
-    return True

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sys
 import time
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from s3pet_viz.errors import RunError
 
@@ -24,6 +27,9 @@ class LockHeldError(RunError):
 class WriterLock:
     """Held from construction to `release`, or to the end of the process.
 
+    Where the file system knows no locks, the file's text is the lock: it names its holder until that one releases it
+    or is seen to be dead. Two that begin in the same instant are then not kept apart.
+
     Attributes:
         effective: False where the file system knows no locks; readers then go by the process id.
 
@@ -32,6 +38,7 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
+        self._owner: int | None = None
         try:
             self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -46,22 +53,29 @@ class WriterLock:
                 if time.monotonic() < deadline:
                     time.sleep(0.02)
                     continue
-                holder = os.pread(self._fd, 40, 0).decode("ascii", "replace").strip()
                 self.release()
-                raise LockHeldError(
-                    f"{path.parent}: this run is being written by process {holder or '(unknown)'}; "
-                    "stop that one first, or use another --out"
-                ) from None
+                raise _held_by(path) from None
             except BaseException:
                 self.release()
                 raise
+        if not self.effective and _named_holder_lives(path):
+            self.release()
+            raise _held_by(path, effective=False)
         _held.add(self)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self._owner = os.getpid()
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{self._owner} {socket.gethostname()} {process_mark(self._owner)}\n".encode(), 0)
+        except OSError as error:  # a full disk: the name is a courtesy where the lock works
+            if not self.effective:
+                self.release()
+                raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
     def release(self) -> None:
         """Give the lock back; doing so twice is harmless."""
         if self._fd is not None:
+            if self._owner == os.getpid() and not self.effective:
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = None
 
@@ -89,6 +103,74 @@ def lock_is_held(path: Path) -> bool:
     finally:
         os.close(fd)
     return False
+
+
+def refuse_held(path: Path) -> None:
+    """Raises LockHeldError where another writer holds the lock: before long work. Only taking the lock makes sure."""
+    if lock_is_held(path):
+        raise _held_by(path)
+
+
+def process_mark(pid: int) -> str | None:
+    """What tells a process from a later one with the same id: the boot, and its start in clock ticks since then.
+
+    None where there is no such process (a zombie is none), or the system does not say (it is not Linux).
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+
+
+def wrote(info: Mapping[str, Any], pid: int, mark: str | None) -> bool:
+    """Whether run.json names this process as its writer; by the id alone where its `process_mark` is not known."""
+    return info.get("pid") == pid and mark in (None, info.get("pid_mark"))
+
+
+def process_lives(pid: object, mark: object = None) -> bool:
+    """Whether a process of this host lives; with its `process_mark` not another one that got the same id since."""
+    if isinstance(pid, bool) or not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it lives and belongs to someone else
+        pass
+    return not isinstance(mark, str) or process_mark(pid) == mark
+
+
+def _holder(path: Path) -> tuple[str, str, str]:
+    """Process id, host and mark as the holder wrote them; "" for what is not there."""
+    try:
+        words = path.read_bytes()[:200].decode("utf-8", "replace").split()
+    except OSError:
+        words = []
+    pid, host, mark = (*words, "", "", "")[:3]
+    return pid, host, mark
+
+
+def _held_by(path: Path, *, effective: bool = True) -> LockHeldError:
+    pid, host, _ = _holder(path)
+    who = f"process {pid or '(unknown)'}{f' on {host}' if host else ''}"
+    gone = "" if effective else f"; if that process is gone, remove {path}"
+    return LockHeldError(
+        f"{path.parent}: this run is being written by {who}; stop that one first, or use another --out{gone}"
+    )
+
+
+def _named_holder_lives(path: Path) -> bool:
+    """By the file's text alone. Of another host's process nothing is known, so it counts as living."""
+    if sys.platform == "win32":
+        return False
+    pid, host, mark = _holder(path)
+    if not pid.isdigit():
+        return False
+    if host and host != socket.gethostname():
+        return True
+    return process_lives(int(pid), mark if ":" in mark else None)
 
 
 def _flock(fd: int, *, exclusive: bool) -> bool:

@@ -19,7 +19,9 @@ import pyarrow as pa
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import json_ready, write_bytes_atomic, write_json_atomic
 from s3pet_viz.runs import layout
-from s3pet_viz.runs.lock import WriterLock
+from s3pet_viz.runs.control import drop_stale_request
+from s3pet_viz.runs.lock import WriterLock, process_mark
+from s3pet_viz.runs.place import DiskError, append_whole, disk_error, disk_errors, refuse_occupied, sweep_temporaries
 from s3pet_viz.structure import Gate, Structure
 
 Status = Literal["running", "paused", "finished", "stopped", "failed"]
@@ -27,10 +29,8 @@ _ENDED = ("finished", "stopped", "failed")
 #: Fields of run.json that describe the writer itself; nobody else sets them.
 _OWN = frozenset(
     {"schema_version", "kind", "config", "n_gates", "status", "error", "started", "updated", "finished",
-     "host", "pid", "locked"}
+     "host", "pid", "pid_mark", "locked"}
 )  # fmt: skip
-#: What an interrupted `create` may have left, and what a launcher may have put there before it.
-_LEFTOVERS = frozenset({layout.LOCK, layout.LOG, layout.GATES})
 
 
 class RunWriter:
@@ -73,6 +73,7 @@ class RunWriter:
         Raises:
             RunError: the folder holds another run or unrelated files, or is being written; the gates are
                 not numbered 0, 1, 2, ...; `extra` sets a field that the writer keeps itself.
+            DiskError: the disk refuses; what is left there is no run, and `create` may be called again.
             TypeError: `config` or `extra` hold a value that JSON cannot.
         """
         run = Path(path)
@@ -96,26 +97,28 @@ class RunWriter:
             "device": None,
             **fields,
             "versions": {**_versions(), **fields.get("versions", {})},
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **_process(),
             "locked": True,
             "started": now,
             "updated": now,
             "finished": None,
             "error": None,
         })  # fmt: skip
-        _refuse_occupied(run)
+        refuse_occupied(run)
         try:
             run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"{run}: cannot make the run directory ({error.strerror})") from None
+            raise disk_error(run, error, "cannot make the run directory", begun=False) from None
         lock = WriterLock(run / layout.LOCK)
         try:
-            _refuse_occupied(run)  # again: another process may have been quicker
-            write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates))
+            refuse_occupied(run)  # again: another process may have been quicker
+            sweep_temporaries(run)
+            with disk_errors(run / layout.GATES, begun=False):
+                write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates))
             info["locked"] = lock.effective
             # run.json makes it a run, so it comes after what every reader needs.
-            write_json_atomic(run / layout.RUN_JSON, info)
+            with disk_errors(run / layout.RUN_JSON, begun=False):
+                write_json_atomic(run / layout.RUN_JSON, info)
             writer = cls(run, lock, info)
             writer._begin_part(0, from_step=0)
         except BaseException:
@@ -141,7 +144,22 @@ class RunWriter:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], *, from_step: int) -> RunWriter:
-        """Open an existing run to continue it; status becomes ``running``.
+        """Open an existing run to continue it: `attach`, then `continue_from`.
+
+        Raises:
+            RunError: not a run, damaged, or being written by another process; negative `from_step`.
+            DiskError: the disk refuses.
+        """
+        writer = cls.attach(path)
+        try:
+            writer.continue_from(from_step)
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    def continue_from(self, from_step: int) -> None:
+        """Open an attached run for steps; status becomes ``running``.
 
         A new part of the step log begins; rows of earlier parts from `from_step` on no longer count, nor do
         evaluations recorded for these steps. A structure of an earlier end is removed.
@@ -151,25 +169,20 @@ class RunWriter:
                 checkpoint was taken after that step).
 
         Raises:
-            RunError: not a run, damaged, or being written by another process; negative `from_step`.
+            RunError: negative `from_step`. DiskError: the disk refuses.
         """
+        self._check_open()
         if from_step < 0:
             raise RunError(f"from_step: expected 0 or more, found {from_step}")
-        writer = cls.attach(path)
-        try:
-            _cut_torn_line(writer.path / layout.EVALS)
-            parts = layout.part_paths(writer.path)
-            number = int(parts[-1].stem.split("-")[1]) + 1 if parts else 0
-            writer._begin_part(number, from_step=from_step)
-            (writer.path / layout.STRUCTURE).unlink(missing_ok=True)
-            writer._info.update(
-                host=socket.gethostname(), pid=os.getpid(), locked=writer._lock.effective, finished=None
-            )
-            writer.set_status("running")
-        except BaseException:
-            writer.close()
-            raise
-        return writer
+        sweep_temporaries(self.path)
+        drop_stale_request(self.path, self._info.get("pid"))
+        with disk_errors(self.path / layout.EVALS):
+            _cut_torn_line(self.path / layout.EVALS)
+        parts = layout.part_paths(self.path)
+        self._begin_part(int(parts[-1].stem.split("-")[1]) + 1 if parts else 0, from_step=from_step)
+        (self.path / layout.STRUCTURE).unlink(missing_ok=True)
+        self._info.update(**_process(), locked=self._lock.effective, finished=None)
+        self.set_status("running")
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -206,7 +219,7 @@ class RunWriter:
             alpha, p: shape (n_gates,); stored as float32.
 
         Raises:
-            RunError: wrong shape or step, not opened for steps, or the disk refuses; the log then still
+            RunError: wrong shape or step, or not opened for steps. DiskError: the disk refuses; the log then still
                 ends with the row before.
         """
         if self._stream is None or self._schema is None:
@@ -223,7 +236,8 @@ class RunWriter:
             kind = self._schema.field(name).type
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        self._write(memoryview(batch.serialize()))
+        with disk_errors(layout.part_path(self.path, self._part), "the step cannot be written"):
+            append_whole(self._stream, memoryview(batch.serialize()))
         self._next_step = int(step) + 1
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
@@ -231,18 +245,34 @@ class RunWriter:
 
         Raises:
             TypeError: a value has no JSON form.
-            RunError: the writer is closed.
+            RunError: the writer is closed. DiskError: the disk refuses; the file then ends as before.
         """
         self._check_open()
         line = json.dumps(json_ready({**record, "part": self._part}), ensure_ascii=False, allow_nan=False)
-        with (self.path / layout.EVALS).open("ab") as f:
-            f.write(line.encode("utf-8") + b"\n")
+        path = self.path / layout.EVALS
+        with disk_errors(path):
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                append_whole(fd, line.encode("utf-8") + b"\n")
+            finally:
+                os.close(fd)
+
+    def sync(self) -> None:
+        """Let no step that was appended be lost to a power cut: before a checkpoint that comes after it.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        if self._stream is not None:
+            with disk_errors(layout.part_path(self.path, self._part)):
+                os.fsync(self._stream)
 
     def set_status(self, status: Status, *, error: str | None = None, **fields: Any) -> None:
         """Rewrite run.json with this status, error and other fields.
 
         Raises:
             RunError: unknown status, a field that the writer keeps itself, or the writer is closed.
+            DiskError: the disk refuses; run.json stays as it was.
         """
         self._check_open()
         if status not in ("running", "paused", *_ENDED):
@@ -254,20 +284,22 @@ class RunWriter:
         finished = now if status in _ENDED else None
         info = json_ready({**self._info, **fields, "status": status, "error": error, "updated": now,
                            "finished": finished})  # fmt: skip
-        if self._stream is not None:
-            os.fsync(self._stream)  # run.json must not run ahead of the steps it speaks of
-        write_json_atomic(self.path / layout.RUN_JSON, info)
+        self.sync()  # run.json must not run ahead of the steps it speaks of
+        with disk_errors(self.path / layout.RUN_JSON):
+            write_json_atomic(self.path / layout.RUN_JSON, info)
         self._info = info
 
     def write_structure(self, structure: Structure) -> None:
         """structure.json: the structure this run chose."""
         self._check_open()
-        write_json_atomic(self.path / layout.STRUCTURE, structure.to_dict())
+        with disk_errors(self.path / layout.STRUCTURE):
+            write_json_atomic(self.path / layout.STRUCTURE, structure.to_dict())
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """scores.json: the scores of the tuned structure."""
         self._check_open()
-        write_json_atomic(self.path / layout.SCORES, scores)
+        with disk_errors(self.path / layout.SCORES):
+            write_json_atomic(self.path / layout.SCORES, scores)
 
     # -- closing ---------------------------------------------------------------------------------------
 
@@ -277,10 +309,10 @@ class RunWriter:
             return
         self._closed = True
         try:
-            if self._stream is not None:
-                os.fsync(self._stream)
-                os.close(self._stream)
+            self.sync()
         finally:
+            if self._stream is not None:
+                os.close(self._stream)
             self._stream = None
             self._lock.release()
 
@@ -291,13 +323,18 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None and not self._closed and self._info["status"] in ("running", "paused"):
-                stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-                self.set_status(
-                    "stopped" if stopped else "failed", error=f"{type(error).__name__}: {error}"[:2000]
-                )
-        finally:
-            self.close()
+            try:
+                if error is not None and not self._closed and self._info["status"] in ("running", "paused"):
+                    stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+                    self.set_status(
+                        "stopped" if stopped else "failed", error=f"{type(error).__name__}: {error}"[:2000]
+                    )
+            finally:
+                self.close()
+        except DiskError:
+            # What ended the run says more than that the disk would not take note of it.
+            if error is None:
+                raise
 
     def __repr__(self) -> str:
         return f"RunWriter({self._info['name']!r}, {'closed' if self._closed else self._info['status']})"
@@ -312,25 +349,11 @@ class RunWriter:
         """A part appears with its schema or not at all, so a reader always learns its first step."""
         path = layout.part_path(self.path, number)
         self._schema = layout.steps_schema(self._n_gates, from_step)
-        write_bytes_atomic(path, self._schema.serialize().to_pybytes())
-        self._stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        with disk_errors(path):
+            write_bytes_atomic(path, self._schema.serialize().to_pybytes())
+            self._stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._part = number
         self._next_step = from_step
-
-    def _write(self, data: memoryview) -> None:
-        """Append a whole message, or take back what was written of it: a row after a torn one is lost."""
-        assert self._stream is not None
-        before = os.fstat(self._stream).st_size
-        try:
-            done = 0
-            while done < len(data):
-                done += os.write(self._stream, data[done:])
-        except BaseException as error:
-            os.ftruncate(self._stream, before)
-            if isinstance(error, OSError):
-                where = layout.part_path(self.path, self._part)
-                raise RunError(f"{where}: the step cannot be written ({error.strerror})") from error
-            raise
 
 
 def _refuse_own(fields: Mapping[str, Any], where: str) -> None:
@@ -339,31 +362,16 @@ def _refuse_own(fields: Mapping[str, Any], where: str) -> None:
         raise RunError(f"{where}: field {taken[0]!r} is kept by the run itself and cannot be set")
 
 
-def _refuse_occupied(run: Path) -> None:
-    if not run.exists():
-        return
-    if not run.is_dir():
-        raise RunError(f"{run}: expected a folder, found a file; use another --out")
-    if (run / layout.RUN_JSON).exists():
-        raise RunError(f"{run}: already holds a run; continue it with --resume, or use another --out")
-    # Hidden temporaries are what a killed writer leaves before its rename.
-    foreign = sorted(
-        entry.name
-        for entry in run.iterdir()
-        if entry.name not in _LEFTOVERS and not (entry.name.startswith(".") and entry.name.endswith(".tmp"))
-    )
-    if foreign:
-        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        raise RunError(
-            f"{run}: holds files that are not a run ({foreign[0]}{more}); use an empty folder as --out"
-        )
-
-
 def _cut_torn_line(path: Path) -> None:
     """Drop half a record at the end, so that the next one starts a line of its own."""
     if path.exists():
         whole = path.read_bytes().rfind(b"\n") + 1
         os.truncate(path, whole)
+
+
+def _process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "pid_mark": process_mark(pid)}
 
 
 def _now() -> str:

@@ -14,12 +14,14 @@ from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.errors import ConfigError, RunError, TaskError
 from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
 from s3pet_viz.pet.dropout import quick_dropout
-from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs import Run, layout, open_run
+from s3pet_viz.runs.lock import refuse_held
 from s3pet_viz.runs.naming import new_folder
+from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.search.callbacks import Callback
-from s3pet_viz.search.checkpoint import load_checkpoint, load_stability, next_step_of
+from s3pet_viz.search.checkpoint import first_step_of, has_checkpoint, load_checkpoint, load_stability
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.engine import Search
 from s3pet_viz.search.gates import GateModel
@@ -28,6 +30,7 @@ from s3pet_viz.search.optim import OPTIMIZERS
 from s3pet_viz.search.stability import Stability
 from s3pet_viz.search.start import open_start, start_alpha, start_label
 from s3pet_viz.search.team import SilentWriter, Team, find_team
+from s3pet_viz.search.tracking import Tracking, tracker_names
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
@@ -50,6 +53,7 @@ def search(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     load: dict[str, Any] | None = None,
+    track: Any = None,
     **options: Any,
 ) -> Run:
     """Search where PET modules belong in a backbone, under an exact parameter budget.
@@ -64,6 +68,9 @@ def search(
         resume: a run directory to continue; then every other choice is the run's own.
         callbacks: see `Callback`.
         load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
+        track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
+            `GeneralTracker` objects; see `search.tracking.Tracking`. A resumed search keeps the run's, unless others
+            are given; ``none`` is none.
         options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, start_from, ...); start_from
             may be a Run too.
 
@@ -72,6 +79,8 @@ def search(
 
     Raises:
         S3PETError: one of its kinds, before any long work starts and before `out` is made.
+        MissingExtraError: an optional package is needed (also a kind of S3PETError).
+        DiskError: during the search: the disk refuses. What was written before is whole, and the run can be resumed.
         NonFiniteLossError: during the search; the run is saved.
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
@@ -103,9 +112,15 @@ def search(
             }
         )
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
-    # A resumed search has its alpha in the checkpoint.
-    origin = open_start(config.start_from) if config.start_from is not None and started is None else None
+    trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
     team = find_team()
+    if team.leads:
+        _check_place(started, out)
+    if started is not None:
+        first_step_of(started, config.steps)  # a checkpoint that cannot be resumed is said before anything is loaded
+    begun = started is not None and has_checkpoint(started.path / layout.CHECKPOINT)
+    # A search that has begun has its alpha in the checkpoint.
+    origin = open_start(config.start_from) if config.start_from is not None and not begun else None
     device = Device.choose(config.device, config.precision)
     chosen_space = load_space(config.space)
     made, data = load_pair(
@@ -128,6 +143,8 @@ def search(
         if origin is None
         else start_alpha(origin, gates, backbone=made.name, backbone_params=made.n_params)
     )
+    if started is not None and start and start != started.info.get("start_from"):
+        raise RunError(f"start_from: expected the run as it was when the search began, found it changed: {start}")
     halves = _Halves(data, made, config, device, team)
     fingerprint = {
         "backbone parameters": made.n_params,
@@ -152,14 +169,14 @@ def search(
         "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
         "versions": _versions(),
         **({"start_from": start} if start else {}),
+        **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
     }
-    if started is not None:
-        first_step = next_step_of(started.path / "checkpoint")
-        if first_step >= config.steps:
-            raise RunError(f"{started.path}: the search has already taken all of its {config.steps} steps")
-    writer = _writer(team, started, first_step if started is not None else 0, out, gates, config, extra)
+    writer = _writer(team, started, out, gates, config, extra)
 
-    with writer, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
+    tracking = Tracking(trackers)
+    if trackers and team.leads:
+        callbacks = (*callbacks, tracking)
+    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
         made.model.to(device.torch)
         with _attached(made, gates, config) as pets:
             problem = BackboneProblem(
@@ -175,7 +192,7 @@ def search(
             if alpha is not None:
                 state.alpha = torch.from_numpy(alpha)
             first, stability = 0, Stability(config.stop_when_stable)
-            if started is not None:
+            if started is not None and has_checkpoint(writer.checkpoint_dir):
                 first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint)
                 stability = load_stability(writer.checkpoint_dir, config.stop_when_stable)
             Search(
@@ -199,7 +216,6 @@ def search(
 def _writer(
     team: Team,
     started: Run | None,
-    first_step: int,
     out: str | Path | None,
     gates: Sequence[Any],
     config: SearchConfig,
@@ -208,12 +224,28 @@ def _writer(
     """The run's writer in the process that leads; the others are told where the run is, once it is there."""
     writer = None
     if team.leads and started is not None:
-        writer = RunWriter.resume(started.path, from_step=first_step)
+        writer = RunWriter.attach(started.path)
+        try:
+            writer.continue_from(first_step_of(started, config.steps))  # read anew, now that nobody else can move it
+        except BaseException:
+            writer.close()
+            raise
     elif team.leads:
         folder = out or new_folder(config.task, config.backbone, config.budget, config.mode, config.seed)
         writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra)
     path, info = team.share(None if writer is None else (str(writer.path), dict(writer.info)))
     return SilentWriter(Path(path), info) if writer is None else writer
+
+
+def _check_place(started: Run | None, out: str | Path | None) -> None:
+    """Before anything is loaded: the run directory is free and can be written."""
+    if started is not None:
+        refuse_held(started.path / layout.LOCK)
+        check_writable(started.path)
+    elif out is not None:
+        check_place(Path(out))
+    else:
+        check_writable(Path("runs"), begun=False)
 
 
 def make_state(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from s3pet_viz.search.modes import StepResult
 
@@ -18,6 +19,9 @@ class Callback:
 
     def on_step_end(self, search: Search, step: int, result: StepResult) -> None:
         """After each step has been recorded."""
+
+    def on_evaluation(self, search: Search, record: Mapping[str, Any]) -> None:
+        """After each evaluation has been recorded (`record`), before its step's `on_step_end`."""
 
     def on_search_end(self, search: Search) -> None:
         """After the last step, however the search ended; its status is set."""

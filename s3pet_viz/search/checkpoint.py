@@ -12,6 +12,8 @@ from safetensors.torch import save
 
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import write_bytes_atomic
+from s3pet_viz.runs import Run, layout
+from s3pet_viz.runs.place import disk_errors
 from s3pet_viz.search.modes import State
 from s3pet_viz.search.stability import Stability
 
@@ -28,11 +30,13 @@ def save_checkpoint(
 ) -> None:
     """Write w, alpha, both optimisers and how long the selected structure has been the same. Random numbers are
     functions of (seed, step) and need no state.
+
+    Raises:
+        DiskError: the disk refuses; an earlier checkpoint stays.
     """
     tensors = {"w": state.w.flat, "alpha": state.alpha}
     tensors |= {f"w_opt.{k}": v for k, v in state.w_opt.state().items()}
     tensors |= {f"alpha_opt.{k}": v for k, v in state.alpha_opt.state().items()}
-    folder.mkdir(exist_ok=True)
     data = save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
         metadata={
@@ -41,7 +45,29 @@ def save_checkpoint(
             "stability": json.dumps(None if stability is None else stability.state()),
         },
     )
-    write_bytes_atomic(folder / FILE, data)
+    with disk_errors(folder / FILE):
+        write_bytes_atomic(folder / FILE, data)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one, damaged or not."""
+    return (folder / FILE).is_file()
+
+
+def first_step_of(run: Run, steps: int) -> int:
+    """The first step that a resumed search takes; `steps`, of all, where only its end is left to be written.
+
+    Raises:
+        RunError: it has finished, or its checkpoint is missing or damaged.
+    """
+    folder = run.path / layout.CHECKPOINT
+    # It ended before its first checkpoint, which comes before the first step.
+    if not has_checkpoint(folder) and not run.n_steps:
+        return 0
+    step = next_step_of(folder)
+    if step >= steps and run.status == "finished":
+        raise RunError(f"{run.path}: the search has already taken all of its {steps} steps")
+    return step
 
 
 def next_step_of(folder: Path) -> int:

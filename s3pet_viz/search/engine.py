@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -37,7 +38,11 @@ class Search:
         writer: the run directory's writer.
         stability: how long the selected structure has been the same.
         stop_reason: why the search is to stop early, or None.
+        p: gate probabilities after the last step, float64, shape (n_gates,). step_seconds: that it took.
     """
+
+    p: np.ndarray
+    step_seconds: float
 
     def __init__(
         self,
@@ -92,8 +97,9 @@ class Search:
         )
 
     def checkpoint(self) -> None:
-        if not self.state.team.leads:
+        if isinstance(self.writer, SilentWriter):
             return
+        self.writer.sync()  # a checkpoint must not run ahead of the step log
         save_checkpoint(
             self.writer.checkpoint_dir,
             self.state,
@@ -106,11 +112,11 @@ class Search:
         """Run to the end, a stop, or an error. The run directory is consistent in every case.
 
         Raises:
+            DiskError: the disk refuses; the run keeps its last checkpoint.
             NonFiniteLossError: with the step and the loss; the run says ``failed`` and keeps its last checkpoint.
             KeyboardInterrupt: after Ctrl-C or SIGTERM, once the step is done and the checkpoint written.
         """
         config = self.config
-        self.checkpoint()
         bar = tqdm(
             total=config.steps,
             initial=self.step,
@@ -119,6 +125,7 @@ class Search:
             disable=not (self.progress and self.state.team.leads),
         )
         with _deferred_interrupt(self) as interrupted, bar:
+            self.checkpoint()
             for callback in self.callbacks:
                 callback.on_search_begin(self)
             while self.step < config.steps and self.stop_reason is None:
@@ -160,16 +167,18 @@ class Search:
             result = take(self.state, step)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"{error}; the run in {self.writer.path} keeps its last checkpoint") from None
+        self.step_seconds = time.perf_counter() - began
+        # At the alpha that this step arrived at: what the run would select from now.
+        self.p = self._probabilities()
         self.writer.append(
             step=step,
-            seconds=time.perf_counter() - began,
+            seconds=self.step_seconds,
             zeta=result.zeta,
             train_loss=result.train_loss,
             val_loss=result.val_loss,
             lr=self.state.lr * config.schedule_at(step),
             alpha=self.state.alpha.numpy(),
-            # p at the alpha that this step arrived at: what the run would select from now.
-            p=self._probabilities(),
+            p=self.p,
         )
         self.step += 1
         bar.update()
@@ -193,6 +202,8 @@ class Search:
     def _evaluate(self, result: StepResult) -> None:
         record = self._evaluation(result)
         self.writer.evaluation(record)
+        for callback in self.callbacks:
+            callback.on_evaluation(self, record)
         # A structure that nothing has moved yet is no result. AdamW's second moments are 0 until a gradient is not, so
         # through all of the warm-up too.
         if bool(self.state.alpha_opt.v.any()):

@@ -22,6 +22,7 @@ from s3pet_viz.results.study import read_result, run_folder
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.consensus import mean_probabilities
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
+from s3pet_viz.runs.place import DiskError
 from s3pet_viz.structure import Structure, parse_budget, select
 
 #: How often a worker looks whether another has finished the same cell, in seconds.
@@ -45,7 +46,7 @@ def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: 
             return found
         attempts = 1 + (found or {}).get("attempts", 0)
         _journal(root, key, "begun")
-        started = time.time()
+        started, began = time.time(), time.monotonic()
         try:
             if threads is not None:
                 import torch
@@ -58,7 +59,7 @@ def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: 
             trace = "" if isinstance(error, S3PETError) else traceback.format_exc(limit=-8)
             result = {"status": "failed", "error": {"kind": kind, "message": str(error)[:2000], "traceback": trace}}
         result |= {
-            "key": key, "attempts": attempts, "started": started, "seconds": time.time() - started,
+            "key": key, "attempts": attempts, "started": started, "seconds": time.monotonic() - began,
             "host": socket.gethostname(), "pid": os.getpid(),
         }  # fmt: skip
         write_json_atomic(root / "cells" / f"{key}.json", result)
@@ -89,8 +90,10 @@ def _continued(out: Path) -> Run | None:
         if run.status == "finished":
             return run
         return search(resume=out, progress=False)
+    except (LockHeldError, DiskError):
+        raise  # nothing is wrong with what is there
     except RunError:
-        shutil.rmtree(out)  # killed before its first checkpoint
+        shutil.rmtree(out)  # killed before there was a run
         return None
 
 
