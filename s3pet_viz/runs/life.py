@@ -38,7 +38,7 @@ class Life:
         try:
             stat = (self.path / layout.RUN_JSON).stat()
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        except OSError:
+        except (OSError, ValueError):  # gone, or a name that no file can have
             stamp = None
         if stamp is None or stamp != self._stamp:
             self._info = layout.read_run_json(self.path)
@@ -160,6 +160,8 @@ def _process_lives(pid: Any) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
+        return False
+    except OverflowError:  # no process has such a number
         return False
     except OSError:  # it lives and belongs to someone else
         return True

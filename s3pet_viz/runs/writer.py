@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from s3pet_viz import files
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import json_ready, write_bytes_atomic, write_json_atomic
 from s3pet_viz.runs import layout
@@ -340,7 +341,7 @@ def _refuse_own(fields: Mapping[str, Any], where: str) -> None:
 
 
 def _refuse_occupied(run: Path) -> None:
-    if not run.exists():
+    if not files.is_there(run):
         return
     if not run.is_dir():
         raise RunError(f"{run}: expected a folder, found a file; use another --out")
