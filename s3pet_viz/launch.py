@@ -14,6 +14,7 @@ from typing import Any
 
 from s3pet_viz import errors
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
+from s3pet_viz.files import is_there
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.life import said_status
 from s3pet_viz.runs.lock import process_mark, wrote
@@ -125,13 +126,15 @@ def start(**options: Any) -> Launched:
         own = True
     else:
         path = Path(out)
-        if (path / layout.RUN_JSON).exists():
+        if is_there(path / layout.RUN_JSON):
             raise RunError(f"{path}: already holds a run; continue it with resume, or use another out")
-        own = not path.exists()
+        own = not is_there(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{path}: cannot make the run directory ({error.strerror})") from None
+        except ValueError as error:  # a null byte
+            raise RunError(f"{str(path)!r}: cannot make the run directory ({error})") from None
     return Launched(path, spawn(["search", *arguments, "--quiet"], path / layout.LOG), own_folder=own)
 
 

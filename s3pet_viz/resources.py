@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from s3pet_viz.files import is_folder
+
 _PACKAGE = Path(__file__).resolve().parent
 Kind = Literal["tasks", "backbones", "runs", "studies"]
 _KINDS = get_args(Kind)
@@ -22,7 +24,7 @@ def find_resource(kind: Kind, name: str) -> Path | None:
         return None
     for root in _ROOTS:
         folder = root / kind / name
-        if folder.is_dir():
+        if is_folder(folder):
             return folder
     return None
 

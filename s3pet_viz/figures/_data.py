@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.files import is_folder, is_there, read_json
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.reader import Budget, ranks
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, from_s3delta, read_final_alphas
@@ -45,14 +45,10 @@ def as_source(source: Source) -> Opened:
     """
     if isinstance(source, (Structure, FinalAlphas)):
         return source
-    if isinstance(source, (str, os.PathLike)) and (path := Path(source)).is_file():
+    if isinstance(source, (str, os.PathLike)) and is_there(path := Path(source)) and not is_folder(path):
         if path.suffix.lower() != ".json":
             return read_final_alphas(path)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return Structure.load(path)  # whose error names what is wrong
-        return from_s3delta(path) if is_s3delta(data) else Structure.load(path)
+        return from_s3delta(path) if is_s3delta(read_json(path, StructureError)) else Structure.load(path)
     if not isinstance(source, (Run, str, os.PathLike)):
         raise TypeError(
             f"expected a Run, a Structure, or the path of a run or structure, found {type(source).__name__}"

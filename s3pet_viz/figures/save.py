@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.figures._print import PX_PER_MM, printed
-from s3pet_viz.files import write_bytes_atomic
+from s3pet_viz.files import is_folder, write_bytes_atomic
 
 Style = Literal["print", "screen"]
 
@@ -66,7 +66,7 @@ def save(
         raise ConfigError(f"style: expected one of {', '.join(get_args(Style))}, found {style!r}")
     _in_range("width_mm", width_mm, 30, 2000)
     _in_range("scale", scale, 0.1, 20)
-    if target.is_dir():
+    if is_folder(target):
         raise ConfigError(f"{target}: expected a file name, found a folder")
     if suffix == ".html":
         given = {"width_mm": width_mm, "scale": scale, "title": title}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ import yaml
 
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.errors import SpaceError
+from s3pet_viz.files import is_there, no_repeats, read_json, read_text
 from s3pet_viz.pet.modules import PET_CLASSES, check_options
 from s3pet_viz.structure import Gate, pet_type_order
 
@@ -61,6 +61,8 @@ class Space:
 
 _ATTENTION = ("SelfAttn.Q", "SelfAttn.K", "SelfAttn.V", "SelfAttn.O")
 _LINEAR = (*_ATTENTION, "FFN.W1*", "FFN.W2")
+#: Bytes of a space file; one that names every position of T5-11b has 100 KB.
+_MOST = 1024**2
 
 #: The published search spaces (arXiv 2206.07382, section 4.1).
 PRESETS: dict[str, Space] = {
@@ -100,15 +102,19 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
         if preset.lower() == known.lower():
             return value.with_cross_attention() if cross else value
     path = Path(name)
-    if path.suffix.lower() not in (".yaml", ".yml", ".json") or not path.is_file():
+    if path.suffix.lower() not in (".yaml", ".yml", ".json") or not is_there(path):
         raise SpaceError(
             f"space: expected one of {', '.join(PRESETS)} (with '+cross' for cross-attention), "
             f"or a YAML or JSON file, found {name!r}"
         )
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's 2026-99-99 is a ValueError
+        if path.suffix.lower() == ".json":
+            data = read_json(path, SpaceError)
+        else:
+            data = yaml.load(read_text(path, SpaceError, most=_MOST), _Plain)
+    except SpaceError:
+        raise
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's 2026-99-99 is a ValueError
         raise SpaceError(f"{path}: cannot be read as a search space: {error}") from None
     return _parse(data, str(path))
 
@@ -179,6 +185,20 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
             )
         )
     return gates, missing
+
+
+class _Plain(yaml.SafeLoader):
+    """Safe YAML without aliases, of which ten lines can stand for more values than any memory holds; no key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor} is not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        no_repeats([(str(key.value), None) for key, _ in node.value])
+        return super().construct_mapping(node, deep)
 
 
 def _parse(data: Any, where: str) -> Space:

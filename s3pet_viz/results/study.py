@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, cast
 import pandas as pd
 
 from s3pet_viz.errors import StudyError
+from s3pet_viz.files import is_there, read_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.results import statistics
 from s3pet_viz.runs import Run, open_run
@@ -29,6 +29,8 @@ KIND = "s3pet_viz.study"
 
 #: What names a row, in the order of the table's first columns.
 LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw", "seed")
+#: Of these the whole numbers; the others are text.
+_WHOLE = ("budget_params", "draw", "seed")
 _MEASURED = (
     "score", "metric", "loss", "validation", "pet_params", "percent", "head_params", "n_gates", "best_step", "seconds",
     "search_seconds",
@@ -215,7 +217,7 @@ def open_study(path: str | os.PathLike[str] | Study) -> Study:
     """
     if isinstance(path, Study):
         return path
-    recorded = None if Path(path).exists() else find_resource("studies", os.fspath(path))
+    recorded = None if is_there(path) else find_resource("studies", os.fspath(path))
     return Study(recorded or path)
 
 
@@ -236,32 +238,29 @@ def read_result(folder: Path, key: str) -> dict[str, Any] | None:
         StudyError: the file is damaged.
     """
     path = folder / "cells" / f"{key}.json"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise StudyError(f"{path}: expected JSON, found something else ({error}); delete it to redo the cell") from None
+    data = read_json(path, StudyError, hint="; delete it to redo the cell")
     if not isinstance(data, dict) or data.get("status") not in ("done", "failed"):
         raise StudyError(f"{path}: field 'status': expected done or failed; delete the file to do the cell again")
     part = "row" if data["status"] == "done" else "error"
     if not isinstance(data.get(part), dict):
         raise StudyError(f"{path}: field {part!r}: expected an object; delete the file to do the cell again")
+    words = ("metric",) if part == "row" else ("kind", "message")
+    for name, value in data[part].items():
+        if name in words or part == "row":
+            _check_value(value, name in words, f"{path}: field '{part}.{name}'")
+    for name in words if part == "error" else ():
+        if name not in data[part]:
+            raise StudyError(f"{path}: field '{part}.{name}' is missing; delete the file to do the cell again")
     return data
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{folder}: expected a study folder (with study.json), found none") from None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read ({error})") from None
+    if not is_there(path):
+        raise StudyError(f"{folder}: expected a study folder (with study.json), found none")
+    data = read_json(path, StudyError)
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise StudyError(f"{path}: expected a study of s3pet_viz (field 'kind' is missing)")
     if data.get("schema_version") != SCHEMA_VERSION:
@@ -272,13 +271,34 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: fields 'cells' and 'calls': expected lists, 'calls' with at least one entry")
     if not all(isinstance(call, dict) and isinstance(call.get("study"), str) for call in calls):
         raise StudyError(f"{path}: field 'calls': expected objects with a field 'study'")
+    keys = set()
     for i, cell in enumerate(cells):
         good = isinstance(cell, dict) and isinstance(cell.get("key"), str) and isinstance(cell.get("labels"), dict)
         if not good or cell.get("kind") not in ("search", "tune") or not is_plain(cell["key"]):
             raise StudyError(f"{path}: cells[{i}]: expected an object with key, kind (search, tune) and labels")
+        if cell["key"] in keys:
+            raise StudyError(f"{path}: cells[{i}]: field 'key': {cell['key']!r} is there twice")
+        keys.add(cell["key"])
+        for name in LABELS if cell["kind"] == "tune" else ("task", "method", "seed"):
+            at = f"{path}: cells[{i}]: field 'labels.{name}'"
+            if name not in cell["labels"]:
+                raise StudyError(f"{at} is missing")
+            _check_value(cell["labels"][name], name not in _WHOLE, at, whole=True)
     return data
+
+
+def _check_value(value: object, text: bool, at: str, *, whole: bool = False) -> None:
+    """A value that tables can be made of: text, or a number (null: not known).
+
+    Raises:
+        StudyError: it is not; begins with `at`.
+    """
+    kinds: tuple[type, ...] = (str,) if text else (int,) if whole else (int, float, type(None))
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        word = "text" if text else "a whole number" if whole else "a number or null"
+        raise StudyError(f"{at}: expected {word}, found {value!r:.60}")
 
 
 def is_plain(key: str) -> bool:
     """Whether a key is a plain file name: a stranger's study cannot name files outside its folder."""
-    return key not in ("", ".", "..") and not {"/", "\\", "\0"} & set(key)
+    return 0 < len(key) <= 200 and key not in (".", "..") and key.isprintable() and not set("/\\:") & set(key)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from s3pet_viz.errors import RunError, StructureError
-from s3pet_viz.files import write_json_atomic
+from s3pet_viz.files import is_folder, write_json_atomic
 from s3pet_viz.runs.layout import read_json
 from s3pet_viz.runs.reader import Run, open_run
 from s3pet_viz.runs.writer import RunWriter
@@ -175,7 +175,7 @@ class Explanation:
             OSError: the folder cannot be written.
         """
         target = path.path if isinstance(path, Run) else Path(path)
-        if not target.is_dir():
+        if not is_folder(target):
             return write_json_atomic(target, self.to_dict())
         with RunWriter.attach(target):  # one writer per run
             return write_json_atomic(target / EXPLAIN, self.to_dict())
@@ -219,7 +219,7 @@ class Explanation:
         Raises:
             RunError: missing, damaged, or of a structure that the run has no longer; names the file and the field.
         """
-        if isinstance(path, Run) or Path(path).is_dir():
+        if isinstance(path, Run) or is_folder(path):
             return _of_run(open_run(path))
         return cls.from_dict(read_json(Path(path)), where=str(path))
 

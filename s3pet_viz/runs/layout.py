@@ -10,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from s3pet_viz import files
 from s3pet_viz.errors import RunError
 from s3pet_viz.structure import Gate
+from s3pet_viz.structure.gate import LIMITS
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.run"
@@ -84,26 +86,37 @@ def gates_from_parquet(path: Path) -> tuple[Gate, ...]:
         table = pq.ParquetFile(path).read()
     except FileNotFoundError:
         raise RunError(f"{path}: missing; a run directory holds one") from None
-    except (pa.ArrowException, OSError) as error:
+    # Arrow checks less than it reads: text that is no UTF-8, sizes that no memory holds.
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise RunError(f"{path}: damaged, or no Parquet table ({first_line(error)})") from None
     columns: dict[str, list[Any]] = {}
     for name, kind in _GATE_COLUMNS.items():
         if name not in table.column_names:
             raise RunError(f"{path}: field {name!r} is missing")
+        if table.column_names.count(name) > 1:
+            raise RunError(f"{path}: field {name!r} is there twice")
         column = table.column(name)
         if column.type != kind or column.null_count:
             raise RunError(f"{path}: field {name!r}: expected {kind} without nulls, found {column.type}")
-        columns[name] = column.to_pylist()
+        try:
+            column.validate(full=True)
+            columns[name] = column.to_pylist()
+        except (pa.ArrowException, ValueError) as error:
+            raise RunError(f"{path}: field {name!r}: damaged ({first_line(error)})") from None
     if not columns["index"]:
         raise RunError(f"{path}: expected at least one gate, found none")
     if columns["index"] != list(range(len(columns["index"]))):
         raise RunError(f"{path}: field 'index': expected 0, 1, 2, ... in order")
-    if min(columns["n_params"]) < 1:
-        raise RunError(f"{path}: field 'n_params': expected at least 1, found {min(columns['n_params'])}")
+    for name in ("layer", "n_params"):
+        least, most = LIMITS[name]
+        for row, number in enumerate(columns[name]):
+            if not least <= number <= most:
+                expected = f"at least {least}" if number < least else f"at most {most:,}"
+                raise RunError(f"{path}: field {name!r}, row {row}: expected {expected}, found {number}")
     for row, text in enumerate(columns["options"]):
         try:
-            options = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+            options = files.parse_json(text)
+        except ValueError:
             options = None
         if not isinstance(options, dict):
             raise RunError(f"{path}: field 'options', row {row}: expected a JSON object, found {text[:60]!r}")
@@ -118,12 +131,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         RunError: cannot be read, or is not a JSON object; names the file.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: expected JSON; it is damaged ({first_line(error)})") from None
+    data = files.read_json(path, RunError)
     if not isinstance(data, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
@@ -136,7 +144,7 @@ def read_run_json(run: Path) -> dict[str, Any]:
         RunError: no run directory, foreign, of another version, or damaged; names file and field.
     """
     path = run / RUN_JSON
-    if not run.is_dir():
+    if not files.is_folder(run):
         raise RunError(f"{run}: no such run directory")
     if not path.is_file():
         raise RunError(f"{run}: not a run directory of s3pet_viz ({RUN_JSON} is missing)")
@@ -162,6 +170,8 @@ def read_run_json(run: Path) -> dict[str, Any]:
         value = info.get(name)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise RunError(f"{path}: field {name!r}: expected {word}, found {value!r}")
+        if isinstance(value, int) and not 0 <= value < 2**63:
+            raise RunError(f"{path}: field {name!r}: expected 0 or more, within 64 bits, found {value}")
     return info
 
 

@@ -38,7 +38,7 @@ class Life:
         try:
             stat = (self.path / layout.RUN_JSON).stat()
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        except OSError:
+        except (OSError, ValueError):  # gone, or a name that no file can have
             stamp = None
         if stamp is None or stamp != self._stamp:
             self._info = layout.read_run_json(self.path)

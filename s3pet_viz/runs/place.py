@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from s3pet_viz import files
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import layout
 
@@ -75,7 +76,7 @@ def check_writable(folder: Path, *, begun: bool = True) -> None:
 
 def refuse_occupied(run: Path) -> None:
     """Raises RunError unless the folder is free for a new run: missing, empty, or what an interrupted begin left."""
-    if not run.exists():
+    if not files.is_there(run):
         return
     if not run.is_dir():
         raise RunError(f"{run}: expected a folder, found a file; use another --out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz.errors import RunError
+from s3pet_viz.files import is_there, parse_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.life import Life, said_status
@@ -35,7 +35,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     """
     if isinstance(path, Run):
         return path
-    recorded = None if Path(path).exists() else find_resource("runs", os.fspath(path))
+    recorded = None if is_there(path) else find_resource("runs", os.fspath(path))
     return Run(recorded or path)
 
 
@@ -227,8 +227,8 @@ class Run(Life):
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+                record = parse_json(line.decode())
+            except ValueError:
                 record = None
             if not isinstance(record, dict):
                 raise RunError(f"{path}: line {number}: expected a JSON object; it is damaged")
@@ -274,7 +274,16 @@ class Run(Life):
             RunError: scores.json is damaged.
         """
         path = self.path / layout.SCORES
-        return layout.read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        found = layout.read_json(path)
+        metrics = found.get("metrics", {})
+        if not isinstance(metrics, dict):
+            raise RunError(f"{path}: field 'metrics': expected an object, found {type(metrics).__name__}")
+        score = metrics.get("score")
+        if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
+            raise RunError(f"{path}: field 'metrics.score': expected a number or null, found {score!r:.60}")
+        return found
 
     # -- shown -----------------------------------------------------------------------------------------
 

@@ -115,8 +115,9 @@ def _mean_entropy(p: np.ndarray) -> np.ndarray:
     In float32, which is five times as quick: a long run is to open at once.
     """
     least = np.float32(1e-30)  # p log p is 0 at 0
-    bits = p * np.log2(np.maximum(p, least))
-    rest = 1 - p
-    bits += rest * np.log2(np.maximum(rest, least))
-    mean: np.ndarray = -bits.mean(axis=1, dtype=np.float64)
+    with np.errstate(all="ignore"):  # a damaged log may hold any number as p
+        bits = p * np.log2(np.maximum(p, least))
+        rest = 1 - p
+        bits += rest * np.log2(np.maximum(rest, least))
+        mean: np.ndarray = -bits.mean(axis=1, dtype=np.float64)
     return mean

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from s3pet_viz.errors import RunError
-from s3pet_viz.files import write_bytes_atomic
+from s3pet_viz.files import parse_json, write_bytes_atomic
 from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.place import disk_errors
 from s3pet_viz.search.modes import State
@@ -86,7 +87,7 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
         RunError: no checkpoint, a damaged one, or one of another search space, backbone or data.
     """
     metadata = _metadata(folder)
-    saved = json.loads(metadata["fingerprint"])
+    saved = parse_json(metadata["fingerprint"])
     now = json.loads(json.dumps(fingerprint))
     for key in now:
         if saved.get(key) != now[key]:
@@ -99,11 +100,22 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
         if tensors["w"].shape != state.w.flat.shape or tensors["alpha"].shape != state.alpha.shape:
             raise RunError(f"{folder / FILE}: expected {state.w.flat.numel()} weights, found {tensors['w'].numel()}")
-        state.w.set(tensors["w"].to(state.w.flat))
-        state.alpha = tensors["alpha"]
         for name, optimizer in (("w_opt", state.w_opt), ("alpha_opt", state.alpha_opt)):
-            part = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            optimizer.load(part)
+            for key, like in optimizer.state().items():
+                if tensors[f"{name}.{key}"].shape != like.shape:
+                    raise RunError(
+                        f"{folder / FILE}: {name}.{key}: expected shape {tuple(like.shape)}, found "
+                        f"{tuple(tensors[f'{name}.{key}'].shape)}"
+                    )
+        for name, values in tensors.items():
+            if values.is_complex() or not torch.isfinite(values).all():
+                raise RunError(f"{folder / FILE}: {name}: expected finite numbers")
+            if name.endswith((".t", ".v")) and values.numel() and values.min() < 0:  # steps, second moments
+                raise RunError(f"{folder / FILE}: {name}: expected 0 or more, found {float(values.min()):g}")
+        state.w.set(tensors["w"].to(state.w.flat))
+        state.alpha = tensors["alpha"].to(state.alpha)
+        for name, optimizer in (("w_opt", state.w_opt), ("alpha_opt", state.alpha_opt)):
+            optimizer.load({key: tensors[f"{name}.{key}"] for key in optimizer.state()})
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
     return int(metadata["next_step"])
@@ -119,10 +131,10 @@ def load_stability(folder: Path, patience: int) -> Stability:
     # Checkpoints of versions that could not end early hold none.
     text = _metadata(folder).get("stability", "null")
     try:
-        saved = json.loads(text)
+        saved = parse_json(text)
         if saved is not None:
             made.load(saved)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged (stability: {error})") from None
     return made
 
@@ -134,8 +146,10 @@ def _metadata(folder: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
-        int(metadata["next_step"])
-        json.loads(metadata["fingerprint"])
+        if not 0 <= int(metadata["next_step"]) < 2**53:
+            raise ValueError(f"next_step {metadata['next_step']:.20}")
+        if not isinstance(parse_json(metadata["fingerprint"]), dict):
+            raise ValueError("fingerprint is no object")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path}: the checkpoint is damaged ({error})") from None
     return metadata

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from s3pet_viz.backbones.load import HEADS
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import json_ready
 from s3pet_viz.search.modes import MODES, SECOND_ORDER_CAP, SECOND_ORDER_FROM
 from s3pet_viz.search.optim import OPTIMIZERS
+from s3pet_viz.structure import parse_budget
+from s3pet_viz.tuning import checks
 from s3pet_viz.tuning.device import PRECISIONS
 from s3pet_viz.tuning.train import default_lr
 
@@ -97,12 +99,24 @@ class SearchConfig:
     start_from: str | None = None
 
     def __post_init__(self) -> None:
-        _among("mode", self.mode, MODES)
-        _among("schedule", self.schedule, ("linear", "constant"))
-        _among("sampling", self.sampling, ("soft", "straight-through"))
-        _among("weight_optimizer", self.weight_optimizer, OPTIMIZERS)
-        _among("head", self.head, HEADS)
-        _among("precision", self.precision, PRECISIONS)
+        for name, allowed in (
+            ("mode", MODES),
+            ("schedule", ("linear", "constant")),
+            ("sampling", ("soft", "straight-through")),
+            ("weight_optimizer", OPTIMIZERS),
+            ("head", HEADS),
+            ("precision", PRECISIONS),
+            ("split", ("paper", "holdout")),
+        ):
+            checks.among(name, getattr(self, name), allowed)
+        for name in ("task", "backbone", "device", "revision", "task_revision"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name.endswith("revision")):
+                raise ConfigError(f"{name}: expected text, found {type(value).__name__}")
+        if not isinstance(self.space, (str, dict)):
+            raise ConfigError(f"space: expected a name or a mapping, found {type(self.space).__name__}")
+        parse_budget(self.budget, 10**15)  # its form; the backbone's size is not known yet
+        made: dict[str, Any] = {"budget": json_ready(self.budget)}
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
@@ -118,20 +132,21 @@ class SearchConfig:
             ("max_source_length", 1),
         ):
             value = getattr(self, name)
-            if value is None and name.startswith("max_"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name}: expected a whole number of at least {least}, found {value!r}")
+            if value is not None or not name.startswith("max_"):
+                made[name] = checks.whole(name, value, least)
         for name in ("lr", "head_lr", "alpha_lr", "tau", "difference_eps", "second_order_cap"):
             value = getattr(self, name)
-            if value is None and name not in ("alpha_lr", "tau"):
-                continue
-            if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name}: expected a positive number, found {value!r}")
-        if not (math.isfinite(self.clip) and self.clip >= 0):
-            raise ConfigError(f"clip: expected 0 (off) or more, found {self.clip!r}")
-        if not (math.isfinite(self.skip_below) and 0 <= self.skip_below < 1):
-            raise ConfigError(f"skip_below: expected 0 (off) or more and below 1, found {self.skip_below!r}")
+            if value is not None or name in ("alpha_lr", "tau"):
+                made[name] = checks.number(name, value, "a positive number", open_end=True)
+        made["clip"] = checks.number("clip", self.clip, "0 (off) or more")
+        skip = "0 (off) or more and below 1"
+        made["skip_below"] = checks.number("skip_below", self.skip_below, skip)
+        if made["skip_below"] >= 1:
+            raise ConfigError(f"skip_below: expected {skip}, found {self.skip_below!r}")
+        for name in ("competition", "antithetic", "dropout", "gradient_checkpointing"):
+            made[name] = checks.flag(name, getattr(self, name))
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
         if self.gradient_checkpointing and not self.dropout:
             raise ConfigError(
                 "gradient_checkpointing: expected dropout on, found it off (layers checkpoint in training mode only)"
@@ -180,7 +195,3 @@ class SearchConfig:
         """Factor of both learning rates at a step."""
         return 1.0 if self.schedule == "constant" else max(0.0, 1 - step / self.steps)
 
-
-def _among(name: str, value: Any, allowed: Any) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")

@@ -16,6 +16,10 @@ LONGEST_PET_TYPE = 40
 #: `Gate.layer` of a stack's embedding norm; its final norm has layer = number of layers.
 EMBEDDING_LAYER = -1
 
+#: What a file may say of a gate: (least, most). No model is as deep or has as large a module; views draw a column for
+#: each layer up to the deepest, and sums over gates must fit 64 bits.
+LIMITS = {"index": (0, 10**9), "layer": (EMBEDDING_LAYER, 10_000), "n_params": (1, 10**12)}
+
 
 @dataclass(frozen=True)
 class Gate:

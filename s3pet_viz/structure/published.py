@@ -6,14 +6,14 @@ list of gates, or from the file; where none of them tells, a gate has ``n_params
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from s3pet_viz import files
 from s3pet_viz.errors import StructureError
+from s3pet_viz.files import read_json
 from s3pet_viz.structure.gate import Gate
 from s3pet_viz.structure.structure import Structure
 from s3pet_viz.structure.t5 import DEFAULTS, KINDS, Place, T5Shape, parse_position, pet_params, shape_of
@@ -294,28 +294,11 @@ def backbone_facts(backbone: Backbone | None, shape: T5Shape | None) -> tuple[st
 def _content(source: Any) -> tuple[str, Any]:
     if not isinstance(source, (str, os.PathLike)):
         return "config", source
-    try:
-        return str(source), json.loads(read_text(source))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, StructureError):
-            raise
-        raise StructureError(f"{source}: expected JSON, found something else ({error})") from None
+    return str(source), read_json(source, StructureError)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    try:
-        file = Path(path)
-        if file.stat().st_size > _MOST:
-            raise StructureError(f"{path}: expected a file of at most {_MOST // _MI} MiB; this is no published result")
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StructureError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise StructureError(f"{path}: expected text in UTF-8, found something else ({error.reason})") from None
-    except ValueError as error:  # a null byte in the name, and StructureError from above
-        if isinstance(error, StructureError):
-            raise
-        raise StructureError(f"{str(path)!r}: cannot be read ({error})") from None
+    return files.read_text(path, StructureError, most=_MOST)
 
 
 def short(value: Any) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import StructureError
-from s3pet_viz.files import write_json_atomic
-from s3pet_viz.structure.gate import LONGEST_PET_TYPE, Gate
+from s3pet_viz.files import read_json, write_json_atomic
+from s3pet_viz.structure.gate import LIMITS, LONGEST_PET_TYPE, Gate
 
 SCHEMA_VERSION = 1
 
@@ -145,6 +145,8 @@ class Structure:
         budget = data.get("budget")
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
             raise StructureError(f"{where}: field 'budget': expected a whole number or null, found {budget!r}")
+        if backbone_params < 0:
+            raise StructureError(f"{where}: field 'backbone_params': expected 0 or more, found {backbone_params}")
         source = data.get("source", {})
         if not isinstance(source, dict):
             raise StructureError(f"{where}: field 'source': expected an object, found {type(source).__name__}")
@@ -173,13 +175,7 @@ class Structure:
         Raises:
             StructureError: no such file, not JSON, or a field is wrong; names file and field.
         """
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise StructureError(f"{path}: cannot be read ({error.strerror})") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise StructureError(f"{path}: expected JSON, found something else ({error})") from None
-        return cls.from_dict(data, where=str(path))
+        return cls.from_dict(read_json(path, StructureError), where=str(path))
 
 
 def _field(data: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
@@ -201,18 +197,17 @@ def gate_from_dict(data: Any, where: str) -> Gate:
     # Any name: what a run holds can be read and drawn where its PET type is not installed; inserting asks for that.
     if not (pet_type.isidentifier() and len(pet_type) <= LONGEST_PET_TYPE):
         raise StructureError(f"{where}: field 'pet_type': expected a name such as LoRA, found {pet_type[:80]!r}")
-    n_params = _field(data, "n_params", int, where)
-    if n_params <= 0:
-        raise StructureError(f"{where}: field 'n_params': expected at least 1, found {n_params}")
+    numbers = {name: _field(data, name, int, where) for name in LIMITS}
+    for name, (least, most) in LIMITS.items():
+        if not least <= numbers[name] <= most:
+            raise StructureError(f"{where}: field {name!r}: expected {least} to {most:,}, found {numbers[name]:,}")
     return Gate(
-        index=_field(data, "index", int, where),
         position=_field(data, "position", str, where),
         stack=_field(data, "stack", str, where),
-        layer=_field(data, "layer", int, where),
         module=_field(data, "module", str, where),
         pet_type=pet_type,
-        n_params=n_params,
         options=_field(data, "options", dict, where),
+        **numbers,
     )
 
 

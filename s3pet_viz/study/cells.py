@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import expanded, is_folder
 
 #: Methods of a study that come from a search.
 SEARCHED = ("searched", "resolved", "consensus")
@@ -40,7 +42,10 @@ class Cell:
 def key_of(*parts: object) -> str:
     """A readable file name of these parts; empty ones are left out."""
     words = (str(p).replace("%", "pct") for p in parts if p != "")
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).strip(".-")
+    key = re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)).strip(".-")
+    if len(key) > 120:  # a file system takes 255, with what a temporary name adds
+        key = f"{key[:50]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}-{key[-50:]}"
+    return key
 
 
 def task_names(tasks: Iterable[Any]) -> dict[str, str]:
@@ -56,11 +61,11 @@ def task_names(tasks: Iterable[Any]) -> dict[str, str]:
                 f"tasks: expected names or folders, found {type(task).__name__}; "
                 "a study's cells run in other processes, so write the rows to a folder first"
             )
-        path = Path(task).expanduser()
+        path = expanded(task)
         label = path.name or str(task)
         if label in made:
             raise ConfigError(f"tasks: two are called {label!r} ({made[label]} and {task})")
-        made[label] = str(path.resolve()) if path.is_dir() else str(task)
+        made[label] = str(path.resolve()) if is_folder(path) else str(task)
     if not made:
         raise ConfigError("tasks: expected at least one, found none")
     return made

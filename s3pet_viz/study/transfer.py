@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.files import expanded, is_folder, is_there, read_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.results.transfer import Transfer
 from s3pet_viz.runs import Run, open_run
@@ -186,20 +187,14 @@ def _source(source: Any, budget: Any) -> _Source:
         raise ConfigError(f"sources: expected tasks, runs or structures, found {type(source).__name__}")
     if source == CONSENSUS:
         return _Source(CONSENSUS)
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = expanded(source)
+    if is_there(path) and not is_folder(path):
         return _Source(path.stem, structure=_read(path))
-    if (path / "run.json").is_file() or (not path.exists() and find_resource("runs", str(source))):
+    if is_there(path / "run.json") or (not is_there(path) and find_resource("runs", str(source))):
         run = open_run(source)
         return _Source(run.name, structure=run.structure(budget))
     return _Source(path.name or str(source), task=str(source))
 
 
 def _read(path: Path) -> Structure:
-    import json
-
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        data = None
-    return from_s3delta(path) if data is not None and is_s3delta(data) else Structure.load(path)
+    return from_s3delta(path) if is_s3delta(read_json(path, StructureError)) else Structure.load(path)

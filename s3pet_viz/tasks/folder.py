@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from s3pet_viz.errors import TaskError
+from s3pet_viz.files import is_folder, no_repeats
 from s3pet_viz.tasks.rows import Table, kind_of
-from s3pet_viz.tasks.taskfile import no_repeats
 
 
 def read_folder(folder: Path) -> dict[str, Table]:
@@ -17,7 +17,7 @@ def read_folder(folder: Path) -> dict[str, Table]:
     `validation_matched.jsonl` (MNLI) stands in for a missing validation.jsonl. Raises TaskError when the
     folder or a required file is missing, or a file is not JSON lines.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise TaskError(
             f"{folder}: expected a task folder with train.jsonl and validation.jsonl, found no folder."
         )

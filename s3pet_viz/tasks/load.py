@@ -8,6 +8,7 @@ from typing import Any
 
 from s3pet_viz import resources
 from s3pet_viz.errors import ConfigError, TaskError
+from s3pet_viz.files import expanded, is_folder
 from s3pet_viz.tasks.folder import read_folder
 from s3pet_viz.tasks.forms import Form
 from s3pet_viz.tasks.glue import GLUE
@@ -117,8 +118,8 @@ def _folder_of(task: str | Path) -> Path | None:
         return task
     if not task.strip() or "\0" in task:
         raise _unknown(task)
-    path = Path(task).expanduser()
-    if path.is_dir():
+    path = expanded(task)
+    if is_folder(path):
         return path
     embedded = resources.find_resource("tasks", task)
     if embedded is None and path.is_absolute():

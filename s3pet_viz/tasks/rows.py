@@ -51,6 +51,9 @@ def as_table(rows: object, where: str = "rows") -> Table:
     if hasattr(rows, "column_names") and hasattr(rows, "with_format") and hasattr(rows, "num_rows"):
         return _from_dataset(rows, where)
     if hasattr(rows, "to_dict") and hasattr(rows, "itertuples"):
+        names = list(getattr(rows, "columns", []))
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise TaskError(f"{where}: expected each column once, found {twice[0]!r} {names.count(twice[0])} times.")
         records = rows.to_dict("records")
         return Table(where, records)
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import TaskError
+from s3pet_viz.files import read_json
 from s3pet_viz.tasks.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from s3pet_viz.tasks.rows import is_finite, kind_of
 from s3pet_viz.tasks.spec import Task
@@ -22,24 +22,8 @@ _NAME = re.compile(r"\w[\w. -]*")
 
 def read_task_file(path: Path) -> Task:
     """The Task of a task.json. Raises TaskError naming the file and the field."""
-    try:
-        spec = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=no_repeats)
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: expected UTF-8 text, found another encoding ({error}).") from error
-    except (ValueError, RecursionError) as error:
-        raise TaskError(f"{path}: expected a JSON object, found: {error}.") from error
-    except OSError as error:
-        raise TaskError(f"{path}: cannot be read: {error}.") from error
+    spec = read_json(path, TaskError)
     return task_from_dict(spec, where=str(path))
-
-
-def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object as a dict; ValueError when it holds a key twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one object")
-    return found
 
 
 def task_from_dict(spec: object, where: str = "task_spec") -> Task:

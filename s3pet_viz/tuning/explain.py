@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError
+from s3pet_viz.files import expanded, is_folder, is_there
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.explanation import Explanation, GateEffect
@@ -265,12 +266,12 @@ def _losses(parts: Sequence[RowLosses], z: Tensor, what: str) -> Tensor:
 def _opened(target: Run | Structure | str | Path) -> Run | Structure:
     if isinstance(target, (Run, Structure)):
         return target
-    path = Path(target).expanduser()
-    if path.is_dir():
+    path = expanded(target)
+    if is_folder(path):
         return open_run(path)
     if path.name == "run.json":
         return open_run(path.parent)
-    if not path.exists():
+    if not is_there(path):
         raise RunError(f"{target}: expected a run folder or a structure file, found neither")
     return Structure.load(path)
 

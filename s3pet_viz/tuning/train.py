@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.errors import ConfigError, NonFiniteLossError
+from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.tuning import checks
 from s3pet_viz.tuning.data import Features, shuffled
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.evaluate import evaluate
@@ -61,17 +62,18 @@ class TuneConfig:
     train_pooler: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluations", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
+        made: dict[str, Any] = {"clip": checks.number("clip", self.clip, "0 (off) or more")}
+        for name in ("steps", "batch_size", "evaluations", "eval_batch_size", "seed", "max_source_length"):
+            value = getattr(self, name)
+            if value is not None or name != "max_source_length":
+                made[name] = checks.whole(name, value, 0 if name == "seed" else 1)
         for name in ("lr", "head_lr", "full_lr"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name}: expected a positive number, found {value}")
-        if self.max_source_length is not None and self.max_source_length < 1:
-            raise ConfigError(f"max_source_length: expected at least 1, found {self.max_source_length}")
-        if not self.clip >= 0:
-            raise ConfigError(f"clip: expected 0 (off) or more, found {self.clip}")
+            if value is not None:
+                made[name] = checks.number(name, value, "a positive number", open_end=True)
+        made["train_pooler"] = checks.flag("train_pooler", self.train_pooler)
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from s3pet_viz.errors import ConfigError, S3PETError
+from s3pet_viz.files import is_there
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.widgets.scene import ALL
 
@@ -32,7 +33,7 @@ class Shelf:
 
     def __init__(self, runs: Runs) -> None:
         self.problems: list[str] = []
-        if isinstance(runs, (str, os.PathLike)) and not (Path(runs) / layout.RUN_JSON).exists():
+        if isinstance(runs, (str, os.PathLike)) and not is_there(Path(runs) / layout.RUN_JSON):
             found = self._in_folder(Path(runs))
         else:
             found = [open_run(run) for run in ([runs] if isinstance(runs, (str, os.PathLike, Run)) else runs)]
