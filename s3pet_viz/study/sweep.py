@@ -58,7 +58,7 @@ def sweep(
             too. Its workers must see `out`. Default: processes on this machine, `workers` of them.
         retry: do failed cells again.
         per_task: options that hold for one task, by the task's name.
-        load: further arguments of `load_task` and `load_pair` (max_rows, revision, task_revision).
+        load: further arguments of `load_task` and `load_pair` (head, max_rows, revision, task_revision).
         options: ``steps`` (of a search), ``tune_steps``, and any option of `SearchConfig` or `TuneConfig` (one that
             both have holds for both; ``search={...}`` and ``tune={...}`` set one alone).
 
