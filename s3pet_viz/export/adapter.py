@@ -174,7 +174,7 @@ class Adapter:
         if self.digest and not any_weights and digest(model) != self.digest:
             raise AdapterError(
                 f"{self.where}: field 'digest': expected the weights of {self.backbone!r} that the adapter was trained "
-                "on, found others; any_weights=True takes them all the same"
+                "on, found others; any_weights=True (--any-weights) takes them all the same"
             )
 
     # -- files -----------------------------------------------------------------------------------------

@@ -25,12 +25,16 @@ def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> 
     Raises:
         ConfigError: a file is there, the folder holds something and `overwrite` is not given, or it cannot be written.
     """
-    target = Path(path).expanduser().resolve()
-    if target.exists() and not target.is_dir():
+    try:
+        target = Path(path).expanduser().resolve()
+        there, held = target.exists(), target.is_dir() and any(target.iterdir())
+        standing = next(p for p in (target, *target.parents) if p.exists())
+    except (OSError, ValueError, RuntimeError) as error:  # no permission; a null byte; a loop of links
+        raise ConfigError(f"{path}: cannot be used as a folder ({error})") from None
+    if there and not target.is_dir():
         raise ConfigError(f"{path}: expected a folder, found a file")
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
-        raise ConfigError(f"{path}: the folder is not empty; give another one, or ask to overwrite")
-    standing = next(p for p in (target, *target.parents) if p.exists())
+    if held and not overwrite:
+        raise ConfigError(f"{path}: the folder is not empty; give another one, or overwrite=True (--force)")
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         raise ConfigError(f"{path}: {standing} is not a folder that can be written")
     return target

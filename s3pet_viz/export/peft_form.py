@@ -105,7 +105,8 @@ def to_peft(
     dropped = _dropped(sites)
     held = tuple(g for g in structure.gates if g not in dropped)
     if dropped and not (partial and held):
-        hint = "" if partial else "\npartial=True exports the rest; merge() holds some of them, save_pretrained() all"
+        rest = "partial=True (--partial) exports the rest; a merged model may hold more, an adapter folder holds all"
+        hint = "" if partial else f"\n{rest}"
         raise ExportError(f"PEFT cannot hold {len(dropped)} of {len(sites)} gates:\n{named(dropped)}{hint}")
     plan = _Plan(held, sites, host, adapter)
     # get_peft_model fills the name of the base in, and warns of one that is there.

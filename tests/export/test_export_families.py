@@ -7,7 +7,7 @@ import torch
 from export_problems import adapter_of, structure_of
 from peft import PeftModel
 
-from s3pet_viz.backbones import wrap_backbone
+from s3pet_viz.backbones import load_backbone, wrap_backbone
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export import Adapter, merge, to_peft
 from s3pet_viz.export.probe import difference, outputs
@@ -16,8 +16,8 @@ TINY = pytest.importorskip("tiny_families").TINY
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Unsupported layer type .*Norm.* encountered:UserWarning"),
-    pytest.mark.parametrize("tiny", TINY, ids=lambda tiny: tiny.name),
 ]
+every_family = pytest.mark.parametrize("tiny", TINY, ids=lambda tiny: tiny.name)
 
 
 def backbone_of(tiny):
@@ -29,6 +29,7 @@ def most_of(tiny) -> float:
     return 1e-6 if tiny.name == "gemma" else 1e-12
 
 
+@every_family
 def test_adapter_peft_and_merge(tiny, tmp_path):
     backbone = backbone_of(tiny)
     adapter = adapter_of(backbone, structure_of(backbone, types=("LoRA", "LNFit")))
@@ -45,6 +46,7 @@ def test_adapter_peft_and_merge(tiny, tmp_path):
     assert difference(expected, outputs(theirs)) < most_of(tiny)
 
 
+@every_family
 def test_biases_merge_where_there_are_some(tiny):
     backbone = backbone_of(tiny)
     structure = structure_of(backbone, types=("BitFit",))
@@ -59,3 +61,16 @@ def test_biases_merge_where_there_are_some(tiny):
         with adapter.attach(backbone):
             expected = outputs(backbone.model)
         assert difference(expected, outputs(merge(adapter, backbone))) < most_of(tiny)
+
+
+@pytest.mark.parametrize("tiny", [t for t in TINY if t.name.startswith("llama")], ids=lambda tiny: tiny.name)
+def test_the_right_head_is_loaded(tiny, tmp_path):
+    tiny.model().save_pretrained(tmp_path / "base")
+    tiny.make_tokenizer().save_pretrained(tmp_path / "base")
+    backbone = load_backbone(tmp_path / "base", head="lm" if tiny.form == "text" else "classification")
+    adapter = adapter_of(backbone, structure_of(backbone, "S3PET-L"))
+    with adapter.attach(backbone):
+        expected = outputs(backbone.model)
+    with adapter.attach() as attached:
+        assert type(attached.model) is type(backbone.model)
+        assert torch.equal(outputs(attached.model)[0], expected[0])
