@@ -6,13 +6,22 @@ STAMP  := $(VENV)/.installed
 # Test workers; each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: demo test lab lint docs clean
+.PHONY: demo test test-oldest lab lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/s3pet demo
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# The oldest dependencies that pyproject.toml allows (torch apart), in an environment of their own.
+OLDEST := .venv-oldest
+test-oldest:
+	test -x $(OLDEST)/bin/python || "$(PYTHON)" -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt \
+		-e ".[hub,notebook,export,dask,slurm,minilm,peft,tracking]" "pytest>=8" pytest-timeout hypothesis
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -o addopts= -o filterwarnings=default --timeout 300 \
+		tests/structure tests/runs tests/tasks tests/results tests/backbones tests/pet tests/figures
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
@@ -26,7 +35,7 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --strict -f docs/mkdocs/mkdocs.yml
 
 clean:
-	rm -rf $(VENV) notebooks/runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) notebooks/runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

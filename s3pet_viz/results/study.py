@@ -279,11 +279,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
         if cell["key"] in keys:
             raise StudyError(f"{path}: cells[{i}]: field 'key': {cell['key']!r} is there twice")
         keys.add(cell["key"])
-        for name in LABELS if cell["kind"] == "tune" else ("task", "method", "seed"):
+        for name in LABELS:
             at = f"{path}: cells[{i}]: field 'labels.{name}'"
-            if name not in cell["labels"]:
+            if name in cell["labels"]:
+                _check_value(cell["labels"][name], name not in _WHOLE, at, whole=True)
+            elif cell["kind"] == "tune":  # its row in the table
                 raise StudyError(f"{at} is missing")
-            _check_value(cell["labels"][name], name not in _WHOLE, at, whole=True)
     return data
 
 

@@ -121,6 +121,11 @@ def gates_from_parquet(path: Path) -> tuple[Gate, ...]:
         if not isinstance(options, dict):
             raise RunError(f"{path}: field 'options', row {row}: expected a JSON object, found {text[:60]!r}")
         columns["options"][row] = options
+    seen: set[tuple[str, str]] = set()
+    for row, key in enumerate(zip(columns["position"], columns["pet_type"], strict=True)):
+        if key in seen:
+            raise RunError(f"{path}: field 'position', row {row}: gate {' '.join(key)} appears twice")
+        seen.add(key)
     rows = zip(*columns.values(), strict=True)
     return tuple(Gate(**dict(zip(columns, values, strict=True))) for values in rows)
 

@@ -127,7 +127,9 @@ def evaluate(
         S3PETError: one of its kinds, before any long work starts.
     """
     held = adapter if isinstance(adapter, Adapter) else Adapter.from_pretrained(adapter)
-    own = {"revision": held.revision} if backbone is None and model is None and held.revision else {}
+    own: dict[str, Any] = {"head": "lm" if held.form == "text" else "classification"} if model is None else {}
+    if backbone is None and model is None and held.revision:
+        own["revision"] = held.revision
     with flags_kept(model):
         bench = Workbench.open(
             task,

@@ -66,7 +66,7 @@ def test_bytes(folder):
     use(folder)
 
     @given(st.one_of(wrong_bytes(path.read_bytes()), st.sampled_from(NO_FILE)))
-    @fuzz(200)
+    @fuzz(80)
     def check(content):
         with changed(path, content):
             outcome("checkpoint, bytes", lambda: use(folder), names=FILE)
@@ -107,7 +107,7 @@ def test_content(folder):
     path = folder / FILE
 
     @given(wrong_content(path.read_bytes()))
-    @fuzz(200)
+    @fuzz(80)
     def check(content):
         with changed(path, content):
             outcome("checkpoint, content", lambda: use(folder), names=FILE)

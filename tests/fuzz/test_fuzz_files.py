@@ -40,7 +40,7 @@ def test_structure_files(root):
         Structure.from_dict(made.to_dict())
 
     @given(wrong_file(path.read_bytes(), is_json=True))
-    @fuzz(150)
+    @fuzz(100)
     def check(content):
         with changed(path, content):
             outcome("structure file", use, names=path.name)
@@ -53,7 +53,7 @@ def test_structure_files_drawn(root):
     write_run(root / "calm2", 6).structure().save(path)
 
     @given(wrong_json(json.loads(path.read_bytes())))
-    @fuzz(15)
+    @fuzz(6)
     def check(content):
         with changed(path, content):
             outcome("structure file, drawn", lambda: figures.heatmap(path).to_json(), names=path.name)
@@ -75,7 +75,7 @@ def test_s3delta_files(root, backbone):
     from_s3delta(path, backbone=backbone)
 
     @given(wrong_file(path.read_bytes(), is_json=True))
-    @fuzz(80)
+    @fuzz(50)
     def check(content):
         with changed(path, content):
             outcome("S3Delta config", lambda: from_s3delta(path, backbone=backbone), names=path.name)
@@ -111,7 +111,7 @@ def test_final_alphas(root, backbone):
         return "\n".join("|".join(row) for row in rows)
 
     @given(st.one_of(wrong_cell(), wrong_file(text.encode(), is_json=False)))
-    @fuzz(80)
+    @fuzz(50)
     def check(content):
         with changed(path, content):
             outcome("final_alphas", use, names=path.name)
@@ -137,7 +137,7 @@ def test_space_files(root, ending):
     load_space(path)
 
     @given(wrong_file(path.read_bytes(), is_json=True))
-    @fuzz(80)
+    @fuzz(50)
     def check(content):
         with changed(path, content):
             outcome(f"space.{ending}", lambda: load_space(path), names="space")
@@ -197,7 +197,7 @@ def test_task_folders(task, name):
     use()
 
     @given(files)
-    @fuzz(60)
+    @fuzz(40)
     def check(content):
         with changed(path, content):
             outcome(f"task folder: {name}", use, names=str(task) if content == "gone" or name != "task.json" else "")
@@ -245,7 +245,7 @@ def test_study_json(study):
     path = study / "study.json"
 
     @given(wrong_file(path.read_bytes(), is_json=True))
-    @fuzz(25)
+    @fuzz(10)
     def check(content):
         with changed(path, content):
             outcome("study.json", lambda: read_study(study))
@@ -262,7 +262,7 @@ def test_study_cells(study, method):
         good["structure"]["n_params"] = sum(g["n_params"] for g in good["structure"]["gates"])
 
     @given(wrong_file(json.dumps(good).encode(), is_json=True))
-    @fuzz(25)
+    @fuzz(10)
     def check(content):
         with changed(path, content):
             outcome("study cell", lambda: read_study(study))

@@ -78,7 +78,7 @@ def test_json(folder, name):
     good = (folder / name).read_bytes()
 
     @given(wrong_file(good, is_json=True))
-    @fuzz(60)
+    @fuzz(30)
     def check(content):
         with changed(folder / name, content):
             outcome(f"run: {name}", lambda: read_all(folder), names=str(folder))
@@ -92,7 +92,7 @@ def test_drawn(folder, name, monkeypatch):
     good = (folder / name).read_bytes()
 
     @given(wrong_file(good, is_json=True))
-    @fuzz(8)
+    @fuzz(4)
     def check(content):
         with changed(folder / name, content):
             outcome(f"drawn: {name}", lambda: draw_all(folder), names=str(folder))
@@ -105,7 +105,7 @@ def test_evaluations(folder):
     good = path.read_bytes()
 
     @given(wrong_bytes(good) | wrong_line(good))
-    @fuzz(60)
+    @fuzz(30)
     def check(content):
         with changed(path, content):
             outcome("run: evals.jsonl", lambda: open_run(folder).evals(), names=path.name)
@@ -131,7 +131,7 @@ def test_bytes_of_gates(folder):
     good = path.read_bytes()
 
     @given(wrong_file(good, is_json=False))
-    @fuzz(100)
+    @fuzz(40)
     def check(content):
         with changed(path, content):
             outcome("run: gates.parquet, bytes", lambda: read_all(folder), names=str(folder))
@@ -171,7 +171,7 @@ def test_cells_of_gates(folder):
     table = pq.ParquetFile(path).read()
 
     @given(wrong_table(table))
-    @fuzz(100)
+    @fuzz(40)
     def check(wrong):
         sink = io.BytesIO()
         pq.write_table(wrong, sink)
@@ -186,7 +186,7 @@ def test_bytes_of_steps(folder):
     good = path.read_bytes()
 
     @given(wrong_file(good, is_json=False))
-    @fuzz(150)
+    @fuzz(50)
     def check(content):
         with changed(path, content):
             outcome("run: steps, bytes", lambda: read_all(folder))
@@ -224,7 +224,7 @@ def test_numbers_of_steps(folder):
     rows = pa.ipc.open_stream(path.read_bytes()).read_all().to_pylist()
 
     @given(wrong_steps(rows, len(rows[0]["alpha"])))
-    @fuzz(100)
+    @fuzz(40)
     def check(content):
         with changed(path, content):
             outcome("run: steps, numbers", lambda: read_all(folder))
@@ -238,7 +238,7 @@ def test_numbers_drawn(folder, monkeypatch):
     rows = pa.ipc.open_stream(path.read_bytes()).read_all().to_pylist()
 
     @given(wrong_steps(rows, len(rows[0]["alpha"])))
-    @fuzz(12)
+    @fuzz(6)
     def check(content):
         with changed(path, content):
             outcome("drawn: steps", lambda: draw_all(folder))
