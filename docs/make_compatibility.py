@@ -34,6 +34,9 @@ check in `tests/family_checks.py` on a tiny model of random weights, and the tes
   1e-12); after `detach` weights and outputs are the old ones to the bit.
 - fast, paper, first-order, single-level, exact: a search in this mode; the budget is met, and the model is left bit-identical.
 - tuning: a structure is trained and scored: by generation, or by the classification head.
+- adapter: every gate of S3PET-M, weights far from zero, in an adapter folder and back: the same outputs to the bit.
+- PEFT, merged: LoRA and LNFit gates, loaded by `PeftModel` and by plain transformers: the same outputs in float64 to
+  1e-12 (Gemma 1e-6: its norm computes in float32). merged BitFit: every BitFit gate; one whose module has no bias is refused.
 
 ## Heads
 

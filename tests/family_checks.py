@@ -7,20 +7,26 @@ To add a column, add a function to `CHECKS`.
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from export_problems import adapter_of, structure_of
+from peft import PeftModel
 from problems import MOOD, assert_same, mood_data, mood_rows, snapshot
 from tiny_families import TinyFamily
 from torch import nn
 
 import s3pet_viz as s3
-from s3pet_viz.backbones import positions
-from s3pet_viz.errors import S3PETError
+from s3pet_viz.backbones import Backbone, positions, wrap_backbone
+from s3pet_viz.errors import ExportError, S3PETError
+from s3pet_viz.export import Adapter
+from s3pet_viz.export.probe import difference, outputs
 from s3pet_viz.pet import Space, SpaceEntry, candidate_gates, insert, load_space
 from s3pet_viz.pet.insertion import PETs
 from s3pet_viz.structure import Structure
@@ -124,6 +130,75 @@ def check_tuning(tiny: TinyFamily) -> str:
     return PASS
 
 
+def _double(tiny: TinyFamily) -> Backbone:
+    return wrap_backbone(tiny.model().double(), tiny.make_tokenizer(), name=tiny.name)
+
+
+def _tolerance(tiny: TinyFamily) -> float:
+    """Gemma's norm computes in float32 whatever the type."""
+    return 1e-6 if tiny.name == "gemma" else 1e-12
+
+
+def _trained(backbone: Backbone, types: tuple[str, ...]) -> tuple[Adapter, tuple[torch.Tensor, ...]]:
+    """An adapter of weights far from zero, and the outputs that an export has to give."""
+    adapter = adapter_of(backbone, structure_of(backbone, types=types))
+    plain = outputs(backbone.model)
+    with adapter.attach(backbone):
+        expected = outputs(backbone.model)
+    assert difference(plain, expected) > 1e-3
+    return adapter, expected
+
+
+def check_adapter(tiny: TinyFamily) -> str:
+    """Every gate of S3PET-M in our own folder: the same outputs to the bit."""
+    backbone = _double(tiny)
+    adapter, expected = _trained(backbone, ())
+    with tempfile.TemporaryDirectory() as folder:
+        again = Adapter.from_pretrained(adapter.save_pretrained(Path(folder) / "adapter"))
+    with again.attach(backbone):
+        assert difference(expected, outputs(backbone.model)) == 0.0
+    return PASS
+
+
+def check_peft(tiny: TinyFamily) -> str:
+    """LoRA and LNFit gates, loaded by PEFT."""
+    backbone = _double(tiny)
+    adapter, expected = _trained(backbone, ("LoRA", "LNFit"))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Unsupported layer type .*Norm.* encountered", UserWarning)
+        s3.to_peft(adapter, backbone, folder=Path(folder) / "peft")
+        theirs = PeftModel.from_pretrained(tiny.model().double(), str(Path(folder) / "peft"))
+        assert difference(expected, outputs(theirs)) < _tolerance(tiny)
+    return PASS
+
+
+def check_merge(tiny: TinyFamily, types: tuple[str, ...]) -> str:
+    """Merged into plain weights, saved, and loaded by transformers; gates that need a bias nobody has are named."""
+    backbone = _double(tiny)
+    adapter, expected = _trained(backbone, types)
+    gates = adapter.structure.gates
+    names = {n for n, _ in backbone.model.base_model.named_parameters(remove_duplicate=False)}
+    wanting = {g for g in gates if g.pet_type == "BitFit" and f"{g.position}.bias" not in names}
+    if wanting:
+        try:
+            s3.merge(adapter, backbone)
+        except ExportError as error:
+            assert re.search(f"{len(wanting)} of {len(gates)} gates cannot be merged", str(error))  # noqa: PT017
+        else:
+            raise AssertionError("expected an ExportError")
+        adapter = adapter.only(g for g in gates if g not in wanting)
+        with adapter.attach(backbone):
+            expected = outputs(backbone.model)
+    if adapter.structure.gates:
+        with tempfile.TemporaryDirectory() as folder:
+            s3.merge(adapter, backbone, folder=Path(folder) / "merged")
+            again = type(backbone.model).from_pretrained(Path(folder) / "merged", dtype=torch.float64).eval()
+        assert difference(expected, outputs(again)) < _tolerance(tiny)
+    left = len(gates) - len(wanting)
+    return PASS if not wanting else f"{left} of {len(gates)} gates: the others' modules have no bias"
+
+
 MODES = ("fast", "paper", "first-order", "single-level", "exact")
 
 #: Columns of the table: heading -> check.
@@ -131,6 +206,10 @@ CHECKS: dict[str, Check] = {
     "insertion": check_insertion,
     **{mode: functools.partial(check_search, mode=mode) for mode in MODES},
     "tuning": check_tuning,
+    "adapter": check_adapter,
+    "PEFT": check_peft,
+    "merged": functools.partial(check_merge, types=("LoRA", "LNFit")),
+    "merged BitFit": functools.partial(check_merge, types=("BitFit",)),
 }
 
 
