@@ -6,6 +6,7 @@ S3PET_KILLS=30 is the full count, and then every operation on a file is a moment
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import numpy as np
@@ -53,12 +54,26 @@ def moments(operations):
             yield "half", number
 
 
+def telling(operations):
+    """The moments that differ most in what is on the disk: where a default run is killed."""
+    names = [re.sub(r"\.\d+\.[0-9a-f]+\.tmp$", "", name) for name in operations]
+    first, last = names.index, lambda name: len(names) - 1 - names[::-1].index(name)
+    return [
+        ("half", 1 + first("write .run.json")),  # before there is a run
+        ("half", 1 + first("write .state.safetensors")),  # a run without a checkpoint
+        ("half", 1 + first("write part-00000.arrow") + 6),  # among the first steps
+        ("half", 1 + first("write evals.jsonl")),
+        ("kill", 1 + last("replace state.safetensors")),
+        ("half", 1 + last("write .structure.json")),  # after the last checkpoint
+        ("kill", 1 + last("replace run.json")),  # all is there, but that it says so
+    ]
+
+
 @pytest.mark.slow
 def test_kills_at_every_operation_on_a_file(server, options, whole, tmp_path):
     points = list(moments(whole[1]))
     assert len(points) > 60
-    # By default: so many of them, at even distances, the last one always.
-    chosen = points if KILLS >= 30 else points[-1 :: -max(1, len(points) // KILLS)]
+    chosen = points if KILLS >= 30 else telling(whole[1])
     for action, number in chosen:
         folder = tmp_path / f"{action}{number}" / "run"
         fault = {"folder": str(folder), "action": action, "at": number}
