@@ -100,7 +100,7 @@ def wrong_json(draw: st.DrawFn, good: Any, most: int = 2) -> str:
         elif how == "nest":
             parent[last] = [parent[last]] if draw(st.booleans()) else {"x": parent[last]}
         else:
-            parent[last] = draw(st.sampled_from(WRONG))
+            parent[last] = copy.deepcopy(draw(st.sampled_from(WRONG)))  # it may itself be changed
     if draw(st.integers(0, 19)) == 0:
         data = draw(st.sampled_from(WRONG))
     text = json.dumps(data).replace(_TWICE, "")
