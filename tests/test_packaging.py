@@ -50,3 +50,41 @@ def test_the_embedded_task_and_backbone_are_found_by_name(installed, tmp_path):
 def test_the_wheel_holds_no_third_party_data(installed):
     names = {p.name for p in (installed / "s3pet_viz" / "_data" / "tasks").iterdir()}
     assert names == {"sentiment", "acceptability", "paraphrase", "entailment", "similarity"}
+
+
+def test_recorded_runs_studies_and_the_command_come_along(installed, tmp_path):
+    code = (
+        "import s3pet_viz as s3; from s3pet_viz.resources import list_resources as l\n"
+        "print(len(l('runs')), len(l('studies')), s3.open_run(l('runs')[0]).status, s3.open_study('tiny-t5').kind)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    runs, studies, status, *_ = done.stdout.split()
+    assert int(runs) >= 30
+    assert int(studies) >= 2
+    assert status == "finished"
+    (information,) = installed.glob("s3pet_viz-*.dist-info")
+    assert "s3pet = s3pet_viz.cli:main" in (information / "entry_points.txt").read_text()
+    metadata = (information / "METADATA").read_text()
+    assert "Requires-Python: >=3.11" in metadata
+
+
+def test_the_oldest_versions_are_those_of_pyproject():
+    """constraints-oldest.txt pins each dependency at its lower bound; torch alone at the one that is tested."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(line.split("==") for line in (ROOT / "constraints-oldest.txt").read_text().split())
+    extras = ("hub", "notebook", "export", "dask", "slurm", "minilm", "peft", "tracking")
+    texts = [*project["dependencies"], *(text for name in extras for text in project["optional-dependencies"][name])]
+    for text in texts:
+        need = Requirement(text)
+        (least,) = [Version(s.version) for s in need.specifier if s.operator == ">="]
+        found = Version(pins[need.name.lower()])
+        assert need.name == "torch" or (found.major, found.minor) == (least.major, least.minor), (text, str(found))

@@ -172,7 +172,7 @@ def read_run_json(run: Path) -> dict[str, Any]:
         ("steps_total", (int, type(None)), "a whole number or null"),
         ("tau", (int, float), "a number"),
     ):
-        value = info.get(name)
+        value = info.setdefault(name, None)  # readers look it up by its name
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise RunError(f"{path}: field {name!r}: expected {word}, found {value!r}")
         if isinstance(value, int) and not 0 <= value < 2**63:
