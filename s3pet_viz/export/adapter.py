@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone, load_backbone
 from s3pet_viz.backbones.families import base_of
-from s3pet_viz.errors import AdapterError
+from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
 from s3pet_viz.pet import PETs, insert
@@ -121,18 +121,18 @@ class Adapter:
         source = name or self.backbone
         if not source:
             raise AdapterError(f"{self.where}: field 'backbone': expected a name, found none; give backbone=")
-        made = load_backbone(
-            source,
-            head="lm" if self.form == "text" else "classification",
-            num_labels=self.num_labels or 2,
-            regression=self.regression,
-            revision=self.revision if name is None else None,
-        )
-        if made.form != self.form:
-            raise AdapterError(
-                f"{self.where}: field 'form': expected a backbone of form {self.form!r}, found {made.form!r}"
+        try:
+            return load_backbone(
+                source,
+                head="lm" if self.form == "text" else "classification",
+                num_labels=self.num_labels or 2,
+                regression=self.regression,
+                revision=self.revision if name is None else None,
             )
-        return made
+        except ConfigError as error:
+            raise AdapterError(
+                f"{self.where}: field 'form': expected a backbone of form {self.form!r}, found another ({error})"
+            ) from None
 
     def attach(
         self, backbone: Backbone | nn.Module | str | Path | None = None, *, any_weights: bool = False

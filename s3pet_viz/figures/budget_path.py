@@ -120,7 +120,10 @@ def budget_path(
             colour = _style.CATEGORICAL[i % len(_style.CATEGORICAL)]
             x, y = _segments(mine, place, grid)
             figure.add_trace(
-                go.Scatter(x=x, y=y, mode="lines", name=pet_type, line={"color": colour, "width": 6}, hoverinfo="skip"),
+                go.Scatter(
+                    x=x, y=y, mode="lines", name=_style.plain(pet_type), line={"color": colour, "width": 6},
+                    hoverinfo="skip",
+                ),
                 row=2, col=1,
             )  # fmt: skip
     figure.add_trace(

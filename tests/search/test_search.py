@@ -112,10 +112,14 @@ def test_ctrl_c_leaves_a_resumable_run(go, number):
 
 def test_non_finite_loss_leaves_a_saved_run(go, tiny_folder, tmp_path):
     model = tiny_model("bert")
-    with torch.no_grad():
-        model.bert.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+
+    class Poison(Callback):  # not before: a backbone that holds NaN is refused
+        def on_search_begin(self, search):
+            with torch.no_grad():
+                model.bert.encoder.layer[0].output.dense.weight[0, 0] = float("nan")
+
     with pytest.raises(NonFiniteLossError, match="step 0: train loss is nan"):
-        go("bad", backbone=None, model=model, tokenizer=tokenizer_of("bert"))
+        go("bad", backbone=None, model=model, tokenizer=tokenizer_of("bert"), callbacks=[Poison()])
     run = open_run(tmp_path / "bad")
     assert run.status == "failed"
     assert "step 0: train loss is nan" in run.info["error"]

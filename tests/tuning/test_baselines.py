@@ -137,7 +137,7 @@ def test_baselines_of_a_text_to_text_backbone(t5):
         ({"budget": 5}, BudgetError, "smallest module"),
         ({"budget": "0%"}, BudgetError, "above zero"),
         ({"learning_rate": 1}, ConfigError, "unknown option 'learning_rate' .*lr, head_lr"),
-        ({"steps": 0}, ConfigError, "steps: expected at least 1, found 0"),
+        ({"steps": 0}, ConfigError, "steps: expected a whole number of at least 1, found 0"),
     ],
 )
 def test_baselines_refuse_before_they_train(bert, options, error, says):
@@ -150,15 +150,15 @@ def test_baselines_refuse_before_they_train(bert, options, error, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"batch_size": 0}, "batch_size: expected at least 1"),
-        ({"evaluations": 0}, "evaluations: expected at least 1"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1"),
+        ({"evaluations": 0}, "evaluations: expected a whole number of at least 1"),
         ({"lr": 0}, "lr: expected a positive number"),
         ({"lr": math.nan}, "lr: expected a positive number"),
         ({"head_lr": -1}, "head_lr: expected a positive number"),
         ({"full_lr": math.inf}, "full_lr: expected a positive number"),
         ({"clip": -1}, "clip: expected 0"),
         ({"clip": math.nan}, "clip: expected 0"),
-        ({"max_source_length": 0}, "max_source_length: expected at least 1"),
+        ({"max_source_length": 0}, "max_source_length: expected a whole number of at least 1"),
     ],
 )
 def test_options_that_cannot_be_used(options, says):
