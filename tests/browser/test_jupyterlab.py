@@ -80,7 +80,7 @@ def test_watch_a_search(server, shots):
         run = open_run(folder)
         try:
             seen = set()
-            until(lambda: seen.add(heatmap(page)) or len(seen - {""}) >= 4, 60, "the heatmap changes three times")
+            until(lambda: seen.add(heatmap(page)) or len(seen - {""}) >= 4, 120, "the heatmap changes three times")
             delays = []
             for _ in range(5):
                 taken, began = run.n_steps, time.monotonic()
