@@ -20,6 +20,9 @@ from s3pet_viz.errors import BudgetError
 #: The search aims just below the budget so that a rounding error cannot exceed it.
 SLACK = 1e-7
 
+#: Of the total; below it, sums of the gates' probabilities are not exact any more.
+_LEAST_SHARE = 1e-300
+
 _FORMS = "a percentage of the backbone ('0.0139%'), a fraction ('1.39e-4') or a whole number of parameters ('8404')"
 
 
@@ -125,7 +128,7 @@ def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float =
         zeta; ``-inf`` where the budget exceeds the total (no root: every gate is open).
 
     Raises:
-        BudgetError: alpha is not finite, shapes differ, or budget or tau is not positive.
+        BudgetError: alpha is not finite, shapes differ, or budget or tau is not positive (or all but 0).
     """
     a, n = _check_gates(alpha, counts)
     if not (math.isfinite(tau) and tau > 0):
@@ -136,10 +139,15 @@ def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float =
     if budget > total:
         return -math.inf
     share = budget / total * (1 - SLACK)
+    if share < _LEAST_SHARE:
+        raise BudgetError(f"budget: expected at least {_LEAST_SHARE:g} of {total:,.0f} parameters, found {budget!r}")
 
     # Scaled by the total, so that xtol is the only tolerance that matters at any size.
     weight = n / total
-    scaled = a / tau
+    with np.errstate(over="ignore"):
+        scaled = a / tau
+    if not np.abs(scaled).max() <= 1e300:  # sums of a few such still hold
+        raise BudgetError(f"tau: expected a temperature that alpha can be divided by, found {tau!r}")
 
     def excess(shift: float) -> float:
         return float(expit(scaled - shift) @ weight) - share
@@ -147,7 +155,7 @@ def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float =
     centre = float(logit(share))
     low, high = scaled.min() - centre, scaled.max() - centre
     pad = 1e-9 * (1 + abs(low) + abs(high))
-    root = brentq(excess, low - pad, high + pad, xtol=1e-13, rtol=4 * np.finfo(float).eps, maxiter=500)
+    root = brentq(excess, low - pad, high + pad, xtol=1e-13, rtol=4 * np.finfo(float).eps, maxiter=5000)
     return float(root) * tau
 
 

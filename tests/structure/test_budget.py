@@ -265,3 +265,9 @@ def test_selection_fits_and_is_greedy(problem):
             assert counts[i] > left  # maximal: nothing that is left out still fits
             assert used + counts[i] > budget  # it did not fit when it was its turn
     assert select(alpha.copy(), counts.tolist(), budget).tolist() == chosen.tolist()
+
+
+@pytest.mark.parametrize(("budget", "tau", "words"), [(2e-311, 1.0, "budget: expected at least 1e-300"), (1, 2e-309, "tau: expected a temperature")])
+def test_numbers_next_to_zero_are_refused(budget, tau, words):
+    with pytest.raises(BudgetError, match=words):
+        solve_shift([0.0, 1.0], [1, 1], budget, tau)
