@@ -19,6 +19,8 @@ from s3pet_viz.export.probe import check_same, outputs, quiet
 from s3pet_viz.structure import Gate
 
 #: Weights of an earlier model in a folder that is written again.
+#: The backbone's weights that a gate changes, by PET type in the order in which gates are folded.
+_CHANGES = {"LoRA": ("weight",), "LNFit": ("weight",), "IA3": ("weight", "bias"), "BitFit": ("bias",)}
 _OWN = ("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json")
 
 
@@ -32,9 +34,10 @@ def merge(
 ) -> Any:
     """A plain transformers model that computes what the backbone with the adapter computes.
 
-    LoRA: ``W + s B A``. LNFit: ``w + w_pet``. BitFit: ``b + b_pet``, where the architecture has that bias. An
-    encoder's trained head comes along. The sums are taken in float64 and rounded to the backbone's type; where that is
-    a half-precision one, outputs are compared in float32, before the last rounding.
+    LoRA: ``W + s B A``. LNFit: ``w + w_pet``. IA3: the rows of W (after LoRA) and the bias times ``1 + w_pet``. BitFit:
+    ``b + b_pet`` (after IA3, which does not scale it), where the architecture has that bias. An encoder's trained head
+    comes along. The sums are taken in float64 and rounded to the backbone's type; where that is a half-precision one,
+    outputs are compared in float32, before the last rounding.
 
     Args:
         adapter: trained (`Adapter`), or its folder or name on the hub.
@@ -69,7 +72,7 @@ def merge(
 
     merged: Any = host.copy()
     targets = dict(merged.named_modules())
-    for gate in sites:
+    for gate in sorted(sites, key=lambda g: list(_CHANGES).index(g.pet_type)):
         _fold(gate, source.weights, targets[host.prefix + gate.position])
     parameters = dict(merged.named_parameters())
     with torch.no_grad():
@@ -100,18 +103,25 @@ def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
         owners: names of the modules that hold each parameter, by its id.
     """
     target = site.target
-    if gate.pet_type not in ("LoRA", "LNFit", "BitFit"):
-        return "computes on a block's output; no weight of the backbone does"
-    name = "bias" if gate.pet_type == "BitFit" else "weight"
-    weight = getattr(target, name, None)
-    if not isinstance(weight, nn.Parameter):
-        return f"{type(target).__name__} of this architecture has no {name}, and transformers would drop an added one"
-    if not weight.is_floating_point():
-        return f"the {name} is quantised ({weight.dtype})"
-    if gate.pet_type == "LoRA" and not (isinstance(target, nn.Linear) or _transposed(target)):
-        return f"expected a linear layer, found {type(target).__name__}"
-    if len(owners[id(weight)]) > 1:
-        return f"its {name} is shared by {', '.join(owners[id(weight)])}"
+    if gate.pet_type not in _CHANGES:
+        from s3pet_viz.pet.modules import PET_CLASSES
+
+        if PET_CLASSES[gate.pet_type].kinds == ("block",):
+            return "computes on a block's output; no weight of the backbone does"
+        return f"merge knows no weights of the backbone for a {gate.pet_type}"
+    for name in _CHANGES[gate.pet_type]:
+        weight = getattr(target, name, None)
+        if weight is None and (gate.pet_type, name) == ("IA3", "bias"):
+            continue  # nothing to scale
+        if not isinstance(weight, nn.Parameter):
+            kind = type(target).__name__
+            return f"{kind} of this architecture has no {name}, and transformers would drop an added one"
+        if not weight.is_floating_point():
+            return f"the {name} is quantised ({weight.dtype})"
+        if gate.pet_type in ("LoRA", "IA3") and not (isinstance(target, nn.Linear) or _transposed(target)):
+            return f"expected a linear layer, found {type(target).__name__}"
+        if len(owners[id(weight)]) > 1:
+            return f"its {name} is shared by {', '.join(owners[id(weight)])}"
     return ""
 
 
@@ -129,6 +139,13 @@ def _owners(model: nn.Module) -> dict[int, list[str]]:
 @torch.no_grad()
 def _fold(gate: Gate, weights: Any, target: Any) -> None:
     start = f"{gate.position}.{gate.pet_type}"
+    if gate.pet_type == "IA3":
+        factor = 1 + _exact(weights[f"{start}.weight"])  # (out,)
+        rows = factor if _transposed(target) else factor[:, None]
+        target.weight.copy_((_exact(target.weight) * rows).to(target.weight.dtype))
+        if target.bias is not None:
+            target.bias.copy_((_exact(target.bias) * factor).to(target.bias.dtype))
+        return
     if gate.pet_type == "LoRA":
         a, b = (_exact(weights[f"{start}.{name}"]) for name in ("lora_A", "lora_B"))
         delta = lora_scale(gate) * (b @ a)  # (out, in)

@@ -69,6 +69,7 @@ def to_peft(
     LoRA gates become one ``LoraConfig`` with exact target modules, ranks and scales. LNFit gates become an
     ``LNTuningConfig``, or beside LoRA ``modules_to_save`` (a copy of each norm). A BitFit gate on a norm that has a
     bias and an LNFit gate goes with that one. PEFT has no form for other BitFit gates, nor for adapters on blocks.
+    IA3 gates are refused too: PEFT keeps IA3 in an adapter of its own kind, which is not written.
 
     Args:
         source: an adapter or a structure, or the file, folder or hub name of one.
@@ -147,7 +148,9 @@ def _dropped(sites: dict[Gate, Position]) -> dict[Gate, str]:
     for gate, site in sites.items():
         if gate.pet_type in ("LoRA", "LNFit"):
             continue
-        if gate.pet_type != "BitFit":
+        if gate.pet_type == "IA3":
+            made[gate] = "PEFT keeps IA3 in an adapter of its own kind (IA3Config), which to_peft does not write"
+        elif gate.pet_type != "BitFit":
             made[gate] = f"PEFT has no {gate.pet_type}"
         elif not (gate.position in lnfit and isinstance(getattr(site.target, "bias", None), nn.Parameter)):
             made[gate] = "PEFT has no bias of its own (only beside an LNFit gate, on a norm with a bias)"

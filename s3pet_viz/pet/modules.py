@@ -271,6 +271,26 @@ class Compacter(PET):
         return (hidden * z) @ self._matrix("up") + self.up_bias * z
 
 
+@register
+class IA3(PET):
+    """``h * w``: with z = 1 the layer's output becomes ``h * (1 + w)`` (Liu et al. 2022, arXiv 2205.05638).
+
+    Their ``l`` starts at one and is ``1 + w`` here. What is scaled is the module's own output: that of the linear layer
+    (its own bias included), and with it what parallel deltas (LoRA) add to it. A sequential delta at the same layer
+    (BitFit) is added beside it and is not scaled: ``z_ia3 w (W x + c + z_lora lora) + z_bitfit b`` is what both add.
+    """
+
+    kinds = ("linear",)
+    method = "sequential"
+    weight: nn.Parameter  # (out,)
+
+    @classmethod
+    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {"weight": (position.out_features,)}
+
+    def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
+        return x * (self.weight if z is None else self.weight * z)
+
 
 def check_options(pet_type: str, options: dict[str, Any], where: str) -> None:
     """Raise SpaceError for an option that this PET type does not have, or a value it cannot have."""

@@ -18,7 +18,7 @@ from s3pet_viz.errors import AdapterError, ConfigError, ExportError
 from s3pet_viz.export import Adapter, merge, merging
 from s3pet_viz.export.merging import obstacle
 from s3pet_viz.pet import Space, SpaceEntry
-from s3pet_viz.pet.modules import LoRA
+from s3pet_viz.pet.modules import PET_CLASSES, LoRA
 from s3pet_viz.structure import Gate
 
 PLAIN = ("LoRA", "LNFit")
@@ -175,6 +175,12 @@ def test_obstacles():
     eight_bit = nn.Linear(4, 6)
     eight_bit.weight = nn.Parameter(torch.zeros(6, 4, dtype=torch.int8), requires_grad=False)
     assert "quantised (torch.int8)" in why("LoRA", eight_bit)
+    assert why("IA3", nn.Linear(4, 6)) == ""
+    assert why("IA3", nn.Linear(4, 6, bias=False)) == ""  # nothing else to scale
+    assert why("IA3", Conv1D(6, 4)) == ""
+    assert "its weight is shared by p, lm_head" in why("IA3", nn.Linear(4, 6), ("p", "lm_head"))
+    assert "quantised (torch.int8)" in why("IA3", eight_bit)
+    assert "expected a linear layer, found Embedding" in why("IA3", nn.Embedding(4, 6))
     for name in ("Adapter", "LowRankAdapter", "Compacter"):
         assert "block's output" in why(name, nn.Linear(4, 6))
 
@@ -191,6 +197,68 @@ def test_lora_folds_into_both_layouts(make):
         expected = target(x) + pet.delta(x, None)
         merging._fold(gate, {"p.LoRA.lora_A": pet.lora_A, "p.LoRA.lora_B": pet.lora_B}, target)
         assert gap(target(x), expected) < 1e-13
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 6), lambda: Conv1D(6, 4)], ids=["Linear", "Conv1D"])
+def test_ia3_folds_into_both_layouts(make):
+    target = make().double()
+    gate = Gate(0, "p", "encoder", 0, "SelfAttn.Q", "IA3", 6)
+    x, w = torch.randn(7, 4, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    with torch.no_grad():
+        target.bias.copy_(torch.randn(6))
+        expected = target(x) * (1 + w)
+        merging._fold(gate, {"p.IA3.weight": w}, target)
+        assert gap(target(x), expected) < 1e-13
+
+
+@pytest.mark.parametrize("form", ["t5", "bert"])
+def test_ia3_scales_lora_and_not_bitfit(form, tmp_path):
+    """Gates come in the order LoRA, BitFit, IA3; weights are folded in another, IA3 before BitFit."""
+    backbone = tiny_backbone(form, torch.float64)
+    types = ("IA3", "LoRA", *(("BitFit",) if form == "bert" else ()))  # T5 has no bias for a BitFit
+    space = Space("all", tuple(SpaceEntry(t, ("SelfAttn.?", "FFN.W*")) for t in types))
+    adapter = adapter_of(backbone, structure_of(backbone, space))
+    assert {g.pet_type for g in adapter.structure.gates} == set(types)
+    expected = attached_logits(adapter, backbone)
+    assert gap(logits(merge(adapter, backbone, folder=tmp_path / "m")), expected) < 1e-12
+    without = adapter.only(g for g in adapter.structure.gates if g.pet_type != "IA3")
+    assert gap(attached_logits(without, backbone), expected) > 1e-3
+
+
+def test_ia3_from_a_yaml_space_to_a_merged_model(tmp_path):
+    """Searched, chosen within the budget, drawn, saved, loaded, tuned, attached, taken off, merged."""
+    space = tmp_path / "space.yaml"
+    space.write_text('gates:\n  - {type: IA3, modules: ["SelfAttn.?", "FFN.W*"]}\n  - {type: LoRA, modules: ["SelfAttn.Q"]}\n')
+    options = {"task": "sentiment", "backbone": "tiny-t5", "batch_size": 8, "progress": False}
+    run = s3.search(space=space, budget="0.1%", steps=3, max_rows=48, seed=0, out=tmp_path / "run", **options)
+    structure = run.structure()
+    ia3 = [g for g in structure.gates if g.pet_type == "IA3"]
+    assert ia3
+    assert 0 < structure.n_params <= 0.001 * structure.backbone_params
+    assert "IA3" in s3.figures.heatmap(run).to_json()
+    structure.save(tmp_path / "structure.json")
+    assert s3.Structure.load(tmp_path / "structure.json").gates == structure.gates
+    scores = s3.tune(structure, steps=20, evaluations=1, load={"max_rows": 48}, save=tmp_path / "adapter", **options)
+    assert scores.pet_params == structure.n_params
+    adapter = Adapter.from_pretrained(tmp_path / "adapter")
+    assert any(adapter.weights[f"{g.position}.IA3.weight"].any() for g in ia3)
+    backbone = adapter.load_backbone()
+    before, bare = snapshot(backbone.model), logits(backbone.model)
+    ours = attached_logits(adapter, backbone)
+    assert gap(ours, bare) > 1e-4
+    assert torch.equal(logits(backbone.model), bare)
+    assert_same(backbone.model, before)
+    assert gap(logits(merge(adapter, backbone)), ours) < 1e-3
+    with pytest.raises(ExportError, match=f"PEFT cannot hold {len(ia3)} of {len(structure)} gates"):
+        s3.to_peft(adapter, backbone)
+
+
+def test_a_type_that_merge_does_not_know_is_named(monkeypatch):
+    class Strange(LoRA):
+        """Not IA3, nor on a block."""
+
+    monkeypatch.setitem(PET_CLASSES, "Strange", Strange)
+    assert why("Strange", nn.Linear(4, 6)) == "merge knows no weights of the backbone for a Strange"
 
 
 def test_wrong_inputs(tmp_path):

@@ -180,6 +180,22 @@ def test_nothing_is_dropped_in_silence(tmp_path):
     assert repr(made) == f"PeftExport(LoraConfig of {len(made.held)} gates, {len(lost)} gates dropped)"
 
 
+def test_ia3_is_named_and_not_dropped(tmp_path):
+    backbone = tiny_backbone("t5")
+    both = Space("both", (SpaceEntry("LoRA", ("SelfAttn.Q",)), SpaceEntry("IA3", ("SelfAttn.Q", "FFN.W2"))))
+    adapter = adapter_of(backbone, structure_of(backbone, both))
+    lost = [g for g in adapter.structure.gates if g.pet_type == "IA3"]
+    assert lost
+    with pytest.raises(ExportError) as caught:
+        to_peft(adapter, backbone, folder=tmp_path / "peft")
+    message = str(caught.value)
+    assert f"PEFT cannot hold {len(lost)} of {len(adapter.structure)} gates" in message
+    assert "PEFT keeps IA3 in an adapter of its own kind (IA3Config), which to_peft does not write: " in message
+    assert all(f"{g.position} IA3" in message for g in lost)
+    assert not (tmp_path / "peft").exists()
+    assert list(to_peft(adapter, backbone, partial=True).dropped) == lost
+
+
 def test_a_bias_goes_with_the_norm_that_is_copied(tmp_path):
     backbone = tiny_backbone("bert")
     norms = Space("norms", (SpaceEntry("LNFit", ("FFN.LN",)), SpaceEntry("BitFit", ("*.LN",))))

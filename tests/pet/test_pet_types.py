@@ -331,6 +331,43 @@ class TestCompacter(PETCase):
             PET_CLASSES["Compacter"].n_params(position(nn.Identity(), "block", 30, 30), {})
 
 
+class TestIA3(_Zero):
+    pet_type, kinds, method = "IA3", {"linear"}, "sequential"
+    n_params = 20
+
+    def naive(self, pet, x):
+        return x * pet["weight"]
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("order", [("LoRA", "BitFit", "IA3"), ("IA3", "BitFit", "LoRA")])
+    @pytest.mark.parametrize("gates", [None, (0.3, 0.6, 0.9)])
+    def test_it_scales_the_layer_and_lora_and_not_bitfit(self, order, gates):
+        """``z_i w (W x + c + z_l lora) + z_b b`` on top of ``W x + c + z_l lora``, in any order of the gates."""
+        model = tiny_model("bert").double().eval()
+        entries = [{"type": t, "modules": ["SelfAttn.Q"], "positions": ["encoder.layer.0.*"]} for t in order]
+        found, _ = candidate_gates(positions(model), load_space({"gates": entries}))
+        found = sorted(found, key=lambda g: order.index(g.pet_type))
+        assert [g.pet_type for g in found] == list(order)
+        target = model.base_model.get_submodule(found[0].position)
+        weight, bias = target.weight.numpy(), target.bias.numpy()
+        x = torch.randn(3, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        bare = target(x)
+        pets = insert(model, found)
+        assert torch.equal(target(x), bare)  # unchanged at the start, to the bit
+        for p in pets.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel() + 7), dtype=p.dtype))
+        z = dict(zip(order, gates or (1.0, 1.0, 1.0), strict=True))
+        with pets.gated(None if gates is None else torch.tensor(gates, dtype=torch.float64)):
+            scaled = target(x).numpy()
+        pet = {g.pet_type: {k: v.numpy() for k, v in p.named_parameters()} for g, p in zip(found, pets, strict=True)}
+        lora = 16 * (x.numpy() @ pet["LoRA"]["lora_A"].T) @ pet["LoRA"]["lora_B"].T
+        h = x.numpy() @ weight.T + bias + z["LoRA"] * lora
+        expected = h * (1 + z["IA3"] * pet["IA3"]["weight"]) + z["BitFit"] * pet["BitFit"]["bias"]
+        np.testing.assert_allclose(scaled, expected, rtol=1e-10, atol=1e-10)
+        pets.detach()
+        assert torch.equal(target(x), bare)
+
+
 def _cases(base: type[PETCase]) -> set[type[PETCase]]:
     return {base}.union(*map(_cases, base.__subclasses__()))
 
