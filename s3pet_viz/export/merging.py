@@ -18,9 +18,9 @@ from s3pet_viz.export.host import host_of, named, read_source
 from s3pet_viz.export.probe import check_same, outputs, quiet
 from s3pet_viz.structure import Gate
 
-#: Weights of an earlier model in a folder that is written again.
 #: The backbone's weights that a gate changes, by PET type in the order in which gates are folded.
 _CHANGES = {"LoRA": ("weight",), "LNFit": ("weight",), "IA3": ("weight", "bias"), "BitFit": ("bias",)}
+#: Weights of an earlier model in a folder that is written again.
 _OWN = ("model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model*.json")
 
 
