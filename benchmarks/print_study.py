@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 
+import numpy as np
+import pandas as pd
+
 import s3pet_viz as s3
 from s3pet_viz.errors import StudyError
-from s3pet_viz.results.statistics import sentence
+from s3pet_viz.results.statistics import differences, sentence
 
 #: Held-out rows of each task.
 ROWS = {
@@ -61,6 +64,20 @@ def main() -> None:
             mean, n = 100 * numbers.loc[name, target], counts.loc[name, target]
             cells.append("–" if mean != mean else f"{mean:.1f}" + (f" ± {100 * spread.loc[name, target]:.1f}" if n > 1 else ""))
         print(f"| {name} | {' | '.join(cells)} |")
+    print()
+    for a, b in (("other tasks'", "random"), ("own", "other tasks'")):
+        for value, scale in (("score", "points"), ("loss", "raw")):
+            for _, row in differences(_by_origin(study), a=a, b=b, value=value, scale=scale).iterrows():
+                print(f"- {' '.join(filter(None, (row['task'], row['budget'])))} ({value}): {sentence(row)}")
+
+
+def _by_origin(study: s3.Study) -> pd.DataFrame:
+    """The trainings of searched structures, called by where the structure comes from, and the random ones."""
+    rows = study.table()
+    rows = rows[rows["method"].isin(["searched", "random"])]
+    own = rows["source"] == rows["task"]
+    names = np.where(rows["method"] == "random", "random", np.where(own, "own", "other tasks'"))
+    return rows.assign(method=names, source="", mode="")
 
 
 if __name__ == "__main__":
