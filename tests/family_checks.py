@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from export_problems import adapter_of, structure_of
 from peft import PeftModel
-from problems import MOOD, assert_same, mood_data, mood_rows, snapshot
+from problems import EVERYTHING, MOOD, assert_same, mood_data, mood_rows, snapshot
 from tiny_families import TinyFamily
 from torch import nn
 
@@ -27,7 +27,7 @@ from s3pet_viz.backbones import Backbone, positions, wrap_backbone
 from s3pet_viz.errors import ExportError, S3PETError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.probe import difference, outputs
-from s3pet_viz.pet import Space, SpaceEntry, candidate_gates, insert, load_space
+from s3pet_viz.pet import Space, candidate_gates, insert, load_space
 from s3pet_viz.pet.insertion import PETs
 from s3pet_viz.structure import Structure
 from s3pet_viz.structure.budget import solve_shift
@@ -35,18 +35,6 @@ from s3pet_viz.structure.budget import solve_shift
 PASS = "pass"
 Check = Callable[[TinyFamily], str]
 
-#: Every PET type wherever it can go, cross-attention too.
-EVERYTHING = Space(
-    "everything",
-    (
-        SpaceEntry("LoRA", ("SelfAttn.?", "FFN.W*")),
-        SpaceEntry("BitFit", ("SelfAttn.?", "FFN.W*", "*.LN")),
-        SpaceEntry("LNFit", ("*.LN",)),
-        SpaceEntry("Adapter", ("SelfAttn", "FFN"), options={"bottleneck": 3}),
-        SpaceEntry("LowRankAdapter", ("SelfAttn", "FFN")),
-        SpaceEntry("Compacter", ("SelfAttn", "FFN")),
-    ),
-)
 BUDGET = 1000
 
 

@@ -19,6 +19,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from s3pet_viz.pet import Space, SpaceEntry
+
 FILLER = ("the", "a", "cat", "dog", "sees", "near", "river", "house", "quick", "slow", "over", "under")
 CUES = {0: ("bad", "sad", "grim"), 1: ("good", "happy", "bright")}
 LABELS = ("negative", "positive")
@@ -164,3 +166,17 @@ def assert_same(model: nn.Module, before: dict[str, torch.Tensor]) -> None:
     assert list(after) == list(before)
     for name, value in before.items():
         assert torch.equal(after[name], value), name
+
+
+#: Every PET type wherever it can go, cross-attention too.
+EVERYTHING = Space(
+    "everything",
+    (
+        SpaceEntry("LoRA", ("SelfAttn.?", "FFN.W*")),
+        SpaceEntry("BitFit", ("SelfAttn.?", "FFN.W*", "*.LN")),
+        SpaceEntry("LNFit", ("*.LN",)),
+        SpaceEntry("Adapter", ("SelfAttn", "FFN"), options={"bottleneck": 3}),
+        SpaceEntry("LowRankAdapter", ("SelfAttn", "FFN")),
+        SpaceEntry("Compacter", ("SelfAttn", "FFN")),
+    ),
+)

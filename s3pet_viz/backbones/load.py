@@ -120,7 +120,7 @@ def load_backbone(
         pad = None
         if family.decoder_only:
             pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             kind = "regression" if regression else "single_label_classification"
             auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
@@ -330,8 +330,8 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """A new head is news to transformers ("newly initialized") but the whole point here."""
+def quiet() -> Iterator[None]:
+    """No progress bars and loading reports of transformers: a new head is news to it, but the whole point here."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()

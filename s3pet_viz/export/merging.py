@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.load import quiet
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export.adapter import Adapter, Attached
 from s3pet_viz.export.folder import check_free_folder, staged_folder
 from s3pet_viz.export.host import host_of, named, read_source
-from s3pet_viz.export.probe import check_same, outputs, quiet
+from s3pet_viz.export.probe import check_same, outputs
 from s3pet_viz.structure import Gate
 
 #: The backbone's weights that a gate changes, by PET type in the order in which gates are folded.

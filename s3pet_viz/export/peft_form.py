@@ -16,12 +16,13 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.load import quiet
 from s3pet_viz.errors import ExportError, MissingExtraError, StructureError
 from s3pet_viz.export.adapter import Adapter, Attached
 from s3pet_viz.export.folder import check_free_folder, staged_folder
 from s3pet_viz.export.host import Host, host_of, named, read_source
 from s3pet_viz.export.merging import lora_scale, lora_size
-from s3pet_viz.export.probe import check_same, outputs, quiet
+from s3pet_viz.export.probe import check_same, outputs
 from s3pet_viz.pet import insert
 from s3pet_viz.structure import Gate, Structure
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -61,19 +58,3 @@ def check_same(expected: list[Tensor], found: list[Tensor], what: str) -> float:
             f"(relative to the largest), found {gap:.3g}; nothing was written"
         )
     return gap
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and loading reports of transformers."""
-    from transformers.utils import logging as hf_logging
-
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()

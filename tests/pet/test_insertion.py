@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import FORMS, assert_same, snapshot, tiny_model
+from problems import EVERYTHING, FORMS, assert_same, snapshot, tiny_model
 from torch import nn
 
 from s3pet_viz.backbones import positions
@@ -17,19 +17,6 @@ from s3pet_viz.pet import PETs, Space, SpaceEntry, candidate_gates, insert
 from s3pet_viz.pet.insertion import _hook
 from s3pet_viz.pet.modules import PET
 from s3pet_viz.structure import Gate
-
-#: Every PET type wherever it can go.
-EVERYTHING = Space(
-    "everything",
-    (
-        SpaceEntry("LoRA", ("SelfAttn.?", "FFN.W*")),
-        SpaceEntry("BitFit", ("SelfAttn.?", "FFN.W*", "*.LN")),
-        SpaceEntry("LNFit", ("*.LN",)),
-        SpaceEntry("Adapter", ("SelfAttn", "FFN"), options={"bottleneck": 3}),
-        SpaceEntry("LowRankAdapter", ("SelfAttn", "FFN")),
-        SpaceEntry("Compacter", ("SelfAttn", "FFN")),
-    ),
-)
 
 
 def gates_of(model: nn.Module, space: Space = EVERYTHING) -> list[Gate]:
