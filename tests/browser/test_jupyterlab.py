@@ -59,6 +59,18 @@ def until(condition, seconds, what):
         time.sleep(0.05)
 
 
+def settled(read, seconds=20, still=1.0):
+    """What `read` gives once it has not changed for `still` seconds: pictures of a drag come one after another."""
+    deadline = time.monotonic() + seconds
+    value, since = read(), time.monotonic()
+    while time.monotonic() - since < still:
+        assert time.monotonic() < deadline, f"still changing after {seconds} s"
+        time.sleep(0.05)
+        if (now := read()) != value:
+            value, since = now, time.monotonic()
+    return value
+
+
 def step_on_screen(page):
     """Steps taken, as the view says."""
     words = " ".join(page.locator(".jp-OutputArea").all_inner_texts())
@@ -158,12 +170,13 @@ def test_explain_a_structure(server, shots):
         page.mouse.down()
         page.mouse.move(x - 100, y, steps=5)
         page.mouse.up()
-        until(lambda: len(outlines()[0]) < len(first[0]), 5, "a smaller budget outlines fewer gates")
-        small = outlines()
+        until(lambda: len(outlines()[0]) < len(first[0]), 20, "a smaller budget outlines fewer gates")
+        small = settled(outlines)
+        assert len(small[0]) < len(first[0])
         page.screenshot(path=shots / "02-small-budget.png")
         handle.focus()
         for _ in range(30):
             page.keyboard.press("ArrowRight")
-        until(lambda: len(outlines()[0]) > len(small[0]), 5, "a larger budget outlines more gates")
+        until(lambda: len(outlines()[0]) > len(small[0]), 20, "a larger budget outlines more gates")
         page.screenshot(path=shots / "02-explorer.png")
         assert not errors, errors
