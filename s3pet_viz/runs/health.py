@@ -16,6 +16,7 @@ import numpy as np
 from s3pet_viz.runs.measures import chance_overlap, entropy, expected_params, jaccard, random_structures
 from s3pet_viz.runs.reader import Run
 from s3pet_viz.structure import Structure, select
+from s3pet_viz.structure.budget import budget_at
 
 Level = Literal["good", "note", "warning", "problem"]
 _COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem": "#b42318"}
@@ -231,11 +232,13 @@ def _budget(run: Run) -> Iterator[Finding]:
             f"The budget of {budget:,} parameters holds the whole search space ({total:,}): nothing was searched for.",
         )  # fmt: skip
         return
+    given = [run.config.get(name) for name in ("open_steps", "shrink_steps")]
+    held = budget_at(run.n_steps - 1, budget, total, *(v if type(v) is int and v > 0 else 0 for v in given))
     expected = float(expected_params(run.p(), run.counts))
-    if abs(expected / budget - 1) > OFF_BUDGET:
+    if abs(expected / held - 1) > OFF_BUDGET:
         yield Finding(
             "problem", "The budget is not kept",
-            f"{expected:,.1f} parameters are expected in use, but the budget is {budget:,}. The recorded p do not "
+            f"{expected:,.1f} parameters are expected in use, but the budget is {held:,.0f}. The recorded p do not "
             "belong to this budget; do not trust this run.",
         )  # fmt: skip
     used = run.structure().n_params

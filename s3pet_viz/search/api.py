@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from s3pet_viz.backbones import Backbone, positions
-from s3pet_viz.errors import ConfigError, RunError, TaskError
-from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
-from s3pet_viz.pet.dropout import quick_dropout
+from s3pet_viz.backbones import positions
+from s3pet_viz.errors import ConfigError, RunError
+from s3pet_viz.pet import Space, candidate_gates, load_space
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.lock import refuse_held
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
+from s3pet_viz.search.attached import attached
 from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.search.callbacks import Callback
 from s3pet_viz.search.checkpoint import first_step_of, has_checkpoint, load_checkpoint, load_stability
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.engine import Search
 from s3pet_viz.search.gates import GateModel
+from s3pet_viz.search.halves import Halves
 from s3pet_viz.search.modes import State
 from s3pet_viz.search.optim import OPTIMIZERS
 from s3pet_viz.search.stability import Stability
@@ -35,7 +36,6 @@ from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.tuning.api import load_pair
-from s3pet_viz.tuning.data import Features, shuffled
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
 
@@ -145,7 +145,7 @@ def search(
     )
     if started is not None and start and start != started.info.get("start_from"):
         raise RunError(f"start_from: expected the run as it was when the search began, found it changed: {start}")
-    halves = _Halves(data, made, config, device, team)
+    halves = Halves(data, made, config, device, team)
     fingerprint = {
         "backbone parameters": made.n_params,
         "gates": hashlib.sha256(repr([(g.key, g.n_params) for g in gates]).encode()).hexdigest()[:16],
@@ -178,7 +178,7 @@ def search(
         callbacks = (*callbacks, tracking)
     with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
         made.model.to(device.torch)
-        with _attached(made, gates, config) as pets:
+        with attached(made, gates, config) as pets:
             problem = BackboneProblem(
                 made.model,
                 pets,
@@ -186,6 +186,7 @@ def search(
                 head=made.head,
                 head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
                 autocast=device.autocast,
+                compile=config.compile,
             )
             counts = [g.n_params for g in gates]
             state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
@@ -276,91 +277,6 @@ def make_state(
         antithetic=config.antithetic,
         schedule=config.schedule_at,
     )
-
-
-class _Halves:
-    """The training split cut in two with a seed: train for the weights, val for alpha."""
-
-    def __init__(
-        self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device, team: Team
-    ) -> None:
-        if len(data.train) < 2:
-            raise TaskError(
-                f"task {data.task.name}: expected at least 2 training rows to halve, found {len(data.train)}"
-            )
-        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed)).tolist()
-        middle = len(order) // 2
-        if middle < team.size:
-            raise TaskError(
-                f"task {data.task.name}: expected at least {2 * team.size} training rows for {team.size} processes, "
-                f"found {len(data.train)}"
-            )
-        self.device, self.team = device.torch, team
-        self.features, self.indices = {}, {}
-        for k, (half, part) in enumerate((("train", order[:middle]), ("val", order[middle:]))):
-            rows = [data.train[i] for i in sorted(part)]
-            self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
-            self.indices[half] = shuffled(
-                self.features[half].lengths, config.batch_size * team.size, [config.seed, 20 + k]
-            )
-
-    def batch(self, half: str, step: int) -> dict[str, torch.Tensor]:
-        mine = self.indices[half](step)[self.team.rank :: self.team.size]
-        return self.features[half].batch(mine, self.device)
-
-
-class _attached:
-    """PET modules on a backbone for the length of a search; afterwards it is as it was."""
-
-    def __init__(self, backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> None:
-        self.backbone, self.gates, self.config = backbone, gates, config
-
-    def __enter__(self) -> PETs:
-        model = self.backbone.model
-        self.training = model.training
-        self.head = {n: p.detach().clone() for n, p in self.backbone.head.items()}
-        self.implementation = getattr(model.config, "_attn_implementation", None)
-        if self.config.mode == "exact" and self.implementation != "eager":
-            model.set_attn_implementation("eager")  # type: ignore[operator]  # the only one with second derivatives
-        model.train(self.config.dropout)
-        if self.config.gradient_checkpointing:
-            switch_checkpointing(model, True)
-        self.dropout = quick_dropout(model)
-        self.dropout.__enter__()
-        try:
-            self.pets = insert(model, self.gates, seed=self.config.seed)
-        except BaseException:
-            self._leave()
-            raise
-        return self.pets
-
-    def __exit__(self, *exc: object) -> None:
-        self.pets.detach()
-        self._leave()
-
-    def _leave(self) -> None:
-        model = self.backbone.model
-        self.dropout.__exit__(None, None, None)
-        model.train(self.training)
-        if self.config.gradient_checkpointing:
-            switch_checkpointing(model, False)
-        if self.config.mode == "exact" and self.implementation not in (None, "eager"):
-            model.set_attn_implementation(self.implementation)  # type: ignore[operator]
-        with torch.no_grad():
-            for name, p in self.backbone.head.items():
-                # The head was a view of the search's flat buffer; give it memory of its own again.
-                p.data = self.head[name]
-                p.requires_grad_(False)
-
-
-def switch_checkpointing(model: Any, on: bool) -> None:
-    """Switch gradient checkpointing, called activation checkpointing since transformers 5."""
-    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    if on:
-        # Reentrant checkpoints know nothing of torch.autograd.grad.
-        getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
-    else:
-        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def _resumed_config(started: Run, given: dict[str, Any]) -> SearchConfig:

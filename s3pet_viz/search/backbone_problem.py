@@ -24,6 +24,7 @@ class BackboneProblem:
         head: trainable parameters outside the gates, by name in `model`.
         head_lr_ratio: the head's learning rate over that of the PET weights.
         autocast: a context factory for mixed precision.
+        compile: take the loss through torch.compile; the first passes take minutes.
     """
 
     def __init__(
@@ -35,8 +36,11 @@ class BackboneProblem:
         head: Mapping[str, nn.Parameter] | None = None,
         head_lr_ratio: float = 1.0,
         autocast: Callable[[], Any] = contextlib.nullcontext,
+        compile: bool = False,
     ) -> None:
         self.net = _GatedLoss(model, pets)
+        # Batches differ in length: without dynamic shapes each length would be compiled.
+        self._loss: Any = torch.compile(self.net, dynamic=True) if compile else self.net
         self._batch = batch
         self._autocast = autocast
         head = head or {}
@@ -80,7 +84,8 @@ class BackboneProblem:
     def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         with self._autocast():
             if weights is None:
-                return self.net(batch, z)
+                loss: Tensor = self._loss(batch, z)
+                return loss
             named = dict(zip(self.names, weights, strict=True))
             return torch.func.functional_call(self.net, named, (batch, z))
 

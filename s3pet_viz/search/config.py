@@ -31,6 +31,9 @@ class SearchConfig:
         clip: joint L2 norm of the alpha gradient, and apart of the weights' gradient.
         tau: temperature of the gates' sigmoid.
         warmup: steps at the start that move only the weights.
+        open_steps: steps at the start with every gate open, in which only the weights move; a lower `lr` than for few
+            gates is needed. shrink_steps: steps after them in which the budget falls geometrically from the whole
+            space's size to `budget`, see `structure.budget.budget_at`.
         competition: gates compete in the gradient (section 3 of the method); False is an ablation.
         sampling: ``soft`` gates, or hard ones with a ``straight-through`` gradient.
         antithetic: every second step mirrors the uniforms of the one before.
@@ -49,10 +52,12 @@ class SearchConfig:
         accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout
             masks differ).
         gradient_checkpointing: compute each layer's activations again in the backward pass, for memory. Needs dropout.
+        compile: take passes through torch.compile: minutes at the start, shorter steps after. Not with mode ``exact``,
+            `skip_below` or `gradient_checkpointing`.
         skip_below: gates with p below this are left out of a pass. They move no more, but for the competition.
         stop_when_stable: end the search once so many evaluations in a row have selected the same structure as the
-            evaluation before them; 0 (the default): never. Needs `eval_every`. Only evaluations after the warm-up, and
-            after alpha has first moved, count: the earliest end is after (stop_when_stable + 1) of them.
+            evaluation before them; 0 (the default): never. Needs `eval_every`. Only evaluations at `budget`, after the
+            warm-up, and after alpha has first moved, count: the earliest end is after (stop_when_stable + 1) of them.
         start_from: a run (a folder, or a recorded run's name) whose last alpha this search starts from; None: alpha
             starts at 0. Gates are matched by position and PET type, see `search.start.start_alpha`; w and the
             moments of both optimisers start as ever.
@@ -72,6 +77,8 @@ class SearchConfig:
     tau: float = 1.0
     schedule: str = "linear"
     warmup: int = 0
+    open_steps: int = 0
+    shrink_steps: int = 0
     seed: int = 0
     competition: bool = True
     sampling: str = "soft"
@@ -94,6 +101,7 @@ class SearchConfig:
     eval_every: int = 0
     accumulation: int = 1
     gradient_checkpointing: bool = False
+    compile: bool = False
     skip_below: float = 0.0
     stop_when_stable: int = 0
     start_from: str | None = None
@@ -122,6 +130,8 @@ class SearchConfig:
             ("batch_size", 1),
             ("accumulation", 1),
             ("warmup", 0),
+            ("open_steps", 0),
+            ("shrink_steps", 0),
             ("seed", 0),
             ("second_order_from", 0),
             ("second_order_every", 1),
@@ -143,7 +153,7 @@ class SearchConfig:
         made["skip_below"] = checks.number("skip_below", self.skip_below, skip)
         if made["skip_below"] >= 1:
             raise ConfigError(f"skip_below: expected {skip}, found {self.skip_below!r}")
-        for name in ("competition", "antithetic", "dropout", "gradient_checkpointing"):
+        for name in ("competition", "antithetic", "dropout", "gradient_checkpointing", "compile"):
             made[name] = checks.flag(name, getattr(self, name))
         for name, value in made.items():
             object.__setattr__(self, name, value)
@@ -151,14 +161,26 @@ class SearchConfig:
             raise ConfigError(
                 "gradient_checkpointing: expected dropout on, found it off (layers checkpoint in training mode only)"
             )
+        for name, stands in (
+            ("mode", self.mode == "exact"),
+            ("skip_below", self.skip_below > 0),
+            ("gradient_checkpointing", self.gradient_checkpointing),
+        ):
+            if self.compile and stands:
+                raise ConfigError(f"compile: cannot be used with {name} {getattr(self, name)!r}")
         if self.warmup >= self.steps:
             raise ConfigError(f"warmup: expected fewer than the {self.steps} steps, found {self.warmup}")
+        if self.open_steps + self.shrink_steps >= self.steps:
+            raise ConfigError(
+                f"open_steps and shrink_steps: expected together fewer than the {self.steps} steps, found "
+                f"{self.open_steps} and {self.shrink_steps}"
+            )
         if self.stop_when_stable and not self.eval_every:
             raise ConfigError(
                 "eval_every: expected 1 or more where stop_when_stable is given (it looks at evaluations), found "
                 f"stop_when_stable {self.stop_when_stable} and eval_every 0; try eval_every {max(1, self.steps // 20)}"
             )
-        first = self.warmup + (self.stop_when_stable + 1) * self.eval_every
+        first = max(self.warmup, self.open_steps + self.shrink_steps) + (self.stop_when_stable + 1) * self.eval_every
         if self.stop_when_stable and first > self.steps:
             warnings.warn(
                 f"stop_when_stable {self.stop_when_stable} with eval_every {self.eval_every} can end a search after "
@@ -190,6 +212,11 @@ class SearchConfig:
     def rate(self, backbone_params: int) -> float:
         """`lr`, or the default for a backbone of this size."""
         return default_lr(backbone_params) if self.lr is None else self.lr
+
+    @property
+    def weight_steps(self) -> int:
+        """Steps at the start that move only the weights."""
+        return max(self.warmup, self.open_steps)
 
     def schedule_at(self, step: int) -> float:
         """Factor of both learning rates at a step."""

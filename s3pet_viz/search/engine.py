@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from s3pet_viz.search.modes import MODES, State, StepResult, warmup_step
 from s3pet_viz.search.stability import Stability
 from s3pet_viz.search.team import SilentWriter
 from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.budget import budget_at
 from s3pet_viz.structure.structure import gates_by_index
 
 #: How often a paused search looks whether it may go on.
@@ -162,7 +164,10 @@ class Search:
     def _one_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step
         began = time.perf_counter()
-        take = warmup_step if step < config.warmup else MODES[config.mode]
+        total = sum(self.state.gates.counts)
+        held = budget_at(step, self.budget, total, config.open_steps, config.shrink_steps)
+        self.state.gates = replace(self.state.gates, budget=held)
+        take = warmup_step if step < config.weight_steps else MODES[config.mode]
         try:
             result = take(self.state, step)
         except NonFiniteLossError as error:
@@ -206,7 +211,8 @@ class Search:
             callback.on_evaluation(self, record)
         # A structure that nothing has moved yet is no result. AdamW's second moments are 0 until a gradient is not, so
         # through all of the warm-up too.
-        if bool(self.state.alpha_opt.v.any()):
+        shrunk = self.step > self.config.open_steps + self.config.shrink_steps
+        if shrunk and bool(self.state.alpha_opt.v.any()):
             self.stability.see(record["selected"], self.step)
 
     def _ends_early(self) -> bool:

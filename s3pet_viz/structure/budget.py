@@ -111,6 +111,24 @@ def check_budget(counts: ArrayLike, budget: float) -> bool:
     return True
 
 
+def budget_at(step: int, budget: float, total: float, open_steps: int = 0, shrink_steps: int = 0) -> float:
+    """The budget that a search holds at a step when it starts with every gate open.
+
+    Args:
+        step: from 0.
+        budget, total: in parameters: where it ends, and the whole search space.
+        open_steps: steps at `total`.
+        shrink_steps: steps after them in which it falls geometrically.
+
+    Returns:
+        In parameters; `budget` throughout where it is `total` or more, or where both numbers of steps are 0.
+    """
+    left = open_steps + shrink_steps - step
+    if left <= 0 or budget >= total:
+        return budget
+    return total if step < open_steps else budget * (total / budget) ** (left / shrink_steps)
+
+
 def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float = 1.0) -> float:
     """Solve ``sum_i sigmoid((alpha_i - zeta) / tau) * n_i = budget * (1 - 1e-7)`` for the shift zeta.
 

@@ -11,8 +11,8 @@ from search_problems import random_batches, t5_state, tiny_t5
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.search import SearchConfig
-from s3pet_viz.search import api as search_api
-from s3pet_viz.search.api import switch_checkpointing
+from s3pet_viz.search import attached as place
+from s3pet_viz.search.attached import switch_checkpointing
 from s3pet_viz.search.modes import MODES, TRAIN_MASKS, fast_step, first_order_step
 
 
@@ -135,10 +135,10 @@ def test_an_insertion_that_fails_leaves_the_backbone_as_it_was(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no such place")
 
-    monkeypatch.setattr(search_api, "insert", broken)
+    monkeypatch.setattr(place, "insert", broken)
     with (
         pytest.raises(RuntimeError, match="no such place"),
-        search_api._attached(backbone, [], SearchConfig("mood", "tiny", 9)),
+        place.attached(backbone, [], SearchConfig("mood", "tiny", 9)),
     ):
         pass
     assert [sorted(vars(m)) for m in model.modules()] == before

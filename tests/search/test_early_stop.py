@@ -116,14 +116,15 @@ def test_ctrl_c_in_the_step_that_ends_it_leaves_a_finished_run(tmp_path):
     every=st.integers(1, 3),
     patience=st.integers(1, 4),
     warmup=st.integers(0, 3),
+    opened=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     seed=st.integers(0, 5),
 )
-def test_an_early_stop_keeps_the_budget_and_the_definition(counts, share, every, patience, warmup, seed):
+def test_an_early_stop_keeps_the_budget_and_the_definition(counts, share, every, patience, warmup, opened, seed):
     budget = max(min(counts), int(share * sum(counts)))
     with TemporaryDirectory() as folder:
         run = toy_search(
             Path(folder) / "run", counts=counts, budget=budget, eval_every=every, stop_when_stable=patience,
-            warmup=warmup, seed=seed, steps=24,
+            warmup=warmup, open_steps=opened[0], shrink_steps=opened[1], seed=seed, steps=24,
         )  # fmt: skip
         structure = run.structure()
         assert 0 < structure.n_params <= budget
@@ -133,7 +134,7 @@ def test_an_early_stop_keeps_the_budget_and_the_definition(counts, share, every,
         seen = [
             (step + 1, tuple(select(alpha, counts, budget)))
             for step, alpha in enumerate(run.alphas())
-            if (step + 1) % every == 0 and step + 1 > warmup and run.alphas()[: step + 1].any()
+            if (step + 1) % every == 0 and step >= max(warmup, sum(opened)) and run.alphas()[: step + 1].any()
         ]
         ends = [
             seen[i][0]
