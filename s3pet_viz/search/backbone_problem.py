@@ -39,8 +39,8 @@ class BackboneProblem:
         compile: bool = False,
     ) -> None:
         self.net = _GatedLoss(model, pets)
-        # Batches differ in length: without dynamic shapes each length would be compiled.
-        self._loss: Any = torch.compile(self.net, dynamic=True) if compile else self.net
+        # Not dynamic=True: tracing symbolic sizes through the gates took ten times longer (benchmarks/NOTES.md).
+        self._loss: Any = torch.compile(self.net) if compile else self.net
         self._batch = batch
         self._autocast = autocast
         head = head or {}
