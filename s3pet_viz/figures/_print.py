@@ -22,10 +22,6 @@ NARROW_MM = 120.0
 #: A paper's plot beside the screen's: fonts 12 -> 10 px, lines and heights with them.
 _FONTS, _LINES, _HEIGHT = 10 / 12, 0.75, 0.68
 _LEAST_PLOT = 110.0
-#: Mean width of a character, in parts of the font size.
-_CHAR = 0.55
-#: Height of a legend's row: plotly gives it 16 px and 3 between, at fonts up to 12 px.
-_LEGEND_ROW = 19.0
 
 
 def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Figure:
@@ -96,7 +92,7 @@ def _title(figure: go.Figure, width: float, keep: bool) -> float:
         figure.update_layout(title=None)
         return 6.0
     size = figure.layout.title.font.size or LARGEST
-    text = _style.wrap(text.replace("<br>", " · "), max(24, int(width / (_CHAR * size))))
+    text = _style.wrap(text.replace("<br>", " · "), max(24, int(width / (_style.CHAR * size))))
     figure.update_layout(title={"text": text, "pad": {"t": 4, "l": 4}, "font": {"size": size}})
     return 1.35 * size * (text.count("<br>") + 1) + 10
 
@@ -108,7 +104,7 @@ def _axis_height(figure: go.Figure) -> float:
         size = axis.tickfont.size or USUAL
         labels = [str(label) for label in axis.ticktext] if axis.ticktext is not None else []
         upright = axis.tickangle in (90, -90)
-        need = _CHAR * size * max(map(len, labels), default=0) if upright else 1.2 * size
+        need = _style.CHAR * size * max(map(len, labels), default=0) if upright else 1.2 * size
         deepest = max(deepest, need + 6 + (1.8 * USUAL if axis.title.text else 0))
     return deepest
 
@@ -125,15 +121,11 @@ def _legend_names(figure: go.Figure) -> list[str]:
 
 
 def _legend_height(figure: go.Figure, width: float) -> float:
-    """Height of a horizontal legend; plotly gives every entry the widest one's width."""
+    """Height of a horizontal legend."""
     names = _legend_names(figure)
     size = figure.layout.legend.font.size or USUAL
-    widths = [_CHAR * size * len(name) + 40 for name in names]
-    rows = 1
-    if sum(widths) > width - 16:
-        rows = math.ceil(len(names) / max(1, int((width - 16) / max(widths))))
     titled = 1.3 * size if figure.layout.legend.title.text else 0
-    return rows * _LEGEND_ROW + titled + 4
+    return _style.legend_rows(names, width - 16, size) * _style.LEGEND_ROW + titled + 4
 
 
 def _bar_below(figure: go.Figure) -> float:
@@ -161,16 +153,16 @@ def _plot_height(figure: go.Figure, made: go.Figure) -> float:
         low, high = axis.domain or (0, 1)
         if axis.tickvals is not None and axis.ticktext is not None:
             height = max(height, len(axis.tickvals) * 1.25 * (axis.tickfont.size or USUAL) / (high - low))
-        height = max(height, _CHAR * USUAL * len(axis.title.text or "") / (high - low))
+        height = max(height, _style.CHAR * USUAL * len(axis.title.text or "") / (high - low))
     if made.layout.legend.orientation != "h":
-        height = max(height, _LEGEND_ROW * (len(_legend_names(made)) + 1))
+        height = max(height, _style.LEGEND_ROW * (len(_legend_names(made)) + 1))
     return height
 
 
 def _thin_ticks(figure: go.Figure, width: float) -> None:
     """Where named columns are closer than their labels need, name every second, third, ... of each group."""
     y_labels = [len(label) for axis in figure.select_yaxes() for label in axis.ticktext or ()]
-    room = width - 24 - _CHAR * USUAL * max(y_labels, default=6)
+    room = width - 24 - _style.CHAR * USUAL * max(y_labels, default=6)
     if any(t.type == "heatmap" and t.showscale is not False and t.colorbar.orientation != "h" for t in figure.data):
         room -= 60
     for axis in figure.select_xaxes():
@@ -182,7 +174,7 @@ def _thin_ticks(figure: go.Figure, width: float) -> None:
         pitch = room * (high - low) / span
         size = axis.tickfont.size or USUAL
         upright = axis.tickangle in (90, -90)
-        need = 1.1 * size if upright else _CHAR * size * max(map(len, labels)) + 4
+        need = 1.1 * size if upright else _style.CHAR * size * max(map(len, labels)) + 4
         stride = math.ceil(need / pitch)
         if stride < 2:
             continue

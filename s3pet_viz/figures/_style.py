@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -83,13 +85,38 @@ def new_figure(title: str | None, **layout: Any) -> go.Figure:
     return figure
 
 
-def place_top(figure: go.Figure, *, height: int, legend: bool = True, heads: bool = False) -> None:
+#: Mean width of a character, in parts of the font size.
+CHAR = 0.55
+#: Height of a legend's row: plotly gives it 16 px and 3 between, at fonts up to 12 px.
+LEGEND_ROW = 19.0
+#: What a figure on the screen has for its legend at least, in px.
+_LEGEND_WIDTH = 760.0
+
+
+def legend_rows(names: Sequence[str], width: float, size: float = 12) -> int:
+    """Rows of a horizontal legend; once it wraps, plotly gives every entry the widest one's width.
+
+    Args:
+        names: its entries.
+        width: room for it, in px.
+        size: of its font, in px.
+    """
+    widths = [CHAR * size * len(name) + 40 for name in names]
+    if sum(widths) <= width:
+        return 1
+    return math.ceil(len(names) / max(1, int(width / max(widths))))
+
+
+def place_top(
+    figure: go.Figure, *, height: int, legend: bool = True, heads: bool = False, names: Sequence[str] = ()
+) -> None:
     """Stack title, legend and column heads above the plot, so that they cannot overlap at any width.
 
     Args:
         height: of the whole figure, in px; set here.
         legend: one row of it, left, under the title.
         heads: room for annotations just above the plot.
+        names: the legend's entries, where there may be too many for one row.
     """
     text = figure.layout.title.text or ""
     top = 43 + 14 * text.count("<br>") if text else 10
@@ -99,9 +126,10 @@ def place_top(figure: go.Figure, *, height: int, legend: bool = True, heads: boo
             legend={
                 "orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1 - top / height,
                 "yanchor": "top", "font": {"size": 12}, "itemsizing": "trace",
+                "tracegroupgap": 0,
             },
         )  # fmt: skip
-        top += 26
+        top += 26 + LEGEND_ROW * (legend_rows(names, _LEGEND_WIDTH) - 1)
     figure.update_layout(height=height, margin={"t": top + (24 if heads else 8), "b": 56})
 
 

@@ -27,6 +27,8 @@ _LINES = ("searched", "resolved", "random", "gradient")
 _LEVELS = {"full": "dash", "head": "dot", "untouched": "dot"}
 _SYMBOLS = ("diamond", "square", "triangle-up", "cross", "x", "star")
 _COLUMNS = 3
+#: Methods of one budget stand beside each other, each this many times further right.
+_ASIDE = 1.05
 
 
 def budgets_table(study: StudyLike, *, tasks: Sequence[str] | None = None, value: Value = "score") -> pd.DataFrame:
@@ -78,9 +80,9 @@ def budgets(
 ) -> go.Figure:
     """Draw the scores of a study against the parameters that each method trains; a panel a task.
 
-    Lines join the budgets of one method, bars are standard deviations over trainings, marks without a line are methods
-    that have one size only; full fine-tuning, the head alone and the untouched backbone are levels. Scores that are
-    fractions are shown times 100.
+    Lines join the budgets of one method (a little aside of each other, so that none hides another), bars are standard
+    deviations over trainings, marks without a line are methods that have one size only; full fine-tuning, the head
+    alone and the untouched backbone are levels. Scores that are fractions are shown times 100.
 
     Args:
         study, tasks, value: as `budgets_table`.
@@ -123,7 +125,7 @@ def budgets(
         figure.update_xaxes(title="trained, % of backbone", row=lowest, col=column + 1)
     for head in figure.layout.annotations:
         head.update(font={"size": 13}, yshift=2)
-    _style.place_top(figure, height=height, heads=True)
+    _style.place_top(figure, height=height, heads=True, names=list(looks))
     return figure
 
 
@@ -138,7 +140,7 @@ def _looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     others = [m for m in methods if m not in lines and m not in _LEVELS]
     looks: dict[str, dict[str, Any]] = {}
     for i, method in enumerate(lines):
-        looks[method] = {"color": _style.CATEGORICAL[i % 8], "symbol": "circle"}
+        looks[method] = {"color": _style.CATEGORICAL[i % 8], "symbol": "circle", "aside": i - (len(lines) - 1) / 2}
     for i, method in enumerate(others):
         looks[method] = {"color": _style.MUTED, "symbol": _SYMBOLS[i % len(_SYMBOLS)]}
     for method in (m for m in _LEVELS if m in methods):
@@ -153,13 +155,14 @@ def _base(method: str) -> str:
 def _line(part: pd.DataFrame, look: dict[str, Any], scale: int) -> go.Scatter:
     spread = np.nan_to_num(scale * part["spread"].to_numpy(dtype=float))
     return go.Scatter(
-        x=part["percent"].to_numpy(), y=scale * part["mean"].to_numpy(), mode="lines+markers",
+        x=part["percent"].to_numpy() * _ASIDE ** look.get("aside", 0),
+        y=scale * part["mean"].to_numpy(), mode="lines+markers",
         line={"color": look["color"], "width": 2}, marker={"symbol": look["symbol"], "size": 8},
         error_y={"type": "data", "array": spread, "thickness": 1.2, "width": 3, "color": look["color"]},
-        customdata=np.stack([part["n"], scale * part["low"], scale * part["high"]], axis=-1),
+        customdata=np.stack([part["n"], scale * part["low"], scale * part["high"], part["percent"]], axis=-1),
         hovertemplate=(
             "<b>%{fullData.name}</b><br>%{y:.4g} (%{customdata[1]:.4g} to %{customdata[2]:.4g}, %{customdata[0]:.0f} "
-            "trainings)<br>%{x:.4g} % of the backbone<extra></extra>"
+            "trainings)<br>%{customdata[3]:.4g} % of the backbone<extra></extra>"
         ),
     )  # fmt: skip
 

@@ -155,8 +155,8 @@ def _unlearned(run: Run) -> Iterator[Finding]:
         yield Finding(
             "warning", "The task was not learned",
             f"The training loss ended at {last:.3g}; one answer to every row would have {constant:.3g}. So the search "
-            "learned which answers there are and not which is right, and chose gates for that. Search longer, at another "
-            "learning rate, or from open gates (open_steps and shrink_steps).",
+            "learned which answers there are and not which is right, and chose gates for that. Search longer, at "
+            "another learning rate, or from open gates (open_steps and shrink_steps).",
         )  # fmt: skip
 
 

@@ -60,7 +60,10 @@ def test_lines_marks_and_levels(study):
     traces = {(t.name, t.xaxis): t for t in figure.data}
     assert {name for name, _ in traces} == {"searched", "random", "LoRA", "full", "head"}
     searched = traces["searched", "x"]
-    np.testing.assert_allclose(searched.x, [0.10, 0.20])
+    # Beside each other on the logarithmic axis, with the true size in the hover text.
+    np.testing.assert_allclose(searched.customdata[:, 3], [0.10, 0.20])
+    np.testing.assert_allclose(searched.x, [0.10, 0.20], rtol=0.05)
+    assert searched.x[0] < traces["random", "x"].x[0]
     np.testing.assert_allclose(searched.y, [75, 90])
     np.testing.assert_allclose(traces["full", "x"].y, 95)
     assert len({t.line.color for t in (searched, traces["random", "x"], traces["LoRA", "x"])}) == 3
