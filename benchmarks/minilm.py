@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from studies_common import STUDIES, keep_runs, report
+from studies_common import STUDIES, keep_runs, point_at, report
 
 import s3pet_viz as s3
 
@@ -47,17 +47,18 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--workers", type=int, default=None)
     args = parser.parse_args()
+    point_at(args.out, args.data)
     for stage in args.stages:
         for tasks, seeds, methods in STAGES[stage]:
             names = tasks.split()
             study = s3.sweep(
-                tasks=[args.data / t for t in names], backbone="minilm",
+                tasks=[args.data.resolve() / t for t in names], backbone="minilm",
                 budgets=BUDGETS if "resolved" in methods else [MIDDLE], search_budget=MIDDLE, seeds=seeds, methods=methods,
                 split="holdout", device="cpu", out=args.out, workers=args.workers,
                 per_task={t: PER_TASK[t] for t in names if t in PER_TASK}, on_cell=report, **COMMON,
             )  # fmt: skip
             print(f"{stage}: {study!r}", flush=True)
-            keep_runs(study, "minilm-")
+            keep_runs(study, "minilm-", seeds=(0,))
 
 
 if __name__ == "__main__":

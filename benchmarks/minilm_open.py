@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 from minilm import COMMON, MIDDLE, PER_TASK
-from studies_common import STUDIES, keep_runs, report
+from studies_common import STUDIES, ends_of_losses, keep_runs, point_at, report
 
 import s3pet_viz as s3
 from s3pet_viz.results.statistics import differences, sentence, summary
@@ -34,14 +34,15 @@ def main() -> None:
     parser.add_argument("--stages", nargs="*", type=int, default=range(len(STAGES)), help="their numbers, from 0")
     parser.add_argument("--print", action="store_true", help="run nothing")
     args = parser.parse_args()
+    point_at(STUDY, args.data)
     for stage in () if args.print else args.stages:
         task, seeds = STAGES[stage]
         study = s3.sweep(
-            tasks=[args.data / task], backbone="minilm", budgets=[MIDDLE], seeds=seeds, methods=("searched",),
+            tasks=[args.data.resolve() / task], backbone="minilm", budgets=[MIDDLE], seeds=seeds, methods=("searched",),
             split="holdout", device="cpu", out=STUDY, workers=args.workers, on_cell=report,
             per_task={task: PER_TASK[task]} if task in PER_TASK else {}, search=OPEN, **COMMON,
         )  # fmt: skip
-        keep_runs(study, "minilm-open-")
+        keep_runs(study, "minilm-open-", seeds=(0,))
     before, after = s3.open_study(BEFORE).table(), s3.open_study(STUDY).table()
     before["method"] = before["method"].replace("searched", "searched before")
     table = pd.concat([before, after], ignore_index=True)
@@ -55,12 +56,10 @@ def main() -> None:
         for value, scale in (("score", "points"), ("loss", "raw")):
             for row in differences(table, a="searched", b=other, value=value, scale=scale).itertuples():
                 print(f"- {value}: {sentence(row)}")
-    print("\n| search | training loss, mean over the last fifth | of one answer to every row |\n|---|---|---|")
-    for name in sorted(p.name for p in (STUDIES.parent / "runs").glob("minilm-*")):
-        run = s3.open_run(STUDIES.parent / "runs" / name)
-        loss = run.steps()["train_loss"].to_numpy()
-        constant = run.info.get("constant_loss")
-        print(f"| {name} | {loss[-len(loss) // 5 :].mean():.3f} | {f'{constant:.3f}' if constant else '–'} |")
+    print("\n| search | training loss, mean over the last fifth | before |\n|---|---|---|")
+    then, now = ends_of_losses(s3.open_study(BEFORE)), ends_of_losses(s3.open_study(STUDY))
+    for key, loss in now.items():
+        print(f"| {key} | {loss:.3f} | {f'{then[key]:.3f}' if key in then else '–'} |")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 import pandas as pd
+from studies_common import ends_of_losses
 
 import s3pet_viz as s3
 from s3pet_viz.errors import StudyError
@@ -49,9 +50,8 @@ def main() -> None:
         band = f"{row['chance']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         print(f"| {row['relation']} ({row['pairs']}) | {row['overlap']:.3f} | {band} | {row['p']:.3f} |")
     print("\n| search | training loss, mean over the last fifth |\n|---|---|")
-    for run in study.runs():
-        loss = run.steps()["train_loss"].to_numpy()
-        print(f"| {run.name} | {loss[-(len(loss) // 5) :].mean():.3f} |")
+    for key, loss in ends_of_losses(study).items():
+        print(f"| {key} | {loss:.3f} |")
     try:
         matrix = s3.Transfer(study)
     except StudyError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -157,3 +158,11 @@ def test_what_was_measured_keeps_the_promises() -> None:
             assert len(structures) >= 10
             assert len(seeds) >= 3
             assert statistics.stdev(structures) > 2 * statistics.stdev(seeds)
+
+
+def test_recorded_runs_are_small_and_name_no_folder_of_the_machine_they_come_from() -> None:
+    files = [p for folder in ("runs", "studies") for p in (DATA / folder).rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files if "runs" in p.relative_to(DATA).parts[:1]) < 20e6
+    for path in files:
+        if path.suffix == ".json":
+            assert not re.search(r'"/(work|tmp|home|root)/', path.read_text(encoding="utf-8")), path

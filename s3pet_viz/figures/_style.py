@@ -129,7 +129,7 @@ def place_top(
                 "tracegroupgap": 0,
             },
         )  # fmt: skip
-        top += 26 + LEGEND_ROW * (legend_rows(names, _LEGEND_WIDTH) - 1)
+        top += 26 + round(LEGEND_ROW) * (legend_rows(names, _LEGEND_WIDTH) - 1)
     figure.update_layout(height=height, margin={"t": top + (24 if heads else 8), "b": 56})
 
 

@@ -143,11 +143,7 @@ class Study:
 
     def runs(self) -> list[Run]:
         """The finished searches, opened, in the plan's order; none where the study was passed on without them."""
-        folders = [
-            run_folder(self.path, cell["key"])
-            for cell, result in self.results()
-            if cell["kind"] == "search" and result["status"] == "done"
-        ]
+        folders = [run_folder(self.path, cell["key"]) for cell, _ in self._searches()]
         return [open_run(folder) for folder in folders if folder.is_dir()]
 
     # -- statistics ------------------------------------------------------------------------------------
@@ -179,12 +175,30 @@ class Study:
     def agreement(self, *, draws: int = 999, seed: int = 0) -> pd.DataFrame:
         """How far the searches agree between seeds, tasks, budgets and modes, against chance: `agreement.relations`.
 
+        A search whose run was not passed on counts by its structure, as long as one run of the study is there to name
+        the gates of the search space.
+
         Raises:
             ConfigError: fewer than two searches, or no two that differ in one thing.
         """
-        from s3pet_viz.results.agreement import relations
+        from s3pet_viz.results.agreement import Found, relations
 
-        return relations(self.runs(), draws=draws, seed=seed)
+        opened = [(cell, result, run_folder(self.path, cell["key"])) for cell, result in self._searches()]
+        found = [Found.of(open_run(folder)) for *_, folder in opened if folder.is_dir()]
+        if found:
+            for cell, result, folder in opened:
+                if not folder.is_dir() and result.get("structure"):
+                    where = f"{self.path}: cell {cell['key']}"
+                    structure = Structure.from_dict(result["structure"], where=where)
+                    asked = {name: cell["labels"][name] for name in ("task", "budget", "mode", "seed")}
+                    params = structure.budget or structure.n_params
+                    found.append(Found(**asked, structure=structure, gates=found[0].gates, params=params))
+        return relations(found, draws=draws, seed=seed)
+
+    def _searches(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """The cells of finished searches, with their results."""
+        pairs = self.results()
+        return [(cell, result) for cell, result in pairs if cell["kind"] == "search" and result["status"] == "done"]
 
     def _at_home(self) -> pd.DataFrame:
         """The rows without structures of other sources: those are a transfer's (`Transfer`)."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from s3pet_viz.errors import ConfigError, RunError, StructureError
 from s3pet_viz.results.agreement import RELATIONS, Found, relations
+from s3pet_viz.results.study import open_study, run_folder
 from s3pet_viz.runs import Run, RunWriter, open_run
 from s3pet_viz.runs.measures import jaccard, jaccard_params, random_structures
 from s3pet_viz.structure import Gate, Structure, probabilities, select, solve_shift
@@ -218,3 +219,18 @@ def test_refused():
             relations(study)
     with pytest.raises(ConfigError, match="draws: expected 1 or more, found 0"):
         relations([a, b], draws=0)
+
+
+def test_a_study_counts_searches_whose_runs_were_not_passed_on():
+    study = open_study("minilm")
+    gone = [c["key"] for c in study.cells if c["kind"] == "search" and c["labels"]["seed"] != 0]
+    assert gone
+    assert not any(run_folder(study.path, key).is_dir() for key in gone)
+    seeds = study.agreement(draws=19).query("relation == 'other seed' and by == 'gates'").iloc[0]
+    # By hand, from the structures alone.
+    searches = [c for c in study.cells if c["kind"] == "search"]
+    of = {(c["labels"]["task"], c["labels"]["seed"]): study.structure(c["key"]) for c in searches}
+    keys = {at: {g.key for g in s.gates} for at, s in of.items()}
+    pairs = [(keys[a], keys[b]) for a, b in itertools.combinations(sorted(keys), 2) if a[0] == b[0]]
+    assert seeds["pairs"] == len(pairs)
+    assert seeds["overlap"] == pytest.approx(np.mean([len(a & b) / len(a | b) for a, b in pairs]))
