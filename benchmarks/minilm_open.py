@@ -54,8 +54,8 @@ def main() -> None:
     print()
     for other in ("random", "searched before", "gradient"):
         for value, scale in (("score", "points"), ("loss", "raw")):
-            for row in differences(table, a="searched", b=other, value=value, scale=scale).itertuples():
-                print(f"- {value}: {sentence(row)}")
+            for _, row in differences(table, a="searched", b=other, value=value, scale=scale).iterrows():
+                print(f"- {row['task']} ({value}): {sentence(row)}")
     print("\n| search | training loss, mean over the last fifth | before |\n|---|---|---|")
     then, now = ends_of_losses(s3.open_study(BEFORE)), ends_of_losses(s3.open_study(STUDY))
     for key, loss in now.items():

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ def main() -> None:
                 for _, row in study.differences(a, b, value=value, scale=scale).iterrows():
                     print(f"- {' '.join(filter(None, (row['task'], row['budget'])))} ({value}): {sentence(row)}")
     print()
+    by_budget(study.table())
     if "full" in methods:
         for words in study.keeps(methods=[m for m in ("searched", "resolved", "random", "LoRA") if m in methods], rows=ROWS)["words"]:
             print(f"- {words}")
@@ -78,6 +80,28 @@ def _by_origin(study: s3.Study) -> pd.DataFrame:
     own = rows["source"] == rows["task"]
     names = np.where(rows["method"] == "random", "random", np.where(own, "own", "other tasks'"))
     return rows.assign(method=names, source="", mode="")
+
+
+def by_budget(table: pd.DataFrame) -> None:
+    """Searched - random over all tasks at each budget, and whether that gap grows as the budget shrinks."""
+    table = table[(table["source"] == "") | (table["source"] == table["task"])]
+    both = table[table["method"].isin(("searched", "random"))]
+    budgets = sorted(set(both.loc[both["method"] == "searched", "budget"]), key=lambda b: float(b.rstrip("%")))
+    if len(budgets) < 2:
+        return
+    sides = {m: both[both["method"] == m].groupby(["task", "budget", "seed"])[["score", "loss"]].mean() for m in ("searched", "random")}
+    gaps = (sides["searched"] - sides["random"]).dropna().reset_index()
+    gaps = gaps.assign(method="gap at " + gaps["budget"], budget="", mode="", source="", draw=0)
+    for value, scale in (("score", "points"), ("loss", "raw")):
+        for budget in budgets:
+            made = differences(both[both["budget"] == budget], value=value, scale=scale)
+            print(f"- all tasks at {budget} ({value}): {sentence(made.iloc[-1])}")
+        for small, large in itertools.pairwise(budgets):
+            made = differences(gaps, a=f"gap at {small}", b=f"gap at {large}", by=("task",), value=value, scale=scale)
+            print(f"- {value}: {sentence(made.iloc[-1])}")
+        made = differences(gaps, a=f"gap at {budgets[0]}", b=f"gap at {budgets[-1]}", by=("task",), value=value, scale=scale)
+        print(f"- {value}: {sentence(made.iloc[-1])}")
+    print()
 
 
 if __name__ == "__main__":

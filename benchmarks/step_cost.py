@@ -36,6 +36,7 @@ from typing import Any
 BUDGET = "1.389e-4"
 SIZES = {
     "tiny": {"d_model": 64, "d_ff": 128, "d_kv": 16, "num_layers": 2, "num_heads": 4, "vocab_size": 256},
+    "t5-small-1": {"d_model": 512, "d_ff": 2048, "d_kv": 64, "num_layers": 1, "num_heads": 8},
     "t5-small": {"d_model": 512, "d_ff": 2048, "d_kv": 64, "num_layers": 6, "num_heads": 8},
     "t5-base": {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_layers": 12, "num_heads": 12},
     "t5-large": {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_layers": 24, "num_heads": 16},
@@ -77,8 +78,10 @@ def case(args: argparse.Namespace) -> None:
     base = _resident()
     step, info, clock = build(args)
     cuda = args.device == "cuda"
+    began = time.perf_counter()
     for _ in range(args.warm):
         step()
+    info["warm_seconds"] = time.perf_counter() - began
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -302,6 +305,9 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"| {row['case']} | {row['seconds']:.3f} ({row['least']:.3f} to {row['most']:.3f}) | {over('bare')} | {over('plain')} "
             f"| {row['peak'] / 2**20:,.0f} | {over('plain', 'peak')} | {share} | {row['syncs'] if row['device'] == 'cuda' else '–'} |"
         )
+    for row in rows:
+        if row["case"].endswith("+compile"):
+            print(f"\n{row['case']}: {row['warm_seconds']:.0f} s until it was compiled")
     sys.stdout.flush()
 
 

@@ -118,7 +118,9 @@ def _life(run: Run) -> Iterator[Finding]:
 
 def _losses(run: Run) -> Iterator[Finding]:
     steps = run.steps()
-    loss = steps["val_loss"].to_numpy()
+    # A shrinking budget raises the loss by itself: such a search is judged from where the budget stays.
+    shrunk = sum(_open_start(run))
+    loss = steps["val_loss"].to_numpy()[shrunk:]
     known = loss[~np.isnan(loss)]
     if not np.isfinite(known).all():
         yield Finding(
@@ -137,7 +139,7 @@ def _losses(run: Run) -> Iterator[Finding]:
             f"It was {first.mean():.3g} in the first fifth of the search and {last.mean():.3g} in the last. "
             "Lower the learning rate, or stop earlier.",
         )  # fmt: skip
-    elif last.mean() > first.mean() - noise:
+    elif not shrunk and last.mean() > first.mean() - noise:
         yield Finding(
             "warning", "The validation loss did not fall",
             f"It was {first.mean():.3g} in the first fifth of the search and {last.mean():.3g} in the last, "
@@ -232,8 +234,7 @@ def _budget(run: Run) -> Iterator[Finding]:
             f"The budget of {budget:,} parameters holds the whole search space ({total:,}): nothing was searched for.",
         )  # fmt: skip
         return
-    given = [run.config.get(name) for name in ("open_steps", "shrink_steps")]
-    held = budget_at(run.n_steps - 1, budget, total, *(v if type(v) is int and v > 0 else 0 for v in given))
+    held = budget_at(run.n_steps - 1, budget, total, *_open_start(run))
     expected = float(expected_params(run.p(), run.counts))
     if abs(expected / held - 1) > OFF_BUDGET:
         yield Finding(
@@ -248,6 +249,12 @@ def _budget(run: Run) -> Iterator[Finding]:
             f"The structure has {used:,} of {budget:,} parameters ({used / budget:.0%}): no gate that is left is small "
             "enough for the rest. A slightly different budget may fit the modules better.",
         )  # fmt: skip
+
+
+def _open_start(run: Run) -> list[int]:
+    """Its `open_steps` and `shrink_steps`; 0 for what is no number of steps."""
+    given = [run.config.get(name) for name in ("open_steps", "shrink_steps")]
+    return [v if type(v) is int and v > 0 else 0 for v in given]
 
 
 def _of_seeds(runs: Sequence[Run]) -> Iterator[Finding]:

@@ -92,13 +92,13 @@ def test_random_structures_keep_the_budget():
 BUDGET = 300
 
 
-def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGET, status="finished", seed=0, p=None, **more) -> Run:
+def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGET, status="finished", seed=0, p=None, config=(), **more) -> Run:
     """A run whose alpha at step t is ``alpha(t / (n_steps - 1))``."""
     gates = gates or [gate(i, pet="LoRA" if i % 2 else "BitFit") for i in range(100)]
     counts = np.array([g.n_params for g in gates])
     rng = np.random.default_rng(seed)
     facts = {"backbone": "tiny", "backbone_params": 10**6, "budget": budget, "name": path.name, **more}
-    with RunWriter.create(path, gates=gates, config={"task": "sentiment", "seed": seed, "mode": "fast"}, extra=facts) as w:
+    with RunWriter.create(path, gates=gates, config={"task": "sentiment", "seed": seed, "mode": "fast", **dict(config)}, extra=facts) as w:
         for t in range(n_steps):
             at = t / max(1, n_steps - 1)
             a = alpha(at)
@@ -170,6 +170,17 @@ def test_one_pet_type_takes_over(tmp_path):
 )
 def test_losses(tmp_path, loss, title):
     assert titles(write(tmp_path / "run", settled, loss=loss)) == [title or "Nothing unusual"]
+
+
+def test_a_loss_that_a_shrinking_budget_raises(tmp_path):
+    """Open gates have the lowest loss; what counts is whether it rises once the budget stays (step 100 of 200)."""
+    shrinking = {"open_steps": 40, "shrink_steps": 60}
+    for name, loss, title in (
+        ("kept", lambda at: 1 + min(at, 0.5), "Nothing unusual"),
+        ("lost", lambda at: 1 + at, "The validation loss rose"),
+    ):
+        assert titles(write(tmp_path / name, settled, loss=loss, config=shrinking)) == [title]
+    assert titles(write(tmp_path / "odd", settled, config={"open_steps": "x", "shrink_steps": -3})) == ["Nothing unusual"]
 
 
 def test_the_budget(tmp_path):
