@@ -232,7 +232,7 @@ def _pool(executor: Any, workers: int | None, n_cells: int) -> Iterator[tuple[Ex
         return
     count, threads = pool_size(workers, n_cells)
     # loky's, not the standard library's, which runs a script's top level again in each worker.
-    pool = ProcessPoolExecutor(count, initializer=die_with_parent, initargs=(threads,))
+    pool = ProcessPoolExecutor(count, initializer=die_with_parent, initargs=(threads, os.getpid()))
     try:
         yield pool, threads
     except BaseException:

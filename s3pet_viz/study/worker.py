@@ -200,9 +200,13 @@ def _journal(root: Path, key: str, event: str) -> None:
         os.close(fd)
 
 
-def die_with_parent(threads: int | None = None) -> None:
-    """Start of a worker process: end with the process that started it (a killed study leaves no worker behind)."""
-    parent = os.getppid()
+def die_with_parent(threads: int | None, parent: int) -> None:
+    """Start of a worker process: end with the process that started it (a killed study leaves no worker behind).
+
+    Args:
+        threads: that it may use; None: its own business.
+        parent: the process that started it. Not asked for here: it may have died while this one was starting.
+    """
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

@@ -379,3 +379,10 @@ def test_a_structure_of_another_backbone_is_refused(tmp_path, tiny_folder):
     )  # fmt: skip
     with pytest.raises(StructureError, match="no position"):
         s3.transfer(targets=["sentiment"], sources=[other], budget="0.2%", out=tmp_path / "s", **SMALL)
+
+
+def test_a_worker_whose_parent_died_while_it_started_ends():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = f"import time; from s3pet_viz.study.worker import die_with_parent; die_with_parent(None, {gone.pid}); time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=50).returncode == 1
