@@ -9,6 +9,7 @@ Fast mode's rows are those of data/studies/tiny-t5. Each other way to search is 
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import pandas as pd
 from studies_common import STUDIES, keep_cells_only, report
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--print", action="store_true", help="run nothing")
     args = parser.parse_args()
-    tables = [_rows(s3.open_study(STUDIES / "tiny-t5"), "fast")]
+    base = s3.open_study(STUDIES / "tiny-t5")
+    tables, overlaps = [_rows(base, "fast"), _rows(base, "random")], {}
     for way in args.ways:
         folder = STUDIES / f"tiny-t5-{way}"
         if not args.print:
@@ -43,25 +45,53 @@ def main() -> None:
             )  # fmt: skip
             keep_cells_only(study)
         if folder.is_dir():
-            tables.append(_rows(s3.open_study(folder), way))
+            study = s3.open_study(folder)
+            tables.append(_rows(study, way))
+            overlaps[way] = _overlaps(study, base)
     table = pd.concat(tables, ignore_index=True)
     print("| task | search | n | score x 100 | held-out loss |\n|---|---|---|---|---|")
     for row in summary(table).sort_values(["task", "method"]).to_dict("records"):
         spread = f" ± {100 * row['spread']:.1f}" if row["n"] > 1 else ""
         print(f"| {row['task']} | {row['method']} | {row['n']} | {100 * row['score']:.1f}{spread} | {row['loss']:.3f} |")
     print()
-    for way in table["method"].unique():
-        if way != "fast":
+    for way in set(table["method"]) - {"fast", "random"}:
+        for other in ("fast", "random"):
             for value, scale in (("score", "points"), ("loss", "raw")):
-                made = differences(table, a=way, b="fast", value=value, scale=scale)
+                made = differences(table, a=way, b=other, value=value, scale=scale)
                 print(f"- {value}: {sentence(made.iloc[-1])}")
+    print("\nGates in common with fast's structure of the same task and seed (Jaccard)")
+    seeds = [_jaccard(_fast(base, task, a), _fast(base, task, b)) for task in TASKS for a, b in ((0, 1), (0, 2), (1, 2))]
+    print(f"- two seeds of fast: {sum(seeds) / len(seeds):.2f} ({len(seeds)} pairs)")
+    for way, found in overlaps.items():
+        print(f"- {way}: {sum(found) / len(found):.2f} ({len(found)} searches)")
 
 
 def _rows(study: s3.Study, name: str) -> pd.DataFrame:
-    """The searched structures of the middle budget on their own tasks, called by the way they were searched."""
+    """The structures of the middle budget on their own tasks, called by the way they were searched."""
     rows = study.table()
-    own = (rows["method"] == "searched") & (rows["budget"] == MIDDLE) & (rows["source"] == rows["task"])
-    return rows[own].assign(method=name, mode=name)
+    method = "random" if name == "random" else "searched"
+    own = (rows["method"] == method) & (rows["budget"] == MIDDLE) & rows["source"].isin(("", *TASKS))
+    own &= (rows["source"] == "") | (rows["source"] == rows["task"])
+    return rows[own].assign(method=name, mode="")
+
+
+def _overlaps(study: s3.Study, base: s3.Study) -> list[float]:
+    """Jaccard overlap with fast's structure, search by search."""
+    found = []
+    for task, seed in itertools.product(TASKS, range(3)):
+        ours = [c["key"] for c in study.cells if c["kind"] == "search" and (c["labels"]["task"], c["labels"]["seed"]) == (task, seed)]
+        if ours and study.result(ours[0]):
+            found.append(_jaccard(study.structure(ours[0]), _fast(base, task, seed)))
+    return found
+
+
+def _fast(base: s3.Study, task: str, seed: int) -> s3.Structure:
+    return base.structure(f"search-{task}-0.2pct-fast-s{seed}")
+
+
+def _jaccard(a: s3.Structure, b: s3.Structure) -> float:
+    one, two = ({g.key for g in structure.gates} for structure in (a, b))
+    return len(one & two) / len(one | two)
 
 
 if __name__ == "__main__":
