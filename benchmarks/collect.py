@@ -37,7 +37,8 @@ def main() -> None:
         name = result.get("recorded")
         if name and (theirs.parent.parent / "runs" / name).is_dir():  # kept as a recorded run there already
             shutil.copytree(theirs.parent.parent / "runs" / name, RUNS / name, dirs_exist_ok=True)
-            move_paths(RUNS / name / "run.json")
+            for file in ("run.json", "structure.json"):
+                move_paths(RUNS / name / file)
         elif (theirs / "runs" / key).is_dir() and result["status"] == "done":
             shutil.copytree(theirs / "runs" / key, mine / "runs" / key, dirs_exist_ok=True)
     plan = json.loads((theirs / "study.json").read_text(encoding="utf-8"))
