@@ -52,8 +52,8 @@ class SearchConfig:
         accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout
             masks differ).
         gradient_checkpointing: compute each layer's activations again in the backward pass, for memory. Needs dropout.
-        compile: take passes through torch.compile: minutes at the start, shorter steps after. Not with mode ``exact``,
-            `skip_below` or `gradient_checkpointing`.
+        compile: take passes through torch.compile: minutes at the start, and a gain only on a GPU if at all
+            (docs/performance.md). Not with mode ``exact``, `skip_below` or `gradient_checkpointing`.
         skip_below: gates with p below this are left out of a pass. They move no more, but for the competition.
         stop_when_stable: end the search once so many evaluations in a row have selected the same structure as the
             evaluation before them; 0 (the default): never. Needs `eval_every`. Only evaluations at `budget`, after the
