@@ -13,7 +13,7 @@ import json
 import shutil
 from pathlib import Path
 
-from studies_common import RUNS, STUDIES, keep_runs, move_paths
+from studies_common import RUNS, STUDIES, keep_runs, move_paths, portable
 
 import s3pet_viz as s3
 from s3pet_viz.files import write_json_atomic
@@ -49,8 +49,7 @@ def main() -> None:
     write_json_atomic(here, {**plan, "cells": [c for c in known.values() if c["key"] in done]})
     keep_runs(s3.open_study(mine), args.prefix, args.seeds)
     shutil.rmtree(mine / "runs", ignore_errors=True)
-    for path in (here, *(mine / "cells").glob("*.json")):
-        move_paths(path)
+    portable(mine)
     print(f"{mine}: {len(taken)} cells taken, {len(done)} in all")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from studies_common import STUDIES, keep_runs, point_at, report
+from studies_common import STUDIES, keep_runs, point_at, portable, report
 
 import s3pet_viz as s3
 
@@ -59,6 +59,7 @@ def main() -> None:
             )  # fmt: skip
             print(f"{stage}: {study!r}", flush=True)
             keep_runs(study, "minilm-", seeds=(0,))
+    portable(args.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 from minilm import COMMON, MIDDLE, PER_TASK
-from studies_common import STUDIES, ends_of_losses, keep_runs, point_at, report
+from studies_common import STUDIES, ends_of_losses, keep_runs, point_at, portable, report
 
 import s3pet_viz as s3
 from s3pet_viz.results.statistics import differences, sentence, summary
@@ -43,6 +43,7 @@ def main() -> None:
             per_task={task: PER_TASK[task]} if task in PER_TASK else {}, search=OPEN, **COMMON,
         )  # fmt: skip
         keep_runs(study, "minilm-open-", seeds=(0,))
+    portable(STUDY)
     before, after = s3.open_study(BEFORE).table(), s3.open_study(STUDY).table()
     before["method"] = before["method"].replace("searched", "searched before")
     table = pd.concat([before, after], ignore_index=True)

@@ -46,6 +46,12 @@ def point_at(study: Path, data: Path) -> None:
         move_paths(study / "study.json", str(data.resolve()))
 
 
+def portable(study: Path) -> None:
+    """The reverse: a study's files as they are recorded, without a path of this machine."""
+    for path in (study / "study.json", *(study / "cells").glob("*.json")):
+        move_paths(path)
+
+
 def report(cell: Any, result: Mapping[str, Any]) -> None:
     """One line a finished cell."""
     row = result.get("row", {})
