@@ -73,6 +73,10 @@ class HeatmapPane:
             self._dress(grid)
         fit(self.figure)
 
+    def forget(self) -> None:
+        """Have the next `lay_out` send everything again."""
+        self._gates = ()
+
     def paint(self, p: np.ndarray, selected: np.ndarray, shown: np.ndarray | None = None) -> None:
         """Repaint.
 

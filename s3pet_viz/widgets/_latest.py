@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 #: A thread without work ends after this long, in seconds.
 _IDLE = 2.0
+#: How often `ready` is asked, in seconds.
+_LOOK = 0.02
 
 
 class Latest(Generic[T]):
@@ -22,12 +24,18 @@ class Latest(Generic[T]):
         work: must deal with its own errors as far as it can; what it raises goes to `on_error`.
         on_error: called in the thread.
         interval: least time between two calls, in seconds.
+        ready: a value waits, and may be replaced by a later one, until this says yes.
     """
 
     def __init__(
-        self, work: Callable[[T], None], *, on_error: Callable[[Exception], None], interval: float = 0.03
+        self,
+        work: Callable[[T], None],
+        *,
+        on_error: Callable[[Exception], None],
+        interval: float = 0.03,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._work, self._on_error, self._interval = work, on_error, interval
+        self._work, self._on_error, self._interval, self._ready = work, on_error, interval, ready
         self._condition = threading.Condition()
         self._pending: list[T] = []
         self._busy = False
@@ -64,6 +72,11 @@ class Latest(Generic[T]):
                 if not self._pending:
                     self._thread = None
                     return
+            while not (self._ready() or self._closed):
+                time.sleep(_LOOK)
+            with self._condition:
+                if not self._pending:
+                    continue
                 value = self._pending.pop()
                 self._busy = True
             began = time.monotonic()

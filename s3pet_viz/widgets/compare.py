@@ -16,6 +16,7 @@ from s3pet_viz.widgets import _html
 from s3pet_viz.widgets._figure import new_widget, refill, send_whole
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets._latest import Latest
+from s3pet_viz.widgets._pace import Pace
 from s3pet_viz.widgets.shelf import FIELDS, Runs, Shelf
 
 _LABEL = {"description_width": "80px"}
@@ -64,7 +65,8 @@ class CompareRuns(w.VBox):
         self._heads = w.HTML(), w.HTML()
         self._message, self._note, self._health = _html.text(), _html.text(), _html.text()
         self._drawn: dict[str, Any] = {}
-        latest: Latest[None] = Latest(lambda _: self._draw(), on_error=self._complain)
+        pace = Pace(self.left_heatmap, self.right_heatmap, self.difference, self.overlap)
+        latest: Latest[None] = Latest(lambda _: self._draw(), on_error=self._complain, ready=pace.free)
         self._latest = latest
         # A FigureWidget's own `layout` is plotly's, so a box around it does what is CSS.
         self._overlap_box = w.VBox([self.overlap])

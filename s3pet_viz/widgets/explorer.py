@@ -18,6 +18,7 @@ from s3pet_viz.widgets._curves import TracePane
 from s3pet_viz.widgets._figure import send_whole
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets._latest import Latest
+from s3pet_viz.widgets._pace import Pace
 from s3pet_viz.widgets.scene import ExplorerModel, Query, Scene
 
 #: A replay takes about this long, in seconds, and shows so many pictures a second.
@@ -56,7 +57,7 @@ class StructureExplorer(w.VBox):
         self._gate_at = {label: index for index, label in enumerate(model.labels)}
         self._drawn_gate: int | None = None
         self._playing: threading.Event | None = None
-        self._latest = Latest(self._draw, on_error=self._complain)
+        self._latest = Latest(self._draw, on_error=self._complain, ready=Pace(self.heatmap, self.trace).free)
         self._make_controls()
         self._summary, self._message, self._facts = _html.text(), _html.text(), _html.text()
         self._facts.layout = w.Layout(flex="1 1 300px", min_width="260px")

@@ -15,8 +15,9 @@ from s3pet_viz.errors import S3PETError
 from s3pet_viz.runs import Run
 from s3pet_viz.widgets import _html
 from s3pet_viz.widgets._curves import CurvesPane
-from s3pet_viz.widgets._figure import fit
+from s3pet_viz.widgets._figure import fit, whole_until_seen
 from s3pet_viz.widgets._heatmap import HeatmapPane
+from s3pet_viz.widgets._pace import Pace
 from s3pet_viz.widgets.frame import Frame, LiveModel, Source
 
 #: Least time between two updates, in seconds. A repaint takes about 7 ms of the kernel; what that costs a search:
@@ -64,11 +65,12 @@ def watch(run: Source) -> LiveView:
 class LiveView(w.VBox):
     """One FigureWidget of the gates and one of the curves, with status, progress and Pause / Resume / Stop.
 
-    A thread reads the run directory and repaints, at most every 0.4 s, and ends with the search or with `close`.
+    A thread reads the run directory and repaints, at most every 0.4 s and no faster than the browser draws, and ends
+    with the search or with `close`.
 
     Attributes:
         frame: what is shown now.
-        updates: how often it was repainted.
+        updates: how many frames it showed.
         heatmap, curves: the two figures.
         pause_button, resume_button, stop_button: write the reader's request into the run directory.
 
@@ -91,6 +93,10 @@ class LiveView(w.VBox):
 
         self._gates, self._curves = HeatmapPane(), CurvesPane()
         self.heatmap, self.curves = self._gates.figure, self._curves.figure
+        self._pace = Pace(self.heatmap, self.curves)
+        self._painted: Frame | None = None
+        self._moved = False
+        self._pages = 0
         self._title, self._state, self._facts = _html.text(), _html.text(), _html.text()
         self._error, self._health = _html.text(), _html.text()
         self.progress = w.IntProgress(
@@ -129,6 +135,7 @@ class LiveView(w.VBox):
         self._end_thread()
         with self._lock:
             self._model, self.frame, self._asked = model, Frame(), None
+            self._painted = self.frame
             self._name = _name_of(model)
         self.follow()
 
@@ -175,7 +182,7 @@ class LiveView(w.VBox):
     # -- the thread ------------------------------------------------------------------------------------
 
     def _poll(self, halt: threading.Event) -> None:
-        while not halt.is_set() and not self.frame.ended:
+        while not halt.is_set() and not (self.frame.ended and self._painted is self.frame):
             began = time.monotonic()
             self._update()
             halt.wait(max(_REST, INTERVAL - (time.monotonic() - began)))
@@ -191,8 +198,7 @@ class LiveView(w.VBox):
                 frame = self._model.poll() if self._model is not None else None
                 if frame is not None:
                     self._show(frame)
-                else:
-                    self._draw_curves()
+                self._paint()
             except Exception as error:  # shown: a thread has nobody to raise to
                 self._error.value = _html.error_html(
                     f"{type(error).__name__}: {error}", title="this view cannot be drawn"
@@ -214,26 +220,38 @@ class LiveView(w.VBox):
         total = None if frame.early_stop else frame.steps_total
         self.progress.max = total or max(1, (frame.step or 0) + 1)
         self.progress.value = 0 if frame.step is None else frame.step + 1
-        if self._model.gates:
-            self._gates.lay_out(self._model.gates)
-        if frame.p is not None and frame.selected is not None:
-            self._gates.paint(frame.p, frame.selected)
         if moved or frame.ended:
             self._drawn = float("-inf")
-        self._draw_curves()
+        self._moved |= moved
         self._health.value = _html.findings_html(frame.findings)
-        if moved:  # the view may have been hidden until now
-            fit(self.heatmap)
-            fit(self.curves)
         if self._on_frame is not None:
             self._on_frame(frame)
 
-    def _draw_curves(self) -> None:
-        """Draw the latest curves, if they are not on screen yet and their turn has come."""
-        now = time.monotonic()
-        if self._in_curves is not self.frame.curves and now - self._drawn >= CURVES_INTERVAL:
-            self._drawn, self._in_curves = now, self.frame.curves
-            self._curves.paint(self.frame.curves, self.frame.budget)
+    def _paint(self) -> None:
+        """Draw what is not on screen yet, unless the browser still draws what it was sent before."""
+        frame, now = self.frame, time.monotonic()
+        curves = self._in_curves is not frame.curves and now - self._drawn >= CURVES_INTERVAL
+        pages = self.heatmap._view_count or 0
+        opened = pages > self._pages
+        if not opened and ((frame is self._painted and not curves) or not self._pace.free()):
+            return
+        fresh, moved = frame is not self._painted or opened, self._moved
+        if opened:  # the page may have missed what came while it opened
+            self._gates.forget()
+            curves = True
+        # Before the drawing: what cannot be drawn is not tried for ever.
+        self._pages, self._painted, self._moved = pages, frame, False
+        with whole_until_seen(self.heatmap, self.curves):
+            if fresh and self._model is not None and self._model.gates:
+                self._gates.lay_out(self._model.gates)
+                if frame.p is not None and frame.selected is not None:
+                    self._gates.paint(frame.p, frame.selected)
+            if curves:
+                self._drawn, self._in_curves = now, frame.curves
+                self._curves.paint(frame.curves, frame.budget)
+        if moved:  # the view may have been hidden until now
+            fit(self.heatmap)
+            fit(self.curves)
 
     def _show_state(self) -> None:
         status = self.frame.status

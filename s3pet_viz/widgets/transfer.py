@@ -28,6 +28,7 @@ from s3pet_viz.widgets import _html
 from s3pet_viz.widgets._figure import new_widget, refill, send_whole
 from s3pet_viz.widgets._heatmap import HeatmapPane
 from s3pet_viz.widgets._latest import Latest
+from s3pet_viz.widgets._pace import Pace
 
 _LABEL = {"description_width": "80px"}
 _RELATIVE = {"own": "the target's own structure", "random": "random structures", "full": "full fine-tuning"}
@@ -69,7 +70,8 @@ class TransferExplorer(w.VBox):
         self._rows: list[str] = []
         self._drawn: dict[str, Any] = {}
         self._chances: dict[tuple[int, int], float] = {}
-        latest: Latest[None] = Latest(lambda _: self._draw(), on_error=self._complain)
+        pace = Pace(self.matrix_figure, self.source_heatmap, self.own_heatmap)
+        latest: Latest[None] = Latest(lambda _: self._draw(), on_error=self._complain, ready=pace.free)
         self._latest = latest
         self._columns = [
             w.VBox([head, pane.figure], layout=w.Layout(flex="1 1 420px", min_width="0"))

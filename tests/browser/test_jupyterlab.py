@@ -55,8 +55,16 @@ def put(root: Path, name: str, **parameters: object) -> str:
 def until(condition, seconds, what):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"within {seconds} s: {what() if callable(what) else what}"
         time.sleep(0.05)
+
+
+def state(page, run, seen):
+    """What there is to know of a view that does not move."""
+    words = " ".join(page.locator(".jp-OutputArea").all_inner_texts())
+    log = (run.path / "run.log").read_text()[-1500:] if (run.path / "run.log").is_file() else "no log"
+    plots = page.locator(".jp-OutputArea .js-plotly-plot").count()
+    return f"{len(seen)} pictures, {plots} plots, {run.n_steps} steps, {run.status}, {log!r}, on the page: {words[-1500:]!r}"
 
 
 def settled(read, seconds=20, still=1.0):
@@ -92,7 +100,8 @@ def test_watch_a_search(server, shots):
         run = open_run(folder)
         try:
             seen = set()
-            until(lambda: seen.add(heatmap(page)) or len(seen - {""}) >= 4, 120, "the heatmap changes three times")
+            changes = "the heatmap changes three times"
+            until(lambda: seen.add(heatmap(page)) or len(seen - {""}) >= 4, 120, lambda: f"{changes}: {state(page, run, seen)}")
             delays = []
             for _ in range(5):
                 taken, began = run.n_steps, time.monotonic()
