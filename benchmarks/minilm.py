@@ -32,6 +32,8 @@ STAGES = {
     "sst2-manual": [("sst2", (0, 1, 2), ("LoRA", "BitFit", "full", "head")), ("sst2", (0,), ("LNFit", "LowRankAdapter"))],
     "stsb-budgets": [("stsb", (0, 1, 2), ("resolved", "random"))],
     "stsb-manual": [("stsb", (0, 1, 2), ("full", "head", "LoRA", "BitFit")), ("stsb", (0,), ("LNFit", "LowRankAdapter"))],
+    "stsb-random": [("stsb", (0, 1, 2), ("random",))],
+    "qnli-random": [("qnli", (0, 1, 2), ("random",))],
     "mrpc": [("mrpc", (0, 1, 2), ("searched", "random")), ("mrpc", (0,), ("full", "head", *MANUAL))],
     "mrpc-budgets": [("mrpc", (0, 1, 2), ("resolved", "random"))],
     "qnli": [("qnli", (0,), ("searched", "random", "full", "head", *MANUAL))],

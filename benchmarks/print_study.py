@@ -43,6 +43,7 @@ def main() -> None:
                     print(f"- {' '.join(filter(None, (row['task'], row['budget'])))} ({value}): {sentence(row)}")
     print()
     by_budget(study.table())
+    against_others(study.table())
     if "full" in methods:
         for words in study.keeps(methods=[m for m in ("searched", "resolved", "random", "LoRA") if m in methods], rows=ROWS)["words"]:
             print(f"- {words}")
@@ -101,6 +102,27 @@ def by_budget(table: pd.DataFrame) -> None:
             print(f"- {value}: {sentence(made.iloc[-1])}")
         made = differences(gaps, a=f"gap at {budgets[0]}", b=f"gap at {budgets[-1]}", by=("task",), value=value, scale=scale)
         print(f"- {value}: {sentence(made.iloc[-1])}")
+    print()
+
+
+def against_others(table: pd.DataFrame) -> None:
+    """Searched structures, over all tasks, against every other method but the random ones: at the same budget where the
+    method has one.
+    """
+    searched = table[(table["method"] == "searched") & ((table["source"] == "") | (table["source"] == table["task"]))]
+    others = [m for m in table["method"].unique() if m not in ("searched", "random", "full", "head", "untouched", "consensus")]
+    tasks = set(searched["task"])
+    for method in others:
+        for budget in sorted(set(searched["budget"]), key=lambda b: float(b.rstrip("%"))):
+            rows = table[(table["method"] == method) & table["budget"].fillna("").isin((budget, "")) & table["task"].isin(tasks)]
+            mine = searched[(searched["budget"] == budget) & searched["task"].isin(set(rows["task"]))]
+            if len(set(rows["task"])) < 2 or mine.empty:
+                continue
+            both = pd.concat([mine, rows]).assign(budget="", mode="", source="", draw=0)
+            for value, scale in (("score", "points"), ("loss", "raw")):
+                made = differences(both, a="searched", b=method, by=("task",), value=value, scale=scale)
+                params = f"{rows['pet_params'].mean():,.0f} against {mine['pet_params'].mean():,.0f} parameters"
+                print(f"- searched at {budget}, all tasks ({value}): {sentence(made.iloc[-1])}; {method} has {params}")
     print()
 
 

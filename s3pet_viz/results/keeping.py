@@ -78,7 +78,9 @@ def keeps(
 def _smallest(group: pd.DataFrame, whole: Floats, share: float, bounds: Bounds) -> dict[str, Any]:
     """The smallest budget that is enough, else the largest of all; `lost`: larger ones that are not enough."""
     full = float(whole.mean())
-    sizes = [(str(key[1]), part) for key, part in group.groupby(["budget_params", "budget"])]
+    # What was trained without a budget (a manual structure) is called by its size.
+    parts = group.groupby(["budget_params", "budget"])
+    sizes = [(str(key[1]) or f"{mean(part['percent']):.3g}%", part) for key, part in parts]
     enough = [mean(part["score"]) >= share * full > 0 for _, part in sizes]
     at = enough.index(True) if any(enough) else len(sizes) - 1
     label, part = sizes[at]

@@ -336,6 +336,11 @@ def test_the_smallest_budget_that_keeps():
     assert low["words"].startswith("sst2: searched (fast) keeps 0.85 of full from 0.1% on; ratio 0.900 (")
 
 
+def test_a_manual_structure_is_called_by_its_size():
+    made = keeps(table(*study(), rows("sst2", "LoRA", [0.85, 0.86, 0.87], budget="", percent=0.1995)), methods=["LoRA"]).iloc[0]
+    assert made["words"].startswith("sst2: LoRA keeps 0.99 of full at none of 0.2%; ratio at the largest 0.956 (")
+
+
 def test_interval_of_the_ratio():
     """Only one side varies: the interval is that of its mean over the other's."""
     made = keeps(table(rows("a", "full", [0.5] * 3), rows("a", "random", [0.4, 0.5, 0.6], budget="0.1%"))).iloc[0]
