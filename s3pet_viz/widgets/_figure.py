@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 #: After this long, in seconds, a figure that was shown has its place on the screen.
 _SETTLED = 0.4
-#: A figure is sent anew this often at most.
+#: A figure is sent anew this often at most, for each page that opens.
 _RESENDS = 5
 
 
@@ -52,7 +52,8 @@ class _Check:
         widget.observe(self._drawn, "_js2py_traceDeltas")
 
     def _seen(self, change: Any) -> None:
-        self._new_page |= (change["new"] or 0) > (change["old"] or 0)
+        if (change["new"] or 0) > (change["old"] or 0):
+            self._new_page, self._left = True, _RESENDS
 
     def _changed(self, change: Any) -> None:
         if change["new"]:

@@ -198,6 +198,9 @@ def test_it_does_not_go_on_for_ever(figure, resent):
     for _ in range(20):
         answer(figure, traces=[])
     assert len(resent) == _figure._RESENDS
+    figure._view_count = 2
+    answer(figure, traces=[])
+    assert len(resent) == _figure._RESENDS + 1, "another page starts afresh"
 
 
 def test_what_no_page_shows_is_sent_whole(figure, monkeypatch):
