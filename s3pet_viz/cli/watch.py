@@ -15,7 +15,7 @@ from s3pet_viz.errors import RunError, printable
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-    from s3pet_viz.widgets.frame import Frame, LiveModel
+    from s3pet_viz.viewer.feed import Frame, Feed
 
 RunFolder = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder, or a recorded run's name.", show_default=False)
@@ -37,9 +37,9 @@ def watch(run: RunFolder, once: Once = False, every: Every = 5.0) -> None:
 
     Ctrl-C leaves; the search goes on. Exit code 1 where the search failed or died.
     """
-    from s3pet_viz.widgets.frame import LiveModel
+    from s3pet_viz.viewer.feed import Feed
 
-    model = LiveModel(run)
+    model = Feed(run)
     out = c.console()
     try:
         if once:
@@ -59,14 +59,14 @@ def watch(run: RunFolder, once: Once = False, every: Every = 5.0) -> None:
         raise typer.Exit(1)
 
 
-def _frames(model: LiveModel) -> Iterator[Frame]:
+def _frames(model: Feed) -> Iterator[Frame]:
     """The run now, and then at each look, until it has ended; the last one is of the end.
 
     Raises:
         RunError: it cannot be read, at first or ever again.
     """
     from s3pet_viz.runs.layout import RUN_JSON
-    from s3pet_viz.widgets.frame import Frame
+    from s3pet_viz.viewer.feed import Frame
 
     frame = model.poll() or Frame()
     if frame.problem is not None:
@@ -81,7 +81,7 @@ def _frames(model: LiveModel) -> Iterator[Frame]:
             raise RunError(frame.problem)
 
 
-def _show(model: LiveModel, out: Console) -> Frame:
+def _show(model: Feed, out: Console) -> Frame:
     """One picture that is drawn anew where something has changed."""
     from rich.live import Live
 
@@ -95,7 +95,7 @@ def _show(model: LiveModel, out: Console) -> Frame:
     return frame
 
 
-def _tell(model: LiveModel, out: Console, every: float) -> Frame:
+def _tell(model: Feed, out: Console, every: float) -> Frame:
     """A line at once, then every so many seconds, and one of the end. No control codes."""
     told, said = -math.inf, ""
     for frame in _frames(model):
@@ -120,7 +120,7 @@ def line(frame: Frame) -> str:
     return printable(" · ".join(word for word in words if word))
 
 
-def picture(model: LiveModel, frame: Frame, width: int, height: int | None = None) -> Group:
+def picture(model: Feed, frame: Frame, width: int, height: int | None = None) -> Group:
     """The run as a block of lines.
 
     Args:
@@ -180,28 +180,22 @@ def _progress(frame: Frame) -> str:
 
 
 def _left(frame: Frame) -> str:
+    from s3pet_viz.viewer.documents import duration
+
     seconds = frame.seconds_left
-    if seconds is None or not math.isfinite(seconds):
-        return ""
-    if seconds < 90:
-        return f"{max(0, round(seconds))} s left"
-    minutes = round(seconds / 60)
-    return f"{minutes} min left" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min left"
+    return f"{duration(seconds)} left" if seconds is not None and math.isfinite(seconds) else ""
 
 
 def _losses(frame: Frame) -> str:
-    if not len(frame.curves):
-        return ""
-    last = frame.curves.iloc[-1]
-    said = ((last["train_loss"], "train"), (last["val_loss"], "validation"))
-    return ", ".join(f"{value:.4g} {what}" if math.isfinite(value) else f"– {what}" for value, what in said)
+    known = [(frame.scalars[name], what) for name, what in (("train_loss", "train"), ("val_loss", "validation")) if frame.scalars]
+    return ", ".join(f"{value:.4g} {what}" if math.isfinite(value) else f"– {what}" for value, what in known)
 
 
 def _expected(frame: Frame) -> str:
-    if frame.expected is None:
+    if not frame.scalars:
         return ""
     of = f" of {frame.budget:,}" if frame.budget else ""
-    return f"{frame.expected:,.1f}{of} parameters expected"
+    return f"{frame.scalars['expected']:,.1f}{of} parameters expected"
 
 
 def _chosen(frame: Frame) -> str:

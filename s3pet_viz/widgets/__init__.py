@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s3pet_viz.widgets.compare import CompareRuns as CompareRuns
-    from s3pet_viz.widgets.explorer import StructureExplorer as StructureExplorer
+    from s3pet_viz.widgets.live import StructureExplorer as StructureExplorer
     from s3pet_viz.widgets.live import LiveView as LiveView
     from s3pet_viz.widgets.live import watch as watch
     from s3pet_viz.widgets.search import LiveSearch as LiveSearch
@@ -17,7 +17,7 @@ _HOME = {
     "LiveSearch": "search",
     "LiveView": "live",
     "watch": "live",
-    "StructureExplorer": "explorer",
+    "StructureExplorer": "live",
     "CompareRuns": "compare",
     "TransferExplorer": "transfer",
 }

@@ -9,10 +9,11 @@ from pathlib import Path
 from s3pet_viz.errors import ConfigError, S3PETError
 from s3pet_viz.files import is_there
 from s3pet_viz.runs import Run, layout, open_run
-from s3pet_viz.widgets.scene import ALL
 
 Runs = str | os.PathLike[str] | Run | Iterable[Run | str | os.PathLike[str]]
 
+#: A filter's choice of everything.
+ALL = "all"
 #: What runs can be picked by.
 FIELDS = ("task", "budget", "seed")
 #: Folders below the given one that are looked into.

@@ -1,12 +1,13 @@
-"""What a live view shows at one moment, computed apart from any widget."""
+"""Follows a run directory and says what a page is to be told, apart from any widget."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,9 @@ from s3pet_viz.runs.health import Finding, health
 from s3pet_viz.runs.life import ENDED, early_stop
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.viewer.pack import SCALARS, History
 
 Source = Run | Launched | str | os.PathLike[str]
-
-#: Points of a curve at most; a screen is not wider.
-MOST_POINTS = 512
-#: Columns of `Frame.curves`.
-CURVES = ("step", "train_loss", "val_loss", "entropy", "expected")
 
 #: How often the process is asked for signs of life while its files rest, in seconds.
 _PULSE = 0.5
@@ -41,13 +38,14 @@ class Frame:
     Attributes:
         status: as `Run.status`; ``starting`` before there is a run; ``failed`` where there never will be.
         early_stop: where and why it finished before the last of its steps, or None.
-        error: why the search ended, or None. problem: why this view cannot read the run now, or None; what else is here
-            is then from before.
+        error: why the search ended, or None. problem: why the run cannot be read now, or None; what else is here is
+            then from before.
         step, steps_total: number of the newest step (None before the first); how many there will be (None: unknown).
         seconds_left: None where that cannot be said.
-        p, alpha: float32, shape (n_gates,); None before the first step. selected: bool, shape (n_gates,).
-        chosen_params, expected, budget, backbone_params: in parameters; None where not known.
-        curves: one row per drawn step, at most `MOST_POINTS`: columns `CURVES`.
+        budget, backbone_params, chosen_params: in parameters; None where not known.
+        p, alpha: float32, shape (n_gates,); None before the first step. selected: bool, shape (n_gates,), or None.
+        scalars: of the newest row, by name (`pack.SCALARS`); empty before the first step.
+        own: indices of the gates that the run itself has written down as chosen; None before its end.
         findings: search health in words.
     """
 
@@ -58,15 +56,14 @@ class Frame:
     step: int | None = None
     steps_total: int | None = None
     seconds_left: float | None = None
+    budget: int | None = None
+    backbone_params: int | None = None
+    chosen_params: int | None = None
     p: np.ndarray | None = None
     alpha: np.ndarray | None = None
     selected: np.ndarray | None = None
-    chosen_params: int | None = None
-    expected: float | None = None
-    budget: int | None = None
-    backbone_params: int | None = None
-    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({name: [] for name in CURVES}))
-
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    own: tuple[int, ...] | None = None
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -74,12 +71,38 @@ class Frame:
         return self.status in ENDED
 
 
-class LiveModel:
-    """Follows a run directory and says what to show.
+class PackedLog(TailLog):
+    """A `TailLog` that keeps a `History` of what it reads."""
+
+    def __init__(self, run: Path, counts: np.ndarray, tau: float) -> None:
+        self.history = History(len(counts), tau)
+        super().__init__(run, counts)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self.history.clear()
+
+    def _supersede(self, from_step: int) -> None:
+        super()._supersede(from_step)
+        self.history.cut(len(self))
+
+    def _store(self, rows: dict[str, np.ndarray]) -> None:
+        before = len(self)
+        super()._store(rows)
+        scalars = np.column_stack([self.column(name)[before:].astype(np.float64) for name in SCALARS[:-2]])
+        self.history.add(scalars, rows["alpha"])
+
+    def newest(self) -> dict[str, float]:
+        """Scalars of the last row, by name."""
+        return {name: float(self.column(name)[-1]) for name in SCALARS[:-2]}
+
+
+class Feed:
+    """Follows a run directory.
 
     Attributes:
-        run: None until the search has made its run directory.
-        path: the run directory.
+        run: None until the search has made its run directory. path: the run directory.
+        frame: the latest moment. log: None before the run.
 
     Raises:
         RunError: `source` is a path that is no run.
@@ -92,12 +115,11 @@ class LiveModel:
         self._launched = source if isinstance(source, Launched) else None
         self.run: Run | None = None if isinstance(source, Launched) else open_run(source)
         self.path: Path = source.path if isinstance(source, Launched) else self._the_run.path
-        self._log: TailLog | None = None
+        self.log: PackedLog | None = None
+        self.frame = Frame()
         self._files: object = None
         self._status = ""
-        self._looked = float("-inf")
-        self._frame: Frame | None = None
-        self._judged = float("-inf")
+        self._looked = self._judged = float("-inf")
         self._findings: tuple[Finding, ...] = ()
 
     @property
@@ -106,18 +128,18 @@ class LiveModel:
         return self.run.gates_list if self.run is not None else ()
 
     def poll(self) -> Frame | None:
-        """What to show now; None where nothing has changed since the last call. Costs a few `stat`s then.
+        """What there is now; None where nothing has changed since the last call. Costs a few `stat`s then.
 
         Never raises for what is wrong with the files: that is in `Frame.problem`.
         """
         try:
             frame = self._look()
         except (S3PETError, OSError) as error:
-            frame = replace(self._frame or Frame(), problem=str(error))
+            frame = replace(self.frame, problem=str(error))
             self._files = None
-        if frame is None or (frame.problem is not None and self._frame and frame.problem == self._frame.problem):
+        if frame is None or (frame.problem is not None and frame.problem == self.frame.problem):
             return None
-        self._frame = frame
+        self.frame = frame
         return frame
 
     # -- inside ----------------------------------------------------------------------------------------
@@ -131,13 +153,11 @@ class LiveModel:
         if self.run is None and not self._begun():
             assert self._launched is not None
             error = self._launched.error
-            if error is not None:
-                return self._if_new(Frame(status="failed", error=str(error)))
-            return self._if_new(Frame())
+            return self._if_new(Frame(status="failed", error=str(error)) if error is not None else Frame())
         run = self._the_run
-        if self._log is None:
-            self._log = TailLog(run.path, run.counts)
-        files = (_stamp(run.path / layout.RUN_JSON), _stamp(run.path / layout.STRUCTURE), self._log.stamp)
+        if self.log is None:
+            self.log = PackedLog(run.path, run.counts, float(run.info["tau"]))
+        files = (_stamp(run.path / layout.RUN_JSON), _stamp(run.path / layout.STRUCTURE), self.log.stamp)
         now = time.monotonic()
         if files == self._files and now - self._looked < _PULSE:
             return None
@@ -146,7 +166,7 @@ class LiveModel:
         status = run.status
         if (files, status) == (self._files, self._status):
             return None
-        frame = self._read(run, self._log, status)
+        frame = self._read(run, self.log, status)
         self._files, self._status = files, status
         return frame
 
@@ -161,38 +181,31 @@ class LiveModel:
         self._status = frame.status
         return frame
 
-    def _read(self, run: Run, log: TailLog, status: str) -> Frame:
+    def _read(self, run: Run, log: PackedLog, status: str) -> Frame:
         log.refresh()
         info = run.info
         frame = Frame(
-            status=status,
-            early_stop=early_stop(info, status),
-            error=run.error,
-            steps_total=info["steps_total"],
-            budget=info["budget"],
+            status, early_stop(info, status), run.error, steps_total=info["steps_total"], budget=info["budget"],
             backbone_params=info["backbone_params"],
-        )
+        )  # fmt: skip
         if log.last is None:
             return frame
-        chosen = _chosen(run, log.last.alpha, info["budget"])
-        rows = thin(len(log), MOST_POINTS)
+        own = own_choice(run)
+        chosen = np.zeros(len(run.gates_list), dtype=bool)
+        if own is not None:
+            chosen[list(own)] = True
+        elif info["budget"]:
+            chosen[select(log.last.alpha, run.counts, info["budget"])] = True
         now = time.monotonic()
         if now - self._judged >= _JUDGE or status != self._status:
             self._judged = now
             # health asks a Run for little, and of a Run it would read every alpha into memory.
             self._findings = tuple(health([cast(Run, _Watched(run, log, status, chosen))]))
         return replace(
-            frame,
-            step=log.last.step,
-            seconds_left=_seconds_left(log, info["steps_total"], status),
-            p=log.last.p,
-            alpha=log.last.alpha,
-            selected=chosen,
-            chosen_params=int(run.counts[chosen].sum()),
-            expected=float(log.column("expected")[-1]) if len(log) else None,
-            curves=pd.DataFrame({name: log.column(name)[rows] for name in CURVES}),
-            findings=self._findings,
-        )
+            frame, step=log.last.step, seconds_left=_seconds_left(log, info["steps_total"], status), p=log.last.p,
+            alpha=log.last.alpha, selected=chosen, chosen_params=int(run.counts[chosen].sum()), own=own,
+            scalars=log.newest(), findings=self._findings,
+        )  # fmt: skip
 
 
 class _Watched:
@@ -220,28 +233,12 @@ class _Watched:
         return Structure(gates=gates)
 
 
-def thin(n_rows: int, most: int) -> np.ndarray:
-    """At most `most` row numbers of so many, the last one always among them.
-
-    The stride is a power of two, so that the points of a growing curve stay where they are.
-    """
-    if n_rows <= most:
-        return np.arange(n_rows)
-    stride = 2 ** int(np.ceil(np.log2(n_rows / (most - 1))))
-    rows = np.arange(0, n_rows, stride)
-    return rows if rows[-1] == n_rows - 1 else np.append(rows, n_rows - 1)
-
-
-def _chosen(run: Run, alpha: np.ndarray, budget: int | None) -> np.ndarray:
-    """Which gates are chosen: as the run itself wrote at its end, else as it would choose now. bool, (n_gates,)."""
-    mask = np.zeros(len(alpha), dtype=bool)
-    own = run.path / layout.STRUCTURE
-    if own.exists():
-        keys = Structure.load(own).keys
-        return np.array([gate.key in keys for gate in run.gates_list])
-    if budget:
-        mask[select(alpha, run.counts, budget)] = True
-    return mask
+def own_choice(run: Run) -> tuple[int, ...] | None:
+    """Indices of the gates in the run's own structure.json; None where there is none yet."""
+    if not (run.path / layout.STRUCTURE).exists():
+        return None
+    keys = run.structure().keys
+    return tuple(i for i, gate in enumerate(run.gates_list) if gate.key in keys)
 
 
 def _seconds_left(log: TailLog, total: int | None, status: str) -> float | None:
@@ -253,7 +250,7 @@ def _seconds_left(log: TailLog, total: int | None, status: str) -> float | None:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        stat = path.stat()
+        stat = path.lstat()
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,0 +1,178 @@
+"""What a page is told: one JSON object that stays (`run_doc`, `compare_doc`), and what changes while a search runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from s3pet_viz.errors import S3PETError
+from s3pet_viz.files import json_ready
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.explanation import EXPLAIN, Explanation
+from s3pet_viz.runs.grid import column_order, row_order, rows_of
+from s3pet_viz.runs.layout import read_json
+from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.budget import select_with_fill
+from s3pet_viz.viewer.feed import Frame, own_choice
+
+#: Parts of the page that show one run (js/view.js): which are open at first.
+LIVE_PARTS = ("curves", "health")
+EXPLORE_PARTS = ("trace",)
+THEMES = ("auto", "light", "dark")
+#: Numbers of all runs that are compared which travel at once; the rest is asked for.
+_AT_ONCE = 1_000_000
+
+Doc = dict[str, Any]
+
+
+def text(doc: object) -> str:
+    """JSON without NaN, which browsers refuse."""
+    return json.dumps(json_ready(doc), allow_nan=False, separators=(",", ":"))
+
+
+def space_doc(gates: Sequence[Gate]) -> Doc:
+    """Where each gate is drawn, and what is said of it: columns of the gates' table."""
+    rows, columns = row_order(gates), []
+    for column in column_order(gates):
+        if columns and columns[-1][:1] != column[:1]:
+            columns.append("")  # the gap between the stacks
+        columns.append(column)
+    row_at, column_at = ({label: i for i, label in enumerate(labels)} for labels in (rows, columns))
+    return {
+        "rows": rows, "columns": columns, "row": [row_at[row] for row in rows_of(gates)],
+        "col": [column_at[g.column] for g in gates], "n": [g.n_params for g in gates],
+        "position": [g.position for g in gates], "stack": [g.stack for g in gates], "layer": [g.layer for g in gates],
+        "module": [g.module for g in gates], "type": [g.pet_type for g in gates],
+        "options": [json.dumps(g.options, sort_keys=True) for g in gates],
+    }  # fmt: skip
+
+
+def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, theme: str = "auto") -> Doc:
+    """A run's document.
+
+    Args:
+        key: tells it from every other document that a page has seen.
+        parts: open at first. control: with Pause, Resume and Stop.
+    """
+    info, config, counts = run.info, run.config, run.counts
+    known = {name: config[name] for name in ("task", "backbone", "budget", "mode", "seed") if config.get(name) is not None}
+    source = {"run": run.name, **{name: config[name] for name in ("task", "mode", "seed", "space") if name in config}}
+    structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
+    return {
+        "id": key, "kind": "run", "theme": theme, "parts": list(parts), "control": control, "title": run.name,
+        "subtitle": " · ".join(f"{name} {value}" for name, value in known.items()),
+        "code": f"s3.open_run({str(run.path)!r})", "structure": structure.to_dict(), "effects": _effects(run),
+        "space": space_doc(run.gates_list),
+        "run": {
+            "name": run.name, "tau": float(info["tau"]), "budget": info["budget"] or int(counts.sum()),
+            "backbone_params": info["backbone_params"], "smallest": int(counts.min()), "total": int(counts.sum()),
+        },
+    }  # fmt: skip
+
+
+def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
+    """What changes: the status, the newest step, and which rows come beside it."""
+    return {
+        "doc": key, "status": frame.status, "early_stop": frame.early_stop, "error": frame.error, "rows": rows,
+        "problem": frame.problem, "step": None if frame.step is None else frame.step + 1, "steps_total": frame.steps_total,
+        "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left), "last": dict(frame.scalars) or None,
+        "own": None if frame.own is None else list(frame.own), "findings": [f._asdict() for f in frame.findings],
+        "words": _words(frame),
+    }  # fmt: skip
+
+
+def _words(frame: Frame) -> str:
+    """What is said before there is anything to draw."""
+    if frame.step is not None:
+        return ""
+    if frame.status == "failed":
+        return "the search ended before it began"
+    return "no step yet: " + (
+        "the backbone and the data are being loaded" if frame.status == "starting" else "the first step is on its way"
+    )
+
+
+def _effects(run: Run) -> list[Doc] | None:
+    """What `s3.explain` measured of the present structure, if it did."""
+    path = run.path / EXPLAIN
+    try:
+        if not path.exists():
+            return None
+        found = Explanation.from_dict(read_json(path), where=str(path))
+        at = {gate.key: i for i, gate in enumerate(run.gates_list)}
+        if {e.gate.key for e in found.effects} != run.structure().keys:
+            return None
+    except S3PETError:  # said where it is asked for: explain, report
+        return None
+    return [
+        {"gate": at[e.gate.key], "increase": e.loss_increase, "se": e.loss_increase_se} for e in found.effects
+        if e.gate.key in at and np.isfinite(e.loss_increase)
+    ]  # fmt: skip
+
+
+# -- several runs ------------------------------------------------------------------------------------------
+
+
+class Compared:
+    """Several runs at their ends, over the gates of all of them.
+
+    Attributes:
+        doc: the document. values: float32, alpha of the opened runs, one after the other.
+    """
+
+    def __init__(self, runs: dict[str, Run], facts: Any, *, key: str, left_out: Sequence[str] = (), theme: str = "auto"):
+        self._runs = list(runs.values())
+        gates: dict[tuple[str, str], Gate] = {}
+        for run in self._runs:
+            for gate in run.gates_list:
+                gates.setdefault(gate.key, gate)
+        self._at = {gate_key: i for i, gate_key in enumerate(gates)}
+        self._values: list[np.ndarray] = []
+        self._size = 0
+        self.doc: Doc = {
+            "id": key, "kind": "compare", "theme": theme, "title": "Compare runs", "space": space_doc(list(gates.values())),
+            "left_out": list(left_out),
+            "runs": [{"label": label, "name": run.name, "facts": {name: facts(run, name) for name in ("task", "budget", "seed")}} for label, run in runs.items()],
+        }  # fmt: skip
+        for index in range(len(self._runs)):
+            if index < 2 or self._size < _AT_ONCE:
+                self.open(index)
+
+    @property
+    def values(self) -> bytes:
+        return np.concatenate(self._values).tobytes() if self._values else b""
+
+    def open(self, index: int) -> None:
+        """Read a run's end.
+
+        Raises:
+            RunError, StructureError: it is damaged.
+        """
+        run, entry = self._runs[index], self.doc["runs"][index]
+        if "size" in entry:
+            return
+        alpha, last = np.array(run.alpha(), dtype=np.float32), run.steps(last=1).iloc[0]
+        chosen = own_choice(run)
+        selection = select_with_fill(alpha, run.counts, run.info["budget"])
+        own = list(chosen) if chosen is not None else selection.chosen.tolist()
+        fill = set(selection.fill.tolist())
+        at = [self._at[gate.key] for gate in run.gates_list]
+        entry |= {
+            "offset": self._size, "size": len(alpha), "zeta": float(last["zeta"]), "tau": float(run.info["tau"]),
+            "at": [] if at == list(range(len(at))) else at, "own": own, "fill": [i in fill for i in own],
+            "budget": run.info["budget"], "step": int(last["step"]), "steps": run.info["steps_total"],
+            "status": run.status,
+        }  # fmt: skip
+        self._values.append(alpha)
+        self._size += len(alpha)
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: ``40 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,106 @@
+"""A picture of the gates as SVG, drawn without plotly or a browser: what stands in a notebook where no script runs."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from s3pet_viz.viewer.documents import Doc
+
+_STOPS = ("e6eef7", "bdd3e9", "86b3d9", "4a8cc2", "1f5f9f", "08306b")
+_LEVELS = 24
+_WIDTH, _ROW, _CHAR = 860, 17, 6.1
+_OUTLINE, _INK, _MUTED = "#f26b1d", "#1f2933", "#5f6c78"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One grid of cells.
+
+    Attributes:
+        space: as `documents.space_doc`. values: 0 to 1 or NaN, shape (n_gates,). marked: bool, shape (n_gates,).
+    """
+
+    title: str
+    space: Doc
+    values: np.ndarray
+    marked: np.ndarray
+
+
+def svg(panels: Sequence[Panel], sentence: str) -> str:
+    """Panels one below the other, and what is said under them, as one SVG file."""
+    parts: list[str] = []
+    y = 8.0
+    for panel in panels:
+        drawn, height = _panel(panel, y)
+        parts.append(drawn)
+        y += height + 14
+    for line in _lines(sentence, int(_WIDTH / _CHAR) - 4):
+        y += 15
+        parts.append(f"<text x='8' y='{y:.0f}' fill='{_MUTED}'>{html.escape(line)}</text>")
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {y + 10:.0f}' width='{_WIDTH}' "
+        f"font-family='Helvetica,Arial,sans-serif' font-size='11' fill='{_INK}'>"
+        f"<rect width='{_WIDTH}' height='{y + 10:.0f}' fill='white'/>{''.join(parts)}</svg>"
+    )
+
+
+def _panel(panel: Panel, top: float) -> tuple[str, float]:
+    space = panel.space
+    rows, columns = space["rows"], space["columns"]
+    left = 14 + _CHAR * max(map(len, rows))
+    side = min(34.0, (_WIDTH - left - 10) / len(columns))
+    upright = max(map(len, columns)) * _CHAR > side
+    row_height = max(2.0, min(_ROW, 420 / len(rows)))
+    y0 = top + 22
+    boxes: dict[str, list[str]] = {}
+    for i, (row, column) in enumerate(zip(space["row"], space["col"], strict=True)):
+        value = panel.values[i]
+        if np.isfinite(value):
+            x, y = left + column * side, y0 + row * row_height
+            boxes.setdefault(_colour(float(value)), []).append(
+                f"M{x + 0.5:.1f} {y + 0.5:.1f}h{side - 1:.1f}v{row_height - 1:.1f}h{1 - side:.1f}z"
+            )
+    cells = "".join(f"<path fill='{colour}' d='{''.join(d)}'/>" for colour, d in sorted(boxes.items()))
+    ring = "".join(
+        f"M{left + space['col'][i] * side + 1:.1f} {y0 + space['row'][i] * row_height + 1:.1f}"
+        f"h{side - 2:.1f}v{row_height - 2:.1f}h{2 - side:.1f}z"
+        for i in np.flatnonzero(panel.marked)
+    )
+    below = y0 + len(rows) * row_height
+    every = max(1, int(np.ceil(10 / side)))
+    labels = [
+        f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>{html.escape(name)}</text>"
+        for i, name in enumerate(rows) if row_height >= 9
+    ]  # fmt: skip
+    for i, name in enumerate(columns):
+        if name and i % every == 0:
+            x, y = left + (i + 0.5) * side, below + 14
+            turned = f" transform='rotate(-90 {x + 4:.1f} {below + 5:.1f})' text-anchor='end'"
+            labels.append(
+                f"<text x='{x + 4:.1f}' y='{below + 5:.1f}'{turned}>{html.escape(name)}</text>" if upright
+                else f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='middle'>{html.escape(name)}</text>"
+            )  # fmt: skip
+    head = f"<text x='8' y='{top + 12:.0f}' font-size='13' font-weight='bold'>{html.escape(panel.title)}</text>"
+    lines = f"<path d='{ring}' fill='none' stroke='{_OUTLINE}' stroke-width='2'/>"
+    height = below - top + (8 + _CHAR * max(map(len, columns)) if upright else 18)
+    return head + cells + lines + "".join(labels), height
+
+
+def _colour(share: float) -> str:
+    at = round(min(1.0, max(0.0, share)) * _LEVELS) / _LEVELS * (len(_STOPS) - 1)
+    k = min(int(at), len(_STOPS) - 2)
+    low, high = (np.array([int(stop[j : j + 2], 16) for j in (0, 2, 4)]) for stop in _STOPS[k : k + 2])
+    return "#" + "".join(f"{round(v):02x}" for v in low + (at - k) * (high - low))
+
+
+def _lines(words: str, width: int) -> list[str]:
+    lines = [""]
+    for word in words.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

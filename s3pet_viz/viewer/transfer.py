@@ -1,0 +1,100 @@
+"""What a page is told of a transfer study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from s3pet_viz.errors import S3PETError
+from s3pet_viz.figures.transfer import Words, compared, yardsticks
+from s3pet_viz.results import Transfer
+from s3pet_viz.runs.measures import chance_overlap, random_structures
+from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.viewer.documents import Doc, space_doc
+
+_DRAWS = 400  # pairs of random structures behind the overlap that chance gives
+
+
+def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
+    """Every matrix that can be asked for, and the structures behind its cells."""
+    trained = matrix.table()
+    seeds: list[int | None] = [None, *sorted({int(seed) for seed in trained["seed"]})]
+    matrices = [
+        _matrix(matrix, trained, value, relative, seed)
+        for value in ("score", "loss") for relative in (None, *yardsticks(matrix)) for seed in seeds
+    ]  # fmt: skip
+    found: dict[str, Structure] = {}
+    for source in matrix.sources:
+        for target in matrix.targets:
+            for seed in seeds:
+                try:
+                    found[_name(source, target, seed)] = matrix.structure(source, seed=seed, target=target)
+                except S3PETError:  # this source has none of this seed; the cell says so
+                    continue
+    gates: dict[tuple[str, str], Gate] = {gate.key: gate for gate in matrix.gates() or []}
+    known = bool(gates)
+    for structure in found.values():
+        for gate in structure.gates:
+            known &= gate.key in gates
+            gates.setdefault(gate.key, gate)
+    at = {gate_key: i for i, gate_key in enumerate(gates)}
+    return {
+        "id": key, "kind": "transfer", "theme": theme, "title": repr(matrix), "hint": "click a cell to see the two structures behind it",
+        "sources": matrix.sources, "targets": matrix.targets, "matrices": matrices, "space": space_doc(list(gates.values())),
+        "structures": {name: _structure(structure, at) for name, structure in found.items()},
+        "chance": _chances(found, list(gates.values())) if known else {},
+    }  # fmt: skip
+
+
+def _name(source: str, target: str, seed: int | None) -> str:
+    return f"{source}|{target}|{'' if seed is None else seed}"
+
+
+def _structure(structure: Structure, at: dict[tuple[str, str], int]) -> Doc:
+    seed = structure.source.get("seed")
+    words = f"{len(structure):,} gates, {structure.n_params:,} parameters"
+    return {
+        "gates": [at[gate.key] for gate in structure.gates], "used": structure.n_params, "budget": structure.budget,
+        "words": words + (f" · search of seed {seed}" if seed is not None else ""),
+    }  # fmt: skip
+
+
+def _matrix(matrix: Transfer, trained: Any, value: Any, relative: Any, seed: int | None) -> Doc:
+    table = compared(matrix, trained, value, relative, seed)
+    said = Words(table, value, relative)
+    scale, shape = said.scale(), (-1, len(matrix.targets))
+    values = table["value"].to_numpy(dtype=float) * said.factor
+    share = (values - scale["zmin"]) / (scale["zmax"] - scale["zmin"])
+    if value == "loss":  # darker, or bluer, is better
+        share = 1 - share
+    cells = [
+        {"value": number, "shade": float(np.clip(shade, 0, 1)), "text": text.replace("<br>", " "), "hover": hover, "mark": bool(own)}
+        for number, shade, text, hover, own in zip(values, np.nan_to_num(share, nan=0.5), said.cells(), said.hover(), table["own"], strict=True)
+    ]  # fmt: skip
+    width = len(matrix.targets)
+    return {
+        "value": value, "relative": relative or "", "seed": "" if seed is None else str(seed),
+        "rows": table["source"].to_numpy().reshape(shape)[:, 0].tolist(), "title": said.long, "note": said.better,
+        "centred": relative in ("own", "random"), "cells": [cells[i : i + width] for i in range(0, len(cells), width)],
+    }  # fmt: skip
+
+
+def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]:
+    """Mean Jaccard of random structures of the two budgets behind each cell off the diagonal."""
+    counts = [gate.n_params for gate in gates]
+    if min(counts) < 1:
+        return {}
+    made: dict[tuple[int, int], float] = {}
+    chances = {}
+    for name, structure in found.items():
+        source, target, seed = name.rsplit("|", 2)
+        own = found.get(f"{target}|{target}|{seed}")
+        if own is None or source == target:
+            continue
+        budgets = structure.budget or structure.n_params, own.budget or own.n_params
+        if budgets not in made:
+            drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
+            made[budgets] = chance_overlap(*drawn).mean
+        chances[name] = made[budgets]
+    return chances

@@ -1,0 +1,129 @@
+"""The viewer as a widget: the kernel feeds the page, which does the rest."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anywidget
+import ipywidgets as w
+import traitlets as t
+
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.viewer import page
+from s3pet_viz.viewer.documents import THEMES, text
+from s3pet_viz.viewer.static import Panel, svg
+
+#: The picture hides where the viewer's own module has drawn.
+_FALLBACK = "<style>.s3pet-frame:has(.s3pet-viewer) .s3pet-static{display:none}</style><div class='s3pet-static'>PICTURE</div>"
+SENTENCE = (
+    "A picture of the last step that was drawn. Where this stays, the interactive view needs anywidget beside JupyterLab: "
+    "pip install anywidget in the environment that runs JupyterLab, then reload the page."
+)
+
+
+class Page(anywidget.AnyWidget):
+    """What a page knows of a viewer. Every attribute travels; changes that belong together go in one message.
+
+    Attributes:
+        uid: of the viewer. doc: what stays, as JSON. live: what changes, as JSON.
+        scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
+        selection: indices of the picked gates.
+    """
+
+    _esm = page.module()
+    _css = page.style()
+    uid = t.Unicode().tag(sync=True)
+    doc = t.Unicode("null").tag(sync=True)
+    live = t.Unicode("{}").tag(sync=True)
+    scalars = t.Bytes(b"").tag(sync=True)
+    values = t.Bytes(b"").tag(sync=True)
+    last = t.Bytes(b"").tag(sync=True)
+    selection = t.List(t.Int(min=0)).tag(sync=True)
+
+    def __init__(self, whole: Callable[[], dict[str, Any]] | None = None) -> None:
+        self._whole = whole
+        super().__init__(uid=uuid.uuid4().hex)
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """A page that opens late asks for everything: it gets the whole history, also where only what was new was sent."""
+        state: dict[str, Any] = super().get_state(key, drop_defaults)
+        if key is None and self._whole is not None:
+            state |= self._whole()
+        return state
+
+    def tell(self, **changes: Any) -> None:
+        """Change several attributes in one message."""
+        with self.hold_sync():
+            for name, value in changes.items():
+                setattr(self, name, value)
+
+
+class Viewer(w.VBox):
+    """A view of runs that is drawn and driven in the page: it stays right while the kernel is busy.
+
+    Attributes:
+        page: what the page knows.
+        theme: ``auto`` (JupyterLab's own colours), ``light`` or ``dark``.
+
+    Raises:
+        ConfigError: another theme.
+    """
+
+    def __init__(self, *, theme: str = "auto", whole: Callable[[], dict[str, Any]] | None = None) -> None:
+        if theme not in THEMES:
+            raise ConfigError(f"theme: expected one of {', '.join(THEMES)}, found {theme!r}")
+        self.theme = theme
+        self._lock = threading.RLock()
+        self.page = Page(whole)
+        self._static = w.HTML()
+        super().__init__([self._static, self.page], layout=w.Layout(width="100%", min_width="0"))
+        self.add_class("s3pet-frame")
+        self.page.on_msg(self._heard)
+
+    @property
+    def selection(self) -> tuple[int, ...]:
+        """Indices of the gates that are picked, in the page or by assignment."""
+        return tuple(self.page.selection)
+
+    @selection.setter
+    def selection(self, gates: Sequence[int]) -> None:
+        count = len(json.loads(self.page.doc)["space"]["n"]) if self.page.doc != "null" else 0
+        picked = [int(gate) for gate in gates]
+        if any(not 0 <= gate < count for gate in picked):
+            raise ConfigError(f"selection: expected gates from 0 to {count - 1}, found {picked}")
+        self.page.selection = picked
+
+    def close(self) -> None:
+        """Take the view off the screen."""
+        for child in getattr(self, "children", ()):  # ipywidgets closes what `__init__` refused, too
+            child.close()
+        super().close()
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def panels(self) -> list[Panel]:
+        """What a picture without scripts shows."""
+        return []
+
+    def _static_svg(self) -> str:
+        return svg(self.panels(), SENTENCE)
+
+    def _show_static(self) -> None:
+        self._static.value = _FALLBACK.replace("PICTURE", self._static_svg())
+
+    def _heard(self, _: Any, message: Any, buffers: Any) -> None:
+        """What the page asks; kinds that are not known are no request of ours."""
+
+    def _tell_doc(self, doc: dict[str, Any], **more: Any) -> None:
+        self.page.tell(doc=text(doc), **more)
+        self._show_static()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        data["image/svg+xml"] = self._static_svg()
+        return bundle
