@@ -15,7 +15,7 @@ from s3pet_viz.errors import RunError, printable
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-    from s3pet_viz.viewer.feed import Frame, Feed
+    from s3pet_viz.viewer.feed import Feed, Frame
 
 RunFolder = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder, or a recorded run's name.", show_default=False)

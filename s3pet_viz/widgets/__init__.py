@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s3pet_viz.widgets.compare import CompareRuns as CompareRuns
-    from s3pet_viz.widgets.live import StructureExplorer as StructureExplorer
     from s3pet_viz.widgets.live import LiveView as LiveView
+    from s3pet_viz.widgets.live import StructureExplorer as StructureExplorer
     from s3pet_viz.widgets.live import watch as watch
     from s3pet_viz.widgets.search import LiveSearch as LiveSearch
     from s3pet_viz.widgets.transfer import TransferExplorer as TransferExplorer

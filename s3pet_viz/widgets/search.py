@@ -9,8 +9,8 @@ import ipywidgets as w
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.launch import start
 from s3pet_viz.runs import Run
-from s3pet_viz.widgets import _html, form
 from s3pet_viz.viewer.feed import Frame
+from s3pet_viz.widgets import _html, form
 from s3pet_viz.widgets.live import LiveView
 
 _LABEL = {"description_width": "80px"}

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 #: As this is run as root in CI; the rest keeps Chromium from calling home.
 FLAGS = (
@@ -80,36 +81,56 @@ def harmless(text: str) -> bool:
 
 def open_notebook(page: Page, address: str, name: str) -> None:
     page.goto(address.format(name))
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=90_000)
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=180_000)
     page.keyboard.press("Control+b")  # the side bar takes width from the notebook
-    # Before the kernel has answered, Shift+Enter is lost.
-    page.locator(".jp-StatusBar-Widget", has_text="| Idle").first.wait_for(timeout=90_000)
+    # Before the kernel has answered, Run All Cells is lost.
+    page.locator(".jp-StatusBar-Widget", has_text="| Idle").first.wait_for(timeout=180_000)
 
 
-def run_cells(page: Page, marker: str) -> None:
-    """Run from the top, a cell at a time as a reader does, to the code cell whose source holds `marker`."""
+def run_all(page: Page) -> None:
+    """Run All Cells, as a reader does; returns at once."""
     page.locator(".jp-Notebook .jp-Cell").first.click()
     page.keyboard.press("Escape")
-    for _ in range(60):
-        active = page.locator(".jp-Notebook .jp-Cell.jp-mod-active")
-        text = active.inner_text()
-        page.keyboard.press("Shift+Enter")
-        page.locator(".jp-StatusBar-Widget", has_text="| Idle").first.wait_for(timeout=120_000)
-        if marker in text:
-            return
-    raise AssertionError(f"no cell with {marker!r}")
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
 
 
-def heatmap(page: Page) -> str:
-    """What the last heatmap shows, as text: its cells, and its outlines."""
-    return page.evaluate(
-        """() => { const plots = [...document.querySelectorAll('.jp-OutputArea .js-plotly-plot')]
-            .filter(p => p.data && p.data[0] && p.data[0].type === 'heatmap');
-        if (!plots.length) return '';
-        const d = plots[plots.length - 1].data;
-        return JSON.stringify([Array.from(d[0].z || [], r => Array.from(r)), Array.from(d[1].x || []), Array.from(d[1].y || [])]); }"""
+def views(page: Page) -> list[dict[str, Any]]:
+    """What each viewer on the page says it shows, with the outlines that are drawn."""
+    found: list[dict[str, Any]] = page.evaluate(
+        """() => [...document.querySelectorAll(".s3pet-viewer")].filter((v) => v.s3pet && v.isConnected).map((v) => {
+            const boxes = (kind) => [...v.querySelectorAll(`.s3-heatmap path.s3-${kind}, .s3-heatmap-A path.s3-${kind}`)]
+                .reduce((a, p) => a + (p.getAttribute("d").match(/M/g) ?? []).length, 0);
+            const map = v.querySelector("figure canvas"), pen = map?.getContext("2d");
+            const inked = map && map.width && map.height ? pen.getImageData(0, 0, map.width, map.height).data.some((x) => x) : false;
+            return { ...v.s3pet.state(), outlines: boxes("chosen") + boxes("fill"), inked, width: v.clientWidth,
+                     text: v.innerText, drawn: map ? map.clientWidth : 0, room: v.parentElement.clientWidth };
+        })"""
     )
+    return found
 
 
-def button(page: Page, label: str) -> Locator:
-    return page.locator(".jp-OutputArea-output button", has_text=label).last
+def throttle(page: Page, rate: float) -> None:
+    """Slow Chromium's CPU so many times."""
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": rate})
+
+
+@contextmanager
+def load(processes: int = 2) -> Iterator[None]:
+    """Two cores of other work."""
+    burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], object]) -> Any:
+    """What `condition` gives once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"within {seconds} s: {what() if callable(what) else what}"
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,299 @@
+"""The viewer in real JupyterLab: what it shows is the run, whatever the kernel, the machine and the page do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from s3pet_viz.runs import open_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+REQUIRED = os.environ.get("S3PET_BROWSER") == "required"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)")
+
+#: A search in a process of its own that is not in a hurry: so many steps, so long each.
+WRITER = """
+import sys, time, pathlib, subprocess
+script = '''
+import sys, time, numpy as np
+sys.path.insert(0, {tests!r})
+from report_problems import space
+from s3pet_viz.runs import RunWriter
+from s3pet_viz.structure import probabilities, select, solve_shift, Structure
+from s3pet_viz.runs.control import ControlReader
+gates = space()
+counts = np.array([g.n_params for g in gates])
+path, steps, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+rng = np.random.default_rng(0)
+alpha = np.zeros(len(gates))
+writer = RunWriter.create(path, gates=gates, config=dict(task="mood", backbone="tiny", budget="40"),
+                          extra=dict(budget=40, steps_total=steps, backbone_params=100_000))
+asked = ControlReader(writer.path)
+for step in range(steps):
+    if asked.request() == "pause":
+        writer.set_status("paused")
+        while asked.request() == "pause":
+            time.sleep(0.05)
+        writer.set_status("running")
+    if asked.request() == "stop":
+        writer.set_status("stopped")
+        sys.exit()
+    alpha = alpha + rng.normal(size=len(gates)) * 0.2
+    zeta = solve_shift(alpha, counts, 40)
+    writer.append(step=step, seconds=pause, zeta=zeta, train_loss=1 / (step + 1), val_loss=1 / (step + 1), lr=1e-3,
+                  alpha=alpha, p=probabilities(alpha, zeta))
+    time.sleep(pause)
+chosen = select(np.float32(alpha), counts, 40)
+writer.write_structure(Structure(tuple(gates[i] for i in chosen), budget=40))
+writer.set_status("finished")
+'''
+process = subprocess.Popen([sys.executable, "-c", script, {path!r}, str({steps}), str({pause})])
+while not pathlib.Path({path!r}, "run.json").exists():
+    assert process.poll() is None
+    time.sleep(0.1)
+import s3pet_viz as s3
+run = s3.open_run({path!r})
+"""
+TESTS = str(Path(__file__).parent.parent)
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory):
+    """Where screenshots go: $S3PET_SCREENSHOTS, to look at them."""
+    folder = Path(os.environ.get("S3PET_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    from lab import jupyterlab
+
+    root = tmp_path_factory.mktemp("lab")
+    with jupyterlab(root) as address:
+        yield root, address
+
+
+@pytest.fixture
+def book(server, request):
+    """Writes a notebook of these cells; gives its name and the run's folder."""
+    root, _ = server
+
+    def write(*cells: str, steps: int = 60, pause: float = 0.15, search: bool = True) -> tuple[str, Path]:
+        name = request.node.name.replace("[", "-").replace("]", "")
+        path = root / f"run-{name}"
+        first = [WRITER.format(tests=TESTS, path=str(path), steps=steps, pause=pause)] if search else ["import s3pet_viz as s3"]
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (*first, *cells)])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(made, root / f"{name}.ipynb")
+        return f"{name}.ipynb", path
+
+    return write
+
+
+def last_frame(view, run):
+    """The run's end, to the gate, in what is said and in what is drawn."""
+    chosen = sorted(g.index for g in run.structure().gates)
+    assert view["chosen"] == chosen
+    assert view["parameters"] == run.structure().n_params
+    assert view["step"] == view["steps"] == run.n_steps
+    assert view["outlines"] == len(chosen)
+    assert view["inked"]
+
+
+def test_the_picture_moves_and_ends_right_behind_a_blocking_wait(server, book, shots):
+    """Run All Cells, with a cell that blocks the kernel until the search has ended."""
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, path = book("s3.watch(run)", "run.wait(600)", "'all cells done'")
+    with page_of(CHROMIUM) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: views(page) and views(page)[0]["inked"], 120, "a first picture")
+        seen: set[int] = set()
+        until(lambda: seen.update(v["step"] for v in views(page)) or len(seen) > 4, 120, lambda: f"the picture moves: {seen}")
+        assert open_run(path).status == "running", "it moved while the kernel was blocked"
+        until(lambda: views(page)[0]["status"] == "finished", 180, lambda: views(page))
+        until(lambda: views(page)[0]["step"] == 60, 60, lambda: views(page))
+        last_frame(views(page)[0], open_run(path))
+        page.screenshot(path=shots / "viewer-blocked.png")
+        assert not errors, errors
+
+
+def test_on_a_slow_and_busy_machine_no_picture_is_empty_or_wrong(server, book, shots):
+    """Chromium six times slower, two cores of other work, and a kernel that is blocked."""
+    from lab import load, open_notebook, page_of, run_all, throttle, until, views
+
+    cells = (
+        "s3.watch(run)",
+        "s3.widgets.StructureExplorer('similarity-0.2pct-s0')",
+        "s3.widgets.CompareRuns(['similarity-0.2pct-s0', 'sentiment-0.2pct-s0'])",
+        "s3.widgets.TransferExplorer('tiny-t5')",
+        "run.wait(600)",
+    )
+    name, path = book(*cells, steps=40, pause=0.4)
+    with page_of(CHROMIUM) as (page, errors), load():
+        throttle(page, 6)
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: len(views(page)) == 4 and all(v["inked"] or "trained on" in v["text"] for v in views(page)), 400, lambda: views(page))
+        until(lambda: views(page)[0]["status"] == "finished" and views(page)[0]["step"] == 40, 300, lambda: views(page)[0])
+        live, explorer, compared, transfer = views(page)
+        last_frame(live, open_run(path))
+        last_frame(explorer, open_run("similarity-0.2pct-s0"))
+        last_frame(compared, open_run("similarity-0.2pct-s0"))
+        assert [sorted(one["chosen"]) for one in compared["runs"]] == [
+            sorted(g.index for g in open_run(run).structure().gates) for run in ("similarity-0.2pct-s0", "sentiment-0.2pct-s0")
+        ]
+        assert transfer["source"] != transfer["target"]
+        assert transfer["chosen"]
+        page.screenshot(path=shots / "viewer-slow.png")
+        assert not errors, errors
+
+
+def test_an_untouched_explorer_shows_the_runs_own_structure(server, book):
+    from lab import open_notebook, page_of, run_all, until, views
+
+    runs = ["sentiment-0.1pct-s0", "similarity-0.2pct-s0", "entailment-0.5pct-s1", "minilm-sst2-0.0139pct-s0"]
+    name, _ = book(*(f"s3.widgets.StructureExplorer({run!r})" for run in runs), search=False)
+    with page_of(CHROMIUM, height=6000) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: len(views(page)) == len(runs) and all(v["inked"] for v in views(page)), 180, lambda: views(page))
+        for _ in range(3):
+            time.sleep(1)  # nothing may change by itself
+            for view, run in zip(views(page), runs, strict=True):
+                opened = open_run(run)
+                assert view["chosen"] == sorted(g.index for g in opened.structure().gates)
+                assert (view["budget"], view["outlines"]) == (opened.info["budget"], len(opened.structure().gates))
+        assert not errors, errors
+
+
+def test_pictures_fill_their_cell_at_once_and_after_a_resize(server, book):
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, _ = book("s3.widgets.StructureExplorer('similarity-0.2pct-s0')", "import time; time.sleep(20)", search=False)
+    with page_of(CHROMIUM) as (page, _):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: views(page) and views(page)[0]["inked"], 120, "a picture")
+        for width in (1300, 900, 1500):
+            page.set_viewport_size({"width": width, "height": 1200})
+            until(lambda: abs(views(page)[0]["width"] - views(page)[0]["room"]) < 8 and abs(views(page)[0]["drawn"] - views(page)[0]["width"]) < 12, 30, lambda: views(page)[0])
+        assert views(page)[0]["drawn"] > 900
+
+
+def test_buttons_work_behind_a_cell_that_awaits_and_pend_behind_one_that_blocks(server, book, shots):
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, path = book("view = s3.watch(run)\nview", "await run.finished()", "import time; time.sleep(12)", steps=100_000, pause=0.1)
+    with page_of(CHROMIUM) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: views(page) and (views(page)[0]["step"] or 0) > 3, 120, "steps")
+        run = open_run(path)
+        button = lambda label: page.locator(".s3pet-viewer button", has_text=label)  # noqa: E731
+        button("Pause").click()
+        until(lambda: run.status == "paused", 60, "paused, though a cell waits")
+        until(lambda: views(page)[0]["status"] == "paused", 60, "said so")
+        held = views(page)[0]["step"]
+        until(lambda: button("Resume").is_enabled(), 60, "Resume")
+        button("Resume").click()
+        until(lambda: (views(page)[0]["step"] or 0) > held, 60, "it goes on")
+        button("Stop").click()
+        until(lambda: run.status == "stopped", 60, "stopped")
+        until(lambda: views(page)[0]["status"] == "stopped", 60, "said so")
+        # Now a cell blocks: a request is shown as pending until the kernel is free.
+        button("Resume").click()
+        until(lambda: "resuming" in views(page)[0]["text"], 10, lambda: views(page)[0]["text"])
+        page.screenshot(path=shots / "viewer-pending.png")
+        assert not errors, errors
+
+
+def test_two_views_a_reload_and_a_late_page(server, book):
+    """Both views of one run, and what opens in mid-run, hold the whole history."""
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, path = book("view = s3.watch(run)\nview", "view", steps=120, pause=0.15)
+    with page_of(CHROMIUM, height=3000) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: len(views(page)) == 2 and all((v["step"] or 0) > 3 for v in views(page)), 120, lambda: views(page))
+        page.keyboard.press("Control+s")
+        time.sleep(1)
+        page.reload()
+        until(lambda: len(views(page)) == 2 and all(v["inked"] for v in views(page)), 180, lambda: views(page))
+        # The history is whole: the first step can be gone back to, in one view alone.
+        page.evaluate("() => { const v = document.querySelector('.s3pet-viewer').s3pet.view; v.goTo(0); }")
+        until(lambda: views(page)[0]["step"] == 1, 30, lambda: views(page)[0])
+        until(lambda: views(page)[1]["status"] == "finished", 180, lambda: views(page)[1])
+        first, second = views(page)
+        assert first["step"] == 1
+        last_frame(second, open_run(path))
+        page.evaluate("() => document.querySelector('.s3pet-viewer').s3pet.view.goTo(1e9)")
+        until(lambda: views(page)[0]["step"] == 120, 30, lambda: views(page)[0])
+        last_frame(views(page)[0], open_run(path))
+
+
+def test_a_restarted_kernel_leaves_the_last_picture_and_says_so(server, book, shots):
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, _ = book("s3.watch(run)", steps=100_000, pause=0.1)
+    with page_of(CHROMIUM) as (page, _):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: views(page) and (views(page)[0]["step"] or 0) > 3, 120, "steps")
+        page.locator(".lm-MenuBar-itemLabel", has_text="Kernel").first.click()
+        page.locator(".lm-Menu-itemLabel", has_text="Restart Kernel…").first.click()
+        page.locator(".jp-Dialog button", has_text="Restart").last.click()
+        until(lambda: views(page) and views(page)[0]["kernel"] == "gone", 120, lambda: views(page))
+        view = views(page)[0]
+        assert view["inked"]
+        assert view["outlines"] == len(view["chosen"]) > 0
+        assert "kernel of this view is gone" in view["text"]
+        page.screenshot(path=shots / "viewer-kernel-gone.png")
+
+
+def test_sliders_keys_and_the_selection_need_no_kernel(server, book, shots):
+    """Behind a blocked kernel: another budget is what Python would choose; keys play, walk and clear."""
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, _ = book("e = s3.widgets.StructureExplorer('similarity-0.2pct-s0')\ne", "import time; time.sleep(25)", "print('picked', e.selection)", search=False)
+    run = open_run("similarity-0.2pct-s0")
+    with page_of(CHROMIUM) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: views(page) and views(page)[0]["inked"], 120, "a picture")
+        slider = page.locator(".s3pet-viewer input[aria-label=budget]")
+        box = slider.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2, steps=6)
+        page.mouse.up()
+        until(lambda: views(page)[0]["budget"] < run.info["budget"], 30, lambda: views(page)[0]["budget"])
+        time.sleep(0.5)
+        view = views(page)[0]
+        assert view["chosen"] == sorted(g.index for g in run.structure(budget=view["budget"]).gates)
+        assert view["outlines"] == len(view["chosen"])
+        map_ = page.locator(".s3pet-viewer .s3-heatmap svg")
+        map_.focus()
+        for key in ("ArrowDown", "ArrowRight", "ArrowDown", "Enter"):
+            page.keyboard.press(key)
+        until(lambda: len(views(page)[0]["selected"]) == 1, 30, lambda: views(page)[0]["selected"])
+        (gate,) = views(page)[0]["selected"]
+        page.keyboard.press("Space")
+        until(lambda: views(page)[0]["step"] < 200, 30, "it plays")
+        page.keyboard.press("Space")
+        page.screenshot(path=shots / "viewer-keys.png")
+        page.locator("text=picked").wait_for(timeout=90_000)
+        assert f"picked ({gate},)" in page.locator(".jp-Notebook").inner_text()
+        map_.focus()
+        page.keyboard.press("Escape")
+        until(lambda: not views(page)[0]["selected"], 30, "Escape clears")
+        assert not errors, errors
