@@ -158,21 +158,24 @@ def summary_table(summary: pd.DataFrame) -> Table:
 
 
 def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
-    """A page that stands alone: plotly.js, the heatmap, the chosen gates. Opens without a network."""
+    """A page that stands alone: the viewer of a run, or the heatmap of a structure; the chosen gates. Needs no network."""
     from s3pet_viz.figures import heatmap
     from s3pet_viz.runs import Run
+    from s3pet_viz.viewer.page import run_state, standing_page
 
-    structure = source.structure(budget=budget) if isinstance(source, Run) else source
-    name = source.name if isinstance(source, Run) else (structure.backbone or "structure")
-    figure = heatmap(source, budget=budget)
-    facts = source._repr_html_() if isinstance(source, Run) else ""
+    if isinstance(source, Run):
+        structure = source.structure(budget=budget)
+        more = f"{source._repr_html_()}<h2>Chosen gates</h2>{structure._repr_html_()}"
+        at = structure.budget if budget is not None else None
+        return standing_page(source.name, run_state(source, key="run", budget=at), more)
+    name = source.backbone or "structure"
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         f"<title>{html.escape(name)}</title>"
         "<style>body{font:15px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px}"
         "table{border-collapse:collapse}td,th{padding:2px 10px 2px 0}</style></head><body>\n"
-        f"{figure.to_html(full_html=False, include_plotlyjs=True)}\n"
-        f"{facts}<h2>Chosen gates</h2>{structure._repr_html_()}\n</body></html>\n"
+        f"{heatmap(source).to_html(full_html=False, include_plotlyjs=True)}\n"
+        f"<h2>Chosen gates</h2>{source._repr_html_()}\n</body></html>\n"
     )
 
 

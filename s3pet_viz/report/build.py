@@ -22,10 +22,13 @@ from s3pet_viz.runs.health import health
 from s3pet_viz.runs.layout import read_json
 from s3pet_viz.runs.life import said_status
 from s3pet_viz.runs.reader import ranks
+from s3pet_viz.runs.listing import fact
 from s3pet_viz.structure import Structure
+from s3pet_viz.viewer.documents import Compared
+from s3pet_viz.viewer.page import compared_state, run_state
 
-#: Heatmaps of up to so many columns stand side by side.
-_NARROW = 16
+#: Bytes of a run's history in the file, at most.
+_HISTORY = 1 << 20
 #: Searches of up to so many are columns of a table; more are its rows.
 _BESIDE = 4
 _WORDS = {
@@ -127,8 +130,8 @@ def _page(runs: Sequence[_Opened], title: str | None) -> Page:
         )
     if several:
         _compared(made, runs)
-    for one in runs:
-        _one(made, one, several)
+    for number, one in enumerate(runs, 1):
+        _one(made, one, several, number)
     _origins(made, runs)
     return made
 
@@ -225,7 +228,7 @@ def _beside(
 # -- one search --------------------------------------------------------------------------------------------
 
 
-def _one(made: Page, one: _Opened, several: bool) -> None:
+def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
     run = one.run
     if several:
         made.heading(f"Search: {one.label}")
@@ -237,16 +240,11 @@ def _one(made: Page, one: _Opened, several: bool) -> None:
             made.words("No steps are recorded yet, so there is nothing to draw.")
         return
     made.heading("The structure", level)
-    if not several:
-        made.add(
-            made.figure(
-                figures.heatmap(run),
-                "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high "
-                "probability p. Outlined: chosen. Hover for position, parameters, p, α and rank.",
-            )
-        )
-    else:
-        made.words("Its heatmap stands beside the others above.", muted=True)
+    made.words(
+        "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability p. "
+        "Outlined: chosen. The sliders show another step, and solve the shift again for another budget.", muted=True,
+    )  # fmt: skip
+    made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
     made.add(
         made.figure(
             figures.sums(run, by="layer"),
@@ -338,11 +336,9 @@ def _gates(made: Page, one: _Opened) -> None:
 def _compared(made: Page, runs: Sequence[_Opened]) -> None:
     made.heading("Side by side")
     drawn = [one for one in runs if one.structure is not None]
-    wide = any(len({g.column for g in one.run.gates_list}) > _NARROW for one in drawn)
-    maps = [
-        made.figure(figures.heatmap(one.run), f"{one.label}: dark: a high p; outlined: chosen.") for one in drawn
-    ]
-    made.add("".join(maps) if wide else f"<div class='pair'>{''.join(maps)}</div>")
+    if len(drawn) > 1:
+        runs_at = {one.label: one.run for one in drawn}
+        made.add(made.viewer(compared_state(Compared(runs_at, fact, key="compared", theme="light"))))
     if len(drawn) < 2:
         made.add(note("Fewer than two of these searches have steps, so there is nothing to compare yet."))
         return

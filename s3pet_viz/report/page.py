@@ -1,7 +1,7 @@
 """The HTML of a report: what is text, what is a table, what is a figure. Everything from outside is escaped here.
 
-The page may run two scripts, plotly.js and `_DRAW`, which its Content-Security-Policy names by their hashes; it may
-load nothing at all. Figures are data: JSON in script elements of a type that no browser runs.
+The page may run three scripts, plotly.js, `_DRAW` and the viewer's module, which its Content-Security-Policy names by
+their hashes; it may load nothing at all. Figures are data: JSON in script elements of a type that no browser runs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
+
+from s3pet_viz.viewer.page import standing_module, style
 
 #: Draws one figure after the other, so that the page can be read meanwhile; on paper all get one width that fits.
 _DRAW = """
@@ -196,10 +198,16 @@ class Page:
             f"aria-label='{text(caption)}'></div><figcaption>{text(caption)}</figcaption></figure>"
         )
 
+    def viewer(self, state: str) -> str:
+        """The place of a viewer; `state` as of `viewer.page`, it comes at the end of the page."""
+        name = f"v{len(self._data) + 1}"
+        self._data.append(f"<script type='application/json' id='{name}'>{state}</script>")
+        return f"<div data-s3pet-state='{name}'></div>"
+
     def render(self) -> str:
         """The whole file."""
         # The parser turns every line end into \n before a hash is taken.
-        scripts = [re.sub(r"\r\n?", "\n", code) for code in (get_plotlyjs(), _DRAW)]
+        scripts = [re.sub(r"\r\n?", "\n", code) for code in (get_plotlyjs(), _DRAW, standing_module())]
         hashes = " ".join(f"'sha256-{_sha256(code)}'" for code in scripts)
         policy = (
             f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -209,11 +217,12 @@ class Page:
             "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n"
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             "<meta name='viewport' content='width=device-width,initial-scale=1'>\n"
-            f"<title>{text(self.title)}</title>\n<style>{_STYLE}</style></head><body>\n<main>\n"
+            f"<title>{text(self.title)}</title>\n<style>{_STYLE}{style()}</style></head><body>\n<main>\n"
         )
         noscript = "<noscript><div class='note'>The figures need JavaScript; the tables do not.</div></noscript>"
         body = "\n".join((self._body[0], noscript, self._contents(), *self._body[1:]))
-        code = "\n".join(f"<script>{script}</script>" for script in scripts)
+        kinds = ("", "", " type='module'")
+        code = "\n".join(f"<script{kind}>{script}</script>" for kind, script in zip(kinds, scripts, strict=True))
         return f"{head}{body}\n</main>\n{chr(10).join(self._data)}\n{code}\n</body></html>\n"
 
     def _contents(self) -> str:

@@ -35,7 +35,8 @@ def text(doc: object) -> str:
 
 def space_doc(gates: Sequence[Gate]) -> Doc:
     """Where each gate is drawn, and what is said of it: columns of the gates' table."""
-    rows, columns = row_order(gates), []
+    rows = row_order(gates)
+    columns: list[str] = []
     for column in column_order(gates):
         if columns and columns[-1][:1] != column[:1]:
             columns.append("")  # the gap between the stacks
@@ -58,12 +59,12 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         parts: open at first. control: with Pause, Resume and Stop.
     """
     info, config, counts = run.info, run.config, run.counts
-    known = {name: config[name] for name in ("task", "backbone", "budget", "mode", "seed") if config.get(name) is not None}
-    source = {"run": run.name, **{name: config[name] for name in ("task", "mode", "seed", "space") if name in config}}
+    said = [f"{name} {config[name]}" for name in ("task", "backbone", "budget", "mode", "seed") if config.get(name) is not None]
+    source: Doc = {"run": run.name} | {name: config[name] for name in ("task", "mode", "seed", "space") if name in config}
     structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
     return {
         "id": key, "kind": "run", "theme": theme, "parts": list(parts), "control": control, "title": run.name,
-        "subtitle": " · ".join(f"{name} {value}" for name, value in known.items()),
+        "subtitle": " · ".join(said),
         "code": f"s3.open_run({str(run.path)!r})", "structure": structure.to_dict(), "effects": _effects(run),
         "space": space_doc(run.gates_list),
         "run": {

@@ -10,7 +10,7 @@ import numpy as np
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.viewer.documents import Compared, text
 from s3pet_viz.viewer.static import Panel
-from s3pet_viz.widgets.shelf import Runs, Shelf, fact
+from s3pet_viz.runs.listing import Listing, Runs, fact
 from s3pet_viz.widgets.viewer import Viewer
 
 
@@ -32,7 +32,7 @@ class CompareRuns(Viewer):
     """
 
     def __init__(self, runs: Runs, *, theme: str = "auto") -> None:
-        self.shelf = Shelf(runs)
+        self.shelf = Listing(runs)
         self._compared = Compared(
             self.shelf.runs, fact, key=uuid.uuid4().hex, left_out=self.shelf.problems[:20], theme=theme
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import S3PETError
+from s3pet_viz.errors import RunError, S3PETError
 from s3pet_viz.runs import Run
 from s3pet_viz.structure import Structure
 from s3pet_viz.viewer.documents import EXPLORE_PARTS, LIVE_PARTS, live_doc, run_doc, space_doc, text
@@ -95,7 +95,7 @@ class LiveView(Viewer):
         self._key = ""
         self._told: Any = None
         self._asked, self._doing, self._seq, self._seen = 0, "", 0, -1
-        self._refused: str | None = None
+        self._refused = ""
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         if source is not None:
@@ -112,7 +112,8 @@ class LiveView(Viewer):
         feed = source if isinstance(source, Feed) else Feed(source)
         self._end_thread()
         with self._lock:
-            self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", None
+            self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", ""
+            self.page.doc = "null"
         self.follow()
 
     def follow(self) -> None:
@@ -185,7 +186,7 @@ class LiveView(Viewer):
             if frame is None or self._feed is None:
                 return
             if frame.status != self.frame.status:
-                self._doing, self._refused = "", None
+                self._doing, self._refused = "", ""
             static = frame.status != self.frame.status or not self.updates
             self.frame = frame
             if self._feed.run is not None and not self._key:
@@ -254,13 +255,13 @@ class LiveView(Viewer):
         try:
             getattr(run, request)()
         except (S3PETError, OSError) as error:
-            done, refused = "", str(error)
+            doing, refused = "", str(error)
         else:
-            done, refused = _DOING[request], None
+            doing, refused = _DOING[request], ""
         with self._lock:
-            self._asked, self._doing, self._refused = self._asked + 1, done, refused
+            self._asked, self._doing, self._refused = self._asked + 1, doing, refused
             self._tell()
-        if request == "resume" and refused is None:
+        if request == "resume" and not refused:
             self.follow()
 
     # -- without scripts -------------------------------------------------------------------------------
@@ -287,8 +288,6 @@ class StructureExplorer(LiveView):
     """
 
     def __init__(self, run: Source, *, theme: str = "auto") -> None:
-        from s3pet_viz.errors import RunError
-
         feed = Feed(run)
         if feed.run is None or not feed.run.n_steps:
             raise RunError(f"{feed.path}: no steps recorded yet; there is nothing to explore")

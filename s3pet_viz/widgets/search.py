@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import ipywidgets as w
@@ -10,10 +11,12 @@ from s3pet_viz.errors import S3PETError
 from s3pet_viz.launch import start
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.feed import Frame
-from s3pet_viz.widgets import _html, form
+from s3pet_viz.widgets import form
 from s3pet_viz.widgets.live import LiveView
 
 _LABEL = {"description_width": "80px"}
+#: A row that breaks where it is narrow; nothing has a fixed place.
+_ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "width": "auto"}
 
 
 class LiveSearch(w.VBox):
@@ -56,13 +59,13 @@ class LiveSearch(w.VBox):
             layout=w.Layout(width="auto", min_width="110px", margin="2px 2px 2px 84px"),
         )  # fmt: skip
         self.start_button.on_click(self._start)
-        self._message = _html.text()
+        self._message = w.HTML()
         self.view = LiveView(on_frame=self._seen)
         self.view.layout.display = "none"
         super().__init__(
             [
-                _html.box(*self.fields.values()),
-                _html.box(self.start_button, self._message),
+                w.Box(list(self.fields.values()), layout=w.Layout(**_ROW)),
+                w.Box([self.start_button, self._message], layout=w.Layout(**_ROW)),
                 self.view,
             ],
             layout=w.Layout(width="100%", min_width="0"),
@@ -106,7 +109,7 @@ class LiveSearch(w.VBox):
             options = form.check_form({name: field.value for name, field in self.fields.items()})
             launched = start(**options, **self._other)
         except (S3PETError, OSError, TypeError) as error:
-            self._message.value = _html.error_html(str(error))
+            self._message.value = _refusal(error)
             return
         self._message.value = ""
         self.start_button.disabled = True
@@ -119,6 +122,14 @@ class LiveSearch(w.VBox):
             self.start_button.disabled = False
         elif not self.start_button.disabled and not frame.ended:
             self.start_button.disabled = True
+
+
+def _refusal(error: Exception) -> str:
+    """A message that cannot be overlooked."""
+    return (
+        "<div role='alert' style='border-left:4px solid #b3261e;padding:4px 10px;white-space:pre-wrap;"
+        f"overflow-wrap:anywhere;line-height:1.4'>{html.escape(str(error))}</div>"
+    )
 
 
 def _shape() -> dict[str, Any]:

@@ -159,7 +159,7 @@ export class Heat extends Picture {
       s("defs", {}, s("linearGradient", { id, x1: 0, y1: 1, x2: 0, y2: 0 }, Array.from({ length: 11 }, (_, i) => s("stop", { offset: i / 10, "stop-color": colourOf(theme, scale, i / 10) })))),
       s("rect", { x, y: over, width: 10, height, fill: `url(#${id})` }));
     for (const v of ticks(low, high, 4)) this.text(x + 14, over + height * (1 - (v - low) / (high - low || 1)) + 4, say(v, 3), { "font-size": 10 });
-    this.text(x + 5, over - 5, words, { "text-anchor": "middle" });
+    this.text(x + 5, over - 10, words, { "text-anchor": "middle" });
   }
 
   #gateAt(event) {

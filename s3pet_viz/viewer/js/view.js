@@ -247,7 +247,7 @@ class View {
   status() {
     const { live, doc, gone } = this.store, status = live.status ?? "";
     if (this.pending && (live.status !== this.pending.status || live.asked !== this.pending.asked)) this.pending = null;
-    const waits = this.pending ? ` ${DOING[this.pending.name]} … (the kernel passes it on as soon as it is free)` : live.doing ? ` ${live.doing} …` : "";
+    const waits = this.pending ? ` · ${DOING[this.pending.name]} … (the kernel passes it on as soon as it is free)` : live.doing ? ` · ${live.doing} …` : "";
     put(this.state_, status ? `${SIGNS[status] ?? "•"} ${status}${waits}` : "");
     for (const button of this.buttons) button.disabled = gone || this.pending !== null || live.doing || !(ACTIONS[status] ?? []).includes(button.textContent.toLowerCase());
     const done = live.early_stop ? 1 : live.steps_total ? (live.step ?? 0) / live.steps_total : 0;
