@@ -13,7 +13,7 @@ import yaml
 
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.errors import SpaceError
-from s3pet_viz.files import is_there, no_repeats, read_json, read_text
+from s3pet_viz.files import expanded, is_there, no_repeats, read_json, read_text
 from s3pet_viz.pet.modules import PET_CLASSES, check_options
 from s3pet_viz.structure import Gate, pet_type_order
 
@@ -101,7 +101,7 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
     for known, value in PRESETS.items():
         if preset.lower() == known.lower():
             return value.with_cross_attention() if cross else value
-    path = Path(name)
+    path = expanded(name)
     if path.suffix.lower() not in (".yaml", ".yml", ".json") or not is_there(path):
         raise SpaceError(
             f"space: expected one of {', '.join(PRESETS)} (with '+cross' for cross-attention), "

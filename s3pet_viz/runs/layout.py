@@ -77,8 +77,8 @@ def run_errors() -> Iterator[None]:
 
 
 def check_entries(run: Path) -> None:
-    """A run's files and folders are plain ones inside it. A link would let a run directory that came from elsewhere have
-    other files read, replaced or cut; a pipe would let its readers wait for ever.
+    """A run's files and folders are plain ones inside it. By a link, a run directory that came from elsewhere could have
+    other files read, replaced or cut; at a pipe its readers would wait for ever.
 
     Raises:
         RunError: names the first that is something else. Nothing is changed.
@@ -157,6 +157,8 @@ def gates_from_parquet(path: Path, n_gates: int | None = None) -> tuple[Gate, ..
     Raises:
         RunError: names the file, and the field where one is wrong.
     """
+    if not os.path.lexists(path):
+        raise RunError(f"{path}: missing; a run directory holds one")
     try:
         table = _read_parquet(path, n_gates)
     # Arrow checks less than it reads: text that is no UTF-8, sizes that no memory holds.
@@ -215,8 +217,7 @@ def _read_parquet(path: Path, n_gates: int | None) -> pa.Table:
     data = files.read_bytes(path, RunError, most=_MOST_PARQUET, links=False)
     if int.from_bytes(data[-8:-4], "little") > _MOST_FOOTER:
         raise RunError(f"{path}: damaged, or no Parquet table (an index of more than {_MOST_FOOTER // 1024:,} KiB)")
-    texts = [name for name, kind in _GATE_COLUMNS.items() if kind == pa.string()]
-    table = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    table = pq.ParquetFile(pa.BufferReader(data))
     facts, names = table.metadata, table.schema_arrow.names
     most = MOST_GATES if n_gates is None else n_gates
     if facts.num_rows > most or facts.num_rows > MOST_GATES:
@@ -228,14 +229,15 @@ def _read_parquet(path: Path, n_gates: int | None) -> pa.Table:
             raise RunError(f"{path}: field {name!r} is missing")
         if names.count(name) > 1:
             raise RunError(f"{path}: field {name!r} is there twice")
-        found = table.schema_arrow.field(name).type
-        if (found.value_type if pa.types.is_dictionary(found) else found) != kind:
+        if (found := table.schema_arrow.field(name).type) != kind:
             raise RunError(f"{path}: field {name!r}: expected {kind} without nulls, found {found}")
     for group in range(facts.num_row_groups):
         for column in range(facts.num_columns):
             if (packed := facts.row_group(group).column(column).compression) not in _PACKED:
                 raise RunError(f"{path}: expected {' or '.join(_PACKED)} columns, found {packed}")
-    return table.read(columns=list(_GATE_COLUMNS), use_threads=False)
+    texts = [name for name, kind in _GATE_COLUMNS.items() if kind == pa.string()]
+    shared = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
+    return shared.read(columns=list(_GATE_COLUMNS), use_threads=False)
 
 
 def _as_list(column: pa.ChunkedArray, where: str, longest: int) -> list[Any]:
@@ -263,7 +265,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         RunError: cannot be read, is a link, or is not a JSON object; names the file.
     """
-    data = files.read_json(path, RunError, links=False, most=_MOST_RUN_JSON if path.name == RUN_JSON else files.MOST_BYTES)
+    most = _MOST_RUN_JSON if path.name == RUN_JSON else files.MOST_BYTES
+    data = files.read_json(path, RunError, links=False, most=most)
     if not isinstance(data, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data

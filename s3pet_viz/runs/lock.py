@@ -196,6 +196,12 @@ def _holder(path: Path) -> tuple[str, str, str]:
     return pid, host, mark
 
 
+def is_holder(path: Path, pid: int) -> bool:
+    """Whether a process of this host was the last to hold the lock."""
+    word, host, _ = _holder(path)
+    return word == str(pid) and host == socket.gethostname()
+
+
 def _held_by(path: Path, *, effective: bool = True) -> LockHeldError:
     pid, host, _ = _holder(path)
     who = f"process {pid or '(unknown)'}{f' on {host}' if host else ''}"

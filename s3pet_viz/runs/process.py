@@ -59,7 +59,8 @@ def _open_log(log: Path) -> BinaryIO:
     """
     while True:
         try:
-            output = os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, links=False, in_place=True), "ab")
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            output = os.fdopen(open_plain(log, flags, links=False, in_place=True), "ab")
         except FileError as error:
             raise RunError(f"{log}: cannot be written ({error.strerror})") from None
         if shared(output.fileno()) and same_file(output.fileno(), log):
@@ -73,9 +74,12 @@ def reap() -> None:
     _children[:] = [child for child in _children if child.poll() is None]
 
 
-def log_tail(log: Path) -> str:
+def log_tail(log: Path, *, all_of: bool = False) -> str:
     """The end of what the latest process logged, as a terminal would show it (a progress bar's last state); "" where
     there is nothing.
+
+    Args:
+        all_of: of what all processes logged.
     """
     try:
         with os.fdopen(open_plain(log, links=False), "rb") as f:
@@ -86,10 +90,10 @@ def log_tail(log: Path) -> str:
         return ""
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     for at in range(len(lines) - 1, -1, -1):
-        if lines[at].startswith(_MARK):
+        if lines[at].startswith(_MARK) and not all_of:
             lines = lines[at + 1 :]
             break
-    return "\n".join(line for line in lines if line)[-_TAIL:]
+    return "\n".join(line for line in lines if line)[-_TAIL if not all_of else 0 :]
 
 
 @atexit.register

@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         RunError: it is no plain file, or cannot be read.
     """
     with run_errors(), os.fdopen(open_plain(path, links=False), "rb", buffering=0) as f, file_errors(path):
-        yield f  # type: ignore[misc]
+        yield f
 
 
 def stamp_of(found: os.stat_result) -> tuple[int, int, int]:

@@ -38,7 +38,7 @@ _ENDED = ("finished", "stopped", "failed")
 #: Fields of run.json that describe the writer itself; nobody else sets them.
 _OWN = frozenset(
     {"schema_version", "kind", "config", "n_gates", "status", "error", "started", "updated", "finished",
-     "host", "pid", "pid_mark", "locked"}
+     "host", "pid", "pid_mark", "locked", "place"}
 )  # fmt: skip
 
 
