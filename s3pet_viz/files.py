@@ -24,7 +24,7 @@ MOST_BYTES = 32 * 1024**2
 #: Objects and lists within each other; this package's own files have 6.
 MOST_DEPTH = 64
 #: Objects and lists in one file, and values: a structure of 50,000 gates has 0.1 and 0.5 million.
-MOST_PARTS, MOST_VALUES = 400_000, 1_500_000
+MOST_PARTS, MOST_VALUES = 400_000, 1_000_000
 #: Digits of a whole number: so many fit a float.
 _MOST_DIGITS = 300
 
@@ -173,7 +173,8 @@ def _special(path: str | os.PathLike[str], found: os.stat_result, *, folder: boo
     if kind == "a file" and not folder:
         kind = "one that has another name too (a hard link); make a copy"
     wanted = "a folder" if folder else "a plain file"
-    return FileError(errno.EISDIR if kind == "a folder" else errno.EINVAL, f"expected {wanted}, found {kind}", str(path))
+    number = errno.EISDIR if kind == "a folder" else errno.EINVAL
+    return FileError(number, f"expected {wanted}, found {kind}", str(path))
 
 
 # -- writing -------------------------------------------------------------------------------------------------

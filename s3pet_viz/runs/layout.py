@@ -77,8 +77,8 @@ def run_errors() -> Iterator[None]:
 
 
 def check_entries(run: Path) -> None:
-    """A run's files and folders are plain ones inside it. By a link, a run directory that came from elsewhere could have
-    other files read, replaced or cut; at a pipe its readers would wait for ever.
+    """A run's files and folders are plain ones inside it. By a link, a run directory from elsewhere could have other
+    files read, replaced or cut; at a pipe its readers would wait for ever.
 
     Raises:
         RunError: names the first that is something else. Nothing is changed.

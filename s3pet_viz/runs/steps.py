@@ -119,11 +119,13 @@ def read_messages(part: Part, data: bytes, n_gates: int) -> tuple[list[Any], int
                 raise pa.ArrowInvalid("no message starts here")
             reader.seek(used)
             message = pa.ipc.read_message(reader)
+            where = f"{part.path}: damaged at byte {part.offset + used}"
+            # A row that is whole is no torn one, whatever is wrong with it.
             if reader.tell() - used > 8 * len(layout.SCALARS) + 8 * n_gates + _MOST_MORE or _compressed(message):
-                raise pa.ArrowInvalid(f"expected a plain row of {n_gates:,} gates")
+                raise RunError(f"{where}: expected a plain row of {n_gates:,} gates, found a larger or compressed one")
             batch = pa.ipc.read_record_batch(message, part.schema)
             if batch.num_rows != 1:
-                raise pa.ArrowInvalid(f"expected 1 row, found {batch.num_rows}")
+                raise RunError(f"{where}: expected 1 row, found {batch.num_rows}")
         except (pa.ArrowException, OSError, EOFError) as error:
             # All rows of a part take the same number of bytes: less is left only of a torn one.
             # Zeros are what a file system may leave of data that a power cut kept from the disk.
