@@ -77,10 +77,10 @@ def named_in(text: str, folder: Path, was: object = None) -> str:
     """
     if not text or "\0" in text or text.startswith("~"):
         return str(expanded(text)) if text else text
-    if not os.path.isabs(text):
+    if not Path(text).is_absolute():
         near = located(folder) / text
         return str(near.resolve()) if text.startswith(".") or is_folder(near) else text
-    if not is_there(text) and isinstance(was, str) and os.path.isabs(was) and "\0" not in was:
+    if not is_there(text) and isinstance(was, str) and Path(was).is_absolute() and "\0" not in was:
         near = located(folder) / os.path.relpath(text, was)
         return str(near.resolve()) if is_folder(near) else text
     return text

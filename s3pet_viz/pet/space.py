@@ -195,9 +195,7 @@ _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _read_yaml(text: str) -> Any:
     """Safe YAML without aliases, of which ten lines can stand for more values than any memory holds; no key twice."""
-    values = 0
-    for event in yaml.parse(text, _Safe):
-        values += 1
+    for values, event in enumerate(yaml.parse(text, _Safe)):
         if values > _MOST_VALUES:
             raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
         if isinstance(event, yaml.AliasEvent):

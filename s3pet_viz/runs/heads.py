@@ -82,7 +82,7 @@ class StepHeads:
         for counted in self._parts:
             low = self._below(counted, step)
             if low < counted.first:
-                return base + low if int(self._read(counted, low)["step"][0]) == step else None
+                return base + low if self._step(counted, low) == step else None
             base += counted.first
         return None
 
@@ -125,21 +125,24 @@ class StepHeads:
     def _below(self, counted: _Counted, step: int) -> int:
         """How many rows of a part come before a step."""
         low, high = 0, counted.rows
-        if not high or int(self._read(counted, high - 1)["step"][0]) < step:
+        if not high or self._step(counted, high - 1) < step:
             return high
         while low < high:
             middle = (low + high) // 2
-            low, high = (middle + 1, high) if int(self._read(counted, middle)["step"][0]) < step else (low, middle)
+            low, high = (middle + 1, high) if self._step(counted, middle) < step else (low, middle)
         return low
 
-    def _read(self, counted: _Counted, row: int) -> Row:
+    def _step(self, counted: _Counted, row: int) -> int:
+        return int(self._read(counted, row, check=False)["step"][0])
+
+    def _read(self, counted: _Counted, row: int, *, check: bool = True) -> Row:
         part = counted.part
         with opened(part.path) as f:
             f.seek(part.start + row * part.message_bytes)
             batches, _ = read_messages(part, f.read(part.message_bytes), self._n_gates)
         if not batches:
             raise RunError(f"{part.path}: damaged, or changed while it was read")
-        rows = as_rows(part, batches, self._n_gates)
+        rows = as_rows(part, batches, self._n_gates, check=check)
         for values in rows.values():
             values.flags.writeable = False
         return rows

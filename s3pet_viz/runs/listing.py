@@ -26,8 +26,8 @@ _DEPTH = 3
 
 
 class Listing:
-    """Runs that have steps, from a folder of runs or named one by one. Of each, run.json and the ends of the step log are
-    read; 3,000 runs take seconds, whatever their size.
+    """Runs that have steps, from a folder of runs or named one by one. Of each, run.json and the ends of the step log
+    are read; 3,000 runs take seconds, whatever their size.
 
     Attributes:
         runs: by label, each opened when it is looked up; labels are text and all different.

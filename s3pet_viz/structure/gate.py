@@ -22,7 +22,7 @@ EMBEDDING_LAYER = -1
 #: each layer up to the deepest, and sums over gates must fit 64 bits.
 LIMITS = {"index": (0, 10**9), "layer": (EMBEDDING_LAYER, 10_000), "n_params": (1, 10**12)}
 #: Characters of the texts of a gate in a file; options are JSON text.
-LONGEST = {"position": 1000, "stack": 100, "module": 200, "pet_type": LONGEST_PET_TYPE, "options": 4000}
+LONGEST = {"position": 1000, "stack": 1000, "module": 1000, "pet_type": 1000, "options": 4000}
 #: Gates in one file; the largest space of T5-11b, with a gate for each of 8 ranks, has 9,000.
 MOST_GATES = 50_000
 #: Cells of the grid that gates are drawn on: modules and PET types times layers. 10,000 layers of 25 rows.
