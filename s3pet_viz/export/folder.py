@@ -27,7 +27,7 @@ def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> 
         ConfigError: a file is there, the folder holds something and `overwrite` is not given, or it cannot be written.
     """
     try:
-        target = Path(path).expanduser().resolve()
+        target = located(path).resolve()
         there, held = target.exists(), target.is_dir() and any(target.iterdir())
         standing = next(p for p in (target, *target.parents) if p.exists())
     except (OSError, ValueError, RuntimeError) as error:  # no permission; a null byte; a loop of links

@@ -199,11 +199,11 @@ def _read_yaml(text: str) -> Any:
         if values > _MOST_VALUES:
             raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor} is not supported", event.start_mark)
+            raise ValueError(f"alias *{event.anchor} is not supported{event.start_mark}")
     return yaml.load(text, _Plain)
 
 
-class _Plain(_Safe):  # type: ignore[misc]
+class _Plain(_Safe):
     """No key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

@@ -22,6 +22,7 @@ class _Counted:
     stamp: tuple[int, int, int]
     rows: int  # whole ones in the file
     first: int  # of them, how many count: those below the first step of every later part
+    limit: int | None = None  # that step
 
 
 class StepHeads:
@@ -59,7 +60,9 @@ class StepHeads:
             parts.append(before if before is not None and before.stamp == stamp else self._count(path))
         least: int | None = None
         for counted in reversed(parts):
-            counted.first = counted.rows if least is None else self._below(counted, least)
+            if counted.limit != least:
+                counted.first = counted.rows if least is None else self._below(counted, least)
+                counted.limit = least
             least = counted.part.from_step if least is None else min(least, counted.part.from_step)
         self._parts = parts
 

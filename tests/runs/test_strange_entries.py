@@ -65,7 +65,7 @@ def put(path: Path, kind: str, victim: Path) -> None:
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        here = os.getcwd()
+        here = Path.cwd()
         os.chdir(path.parent)  # a socket's name is short
         try:
             with socket.socket(socket.AF_UNIX) as made:
