@@ -4,7 +4,21 @@ from __future__ import annotations
 
 
 class S3PETError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. Its text may quote a stranger's file or the name of a
+    folder, so control characters in it are escaped (`printable`).
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class FileError(S3PETError, OSError):
+    """A file or folder cannot be read or written, or something else is in its place. `errno`, `strerror` and `filename`
+    are those of an OSError.
+    """
+
+    def __str__(self) -> str:
+        return super().__str__() if self.filename is None else printable(f"{self.filename}: {self.strerror}")
 
 
 class ConfigError(S3PETError, ValueError):
@@ -56,5 +70,10 @@ class MissingExtraError(S3PETError, ImportError):
 
 
 def printable(text: object) -> str:
-    """Text that may quote a stranger's file, as a terminal may show it: no escape sequence gets through."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in str(text))
+    """Text that may quote a stranger's file, as a terminal may show it: no escape sequence gets through, and what was
+    there can still be read (``\\x1b``).
+    """
+    said = str(text)
+    if said.isprintable():
+        return said
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz import errors
-from s3pet_viz.errors import ConfigError, RunError, S3PETError
-from s3pet_viz.files import is_there
+from s3pet_viz.errors import ConfigError, FileError, RunError, S3PETError, printable
+from s3pet_viz.files import is_there, located, open_plain
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.life import said_status
-from s3pet_viz.runs.lock import process_mark, wrote
+from s3pet_viz.runs.lock import is_holder, lock_is_held, process_mark, same_file, taken_alone, wrote
 from s3pet_viz.runs.naming import new_folder
+from s3pet_viz.runs.place import refuse_occupied
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.structure import parse_budget
 
@@ -29,6 +29,8 @@ _FLAGS = frozenset(
     "threads".split()
 )
 _DEFAULT_BACKBONE = "tiny-t5"
+#: What a resumed search may find in a new place.
+MAY_MOVE = ("task", "backbone")
 
 
 class Launched:
@@ -40,7 +42,7 @@ class Launched:
     """
 
     def __init__(self, path: Path, child: subprocess.Popen[bytes], *, own_folder: bool) -> None:
-        self.path = path
+        self.path = located(path)
         self.child = child
         self._own_folder = own_folder
         self._mark = process_mark(child.pid)
@@ -61,9 +63,9 @@ class Launched:
     def error(self) -> S3PETError | None:
         """Why the search ended before it began; None while it may still begin, and once it has."""
         if self._error is None and self.child.poll() is not None and self.run is None:
-            self._error = _error_of(self.path / layout.LOG)
+            self._error = _error_of(self.path / layout.LOG, self.child.pid)
             if self._own_folder:
-                shutil.rmtree(self.path, ignore_errors=True)
+                _give_back(self.path, self.child.pid)
         return self._error
 
     def wait(self, timeout: float = 600) -> Run:
@@ -80,7 +82,8 @@ class Launched:
             if self.error is not None:
                 raise self.error
             time.sleep(0.05)
-        raise TimeoutError(f"{self.path}: the search has not begun after {timeout:g} s; see {layout.LOG} there")
+        said = f"{self.path}: the search has not begun after {timeout:g} s; see {layout.LOG} there"
+        raise TimeoutError(printable(said))
 
     def __repr__(self) -> str:
         state = "begun" if self.run is not None else "failed" if self.error is not None else "starting"
@@ -125,35 +128,34 @@ def start(**options: Any) -> Launched:
         arguments += ["--out", str(path)]
         own = True
     else:
-        path = Path(out)
+        path = located(out)
+        arguments[arguments.index("--out") + 1] = str(path)
         if is_there(path / layout.RUN_JSON):
             raise RunError(f"{path}: already holds a run; continue it with resume, or use another out")
-        own = not is_there(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{path}: cannot make the run directory ({error.strerror})") from None
-        except ValueError as error:  # a null byte
-            raise RunError(f"{str(path)!r}: cannot make the run directory ({error})") from None
+        own = _make(path)
     return Launched(path, spawn(["search", *arguments, "--quiet"], path / layout.LOG), own_folder=own)
 
 
 def relaunch(run: str | os.PathLike[str] | Run, *, threads: int | None = None, **options: Any) -> Run:
     """Continue a stopped, failed or dead search in a process of its own; returns when it has taken over.
 
+    Args:
+        options: ``task`` and ``backbone``, where they lie in a new place (see `search`).
+
     Raises:
-        ConfigError: an option besides `threads`: a resumed search keeps its own.
+        ConfigError: any other option: a resumed search keeps its own.
         RunError: it is running, finished, or no run.
         S3PETError: what the search itself refuses.
     """
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ConfigError(f"resume: a resumed search keeps its own options; {given[0]!r} cannot be given")
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        if name not in MAY_MOVE:
+            raise ConfigError(f"resume: a resumed search keeps its own options; {name!r} cannot be given")
     found = open_run(run)
     if not found.ended or found.status == "finished":
         status = said_status(found.status, found.early_stop)
         raise RunError(f"{found.path}: the search is {status}; expected a stopped, failed or dead one")
-    more = [] if threads is None else ["--threads", str(threads)]
+    more = _arguments(given | ({} if threads is None else {"threads": threads}))
     child = spawn(["search", "--resume", str(found.path), "--quiet", *more], found.path / layout.LOG)
     return Launched(found.path, child, own_folder=False).wait()
 
@@ -184,13 +186,59 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
     return arguments
 
 
-def _error_of(log: Path) -> S3PETError:
-    """What the search said last, as the kind of error that it was."""
-    said = log_tail(log)
-    found = re.findall(r"^error: (?:\[(\w+)\] )?(.*)$", said, flags=re.MULTILINE)
+def _make(path: Path) -> bool:
+    """Make a run directory where there is none; whether it was made here, and by nobody else.
+
+    Raises:
+        RunError: it cannot be made, or there is something else than an empty folder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+    except FileExistsError:
+        refuse_occupied(path)
+        return False
+    except OSError as error:
+        raise RunError(f"{path}: cannot make the run directory ({error.strerror})") from None
+    except ValueError as error:  # a null byte
+        raise RunError(f"{str(path)!r}: cannot make the run directory ({error})") from None
+    return True
+
+
+def _give_back(folder: Path, pid: int) -> None:
+    """Remove what a launch that failed has made: its folder, its log, and what its process (`pid`) left there. Nothing
+    goes where a run is, or where anybody else has put something or is about to.
+    """
+    log, lock = folder / layout.LOG, folder / layout.LOCK
+    for _ in range(20):
+        try:
+            fd = open_plain(log, links=False)
+        except FileError:
+            return
+        try:
+            # Every search that was launched into this folder holds the log for as long as it lives.
+            if taken_alone(fd) and same_file(fd, log):
+                left = {entry.name for entry in folder.iterdir()} - {layout.LOG}
+                if left and (lock_is_held(lock) or not is_holder(lock, pid)):
+                    return
+                if left <= {layout.LOCK, layout.GATES}:
+                    for name in (*left, layout.LOG):
+                        (folder / name).unlink(missing_ok=True)
+                    folder.rmdir()
+                return
+        except (OSError, RunError):
+            return
+        finally:
+            os.close(fd)
+        time.sleep(0.05)
+
+
+def _error_of(log: Path, pid: int) -> S3PETError:
+    """What the search of this process said last, as the kind of error that it was."""
+    found = re.findall(rf"^error: \[(\w+) {pid}\] (.*)$", log_tail(log, all_of=True), flags=re.MULTILINE)
     if not found:
-        return RunError(f"the search ended before it began:\n{said or '(it said nothing)'}")
+        return RunError(f"the search ended before it began:\n{log_tail(log) or '(it said nothing)'}")
     kind, message = found[-1]
-    made = getattr(errors, kind, RunError) if kind else RunError
+    made = getattr(errors, kind, RunError)
     error: S3PETError = made(message)
     return error

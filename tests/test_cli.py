@@ -306,7 +306,7 @@ def test_escape_sequences_of_a_strangers_run_do_not_reach_the_terminal(run_folde
     text = call("show", run_folder, "--gates").output
     assert "\x1b]0" not in text
     assert "\x1b[2J" not in text
-    assert "�[2JSelfAttn.Q" in text
+    assert r"\x1b[2JSelfAttn.Q" in text
     info["kind"] = "\x1b[31mforeign"
     path.write_text(json.dumps(info))
     assert "\x1b" not in refused("show", run_folder)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import s3pet_viz as s3
 from s3pet_viz.errors import BudgetError, ConfigError, RunError, TaskError
 from s3pet_viz.launch import Launched, relaunch, start
+from s3pet_viz.runs.lock import WriterLock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of a POSIX system")
 
@@ -106,3 +108,83 @@ def test_a_process_that_dies_without_a_word(tmp_path):
 def test_launching_loads_neither_torch_nor_plotly():
     code = "import sys, s3pet_viz as s3; s3.launch, s3.open_run; assert not {'torch', 'plotly'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- into one folder ---------------------------------------------------------------------------------------
+
+
+def test_two_at_once_into_one_folder(tmp_path):
+    """One begins, the other is refused in its own words, and takes nothing of the first with it."""
+    both = [start(**{**OPTIONS, "steps": 3000}, out=tmp_path / "run") for _ in range(2)]
+    until(lambda: all(one.run is not None or one.error is not None for one in both), 180)
+    (won,) = (one for one in both if one.run is not None)
+    (lost,) = (one for one in both if one.run is None)
+    assert isinstance(lost.error, RunError)
+    assert "already holds a run" in str(lost.error) or "being written by process" in str(lost.error)
+    assert won.run.n_steps >= 0
+    assert (tmp_path / "run" / "log.txt").exists()
+    won.run.stop()
+    assert won.run.wait(60).status == "stopped"
+
+
+@pytest.mark.parametrize("first_fails", [True, False])
+def test_one_that_fails_beside_one_that_goes_on(tmp_path, first_fails):
+    """Whichever made the folder."""
+    good, bad = OPTIONS, {**OPTIONS, "task": "sentimen"}
+    launched = [start(**options, out=tmp_path / "run") for options in ((bad, good) if first_fails else (good, bad))]
+    failing, going = launched if first_fails else reversed(launched)
+    until(lambda: failing.error is not None)
+    assert isinstance(failing.error, TaskError), failing.error
+    assert going.wait(180).wait(180).status == "finished"
+    assert (tmp_path / "run" / "log.txt").exists()
+
+
+def test_both_fail_and_the_last_takes_the_folder_away(tmp_path):
+    both = [start(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run") for _ in range(2)]
+    for one in both:
+        until(lambda one=one: one.error is not None)
+        assert isinstance(one.error, TaskError)
+    # Only the launch that made it may take it away, and not while the other lives: it may be left, empty of all but the log.
+    assert not (tmp_path / "run").exists() or {p.name for p in (tmp_path / "run").iterdir()} == {"log.txt"}
+    assert s3.launch(**OPTIONS, out=tmp_path / "run").wait(180).status == "finished"
+
+
+@pytest.mark.parametrize("what", ["file", "run", "lock", "leftovers"])
+def test_a_launch_that_fails_takes_away_only_what_is_its_own(tmp_path, what):
+    launched = start(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
+    folder = launched.path
+    if what == "file":
+        (folder / "notes.txt").write_text("mine")
+    elif what == "run":
+        (folder / "run.json").write_text("{}")
+    held = WriterLock(folder / "lock") if what in ("lock", "leftovers") else None
+    if what == "leftovers":
+        held.release()  # of another process's search, which is gone
+        (folder / "gates.parquet").write_bytes(b"another's")
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.name != "log.txt"}
+    launched.child.wait(60)
+    if what == "run":
+        assert "failed" not in Path(folder / "run.json").read_text()
+        (folder / "run.json").rename(folder / "aside")  # a run that cannot be opened is not what is tested here
+        assert launched.error is not None
+    else:
+        assert isinstance(launched.error, TaskError)
+    left = {p: p.read_bytes() for p in folder.iterdir() if p.name != "log.txt"}
+    assert list(left.values()) == list(before.values())
+    if what == "lock":
+        held.release()
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(TaskError):
+        s3.launch(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
+    assert (tmp_path / "run").is_dir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    with pytest.raises(RunError, match="holds files that are not a run"):
+        s3.launch(**OPTIONS, out=tmp_path / "full")
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="expected a folder, found a file"):
+        s3.launch(**OPTIONS, out=tmp_path / "file")

@@ -272,8 +272,8 @@ def test_study_keys(tmp_path, name):
 def test_new_folders_stay_where_they_belong(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     made = new_folder(name, name, name, name, 0)
-    assert made.parent == Path("runs")
-    assert (tmp_path / made).is_dir()
+    assert made.parent == tmp_path / "runs"
+    assert made.is_dir()
     key = key_of("search", name, name, "s0")
     assert is_plain(key)
 

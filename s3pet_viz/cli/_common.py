@@ -67,14 +67,16 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
     def wrapper(*args: Any, debug: bool = False, **options: Any) -> T:
         try:
             with _short_warnings():
-                return function(*args, **options)
+                # A shell leaves the ~ of --out=~/run alone.
+                places = {k: expanded(v) if isinstance(v, Path) else v for k, v in options.items()}
+                return function(*args, **places)
         except S3PETError as error:
             if debug:
                 raise
             from s3pet_viz.runs.process import LAUNCHED
 
             # A launcher reads this line from the log, to raise the same error again.
-            kind = f"[{type(error).__name__}] " if os.environ.get(LAUNCHED) else ""
+            kind = f"[{type(error).__name__} {os.getpid()}] " if os.environ.get(LAUNCHED) else ""
             complain("error", f"{kind}{error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as error:

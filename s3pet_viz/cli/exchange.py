@@ -11,7 +11,7 @@ import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
+from s3pet_viz.files import expanded, json_ready
 
 if TYPE_CHECKING:
     from s3pet_viz.export import Adapter
@@ -164,7 +164,7 @@ def export(
 def _open(source: str, budget: str | None) -> Structure | Adapter:
     from s3pet_viz.resources import find_resource
 
-    path = Path(source).expanduser()
+    path = expanded(source)
     hub = not path.exists() and source.count("/") == 1 and source[:1] not in "./~" and not find_resource("runs", source)
     made: Any
     if (path / "adapter.json").is_file() or hub:

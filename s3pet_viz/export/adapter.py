@@ -20,6 +20,7 @@ from s3pet_viz.backbones.families import base_of
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
+from s3pet_viz.files import located, named_in
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Gate, Structure
 
@@ -186,13 +187,14 @@ class Adapter:
             ConfigError: the folder is not empty (and `overwrite` is not given) or cannot be written.
         """
         with staged_folder(folder, overwrite=overwrite) as staged:
-            self._write(staged)
-        return Path(folder)
+            self._write(staged, located(folder))
+        return located(folder)
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, place: Path | None = None) -> None:
         tensors = {_PET + name: t for name, t in self.weights.items()}
         tensors |= {_HEAD + name: t for name, t in self.head.items()}
-        write_adapter(folder, self.structure, tensors, {name: getattr(self, name) for name in _FACTS})
+        facts = {name: getattr(self, name) for name in _FACTS}
+        write_adapter(folder, self.structure, tensors, facts | ({"place": str(place)} if place else {}))
 
     @classmethod
     def from_pretrained(
@@ -212,6 +214,7 @@ class Adapter:
         structure, tensors, meta = read_adapter(folder)
         facts: dict[str, Any] = {key: read_fact(meta, key, kind, str(folder / META)) for key, kind in _FACTS.items()}
         facts["labels"] = tuple(facts["labels"])
+        facts["backbone"] = named_in(facts["backbone"], folder, meta.get("place"))
         weights = {k.removeprefix(_PET): t for k, t in tensors.items() if k.startswith(_PET)}
         head = {k.removeprefix(_HEAD): t for k, t in tensors.items() if k.startswith(_HEAD)}
         check_tensors(structure, tensors, str(folder / WEIGHTS), _PET, _HEAD)

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from s3pet_viz.errors import AdapterError, ConfigError
+from s3pet_viz.files import located
 
 STRUCTURE, WEIGHTS, META = "structure.json", "adapter.safetensors", "adapter.json"
 #: The files of an adapter.
@@ -26,7 +27,7 @@ def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> 
         ConfigError: a file is there, the folder holds something and `overwrite` is not given, or it cannot be written.
     """
     try:
-        target = Path(path).expanduser().resolve()
+        target = located(path).resolve()
         there, held = target.exists(), target.is_dir() and any(target.iterdir())
         standing = next(p for p in (target, *target.parents) if p.exists())
     except (OSError, ValueError, RuntimeError) as error:  # no permission; a null byte; a loop of links
@@ -97,12 +98,12 @@ def find_adapter(name: str | os.PathLike[str], *, revision: str | None = None, *
         ConfigError: a revision for a folder.
     """
     text = os.fspath(name)
-    folder = Path(text).expanduser()
+    folder = located(text)
     if folder.is_dir():
         if revision is not None:
             raise ConfigError(f"revision: expected none for an adapter in a folder ({folder}), found {revision!r}")
         return folder
-    if isinstance(name, Path) or folder.is_absolute() or text.startswith((".", "~")) or text.count("/") != 1:
+    if isinstance(name, Path) or text.startswith((".", "~", os.sep)) or text.count("/") != 1:
         raise AdapterError(f"{text}: expected a folder or a name on the Hugging Face hub (owner/name), found neither")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

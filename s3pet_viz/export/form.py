@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s3pet_viz.errors import AdapterError
 from s3pet_viz.export.folder import FILES, META, STRUCTURE, WEIGHTS
-from s3pet_viz.files import write_bytes_atomic, write_json_atomic
+from s3pet_viz.files import open_plain, read_json, write_bytes_atomic, write_json_atomic
 from s3pet_viz.structure import Structure
 
 SCHEMA_VERSION = 1
@@ -40,13 +40,14 @@ def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, 
         StructureError: the same of ``structure.json``.
     """
     for name in FILES:
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise AdapterError(f"{folder / name}: no such file; an adapter folder holds {', '.join(FILES)}")
     meta = _read_meta(folder / META)
     structure = Structure.load(folder / STRUCTURE)
     path = folder / WEIGHTS
     try:
-        data = path.read_bytes()
+        with os.fdopen(open_plain(path), "rb") as f:
+            data = f.read()
         expected, found = meta["sha256"][WEIGHTS], _sha256(data)
         if found != expected:
             raise AdapterError(
@@ -62,14 +63,7 @@ def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, 
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MOST_JSON:
-            raise AdapterError(f"{path}: expected at most {_MOST_JSON // 1024**2} MiB")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise AdapterError(f"{path}: expected JSON, found something else ({error})") from None
+    data = read_json(path, AdapterError, most=_MOST_JSON)
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise AdapterError(f"{path}: field 'kind': expected {KIND!r}; this is no adapter of s3pet_viz")
     if data.get("schema_version") != SCHEMA_VERSION:

@@ -12,6 +12,7 @@ from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.backbones.families import Position, base_of
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export.adapter import Adapter
+from s3pet_viz.files import is_folder, is_there
 from s3pet_viz.structure import Gate, Structure
 
 
@@ -76,8 +77,7 @@ def read_source(source: Any) -> Adapter | Structure:
         return source
     if not isinstance(source, (str, Path)):
         raise ExportError(f"source: expected an Adapter, a Structure or a path, found {type(source).__name__}")
-    path = Path(source).expanduser()
-    return Structure.load(path) if path.is_file() else Adapter.from_pretrained(source)
+    return Structure.load(source) if is_there(source) and not is_folder(source) else Adapter.from_pretrained(source)
 
 
 def named(gates: dict[Gate, str]) -> str:

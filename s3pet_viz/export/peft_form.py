@@ -23,6 +23,7 @@ from s3pet_viz.export.folder import check_free_folder, staged_folder
 from s3pet_viz.export.host import Host, host_of, named, read_source
 from s3pet_viz.export.merging import lora_scale, lora_size
 from s3pet_viz.export.probe import check_same, outputs
+from s3pet_viz.files import located
 from s3pet_viz.pet import insert
 from s3pet_viz.structure import Gate, Structure
 
@@ -139,7 +140,7 @@ def to_peft(
                     again = peft.PeftModel.from_pretrained(copy.deepcopy(host.model), str(staged))
                     plan.check(again)
                     gap = check_same(expected, outputs(again), f"to_peft: the adapter for {folder}")
-    return PeftExport(config, held, dropped, plan.notes, None if folder is None else Path(folder), gap)
+    return PeftExport(config, held, dropped, plan.notes, None if folder is None else located(folder), gap)
 
 
 def _dropped(sites: dict[Gate, Position]) -> dict[Gate, str]:

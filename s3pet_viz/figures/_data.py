@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from s3pet_viz.errors import ConfigError, StructureError
-from s3pet_viz.files import is_folder, is_there, read_json
+from s3pet_viz.files import is_folder, is_there, located, read_json
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.reader import Budget, ranks
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, from_s3delta, read_final_alphas
@@ -45,7 +44,7 @@ def as_source(source: Source) -> Opened:
     """
     if isinstance(source, (Structure, FinalAlphas)):
         return source
-    if isinstance(source, (str, os.PathLike)) and is_there(path := Path(source)) and not is_folder(path):
+    if isinstance(source, (str, os.PathLike)) and is_there(path := located(source)) and not is_folder(path):
         if path.suffix.lower() != ".json":
             return read_final_alphas(path)
         return from_s3delta(path) if is_s3delta(read_json(path, StructureError)) else Structure.load(path)

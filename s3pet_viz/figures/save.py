@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.figures._print import PX_PER_MM, printed
-from s3pet_viz.files import is_folder, write_bytes_atomic
+from s3pet_viz.files import is_folder, located, write_bytes_atomic
 
 Style = Literal["print", "screen"]
 
@@ -56,7 +56,7 @@ def save(
         ConfigError: an unknown suffix or a value out of range; no Chrome, or it failed; the file cannot be written.
         MissingExtraError: kaleido is not installed.
     """
-    target = Path(path)
+    target = located(path)
     suffix = target.suffix.lower()
     if not isinstance(figure, go.Figure):
         raise TypeError(f"figure: expected a plotly Figure, found {type(figure).__name__}")

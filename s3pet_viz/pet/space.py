@@ -13,7 +13,7 @@ import yaml
 
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.errors import SpaceError
-from s3pet_viz.files import is_there, no_repeats, read_json, read_text
+from s3pet_viz.files import expanded, is_there, no_repeats, read_json, read_text
 from s3pet_viz.pet.modules import PET_CLASSES, check_options
 from s3pet_viz.structure import Gate, pet_type_order
 
@@ -63,6 +63,8 @@ _ATTENTION = ("SelfAttn.Q", "SelfAttn.K", "SelfAttn.V", "SelfAttn.O")
 _LINEAR = (*_ATTENTION, "FFN.W1*", "FFN.W2")
 #: Bytes of a space file; one that names every position of T5-11b has 100 KB.
 _MOST = 1024**2
+#: Names, lists and mappings of one; such a one has 5,000.
+_MOST_VALUES = 50_000
 
 #: The published search spaces (arXiv 2206.07382, section 4.1).
 PRESETS: dict[str, Space] = {
@@ -101,7 +103,7 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
     for known, value in PRESETS.items():
         if preset.lower() == known.lower():
             return value.with_cross_attention() if cross else value
-    path = Path(name)
+    path = expanded(name)
     if path.suffix.lower() not in (".yaml", ".yml", ".json") or not is_there(path):
         raise SpaceError(
             f"space: expected one of {', '.join(PRESETS)} (with '+cross' for cross-attention), "
@@ -111,7 +113,7 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
         if path.suffix.lower() == ".json":
             data = read_json(path, SpaceError)
         else:
-            data = yaml.load(read_text(path, SpaceError, most=_MOST), _Plain)
+            data = _read_yaml(read_text(path, SpaceError, most=_MOST))
     except SpaceError:
         raise
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's 2026-99-99 is a ValueError
@@ -187,14 +189,22 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
     return gates, missing
 
 
-class _Plain(yaml.SafeLoader):
-    """Safe YAML without aliases, of which ten lines can stand for more values than any memory holds; no key twice."""
+#: libyaml's, where there is one: PyYAML's own takes ten seconds for a megabyte.
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, f"alias *{event.anchor} is not supported", event.start_mark)
-        return super().compose_node(parent, index)
+
+def _read_yaml(text: str) -> Any:
+    """Safe YAML without aliases, of which ten lines can stand for more values than any memory holds; no key twice."""
+    for values, event in enumerate(yaml.parse(text, _Safe)):
+        if values > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"alias *{event.anchor} is not supported{event.start_mark}")
+    return yaml.load(text, _Plain)
+
+
+class _Plain(_Safe):
+    """No key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         no_repeats([(str(key.value), None) for key, _ in node.value])

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from s3pet_viz import figures
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.figures._data import RunLike, as_run, labels, shorten
-from s3pet_viz.files import is_folder, write_text_atomic
+from s3pet_viz.files import is_folder, located, write_text_atomic
 from s3pet_viz.report.page import Page, note, table, text
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.explanation import EXPLAIN, Explanation, shown
@@ -79,7 +79,7 @@ def report(runs: RunLike | Iterable[RunLike], out: str | os.PathLike[str], *, ti
         ConfigError: no run, or the file cannot be written.
         RunError, StructureError: a run is missing, foreign or damaged; names the file. Nothing is written then.
     """
-    target = Path(out)
+    target = located(out)
     if is_folder(target):
         raise ConfigError(f"{target}: expected a file name, found a folder")
     given: Any = [runs] if isinstance(runs, (Run, str, os.PathLike)) or not isinstance(runs, Iterable) else runs

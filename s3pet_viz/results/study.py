@@ -18,7 +18,7 @@ from typing import Any, cast
 import pandas as pd
 
 from s3pet_viz.errors import StudyError
-from s3pet_viz.files import is_there, read_json
+from s3pet_viz.files import is_there, located, read_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.results import statistics
 from s3pet_viz.runs import Run, open_run
@@ -46,7 +46,7 @@ class Study:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = located(path)
         self.info: Mapping[str, Any] = _read_info(self.path)
 
     @property

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from s3pet_viz.errors import RunError
-from s3pet_viz.files import write_json_atomic
+from s3pet_viz.files import read_json, write_json_atomic
 from s3pet_viz.runs import layout
 
 Request = Literal["pause", "resume", "stop"]
 
 KIND = "s3pet_viz.control"
+_MOST = 64 * 1024  # bytes
 
 
 def write_request(run: Path, request: Request, pid: int) -> None:
@@ -27,10 +27,13 @@ def write_request(run: Path, request: Request, pid: int) -> None:
     Raises:
         RunError: the folder cannot be written.
     """
+    layout.check_entries(run)
     path = run / layout.CONTROL
     try:
         write_json_atomic(
-            path, {"kind": KIND, "schema_version": layout.SCHEMA_VERSION, "request": request, "pid": pid}
+            path,
+            {"kind": KIND, "schema_version": layout.SCHEMA_VERSION, "request": request, "pid": pid},
+            parents=False,
         )
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from None
@@ -45,14 +48,21 @@ def drop_stale_request(run: Path, pid_before: object) -> None:
         pid_before: of the process that wrote the run last.
     """
     path = run / layout.CONTROL
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    data = _content(path)
+    if data is None:
         return
     asked = data.get("pid") if isinstance(data, dict) else None
     if asked != os.getpid() or asked == pid_before:
         with suppress(OSError):
             path.unlink()
+
+
+def _content(path: Path) -> Any:
+    """What the file says; None where it says nothing that can be read."""
+    try:
+        return read_json(path, RunError, most=_MOST, links=False)
+    except RunError:
+        return None
 
 
 class ControlReader:
@@ -66,7 +76,7 @@ class ControlReader:
     def request(self) -> Request | None:
         """The latest request made of this process, or None. A file that is no request is ignored, with a warning."""
         try:
-            stat = self.path.stat()
+            stat = self.path.lstat()
         except OSError:
             self._stamp, self._request = None, None
             return None
@@ -77,10 +87,7 @@ class ControlReader:
         return self._request
 
     def _read(self) -> Request | None:
-        try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            data = None
+        data = _content(self.path)
         if isinstance(data, dict) and data.get("kind") == KIND and data.get("request") in get_args(Request):
             request: Request = data["request"]
             return request if data.get("pid") == os.getpid() else None

@@ -15,9 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
+from s3pet_viz import files
 from s3pet_viz.errors import RunError, StructureError
-from s3pet_viz.files import is_folder, write_json_atomic
-from s3pet_viz.runs.layout import read_json
+from s3pet_viz.files import is_folder, located, write_json_atomic
+from s3pet_viz.runs.layout import EXPLAIN, read_json
 from s3pet_viz.runs.reader import Run, open_run
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate
@@ -25,7 +26,6 @@ from s3pet_viz.structure.structure import gate_from_dict
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.explanation"
-EXPLAIN = "explain.json"
 #: Numbers of a gate that may be missing, in the order of the table.
 _NUMBERS = ("p", "alpha", "rank", "loss_increase", "loss_increase_se", "metric_change", "gradient")
 #: A loss increase within so many standard errors of zero is called noise (about 95 %).
@@ -174,11 +174,11 @@ class Explanation:
             RunError: the run is being written by another process, or is none.
             OSError: the folder cannot be written.
         """
-        target = path.path if isinstance(path, Run) else Path(path)
+        target = path.path if isinstance(path, Run) else located(path)
         if not is_folder(target):
             return write_json_atomic(target, self.to_dict())
         with RunWriter.attach(target):  # one writer per run
-            return write_json_atomic(target / EXPLAIN, self.to_dict())
+            return write_json_atomic(target / EXPLAIN, self.to_dict(), parents=False)
 
     @classmethod
     def from_dict(cls, data: Any, *, where: str = "explanation") -> Explanation:
@@ -221,7 +221,7 @@ class Explanation:
         """
         if isinstance(path, Run) or is_folder(path):
             return _of_run(open_run(path))
-        return cls.from_dict(read_json(Path(path)), where=str(path))
+        return cls.from_dict(files.read_json(path, RunError), where=str(path))
 
 
 def shown(value: float, form: str) -> str:
@@ -231,7 +231,7 @@ def shown(value: float, form: str) -> str:
 
 def _of_run(run: Run) -> Explanation:
     path = run.path / EXPLAIN
-    if not path.exists():
+    if not os.path.lexists(path):
         raise RunError(f"{path}: missing; this run is not explained yet (s3pet explain {run.path})")
     made = Explanation.from_dict(read_json(path), where=str(path))
     if {e.gate.key for e in made.effects} != run.structure().keys:

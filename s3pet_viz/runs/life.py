@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import RunError
+from s3pet_viz.files import located
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.control import Request, write_request
 from s3pet_viz.runs.lock import lock_is_held, process_lives, process_mark, wrote
@@ -26,7 +27,7 @@ class Life:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = located(path)
         self._stamp: tuple[int, int, int] | None = None
         self._info: dict[str, Any] = {}
         self._child: subprocess.Popen[bytes] | None = None
@@ -36,14 +37,19 @@ class Life:
     def info(self) -> dict[str, Any]:
         """run.json, read again when it has changed."""
         try:
-            stat = (self.path / layout.RUN_JSON).stat()
+            stat = (self.path / layout.RUN_JSON).lstat()
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         except (OSError, ValueError):  # gone, or a name that no file can have
             stamp = None
         if stamp is None or stamp != self._stamp:
-            self._info = layout.read_run_json(self.path)
-            self._stamp = stamp
+            info = layout.read_run_json(self.path)
+            if self._info and info.get("started") != self._info.get("started"):
+                self._renewed(info)
+            self._info, self._stamp = info, stamp
         return self._info
+
+    def _renewed(self, info: Mapping[str, Any]) -> None:
+        """Called when another run has taken the place of the one that was opened; `info` is its run.json."""
 
     @property
     def status(self) -> str:
@@ -124,6 +130,7 @@ class Life:
             how = "stopped early" if self.early_stop else "is finished"
             raise RunError(f"{self.path}: the search {said_status(how, self.early_stop)}; there is nothing to resume")
         if status in ENDED:
+            layout.check_entries(self.path)
             self._child = spawn(["search", "--resume", str(self.path), "--quiet"], self.path / layout.LOG)
             self._child_mark = process_mark(self._child.pid)
         else:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.errors import RunError
+from s3pet_viz.errors import FileError, RunError
+from s3pet_viz.files import open_plain
 
 #: A reader's test holds the lock for an instant; a writer must not mistake that for another writer.
 _PATIENCE = 0.3
@@ -39,15 +40,16 @@ class WriterLock:
 
     def __init__(self, path: Path) -> None:
         self._owner: int | None = None
-        try:
-            self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+        self._fd: int | None = _open(path)
         self.effective = False
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 self.effective = _flock(self._fd, exclusive=True)
+                if self._fd is not None and not same_file(self._fd, path):  # removed since it was opened
+                    os.close(self._fd)
+                    self._fd = _open(path)
+                    continue
                 break
             except BlockingIOError:
                 if time.monotonic() < deadline:
@@ -80,6 +82,22 @@ class WriterLock:
             self._fd = None
 
 
+def _open(path: Path) -> int:
+    try:
+        return open_plain(path, os.O_RDWR | os.O_CREAT, links=False, in_place=True)
+    except FileError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def same_file(fd: int, path: Path) -> bool:
+    """Whether an open file or folder is still the one at this path."""
+    try:
+        there, held = path.stat(), os.fstat(fd)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
+
+
 def _forget_in_child() -> None:
     """A forked worker shares the lock and would keep it after its parent's death."""
     for lock in list(_held):
@@ -90,11 +108,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def lock_is_held(path: Path) -> bool:
-    """Whether some process holds the lock now; False where there is no lock file."""
+def shared(fd: int) -> bool:
+    """Hold an open file together with others, until each has closed it or died; False where somebody holds it alone.
+    Nothing is held where the file system knows no locks.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        _flock(fd, exclusive=False)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def taken_alone(fd: int) -> bool:
+    """Hold an open file alone; False where anybody else does, or nobody can say."""
+    try:
+        return _flock(fd, exclusive=True)
+    except BlockingIOError:
+        return False
+
+
+def lock_is_held(path: Path) -> bool:
+    """Whether some process holds the lock now; False where there is no lock file.
+
+    Raises:
+        RunError: something else is in its place.
+    """
+    try:
+        fd = open_plain(path, links=False)
+    except FileError as error:
+        if error.errno in (errno.EINVAL, errno.EISDIR):
+            raise RunError(str(error)) from None
         return False
     try:
         _flock(fd, exclusive=False)
@@ -145,11 +188,18 @@ def process_lives(pid: object, mark: object = None) -> bool:
 def _holder(path: Path) -> tuple[str, str, str]:
     """Process id, host and mark as the holder wrote them; "" for what is not there."""
     try:
-        words = path.read_bytes()[:200].decode("utf-8", "replace").split()
+        with os.fdopen(open_plain(path, links=False), "rb") as f:
+            words = f.read(200).decode("utf-8", "replace").split()
     except OSError:
         words = []
     pid, host, mark = (*words, "", "", "")[:3]
     return pid, host, mark
+
+
+def is_holder(path: Path, pid: int) -> bool:
+    """Whether a process of this host was the last to hold the lock."""
+    word, host, _ = _holder(path)
+    return word == str(pid) and host == socket.gethostname()
 
 
 def _held_by(path: Path, *, effective: bool = True) -> LockHeldError:

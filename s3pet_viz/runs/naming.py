@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from s3pet_viz.errors import RunError
+from s3pet_viz.files import located
 
 
 def new_folder(task: str, backbone: str, budget: object, mode: str, seed: int) -> Path:
@@ -20,7 +21,7 @@ def new_folder(task: str, backbone: str, budget: object, mode: str, seed: int) -
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts)).strip(".-")[:200]
     number = 1
     while True:
-        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        folder = located("runs") / (stem if number == 1 else f"{stem}-{number}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

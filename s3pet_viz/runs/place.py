@@ -11,6 +11,7 @@ from pathlib import Path
 
 from s3pet_viz import files
 from s3pet_viz.errors import RunError
+from s3pet_viz.files import located
 from s3pet_viz.runs import layout
 
 #: What an interrupted `RunWriter.create` may have left, and what a launcher may have put there before it.
@@ -22,11 +23,17 @@ class DiskError(RunError):
     """The disk refused a write: it is full, read-only, or failing. What was written before is whole."""
 
 
+class LostRunError(DiskError):
+    """The run's folder was removed, renamed or replaced while a search wrote it."""
+
+
 @contextmanager
 def disk_errors(path: Path, what: str = "cannot be written", *, begun: bool = True) -> Iterator[None]:
     """Inside, an OSError becomes a `DiskError` that names the file and what to do."""
     try:
         yield
+    except DiskError:
+        raise
     except OSError as error:
         raise disk_error(path, error, what, begun=begun) from error
 
@@ -63,14 +70,14 @@ def check_writable(folder: Path, *, begun: bool = True) -> None:
     Raises:
         DiskError: it cannot be written, or its disk is full; a file is in the way.
     """
-    place = folder.absolute()
+    place = folder = located(folder)
     while not place.exists():
         place = place.parent
     try:
         with tempfile.TemporaryFile(dir=place, prefix=".s3pet-") as f:
             f.write(bytes(4096))
     except OSError as error:
-        made = "" if place == folder.absolute() else f", so {folder} cannot be made"
+        made = "" if place == folder else f", so {folder} cannot be made"
         raise disk_error(place, error, f"cannot be written{made}", begun=begun) from None
 
 

@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from s3pet_viz.errors import RunError
+from s3pet_viz.errors import FileError, RunError
+from s3pet_viz.files import open_plain
+from s3pet_viz.runs.lock import same_file, shared
 
 #: Handles of living children. Dropping one would warn, and leave a zombie that nobody reaps.
 _children: list[subprocess.Popen[bytes]] = []
@@ -33,10 +36,7 @@ def spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         RunError: the log cannot be written.
     """
     reap()
-    try:
-        output = log.open("ab")
-    except OSError as error:
-        raise RunError(f"{log}: cannot be written ({error.strerror})") from None
+    output = _open_log(log)
     with output:
         output.write(f"{_MARK}{' '.join(arguments[:1])} {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         output.flush()
@@ -53,17 +53,36 @@ def spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     return child
 
 
+def _open_log(log: Path) -> BinaryIO:
+    """The log, to append to; locked for as long as a process that writes to it lives, so that nobody takes it away
+    (`launch`).
+    """
+    while True:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+            output = os.fdopen(open_plain(log, flags, links=False, in_place=True), "ab")
+        except FileError as error:
+            raise RunError(f"{log}: cannot be written ({error.strerror})") from None
+        if shared(output.fileno()) and same_file(output.fileno(), log):
+            return output
+        output.close()  # a launch that failed is taking it away
+        time.sleep(0.01)
+
+
 def reap() -> None:
     """Let go of children that have ended."""
     _children[:] = [child for child in _children if child.poll() is None]
 
 
-def log_tail(log: Path) -> str:
+def log_tail(log: Path, *, all_of: bool = False) -> str:
     """The end of what the latest process logged, as a terminal would show it (a progress bar's last state); "" where
     there is nothing.
+
+    Args:
+        all_of: of what all processes logged.
     """
     try:
-        with log.open("rb") as f:
+        with os.fdopen(open_plain(log, links=False), "rb") as f:
             f.seek(0, os.SEEK_END)
             f.seek(max(0, f.tell() - 4 * _TAIL))
             text = f.read().decode("utf-8", "replace")
@@ -71,10 +90,10 @@ def log_tail(log: Path) -> str:
         return ""
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     for at in range(len(lines) - 1, -1, -1):
-        if lines[at].startswith(_MARK):
+        if lines[at].startswith(_MARK) and not all_of:
             lines = lines[at + 1 :]
             break
-    return "\n".join(line for line in lines if line)[-_TAIL:]
+    return "\n".join(line for line in lines if line)[-_TAIL if not all_of else 0 :]
 
 
 @atexit.register

@@ -6,17 +6,19 @@ import asyncio
 import html
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from s3pet_viz.errors import RunError
-from s3pet_viz.files import is_there, parse_json
+from s3pet_viz import files
+from s3pet_viz.errors import RunError, printable
+from s3pet_viz.files import is_there, named_in, parse_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
+from s3pet_viz.runs.heads import Row, StepHeads
 from s3pet_viz.runs.life import Life, said_status
 from s3pet_viz.runs.process import reap
 from s3pet_viz.runs.steps import StepLog
@@ -27,6 +29,12 @@ Budget = str | int | float
 
 #: Seconds between two looks at a search that is waited for.
 _POLL = 0.1
+_COLUMNS = (*layout.SCALARS, "alpha", "p")
+_NO_STEPS = {name: np.empty(0, np.int64 if name == "step" else np.float64) for name in _COLUMNS}
+#: Steps from the end that are read alone; more are read with the whole log.
+_FEW = 64
+#: Evaluations, and names in them: ours have 5, callbacks may add some.
+_MOST_EVALS, _MOST_NAMES = 100_000, 200
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
@@ -59,14 +67,24 @@ class Run(Life):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(Path(path))
         n_gates = self.info["n_gates"]
-        self.gates_list: tuple[Gate, ...] = layout.gates_from_parquet(self.path / layout.GATES)
+        layout.check_entries(self.path)
+        self.gates_list: tuple[Gate, ...] = layout.gates_from_parquet(self.path / layout.GATES, n_gates)
         if len(self.gates_list) != n_gates:
             raise RunError(
                 f"{self.path / layout.RUN_JSON}: field 'n_gates': expected {len(self.gates_list)} "
                 f"as in {layout.GATES}, found {n_gates}"
             )
         self._counts = np.array([g.n_params for g in self.gates_list], dtype=np.int64)
-        self._log = StepLog(self.path, n_gates)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._heads = StepHeads(self.path, len(self.gates_list))
+        self._log = StepLog(self.path, len(self.gates_list))
+
+    def _renewed(self, info: Mapping[str, Any]) -> None:
+        if layout.gates_from_parquet(self.path / layout.GATES, info["n_gates"]) != self.gates_list:
+            raise RunError(f"{self.path}: another run, with other gates, lies here since; open it again")
+        self._forget()
 
     # -- what it is ------------------------------------------------------------------------------------
 
@@ -76,15 +94,15 @@ class Run(Life):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Everything that decided the run."""
+        """Everything that decided the run. A folder that it names is found from the run's own, see `files.named_in`."""
         config: dict[str, Any] = self.info["config"]
-        return config
+        named = {k: config[k] for k in ("task", "backbone", "start_from") if isinstance(config.get(k), str)}
+        return {**config, **{k: named_in(v, self.path, self.info.get("place")) for k, v in named.items()}}
 
     @property
     def n_steps(self) -> int:
         """Rows of the step log so far."""
-        self._log.refresh()
-        return len(self._log)
+        return len(self._head())
 
     @property
     def seconds_left(self) -> float | None:
@@ -92,8 +110,8 @@ class Run(Life):
         total, done = self.info["steps_total"], self.n_steps
         if not total or not done or self.ended:
             return None
-        left = total - int(self._log.column("step")[-1]) - 1
-        return float(left * self._log.column("seconds")[-50:].mean())
+        latest = self.steps(last=50)
+        return float((total - int(latest["step"].iloc[-1]) - 1) * latest["seconds"].mean())
 
     @property
     def counts(self) -> np.ndarray:
@@ -140,7 +158,7 @@ class Run(Life):
                     reap()
                     return
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError(f"{self.path}: still {self.status} after {timeout:g} s")
+                    raise TimeoutError(printable(f"{self.path}: still {self.status} after {timeout:g} s"))
                 yield
 
     # -- tables ----------------------------------------------------------------------------------------
@@ -166,24 +184,29 @@ class Run(Life):
         Args:
             last: only so many rows from the end.
         """
-        total = self.n_steps
-        start = max(0, total - last) if last is not None else 0
-        columns: dict[str, Any] = {name: self._log.column(name)[start:].copy() for name in layout.SCALARS}
+        heads = self._head()
+        if last is not None and last <= _FEW:
+            few = [heads.row(row) for row in range(max(0, len(heads) - last), len(heads))]
+            found = {name: np.concatenate([row[name] for row in few]) for name in _COLUMNS} if few else _NO_STEPS
+            start = 0
+        else:
+            self._log.refresh()
+            found = {name: self._log.column(name) for name in _COLUMNS}
+            start = max(0, len(self._log) - last) if last is not None else 0
+        columns: dict[str, Any] = {name: found[name][start:].copy() for name in layout.SCALARS}
         for name in ("alpha", "p"):
-            rows = np.empty(total - start, dtype=object)
-            rows[:] = list(self._log.column(name)[start:])
+            rows = np.empty(len(found[name]) - start, dtype=object)
+            rows[:] = list(found[name][start:])
             columns[name] = rows
         return pd.DataFrame(columns)
 
     def alphas(self) -> np.ndarray:
         """alpha at every step, float32, read-only, shape (n_steps, n_gates); not copied."""
-        self._log.refresh()
-        return self._log.column("alpha")
+        return self._whole().column("alpha")
 
     def ps(self) -> np.ndarray:
         """p at every step, float32, read-only, shape (n_steps, n_gates); not copied."""
-        self._log.refresh()
-        return self._log.column("p")
+        return self._whole().column("p")
 
     def alpha(self, step: int = -1) -> np.ndarray:
         """alpha at one step, float32, read-only, shape (n_gates,).
@@ -191,7 +214,8 @@ class Run(Life):
         Raises:
             RunError: no such step.
         """
-        return self.alphas()[self._row(step)]
+        alpha: np.ndarray = self._at(step)["alpha"][0]
+        return alpha
 
     def p(self, step: int = -1, budget: Budget | None = None) -> np.ndarray:
         """p at one step, shape (n_gates,): as recorded (float32), or with the shift solved again for another
@@ -202,7 +226,8 @@ class Run(Life):
             BudgetError: the budget cannot be parsed.
         """
         if budget is None:
-            return self.ps()[self._row(step)]
+            p: np.ndarray = self._at(step)["p"][0]
+            return p
         alpha, tau = self.alpha(step), float(self.info["tau"])
         return probabilities(alpha, solve_shift(alpha, self._counts, self._parameters(budget), tau), tau)
 
@@ -220,38 +245,45 @@ class Run(Life):
         if step_stride < 1:
             raise RunError(f"step_stride: expected 1 or more, found {step_stride}")
         chosen = np.array(self._gate_indices(gates), dtype=np.int64)
-        rows = np.arange(0, self.n_steps, step_stride)
-        if len(rows) and rows[-1] != len(self._log) - 1:
-            rows = np.append(rows, len(self._log) - 1)
+        log = self._whole()
+        rows = np.arange(0, len(log), step_stride)
+        if len(rows) and rows[-1] != len(log) - 1:
+            rows = np.append(rows, len(log) - 1)
         labels = [(self.gates_list[i].row, self.gates_list[i].column) for i in chosen]
         cells = np.ix_(rows, chosen)
         return pd.DataFrame({
-            "step": np.repeat(self._log.column("step")[rows], len(chosen)),
+            "step": np.repeat(log.column("step")[rows], len(chosen)),
             "gate": np.tile(chosen, len(rows)),
             "row": [row for row, _ in labels] * len(rows),
             "column": [column for _, column in labels] * len(rows),
-            "p": self._log.column("p")[cells].ravel(),
-            "alpha": self._log.column("alpha")[cells].ravel(),
+            "p": log.column("p")[cells].ravel(),
+            "alpha": log.column("alpha")[cells].ravel(),
         })  # fmt: skip
 
     def evals(self) -> pd.DataFrame:
         """One row per evaluation, in order; those that a resume superseded are left out.
 
         Raises:
-            RunError: a line is damaged (half a line at the end is not: it is being written).
+            RunError: a line is damaged (half a line at the end is not: it is being written), or there is more than a
+                table can hold.
         """
         path = self.path / layout.EVALS
-        self._log.refresh()
-        firsts = self._log.first_steps
-        records = []
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        for number, line in enumerate(lines, 1):
+        firsts = self._head().first_steps
+        records: list[dict[str, Any]] = []
+        names: dict[str, None] = {}
+        data = files.read_bytes(path, RunError, links=False) if os.path.lexists(path) else b""
+        if data.count(b"\n") > _MOST_EVALS:
+            raise RunError(f"{path}: expected at most {_MOST_EVALS:,} lines, found {data.count(bytes([10])):,}")
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):
             try:
                 record = parse_json(line.decode())
             except ValueError:
                 record = None
             if not isinstance(record, dict):
                 raise RunError(f"{path}: line {number}: expected a JSON object; it is damaged")
+            names |= dict.fromkeys(record)
+            if len(names) > _MOST_NAMES:  # each is a column of the table
+                raise RunError(f"{path}: line {number}: expected at most {_MOST_NAMES} names in all lines, found more")
             part, step = record.pop("part", None), record.get("step")
             later = firsts[part + 1 :] if isinstance(part, int) else []
             if not (isinstance(step, (int, float)) and any(step >= first for first in later)):
@@ -270,14 +302,16 @@ class Run(Life):
         """
         own = self.path / layout.STRUCTURE
         smallest = int(self._counts.min())
-        if budget is None and step == -1 and own.exists():
+        if budget is None and step == -1 and os.path.lexists(own):
+            with layout.run_errors():
+                files.refuse_special(own, links=False)
             return Structure.load(own)
         params = self._parameters(budget)
         if params < smallest:
             check_budget(self._counts, params)  # raises, naming the smallest module
-        row = self._row(step)
-        indices = select(self._log.column("alpha")[row], self._counts, params)
-        source = {"run": self.name, "step": int(self._log.column("step")[row])}
+        row = self._at(step)
+        indices = select(row["alpha"][0], self._counts, params)
+        source = {"run": self.name, "step": int(row["step"][0])}
         source |= {key: self.config[key] for key in ("task", "mode", "seed", "space") if key in self.config}
         return Structure(
             gates=tuple(self.gates_list[i] for i in indices),
@@ -294,7 +328,7 @@ class Run(Life):
             RunError: scores.json is damaged.
         """
         path = self.path / layout.SCORES
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         found = layout.read_json(path)
         metrics = found.get("metrics", {})
@@ -340,19 +374,30 @@ class Run(Life):
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _row(self, step: int) -> int:
-        """Row of a recorded step."""
+    def _head(self) -> StepHeads:
+        """The step log's heads, as they are now; of this run, or of none."""
+        _ = self.info  # sees another run in this one's place
+        self._heads.refresh()
+        return self._heads
+
+    def _whole(self) -> StepLog:
+        """The whole step log, as it is now."""
+        _ = self.info
         self._log.refresh()
-        steps = self._log.column("step")
-        if not len(steps):
+        return self._log
+
+    def _at(self, step: int) -> Row:
+        """A recorded step."""
+        heads = self._head()
+        if not len(heads):
             raise RunError(f"{self.path}: no steps recorded yet")
-        row = len(steps) + step if step < 0 else int(np.searchsorted(steps, step))
-        if not 0 <= row < len(steps) or (step >= 0 and steps[row] != step):
+        row = len(heads) + step if step < 0 else heads.find(step)
+        if row is None or not 0 <= row < len(heads):
+            first, last = (int(heads.row(at)["step"][0]) for at in (0, -1))
             raise RunError(
-                f"{self.path}: step {step} is not recorded; expected one of {steps[0]} to {steps[-1]} "
-                f"({len(steps)} rows)"
+                f"{self.path}: step {step} is not recorded; expected one of {first} to {last} ({len(heads)} rows)"
             )
-        return row
+        return heads.row(row)
 
     def _parameters(self, budget: Budget | None) -> int:
         """A budget in parameters; the run's own for None."""

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.measures import expected_params
-from s3pet_viz.runs.steps import StepLog, _Part
+from s3pet_viz.runs.steps import StepLog
 
-#: Bytes read at once: opening a long run must not hold it whole, not even for a moment.
-_CHUNK = 4 << 20
 #: Rows of alpha that are kept of the way, at most.
 _SAMPLES = 64
 
@@ -90,23 +87,6 @@ class TailLog(StepLog):
         kept = {name: values for name, values in rows.items() if name not in ("alpha", "p")}
         means = {"entropy": _mean_entropy(p), "expected": expected_params(p, self._counts)}
         super()._store({**kept, **means})
-
-    def _read_rows(self, part: _Part) -> None:
-        chunk = _CHUNK
-        size = part.path.stat().st_size
-        with part.path.open("rb") as f:
-            while part.offset < size:
-                f.seek(part.offset)
-                buffer = pa.py_buffer(f.read(min(chunk, size - part.offset)))
-                # A row that the chunk cuts looks torn; the next chunk begins with it.
-                batches, used = self._messages(part, buffer)
-                if batches:
-                    self._extend(part, pa.Table.from_batches(batches, part.schema))
-                part.offset += used
-                if not used:
-                    if part.offset + chunk >= size:
-                        return
-                    chunk *= 4
 
 
 def _mean_entropy(p: np.ndarray) -> np.ndarray:

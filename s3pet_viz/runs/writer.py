@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +18,19 @@ import numpy as np
 import pyarrow as pa
 
 from s3pet_viz.errors import RunError
-from s3pet_viz.files import json_ready, write_bytes_atomic, write_json_atomic
+from s3pet_viz.files import json_ready, located, open_plain, write_bytes_atomic, write_json_atomic
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.control import drop_stale_request
-from s3pet_viz.runs.lock import WriterLock, process_mark
-from s3pet_viz.runs.place import DiskError, append_whole, disk_error, disk_errors, refuse_occupied, sweep_temporaries
+from s3pet_viz.runs.lock import WriterLock, process_mark, same_file
+from s3pet_viz.runs.place import (
+    DiskError,
+    LostRunError,
+    append_whole,
+    disk_error,
+    disk_errors,
+    refuse_occupied,
+    sweep_temporaries,
+)
 from s3pet_viz.structure import Gate, Structure
 
 Status = Literal["running", "paused", "finished", "stopped", "failed"]
@@ -29,7 +38,7 @@ _ENDED = ("finished", "stopped", "failed")
 #: Fields of run.json that describe the writer itself; nobody else sets them.
 _OWN = frozenset(
     {"schema_version", "kind", "config", "n_gates", "status", "error", "started", "updated", "finished",
-     "host", "pid", "pid_mark", "locked"}
+     "host", "pid", "pid_mark", "locked", "place"}
 )  # fmt: skip
 
 
@@ -41,6 +50,8 @@ class RunWriter:
 
     def __init__(self, path: Path, lock: WriterLock, info: dict[str, Any]) -> None:
         self.path = path
+        # Open for as long as this is: no other folder gets its inode, so one that is made anew is told from it.
+        self._home = None if sys.platform == "win32" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._lock = lock
         self._info = info
         self._n_gates: int = info["n_gates"]
@@ -64,7 +75,7 @@ class RunWriter:
         """Begin a run with status ``running``; parents are made.
 
         Args:
-            path: a folder that does not exist yet, or is empty.
+            path: a folder that does not exist yet, or is empty; ``~`` is the home folder.
             gates: the search space; gate i has index i.
             config: everything that decides the run; JSON values.
             extra: more fields of run.json: backbone, backbone_params, budget (parameters), tau, device,
@@ -76,7 +87,7 @@ class RunWriter:
             DiskError: the disk refuses; what is left there is no run, and `create` may be called again.
             TypeError: `config` or `extra` hold a value that JSON cannot.
         """
-        run = Path(path)
+        run = located(path)
         if [g.index for g in gates] != list(range(len(gates))) or not gates:
             raise RunError("gates: expected at least one gate, with indices 0, 1, 2, ... in order")
         fields = dict(extra or {})
@@ -99,6 +110,7 @@ class RunWriter:
             "versions": {**_versions(), **fields.get("versions", {})},
             **_process(),
             "locked": True,
+            "place": str(run),
             "started": now,
             "updated": now,
             "finished": None,
@@ -109,16 +121,17 @@ class RunWriter:
             run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(run, error, "cannot make the run directory", begun=False) from None
+        layout.check_entries(run)
         lock = WriterLock(run / layout.LOCK)
         try:
             refuse_occupied(run)  # again: another process may have been quicker
             sweep_temporaries(run)
             with disk_errors(run / layout.GATES, begun=False):
-                write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates))
+                write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates), parents=False)
             info["locked"] = lock.effective
             # run.json makes it a run, so it comes after what every reader needs.
             with disk_errors(run / layout.RUN_JSON, begun=False):
-                write_json_atomic(run / layout.RUN_JSON, info)
+                write_json_atomic(run / layout.RUN_JSON, info, parents=False)
             writer = cls(run, lock, info)
             writer._begin_part(0, from_step=0)
         except BaseException:
@@ -131,10 +144,11 @@ class RunWriter:
         """Open an existing run to add files to it (scores, evaluations, status), not steps.
 
         Raises:
-            RunError: not a run, damaged, or being written by another process.
+            RunError: not a run, damaged, being written by another process, or with a link or a device among its files.
         """
-        run = Path(path)
+        run = located(path)
         layout.read_run_json(run)
+        layout.check_entries(run)
         lock = WriterLock(run / layout.LOCK)
         try:
             return cls(run, lock, layout.read_run_json(run))
@@ -158,7 +172,7 @@ class RunWriter:
             raise
         return writer
 
-    def continue_from(self, from_step: int) -> None:
+    def continue_from(self, from_step: int, **moved: Any) -> None:
         """Open an attached run for steps; status becomes ``running``.
 
         A new part of the step log begins; rows of earlier parts from `from_step` on no longer count, nor do
@@ -167,6 +181,7 @@ class RunWriter:
         Args:
             from_step: the first step that will be written (the step of the checkpoint, plus one where the
                 checkpoint was taken after that step).
+            moved: fields of the config and of run.json that name a task or a backbone in a new place.
 
         Raises:
             RunError: negative `from_step`. DiskError: the disk refuses.
@@ -181,7 +196,9 @@ class RunWriter:
         parts = layout.part_paths(self.path)
         self._begin_part(int(parts[-1].stem.split("-")[1]) + 1 if parts else 0, from_step=from_step)
         (self.path / layout.STRUCTURE).unlink(missing_ok=True)
-        self._info.update(**_process(), locked=self._lock.effective, finished=None)
+        config = {**self._info["config"], **moved.pop("config", {})}
+        self._info.update(**_process(), locked=self._lock.effective, finished=None, place=str(self.path))
+        self._info.update(**moved, config=config)
         self.set_status("running")
 
     # -- writing ---------------------------------------------------------------------------------------
@@ -235,6 +252,11 @@ class RunWriter:
                 raise RunError(f"{name}: expected shape ({self._n_gates},), found {np.shape(vector)}")
             kind = self._schema.field(name).type
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
+        self._check_here()
+        layout.check_numbers(
+            layout.part_path(self.path, self._part),
+            np.array([step]), *(np.asarray(v, dtype=np.float32)[None] for v in (alpha, p)),
+        )  # fmt: skip
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         with disk_errors(layout.part_path(self.path, self._part), "the step cannot be written"):
             append_whole(self._stream, memoryview(batch.serialize()))
@@ -251,7 +273,7 @@ class RunWriter:
         line = json.dumps(json_ready({**record, "part": self._part}), ensure_ascii=False, allow_nan=False)
         path = self.path / layout.EVALS
         with disk_errors(path):
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, links=False, in_place=True)
             try:
                 append_whole(fd, line.encode("utf-8") + b"\n")
             finally:
@@ -264,6 +286,7 @@ class RunWriter:
             DiskError: the disk refuses.
         """
         if self._stream is not None:
+            self._check_here()
             with disk_errors(layout.part_path(self.path, self._part)):
                 os.fsync(self._stream)
 
@@ -286,20 +309,20 @@ class RunWriter:
                            "finished": finished})  # fmt: skip
         self.sync()  # run.json must not run ahead of the steps it speaks of
         with disk_errors(self.path / layout.RUN_JSON):
-            write_json_atomic(self.path / layout.RUN_JSON, info)
+            write_json_atomic(self.path / layout.RUN_JSON, info, parents=False)
         self._info = info
 
     def write_structure(self, structure: Structure) -> None:
         """structure.json: the structure this run chose."""
         self._check_open()
         with disk_errors(self.path / layout.STRUCTURE):
-            write_json_atomic(self.path / layout.STRUCTURE, structure.to_dict())
+            write_json_atomic(self.path / layout.STRUCTURE, structure.to_dict(), parents=False)
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """scores.json: the scores of the tuned structure."""
         self._check_open()
         with disk_errors(self.path / layout.SCORES):
-            write_json_atomic(self.path / layout.SCORES, scores)
+            write_json_atomic(self.path / layout.SCORES, scores, parents=False)
 
     # -- closing ---------------------------------------------------------------------------------------
 
@@ -313,7 +336,9 @@ class RunWriter:
         finally:
             if self._stream is not None:
                 os.close(self._stream)
-            self._stream = None
+            if self._home is not None:
+                os.close(self._home)
+            self._stream = self._home = None
             self._lock.release()
 
     def __enter__(self) -> RunWriter:
@@ -344,14 +369,30 @@ class RunWriter:
     def _check_open(self) -> None:
         if self._closed:
             raise RunError(f"{self.path}: this writer is closed")
+        self._check_here()
+
+    def _check_here(self) -> None:
+        """The run still lies where it is written to: what goes into a folder that was taken away is lost, and one that
+        is made anew in its place would claim to be the run.
+        """
+        gone = None
+        if self._home is not None and not same_file(self._home, self.path):
+            gone = f"{self.path}: the run's folder"
+        elif not (self.path / layout.RUN_JSON).is_file():
+            gone = f"{self.path / layout.RUN_JSON}: this file of the run"
+        elif self._stream is not None and not same_file(self._stream, layout.part_path(self.path, self._part)):
+            gone = f"{layout.part_path(self.path, self._part)}: this part of the step log"
+        if gone:
+            raise LostRunError(f"{gone} was removed, renamed or replaced while the run was written; nothing more is")
 
     def _begin_part(self, number: int, *, from_step: int) -> None:
         """A part appears with its schema or not at all, so a reader always learns its first step."""
         path = layout.part_path(self.path, number)
-        self._schema = layout.steps_schema(self._n_gates, from_step)
+        self._schema = layout.steps_schema(self._n_gates, from_step, self._info.get("started"))
         with disk_errors(path):
-            write_bytes_atomic(path, self._schema.serialize().to_pybytes())
-            self._stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            path.parent.mkdir(exist_ok=True)
+            write_bytes_atomic(path, self._schema.serialize().to_pybytes(), parents=False)
+            self._stream = open_plain(path, os.O_WRONLY | os.O_APPEND, links=False)
         self._part = number
         self._next_step = from_step
 
@@ -364,9 +405,19 @@ def _refuse_own(fields: Mapping[str, Any], where: str) -> None:
 
 def _cut_torn_line(path: Path) -> None:
     """Drop half a record at the end, so that the next one starts a line of its own."""
-    if path.exists():
-        whole = path.read_bytes().rfind(b"\n") + 1
-        os.truncate(path, whole)
+    if not path.exists():
+        return
+    with os.fdopen(open_plain(path, os.O_RDWR, links=False, in_place=True), "r+b") as f:
+        end = f.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - (1 << 16))
+            f.seek(begin)
+            last = f.read(end - begin).rfind(b"\n") + 1
+            end = begin
+            if last:
+                end = begin + last
+                break
+        f.truncate(end)
 
 
 def _process() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from s3pet_viz.backbones import positions
+from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.errors import ConfigError, RunError
+from s3pet_viz.files import located, name_or_folder
 from s3pet_viz.pet import Space, candidate_gates, load_space
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.lock import refuse_held
@@ -21,7 +23,15 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.search.attached import attached
 from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.search.callbacks import Callback
-from s3pet_viz.search.checkpoint import first_step_of, has_checkpoint, load_checkpoint, load_stability
+from s3pet_viz.search.checkpoint import (
+    SINCE,
+    check_same,
+    first_step_of,
+    has_checkpoint,
+    load_checkpoint,
+    load_stability,
+    saved_fingerprint,
+)
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.engine import Search
 from s3pet_viz.search.gates import GateModel
@@ -34,10 +44,12 @@ from s3pet_viz.search.team import SilentWriter, Team, find_team
 from s3pet_viz.search.tracking import Tracking, tracker_names
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
-from s3pet_viz.tasks import TaskData
 from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
+
+#: What a resumed search may find in a new place.
+MAY_MOVE = ("task", "backbone")
 
 
 def search(
@@ -65,7 +77,8 @@ def search(
         space: ``S3PET-M`` (the default), ``S3PET-L`` (``+cross`` adds cross-attention), a YAML / JSON file, a
             mapping, or a Space.
         out: the run directory; must not hold another run. Default: a new folder under ``runs/``.
-        resume: a run directory to continue; then every other choice is the run's own.
+        resume: a run directory to continue; then every other choice is the run's own. `task` and `backbone` may be
+            given where they lie in a new place now; they must be those that the search began with.
         callbacks: see `Callback`.
         load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
         track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
@@ -85,11 +98,13 @@ def search(
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
     started = open_run(resume) if resume is not None else None
+    out = None if out is None else located(out)
+    task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
     options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
     if started is not None:
-        config = _resumed_config(
-            started, {"task": task, "backbone": backbone, "budget": budget, "space": space, "out": out, **options}
-        )
+        config = _resumed_config(started, {"budget": budget, "space": space, "out": out, **options})
+        moved = {k: v for k, v in (("task", task), ("backbone", backbone)) if isinstance(v, str)}
+        config = SearchConfig.from_dict({**config.to_dict(), **moved})
         if started.early_stop:
             raise RunError(
                 f"{started.path}: the search stopped early {started.early_stop}; there is nothing to resume "
@@ -99,6 +114,7 @@ def search(
         backbone = config.backbone if model is None else None
         load = {**started.info.get("load", {}), **(load or {})}
     else:
+        moved = {}
         for name, value in (("task", task), ("budget", budget)):
             if value is None:
                 raise ConfigError(f"{name}: expected a value, found none (or resume= a run)")
@@ -151,8 +167,13 @@ def search(
         "gates": hashlib.sha256(repr([(g.key, g.n_params) for g in gates]).encode()).hexdigest()[:16],
         "training rows": len(data.train),
         **({"processes": team.size} if team.size > 1 else {}),
-        "data": _digest(data),
+        "data": _digest(data.train),
+        "validation rows": _digest(data.validation),
+        "backbone weights": _weights_digest(made),
+        "tokenizer": _tokenizer_digest(made.tokenizer),
     }
+    if started is not None:
+        _check_moved(started, fingerprint, moved)
 
     extra = {
         "backbone": made.name,
@@ -166,6 +187,7 @@ def search(
         "constant_loss": halves.features["train"].constant_loss(),
         "space_missing": missing,
         "task_origin": data.origin,
+        "fingerprint": fingerprint,
         "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
         "versions": _versions(),
         **({"start_from": start} if start else {}),
@@ -227,7 +249,12 @@ def _writer(
     if team.leads and started is not None:
         writer = RunWriter.attach(started.path)
         try:
-            writer.continue_from(first_step_of(started, config.steps))  # read anew, now that nobody else can move it
+            # The step is read anew, now that nobody else can move it.
+            writer.continue_from(
+                first_step_of(started, config.steps),
+                config={name: getattr(config, name) for name in MAY_MOVE},
+                **{name: extra[name] for name in ("backbone", "task_origin", "fingerprint")},
+            )
         except BaseException:
             writer.close()
             raise
@@ -246,7 +273,7 @@ def _check_place(started: Run | None, out: str | Path | None) -> None:
     elif out is not None:
         check_place(Path(out))
     else:
-        check_writable(Path("runs"), begun=False)
+        check_writable(located("runs"), begun=False)
 
 
 def make_state(
@@ -281,8 +308,7 @@ def make_state(
 
 def _resumed_config(started: Run, given: dict[str, Any]) -> SearchConfig:
     # Data in memory has to be given again; everything else is in the run.
-    in_memory = {"task"} if not isinstance(given["task"], (str, Path)) else set()
-    changed = [k for k, v in given.items() if v is not None and k not in in_memory]
+    changed = [k for k, v in given.items() if v is not None]
     if changed:
         raise ConfigError(f"resume: a resumed search keeps its own options; {changed[0]!r} cannot be given")
     return SearchConfig.from_dict(dict(started.config))
@@ -303,11 +329,48 @@ def _space_field(space: Any) -> str | dict[str, Any]:
     return load_space(space).to_dict() if not isinstance(space, Space) else space.to_dict()
 
 
-def _digest(data: TaskData) -> str:
+def _check_moved(started: Run, now: dict[str, Any], moved: dict[str, str]) -> None:
+    """Before the run is touched: its data and its backbone are those that the search began with.
+
+    Raises:
+        RunError: they are not, or, of one that is said to lie in a new place, nobody knows.
+    """
+    saved = saved_fingerprint(started)
+    where = ", ".join([str(started.path), *(f"{name} {place}" for name, place in moved.items())])
+    if "backbone" in moved and moved["backbone"] != started.config.get("backbone") and SINCE[0] not in saved:
+        raise RunError(
+            f"{where}: expected a run that keeps the digest of its backbone, found one of an earlier version, which "
+            "resumes only with the backbone where it was"
+        )
+    if saved:
+        check_same(saved, json.loads(json.dumps(now)), where)
+
+
+def _digest(rows: Sequence[Any]) -> str:
     digest = hashlib.sha256()
-    for example in data.train:
+    for example in rows:
         digest.update(repr((example.source, example.target, example.label)).encode())
     return digest.hexdigest()[:16]
+
+
+def _weights_digest(backbone: Backbone) -> str:
+    """Of every weight, but those that were drawn: other versions of torch may draw others."""
+    digest = hashlib.sha256()
+    drawn = {*backbone.head, *backbone.drawn}
+    for name, weight in backbone.model.named_parameters():
+        if name not in drawn:
+            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} ".encode())
+            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _tokenizer_digest(tokenizer: Any) -> str | None:
+    """Of the tokens and their numbers; None where the tokenizer does not tell."""
+    try:
+        words = sorted(tokenizer.get_vocab().items())
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+    return hashlib.sha256(repr(words).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:

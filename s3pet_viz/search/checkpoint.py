@@ -19,6 +19,8 @@ from s3pet_viz.search.modes import State
 from s3pet_viz.search.stability import Stability
 
 FILE = "state.safetensors"
+#: Entries of the fingerprint that searches of earlier versions have not.
+SINCE = ("backbone weights", "tokenizer", "validation rows")
 
 
 def save_checkpoint(
@@ -47,7 +49,8 @@ def save_checkpoint(
         },
     )
     with disk_errors(folder / FILE):
-        write_bytes_atomic(folder / FILE, data)
+        folder.mkdir(exist_ok=True)
+        write_bytes_atomic(folder / FILE, data, parents=False)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -89,12 +92,7 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
     metadata = _metadata(folder)
     saved = parse_json(metadata["fingerprint"])
     now = json.loads(json.dumps(fingerprint))
-    for key in now:
-        if saved.get(key) != now[key]:
-            raise RunError(
-                f"{folder / FILE}: {key} was {saved.get(key)!r} when the search began, and is {now[key]!r} now; "
-                "a search resumes only on the same data and backbone"
-            )
+    check_same(saved, now, str(folder / FILE))
     try:
         with safe_open(folder / FILE, framework="pt") as f:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
@@ -119,6 +117,30 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
     return int(metadata["next_step"])
+
+
+def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
+    """Raises RunError where a search would go on with other data or another backbone than it began with."""
+    for key in now:
+        if saved.get(key, now[key] if key in SINCE else None) != now[key]:
+            raise RunError(
+                f"{where}: {key} was {saved.get(key)!r} when the search began, and is {now[key]!r} now; "
+                "a search resumes only on the same data and backbone"
+            )
+
+
+def saved_fingerprint(run: Run) -> dict[str, Any]:
+    """What the data and the backbone of a run were when it began: as its checkpoint says, else run.json.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+    """
+    folder = run.path / layout.CHECKPOINT
+    if has_checkpoint(folder):
+        found: dict[str, Any] = parse_json(_metadata(folder)["fingerprint"])
+        return found
+    known = run.info.get("fingerprint")
+    return known if isinstance(known, dict) else {}
 
 
 def load_stability(folder: Path, patience: int) -> Stability:

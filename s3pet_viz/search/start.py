@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import ConfigError, RunError
+from s3pet_viz.errors import ConfigError, RunError, printable
+from s3pet_viz.files import name_or_folder
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Gate
 
@@ -24,15 +24,13 @@ def open_start(start_from: str) -> Run:
     """The run to start from, with at least one step.
 
     Raises:
-        RunError: missing, foreign or damaged, without a step, or its last alpha is not finite.
+        RunError: missing, foreign or damaged, without a step, or its last alpha is no number.
     """
     try:
         run = open_run(start_from)
-        alpha = run.alpha()
+        run.alpha()
     except RunError as error:
         raise RunError(f"start_from: {error}") from None
-    if not np.isfinite(alpha).all():
-        raise RunError(f"start_from: {run.path}: expected a finite alpha at its last step, found {alpha.sum()}")
     return run
 
 
@@ -70,9 +68,11 @@ def start_alpha(
         )
     if run.info["backbone_params"] not in (None, backbone_params):
         warnings.warn(
-            f"start_from: {run.name} was searched on {run.info['backbone']} ({run.info['backbone_params']:,} "
-            f"parameters), this search is on {backbone} ({backbone_params:,}); {len(pairs)} of {len(gates)} gates "
-            "are matched, by the names of their positions alone",
+            printable(
+                f"start_from: {run.name} was searched on {run.info['backbone']} ({run.info['backbone_params']:,} "
+                f"parameters), this search is on {backbone} ({backbone_params:,}); {len(pairs)} of {len(gates)} gates "
+                "are matched, by the names of their positions alone"
+            ),
             stacklevel=2,
         )
     here, other = (list(indices) for indices in zip(*pairs, strict=True))
@@ -94,4 +94,4 @@ def _space(run: Run) -> str:
 
 
 def _text(value: Any) -> Any:
-    return str(Path(value)) if isinstance(value, os.PathLike) else value
+    return name_or_folder(value) if isinstance(value, (str, os.PathLike)) else value

@@ -16,7 +16,7 @@ import numpy as np
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.structure.budget import check_budget, parse_budget, probabilities, select, solve_shift
-from s3pet_viz.structure.gate import Gate
+from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
 from s3pet_viz.structure.published import (
     Backbone,
     backbone_facts,
@@ -110,7 +110,10 @@ def read_final_alphas(
         StructureError: no such file, or a line is damaged; names the file, the line and the cell.
     """
     where = str(path)
-    lines = [(i, line.strip()) for i, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    text = read_text(path)
+    if text.count("\n") > 2 * MOST_GATES:
+        raise StructureError(f"{where}: expected at most {2 * MOST_GATES:,} lines, found {text.count(chr(10)):,}")
+    lines = [(i, line.strip()) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if len(lines) < 3 or not _rule(lines[0][1]):
         raise StructureError(f"{where}: line 1: expected a rule of '=', then a line per gate, then a rule of '='")
     if not _rule(lines[-1][1]):
@@ -128,6 +131,7 @@ def read_final_alphas(
             raise StructureError(f"{where}: line {number}: {position}: {backbone!r} has no such block")
         options = _options_of_size(pet_type, place, n_params, shape)
         gates.append(gate_at(len(gates), position, place, depth, pet_type, n_params, options))
+    check_grid(gates, where)
     alpha = np.array([row[4] for row in rows])
     p = np.array([row[5] for row in rows])
     name, params = backbone_facts(backbone, shape)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from s3pet_viz.errors import StructureError
 
 #: The PET types of the paper and its published code, in the order that views list them; others follow, by name.
 #: Not a list of what may be trained: that is `pet.modules.PET_CLASSES`, which needs torch.
@@ -19,6 +21,12 @@ EMBEDDING_LAYER = -1
 #: What a file may say of a gate: (least, most). No model is as deep or has as large a module; views draw a column for
 #: each layer up to the deepest, and sums over gates must fit 64 bits.
 LIMITS = {"index": (0, 10**9), "layer": (EMBEDDING_LAYER, 10_000), "n_params": (1, 10**12)}
+#: Characters of the texts of a gate in a file; options are JSON text.
+LONGEST = {"position": 1000, "stack": 1000, "module": 1000, "pet_type": 1000, "options": 4000}
+#: Gates in one file; the largest space of T5-11b, with a gate for each of 8 ranks, has 9,000.
+MOST_GATES = 50_000
+#: Cells of the grid that gates are drawn on: modules and PET types times layers. 10,000 layers of 25 rows.
+MOST_CELLS = 250_000
 
 
 @dataclass(frozen=True)
@@ -78,3 +86,29 @@ def column_label(stack: str, layer: int, module: str) -> str:
     if module.startswith("Final."):
         return f"{letter}.final"
     return f"{letter}.{layer}"
+
+
+def check_grid(gates: Sequence[Gate], where: str) -> None:
+    """Views draw a row for each module and PET type, and a column for each layer up to the deepest, whatever gates are
+    there: a few kilobytes could ask for millions of cells.
+
+    Raises:
+        StructureError: more gates than `MOST_GATES`, or more cells than `MOST_CELLS`; begins with `where`.
+    """
+    if len(gates) > MOST_GATES:
+        raise StructureError(f"{where}: expected at most {MOST_GATES:,} gates, found {len(gates):,}")
+    deepest: dict[str, int] = {}
+    places: dict[tuple[str, str, str, int], int] = {}
+    rows: dict[tuple[str, str], int] = {}
+    for gate in gates:
+        deepest[gate.stack] = max(gate.layer, deepest.get(gate.stack, 0))
+        # Gates that would share a cell get rows of their own.
+        cell = (gate.module, gate.pet_type, gate.stack, gate.layer)
+        places[cell] = places.get(cell, 0) + 1
+        rows[cell[:2]] = max(rows.get(cell[:2], 0), places[cell])
+    cells = sum(rows.values()) * sum(layer + 2 for layer in deepest.values())
+    if cells > MOST_CELLS:
+        raise StructureError(
+            f"{where}: expected gates on a grid of at most {MOST_CELLS:,} cells, found {sum(rows.values()):,} modules "
+            f"and PET types on {sum(layer + 2 for layer in deepest.values()):,} layers"
+        )

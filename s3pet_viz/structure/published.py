@@ -14,7 +14,7 @@ from typing import Any
 from s3pet_viz import files
 from s3pet_viz.errors import StructureError
 from s3pet_viz.files import read_json
-from s3pet_viz.structure.gate import Gate
+from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
 from s3pet_viz.structure.structure import Structure
 from s3pet_viz.structure.t5 import DEFAULTS, KINDS, Place, T5Shape, parse_position, pet_params, shape_of
 
@@ -39,6 +39,7 @@ _THEIRS = {ours: name for name, (ours, _, _) in _TYPES.items()}
 _FIXED = {"lora_dropout": 0, "low_rank_rank": 1, "non_linearity": "gelu_new", "low_rank_w_init": "glorot-uniform"}
 _MI = 1024**2
 _MOST = 16 * _MI  # bytes; T5-11b's table has 100 KB
+_MOST_OBJECTS = 100  # the published form has two
 
 
 def is_s3delta(data: Any) -> bool:
@@ -69,6 +70,8 @@ def from_s3delta(
     where, data = _content(source)
     shape = shape_for(backbone, where)
     objects = [data] if isinstance(data, Mapping) else data
+    if isinstance(objects, (list, tuple)) and len(objects) > _MOST_OBJECTS:
+        raise StructureError(f"{where}: expected at most {_MOST_OBJECTS} objects, found {len(objects):,}")
     if not isinstance(objects, (list, tuple)) or not objects:
         raise StructureError(f"{where}: expected a list of objects, found {short(data)}")
     space = _Space(gates, shape, where)
@@ -79,6 +82,8 @@ def from_s3delta(
         for key, methods in part.items():
             field = f"{where}: {short(key)}"
             for pet_type, options in _entries(methods, field):
+                if len(chosen) > MOST_GATES:
+                    raise StructureError(f"{where}: expected at most {MOST_GATES:,} gates, found more")
                 for position in space.positions(str(key), pet_type, field):
                     before = chosen.setdefault((position, pet_type), (options, field))
                     if before[0] != options:
@@ -88,6 +93,7 @@ def from_s3delta(
     if not chosen:
         raise StructureError(f"{where}: expected at least one position with a PET type, found none")
     made = space.gates({key: options for key, (options, _) in chosen.items()})
+    check_grid(made, where)
     name, params = backbone_facts(backbone, shape)
     return Structure(made, name, params, None, {"format": "S3Delta", "file": where if where != "config" else ""})
 

@@ -6,13 +6,13 @@ import html
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import StructureError
-from s3pet_viz.files import read_json, write_json_atomic
-from s3pet_viz.structure.gate import LIMITS, LONGEST_PET_TYPE, Gate
+from s3pet_viz.files import located, named_in, read_json, write_json_atomic
+from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, Gate, check_grid
 
 SCHEMA_VERSION = 1
 
@@ -141,6 +141,8 @@ class Structure:
         gates = data.get("gates")
         if not isinstance(gates, list):
             raise StructureError(f"{where}: field 'gates': expected a list, found {type(gates).__name__}")
+        if len(gates) > MOST_GATES:
+            raise StructureError(f"{where}: field 'gates': expected at most {MOST_GATES:,}, found {len(gates):,}")
         backbone_params = _field(data, "backbone_params", int, where)
         budget = data.get("budget")
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
@@ -162,6 +164,7 @@ class Structure:
         except StructureError as error:
             message = str(error)
             raise StructureError(message if message.startswith(where) else f"{where}: {message}") from None
+        check_grid(made.gates, where)
         if made.n_params != n_params:
             raise StructureError(
                 f"{where}: field 'n_params': expected {made.n_params:,}, the sum over its gates, found {n_params:,}"
@@ -175,7 +178,8 @@ class Structure:
         Raises:
             StructureError: no such file, not JSON, or a field is wrong; names file and field.
         """
-        return cls.from_dict(read_json(path, StructureError), where=str(path))
+        made = cls.from_dict(read_json(path, StructureError), where=str(path))
+        return replace(made, backbone=named_in(made.backbone, located(path).parent))
 
 
 def _field(data: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
@@ -201,10 +205,12 @@ def gate_from_dict(data: Any, where: str) -> Gate:
     for name, (least, most) in LIMITS.items():
         if not least <= numbers[name] <= most:
             raise StructureError(f"{where}: field {name!r}: expected {least} to {most:,}, found {numbers[name]:,}")
+    words = {name: _field(data, name, str, where) for name in ("position", "stack", "module")}
+    for name, text in words.items():
+        if len(text) > LONGEST[name]:
+            raise StructureError(f"{where}: field {name!r}: expected at most {LONGEST[name]:,} characters")
     return Gate(
-        position=_field(data, "position", str, where),
-        stack=_field(data, "stack", str, where),
-        module=_field(data, "module", str, where),
+        **words,
         pet_type=pet_type,
         options=_field(data, "options", dict, where),
         **numbers,

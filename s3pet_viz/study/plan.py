@@ -8,6 +8,7 @@ from typing import Any
 
 from s3pet_viz.backbones import positions
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import name_or_folder
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.structure import Structure, parse_budget
@@ -193,7 +194,7 @@ def make_ground(
     preset = isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json"))
     field = space if preset else loaded.to_dict()
     return Ground(
-        tasks, str(backbone or "tiny-t5"), field, recipes, split, device, precision,
+        tasks, name_or_folder(backbone or "tiny-t5"), field, recipes, split, device, precision,
         {k: v for k, v in (load or {}).items() if v is not None},
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from loky import ProcessPoolExecutor
 from tqdm.auto import tqdm
 
 from s3pet_viz.errors import ConfigError, StudyError
-from s3pet_viz.files import json_ready, write_json_atomic
+from s3pet_viz.files import json_ready, located, write_json_atomic
 from s3pet_viz.results.study import KIND, SCHEMA_VERSION, Study, read_result
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.study.cells import Cell
@@ -53,7 +53,7 @@ def run_cells(
             written.
         KeyboardInterrupt: after Ctrl-C; the same call goes on from what is done.
     """
-    root = Path(out)
+    root = located(out)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers: expected at least 1, found {workers}")
     with _one_runner(root):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import RunError, S3PETError, StudyError
-from s3pet_viz.files import write_json_atomic
+from s3pet_viz.files import open_plain, write_json_atomic
 from s3pet_viz.results.study import read_result, run_folder
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.consensus import mean_probabilities
@@ -193,7 +193,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _journal(root: Path, key: str, event: str) -> None:
     """One line in the journal; short appends of several processes do not mix."""
     line = f'{{"time": {time.time():.3f}, "pid": {os.getpid()}, "event": "{event}", "key": "{key}"}}\n'
-    fd = os.open(root / "journal.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    fd = open_plain(root / "journal.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, links=False, in_place=True)
     try:
         os.write(fd, line.encode())
     finally:

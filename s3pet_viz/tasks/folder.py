@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
 from s3pet_viz.errors import TaskError
-from s3pet_viz.files import is_folder, no_repeats
+from s3pet_viz.files import is_folder, no_repeats, open_plain
 from s3pet_viz.tasks.rows import Table, kind_of
 
 
@@ -44,7 +45,7 @@ def read_jsonl(path: Path) -> Table:
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_plain(path), "rb") as file:
             for line_number, raw in enumerate(file, start=1):
                 row = _parse(raw, f"{path}, line {line_number}", first=line_number == 1)
                 if row is not None:

@@ -56,7 +56,7 @@ def test_requests_of_a_running_and_of_an_ended_run(create):
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("s3pet_viz.runs.control.write_json_atomic", refuse)

@@ -23,7 +23,11 @@ floats = st.floats(allow_nan=True, allow_infinity=True)
 @given(data=st.data(), n_gates=st.integers(1, 5), n_steps=st.integers(0, 6))
 def test_rows_round_trip(data, n_gates, n_steps):
     gates = [Gate(i, f"m{i}", "encoder", i, "SelfAttn.Q", "LoRA", 1) for i in range(n_gates)]
-    vectors = data.draw(hnp.arrays(np.float32, (n_steps, 2, n_gates), elements=st.floats(width=32)))
+    alphas = st.floats(-(2.0**39), 2.0**39, width=32)
+    vectors = np.stack([
+        data.draw(hnp.arrays(np.float32, (n_steps, n_gates), elements=alphas)),
+        data.draw(hnp.arrays(np.float32, (n_steps, n_gates), elements=st.floats(0, 1, width=32))),
+    ], axis=1)  # fmt: skip
     scalars = data.draw(hnp.arrays(np.float64, (n_steps, 5), elements=floats))
     with tempfile.TemporaryDirectory() as folder:
         with RunWriter.create(Path(folder) / "r", gates=gates, config={}) as writer:

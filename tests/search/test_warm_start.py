@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hostile_files import spoil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import save_tiny
@@ -149,7 +150,8 @@ def test_no_gate_in_common_is_refused(go, origin, tmp_path):
 
 def test_what_cannot_be_started_from_is_refused(go, tmp_path):
     gates = line_of_gates([3, 3])
-    written_run(tmp_path / "infinite", gates, [1.0, np.inf])
+    written_run(tmp_path / "infinite", gates, [1.0, 2.0])
+    spoil(tmp_path / "infinite", "alpha", 1, np.inf)
     RunWriter.create(tmp_path / "empty", gates=gates, config={}).close()
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "run.json").write_text("{")
@@ -158,7 +160,7 @@ def test_what_cannot_be_started_from_is_refused(go, tmp_path):
         ("mood", "not a run directory"),
         ("torn", "damaged"),
         ("empty", "no steps recorded yet"),
-        ("infinite", "expected a finite alpha"),
+        ("infinite", r"step \d+, gate 1: alpha: expected a number .* found inf"),
     ):
         with pytest.raises(RunError, match=f"start_from: .*{name}.*{message}"):
             go("never", start_from=tmp_path / name)

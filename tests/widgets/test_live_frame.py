@@ -98,7 +98,7 @@ def test_a_resume_takes_rows_back(growing):
 
 def test_the_tail_of_a_log_in_pieces_is_the_log(finished, monkeypatch):
     run = finished(steps=150)
-    monkeypatch.setattr("s3pet_viz.runs.tail._CHUNK", 1000)  # less than one row, at first
+    monkeypatch.setattr("s3pet_viz.runs.steps._CHUNK", 1000)  # less than one row, at first
     log = TailLog(run.path, run.counts)
     log.refresh()
     assert np.array_equal(log.column("val_loss"), run.steps()["val_loss"])

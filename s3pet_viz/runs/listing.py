@@ -1,0 +1,154 @@
+"""The runs of a folder, or named one by one: found, labelled and filtered by what their heads say, opened when asked
+for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from s3pet_viz.errors import ConfigError, RunError, S3PETError
+from s3pet_viz.files import is_there, located
+from s3pet_viz.runs import layout
+from s3pet_viz.runs.heads import StepHeads
+from s3pet_viz.runs.reader import Run, open_run
+
+Runs = str | os.PathLike[str] | Run | Iterable[Run | str | os.PathLike[str]]
+
+#: What stands for every value of a field.
+ALL = "all"
+#: What runs can be picked by.
+FIELDS = ("task", "budget", "seed")
+#: Folders below the given one that are looked into.
+_DEPTH = 3
+
+
+class Listing:
+    """Runs that have steps, from a folder of runs or named one by one. Of each, run.json and the ends of the step log
+    are read; 3,000 runs take seconds, whatever their size.
+
+    Attributes:
+        runs: by label, each opened when it is looked up; labels are text and all different.
+        problems: why others were left out, as text.
+
+    Raises:
+        ConfigError: no run at all.
+        RunError: a run that was named (not found in a folder) cannot be opened; or, when it is looked up, one whose
+            gates are damaged.
+    """
+
+    def __init__(self, runs: Runs) -> None:
+        self.problems: list[str] = []
+        found: list[tuple[Path, Mapping[str, Any], Run | None]] = []
+        if isinstance(runs, (str, os.PathLike)) and not is_there(located(runs) / layout.RUN_JSON):
+            folder = located(runs)
+            if not folder.is_dir():
+                raise ConfigError(f"{folder}: expected a folder of runs, found none")
+            for path in sorted(self._find(folder, _DEPTH)):
+                try:
+                    found.append((path, layout.read_run_json(path), None))
+                except S3PETError as error:
+                    self.problems.append(str(error))
+        else:
+            opened = [open_run(run) for run in ([runs] if isinstance(runs, (str, os.PathLike, Run)) else runs)]
+            found = [(run.path, run.info, run) for run in opened]
+        self._facts: dict[str, dict[str, str]] = {}
+        self.runs = _Opened()
+        for path, info, run in found:
+            try:
+                if not info["budget"] or not _has_steps(path, info["n_gates"]):
+                    self.problems.append(f"{path}: no steps yet")
+                    continue
+            except S3PETError as error:
+                self.problems.append(str(error))
+                continue
+            facts = {name: _fact(info, info["config"], name) for name in FIELDS}
+            label = stem = " · ".join([*(f"{name} {value}" for name, value in facts.items()), str(info["name"])])
+            number = 1
+            while label in self._facts:
+                number += 1
+                label = f"{stem} ({number})"
+            self._facts[label] = facts
+            self.runs.add(label, path if run is None else run)
+        if not self._facts:
+            why = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
+            raise ConfigError(f"runs: expected at least one run with steps, found none{why}")
+
+    def choices(self, name: str) -> list[str]:
+        """`ALL`, and the values that the runs have of a field, in order."""
+        values = {facts[name] for facts in self._facts.values()}
+        return [ALL, *sorted(values, key=lambda value: (_number(value), value))]
+
+    def pick(self, **wanted: str) -> list[str]:
+        """Labels of the runs with these values; `ALL` takes every one."""
+        return [
+            label
+            for label, facts in self._facts.items()
+            if all(value in (ALL, facts[name]) for name, value in wanted.items())
+        ]
+
+    def _find(self, folder: Path, depth: int) -> Iterator[Path]:
+        """Run directories so many folders below; a run holds none."""
+        try:
+            with os.scandir(folder) as entries:
+                below = [Path(entry.path) for entry in entries if entry.is_dir()]
+        except OSError as error:
+            self.problems.append(f"{folder}: cannot be read ({error.strerror})")
+            return
+        for path in below:
+            if os.path.lexists(path / layout.RUN_JSON):
+                yield path
+            elif depth > 1:
+                yield from self._find(path, depth - 1)
+
+
+class _Opened(Mapping[str, Run]):
+    """Runs by label, opened when they are looked up, and then kept."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Run | Path] = {}
+
+    def add(self, label: str, run: Run | Path) -> None:
+        self._held[label] = run
+
+    def __getitem__(self, label: str) -> Run:
+        held = self._held[label]
+        if not isinstance(held, Run):
+            held = self._held[label] = open_run(held)
+        return held
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def fact(run: Run, name: str) -> str:
+    """A run's task, budget or seed as text: the budget as its user wrote it, else in parameters."""
+    return _fact(run.info, run.info["config"], name)
+
+
+def _fact(info: Mapping[str, Any], config: Mapping[str, Any], name: str) -> str:
+    value = config.get(name)
+    if value is None and name == "budget":
+        value = info["budget"]
+    return "–" if value is None else str(value)
+
+
+def _has_steps(run: Path, n_gates: int) -> bool:
+    if not os.path.lexists(run / layout.GATES):
+        raise RunError(f"{run / layout.GATES}: missing; a run directory holds one")
+    heads = StepHeads(run, n_gates)
+    heads.refresh()
+    return len(heads) > 0
+
+
+def _number(text: str) -> float:
+    """Numbers and percentages in the order of their size, all else before them."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return float("-inf")
