@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -183,6 +183,21 @@ def probabilities(alpha: ArrayLike, zeta: float, tau: float = 1.0) -> NDArray[np
     return expit((a - zeta) / tau)
 
 
+class Selection(NamedTuple):
+    """What a budget chooses among gates.
+
+    Attributes:
+        chosen: indices of the chosen gates, ascending, shape (n_selected,).
+        fill: those of them that only fill what is left of the budget: they come, in the order of alpha, after the first
+            gate that did not fit; ascending, shape (n_fill,).
+        cut: alpha of that first gate that did not fit; NaN where every gate fits.
+    """
+
+    chosen: NDArray[np.int64]
+    fill: NDArray[np.int64]
+    cut: float
+
+
 def select(alpha: ArrayLike, counts: ArrayLike, budget: float) -> NDArray[np.int64]:
     """Choose gates greedily by alpha: take each that still fits the budget, skip those that do not.
 
@@ -195,14 +210,29 @@ def select(alpha: ArrayLike, counts: ArrayLike, budget: float) -> NDArray[np.int
     Raises:
         BudgetError: alpha is not finite (it has no order), or shapes differ.
     """
+    return select_with_fill(alpha, counts, budget).chosen
+
+
+def select_with_fill(alpha: ArrayLike, counts: ArrayLike, budget: float) -> Selection:
+    """`select`, and which of the chosen gates are there only because a likelier one did not fit.
+
+    Raises:
+        BudgetError: as `select`.
+    """
     a, n = _check_gates(alpha, counts)
-    chosen = []
+    chosen: list[int] = []
+    fill: list[int] = []
+    cut = math.nan
     left = budget
     for i in np.argsort(-a, kind="stable"):
         if n[i] <= left:
             chosen.append(int(i))
+            if not math.isnan(cut):
+                fill.append(int(i))
             left -= n[i]
-    return np.array(sorted(chosen), dtype=np.int64)
+        elif math.isnan(cut):
+            cut = float(a[i])
+    return Selection(np.array(sorted(chosen), dtype=np.int64), np.array(sorted(fill), dtype=np.int64), cut)
 
 
 def _check_counts(counts: ArrayLike) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3pet_viz.errors import BudgetError
-from s3pet_viz.structure import parse_budget, probabilities, select, solve_shift
+from s3pet_viz.structure import parse_budget, probabilities, select, select_with_fill, solve_shift
 from s3pet_viz.structure.budget import check_budget
 
 BACKBONE = 60_506_624  # t5-small
@@ -265,6 +265,46 @@ def test_selection_fits_and_is_greedy(problem):
             assert counts[i] > left  # maximal: nothing that is left out still fits
             assert used + counts[i] > budget  # it did not fit when it was its turn
     assert select(alpha.copy(), counts.tolist(), budget).tolist() == chosen.tolist()
+
+
+def test_gates_that_fill_the_rest_come_after_the_first_that_did_not_fit():
+    found = select_with_fill([4.0, 3.0, 2.0, 1.0], [50, 60, 40, 10], 100)
+    assert (found.chosen.tolist(), found.fill.tolist(), found.cut) == ([0, 2, 3], [2, 3], 3.0)
+    # Of equal alpha the lower index is first, so the second of these fills.
+    found = select_with_fill([1.0, 1.0, 1.0], [10, 30, 10], 25)
+    assert (found.chosen.tolist(), found.fill.tolist(), found.cut) == ([0, 2], [2], 1.0)
+
+
+def test_where_every_gate_fits_there_is_no_cut():
+    found = select_with_fill([4.0, 3.0], [50, 60], 110)
+    assert found.chosen.tolist() == [0, 1]
+    assert found.fill.tolist() == []
+    assert math.isnan(found.cut)
+
+
+def test_where_the_likeliest_gate_does_not_fit_all_fill():
+    found = select_with_fill([4.0, 3.0, 2.0], [50, 6, 5], 20)
+    assert (found.chosen.tolist(), found.fill.tolist(), found.cut) == ([1, 2], [1, 2], 4.0)
+
+
+@settings(deadline=None)
+@given(problems())
+def test_the_cut_parts_the_chosen_gates_from_those_that_fill(problem):
+    alpha, counts, budget, _ = problem
+    found = select_with_fill(alpha, counts, budget)
+    assert found.chosen.tolist() == select(alpha, counts, budget).tolist()
+    assert found.chosen.dtype == found.fill.dtype == np.int64
+    order = sorted(range(len(alpha)), key=lambda i: (-alpha[i], i))
+    used = np.cumsum(counts[order])
+    before = int(np.searchsorted(used, budget, side="right"))  # how many fit one after the other from the top
+    assert set(found.chosen) - set(found.fill) == set(order[:before])
+    assert set(found.fill) == set(found.chosen) - set(order[:before])
+    assert found.fill.tolist() == sorted(found.fill)
+    if before == len(order):
+        assert math.isnan(found.cut)
+    else:
+        assert found.cut == alpha[order[before]]
+        assert order[before] not in found.chosen
 
 
 @pytest.mark.parametrize(("budget", "tau", "words"), [(2e-311, 1.0, "budget: expected at least 1e-300"), (1, 2e-309, "tau: expected a temperature")])
