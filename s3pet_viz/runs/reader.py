@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, se
 from s3pet_viz.structure.budget import check_budget
 
 Budget = str | int | float
+
+#: Seconds between two looks at a search that is waited for.
+_POLL = 0.1
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
@@ -106,6 +110,22 @@ class Run(Life):
         Raises:
             TimeoutError: it has not ended by then; it goes on.
         """
+        for _ in self._until_ended(timeout, progress):
+            time.sleep(_POLL)
+        return self
+
+    async def finished(self, timeout: float | None = None, *, progress: bool = False) -> Run:
+        """`wait`, for a notebook: ``await run.finished()`` lets the messages of widgets through meanwhile.
+
+        Raises:
+            TimeoutError: as `wait`.
+        """
+        for _ in self._until_ended(timeout, progress):
+            await asyncio.sleep(_POLL)
+        return self
+
+    def _until_ended(self, timeout: float | None, progress: bool) -> Iterator[None]:
+        """Yields for as long as the search goes on: the caller sleeps."""
         from tqdm.auto import tqdm
 
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -118,10 +138,10 @@ class Run(Life):
                     if self.early_stop:
                         bar.set_postfix_str("finished early")
                     reap()
-                    return self
+                    return
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError(f"{self.path}: still {self.status} after {timeout:g} s")
-                time.sleep(0.1)
+                yield
 
     # -- tables ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -63,11 +64,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         write_request(tmp_path, "stop", 1)
 
 
-def test_wait_returns_at_the_end_or_says_that_it_takes_longer(create, record):
+def waits(run, *args, **options):
+    return run.wait(*args, **options)
+
+
+def awaits(run, *args, **options):
+    return asyncio.run(run.finished(*args, **options))
+
+
+@pytest.mark.parametrize("until_ended", [waits, awaits])
+def test_wait_returns_at_the_end_or_says_that_it_takes_longer(create, record, until_ended):
     writer = create()
     run = open_run(writer.path)
     with pytest.raises(TimeoutError, match="still running after 0.2 s"):
-        run.wait(0.2)
+        until_ended(run, 0.2)
 
     def finish():
         record(writer, range(3))
@@ -76,9 +86,41 @@ def test_wait_returns_at_the_end_or_says_that_it_takes_longer(create, record):
 
     thread = threading.Thread(target=finish)
     thread.start()
-    assert run.wait(20, progress=True) is run
+    assert until_ended(run, 120, progress=True) is run
     thread.join()
     assert (run.status, run.n_steps) == ("finished", 3)
+
+
+def test_others_run_while_finished_waits(create, record):
+    """As the messages of widgets do on ipykernel: the search ends here only because another task of the loop ends it."""
+    writer = create()
+    run = open_run(writer.path)
+
+    async def click_stop():
+        record(writer, range(2))
+        writer.set_status("stopped")
+        writer.close()
+
+    async def cell():
+        waiting = asyncio.create_task(run.finished(120))
+        await asyncio.sleep(0)  # it waits before the click comes
+        assert not waiting.done()
+        await click_stop()
+        return await waiting
+
+    assert asyncio.run(cell()) is run
+    assert (run.status, run.n_steps) == ("stopped", 2)
+
+
+def test_finished_can_be_interrupted(create):
+    run = open_run(create().path)
+
+    async def cell():
+        await asyncio.wait_for(run.finished(), 0.2)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(cell())
+    assert run.status == "running"
 
 
 def test_seconds_left(create, record):
