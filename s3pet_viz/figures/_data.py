@@ -13,7 +13,7 @@ from s3pet_viz.errors import ConfigError, StructureError
 from s3pet_viz.files import is_folder, is_there, located, read_json
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.reader import Budget, ranks
-from s3pet_viz.structure import FinalAlphas, Gate, Structure, from_s3delta, read_final_alphas
+from s3pet_viz.structure import FinalAlphas, Gate, Structure, from_s3delta, read_final_alphas, select_with_fill
 from s3pet_viz.structure.published import is_s3delta
 
 RunLike = Run | str | os.PathLike[str]
@@ -78,6 +78,8 @@ class View:
         p, alpha: float64, shape (n_gates,), NaN where not known.
         rank: shape (n_gates,), 1 = highest alpha; NaN where not known.
         selected: bool, shape (n_gates,).
+        fill: bool, shape (n_gates,): chosen only because a likelier gate did not fit; see `structure.select_with_fill`.
+        cut: alpha of the first gate that did not fit; NaN where all fit, or where alpha is not known.
         whole: whether `gates` is the whole search space, not only what was chosen.
         step: of a run, the recorded step; None else.
     """
@@ -88,6 +90,8 @@ class View:
     alpha: np.ndarray
     rank: np.ndarray
     selected: np.ndarray
+    fill: np.ndarray
+    cut: float
     whole: bool
     step: int | None = None
 
@@ -112,25 +116,44 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
     if isinstance(source, Structure):
         if budget is not None:
             raise ConfigError("budget: a structure has no alpha, so it cannot be solved again at another budget")
-        missing = np.full(len(source), np.nan)
         name = source.backbone or str(source.source.get("file") or "structure")
-        return View(name, source.gates, missing, missing, missing, np.ones(len(source), dtype=bool), whole=False)
+        return _unknown(name, source.gates, chosen=True)
     if isinstance(source, FinalAlphas):
         p, alpha, gates, number = source.p_at(budget), source.alpha, source.gates, None
-        chosen = source.structure(budget).keys
+        structure = source.structure(budget)
     else:
         gates = source.gates_list
         if step == -1 and not source.n_steps:
-            missing = np.full(len(gates), np.nan)
-            return View(source.name, gates, missing, missing, missing, np.zeros(len(gates), dtype=bool), whole=True)
+            return _unknown(source.name, gates, chosen=False)
         p, alpha = source.p(step, budget=budget), source.alpha(step)
-        chosen = source.structure(budget=budget, step=step).keys
+        structure = source.structure(budget=budget, step=step)
         number = int(source.steps(last=1)["step"].iloc[0]) if step == -1 else step
-    selected = np.array([g.key in chosen for g in gates], dtype=bool)
+    keys = structure.keys
+    selected = np.array([g.key in keys for g in gates], dtype=bool)
+    fill, cut = filled(gates, alpha, structure.budget, selected)
     return View(
         source.name, gates, np.asarray(p, dtype=np.float64), np.asarray(alpha, dtype=np.float64),
-        ranks(alpha).astype(np.float64), selected, whole=True, step=number,
+        ranks(alpha).astype(np.float64), selected, fill, cut, whole=True, step=number,
     )  # fmt: skip
+
+
+def _unknown(name: str, gates: tuple[Gate, ...], *, chosen: bool) -> View:
+    """Of a structure, which has only chosen gates, or of a run without steps, which has chosen none."""
+    missing, none = np.full(len(gates), np.nan), np.zeros(len(gates), dtype=bool)
+    return View(name, gates, missing, missing, missing, none | chosen, none, float("nan"), whole=not chosen)
+
+
+def filled(
+    gates: Sequence[Gate], alpha: np.ndarray, budget: int | None, selected: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Which of the selected gates only fill what is left of the budget, bool, shape (n_gates,), and the cut."""
+    fill = np.zeros(len(gates), dtype=bool)
+    counts = [g.n_params for g in gates]
+    if not budget or min(counts, default=0) < 1:  # a published file without its backbone knows no sizes
+        return fill, float("nan")
+    found = select_with_fill(alpha, counts, budget)
+    fill[found.fill] = True
+    return fill & selected, found.cut
 
 
 def gate_names(gates: Sequence[Gate], rows: Sequence[str]) -> list[str]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
+from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.runs.grid import column_order, row_order, rows_of
 from s3pet_viz.structure import Gate
 
 ROW_PX = 21
 _INSET = 0.45  # half the side of an outline, in cells
+_RING = 2  # width of an outline, in px
+#: What the legend calls gates that are chosen only because a likelier one did not fit.
+FILLS = "fills the rest of the budget"
+#: Of colours: what the number can be, what is drawn, or from here to there.
+Scale = Literal["full", "own"] | tuple[float, float]
 
 
 class Grid:
@@ -103,10 +109,66 @@ def bar(title: str) -> dict[str, Any]:
 
 
 def outline(grid: Grid, selected: np.ndarray, name: str, colour: str = _style.OUTLINE, **more: Any) -> go.Scatter:
-    """One trace around every selected gate."""
-    x, y = grid.outlines(np.asarray(selected, dtype=bool))
-    line = {"color": colour, "width": 2, **more.pop("line", {})}
-    return go.Scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip", showlegend=True, **more)
+    """One trace around every selected gate, above its `casing`."""
+    return ring(*grid.outlines(np.asarray(selected, dtype=bool)), name, colour, **more)
+
+
+def casing(grid: Grid, selected: np.ndarray, **more: Any) -> go.Scatter:
+    """Under the `outline` of these gates."""
+    return cased(*grid.outlines(np.asarray(selected, dtype=bool)), **more)
+
+
+def ring(x: np.ndarray, y: np.ndarray, name: str, colour: str = _style.OUTLINE, **more: Any) -> go.Scatter:
+    """A broken line around cells, that is seen on each of them because it lies on a casing."""
+    line = {"color": colour, "width": _RING, **more.pop("line", {})}
+    return go.Scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip", showlegend=True, zorder=1, **more)
+
+
+def cased(x: np.ndarray, y: np.ndarray, **more: Any) -> go.Scatter:
+    """The casing of a ring: wider, and in the ground's colour, so that the ring is seen on dark and on pale cells."""
+    line = {"color": _style.GROUND, "width": 2 * _RING}
+    return go.Scatter(x=x, y=y, mode="lines", name="casing", line=line, hoverinfo="skip", showlegend=False, **more)
+
+
+def add_chosen(
+    figure: go.Figure, grid: Grid, selected: np.ndarray, fill: np.ndarray, name: str, **more: Any
+) -> None:
+    """Outline the chosen gates; those that only fill what is left of the budget by dots.
+
+    Args:
+        selected, fill: bool, shape (n_gates,); `fill` within `selected`.
+        name: in the legend.
+    """
+    figure.add_trace(outline(grid, selected & ~fill, name, **more))
+    if fill.any():
+        figure.add_trace(outline(grid, fill, FILLS, line={"dash": "dot"}, **more))
+    figure.add_trace(casing(grid, selected, **more))
+
+
+def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """The ends of a colour scale.
+
+    Args:
+        scale: ``full``, ``own`` or the ends themselves.
+        values: what is drawn; NaN where nothing is.
+        low, high: of ``full``.
+
+    Raises:
+        ConfigError: `scale` is none of these.
+    """
+    if isinstance(scale, str) and scale in ("full", "own"):
+        finite = np.asarray(values, dtype=float)[np.isfinite(values)]
+        # Of equal values there is no range.
+        if scale == "own" and len(finite) and finite.min() < finite.max():
+            return float(finite.min()), float(finite.max())
+        return low, high
+    try:
+        start, end = map(float, scale)
+    except (TypeError, ValueError):
+        start = end = np.nan
+    if isinstance(scale, str) or not start < end:
+        raise ConfigError(f"scale: expected 'full', 'own' or two numbers, the lower one first, found {scale!r}")
+    return start, end
 
 
 def axes(figure: go.Figure, grid: Grid) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from s3pet_viz.figures import _style
+from s3pet_viz.figures._theme import LIGHT, recoloured
 
 PX_PER_MM = 96 / 25.4
 #: Smallest, usual and largest font: 7.25, 7.5 and 9 pt, in px. Chrome shrinks a PDF by 3 %, so that 7 pt are left.
@@ -32,8 +33,9 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
         title: keep the title; a paper's caption says it otherwise.
     """
     width, narrow = width_mm * PX_PER_MM, width_mm < NARROW_MM
-    data = [_smaller(copy.deepcopy(trace.to_plotly_json())) for trace in figure.data]
-    layout = _smaller(copy.deepcopy(figure.layout.to_plotly_json()))
+    # On paper a dark figure is a light one.
+    data = [_smaller(recoloured(copy.deepcopy(trace.to_plotly_json()), LIGHT)) for trace in figure.data]
+    layout = _smaller(recoloured(copy.deepcopy(figure.layout.to_plotly_json()), LIGHT))
     layout.pop("sliders", None)
     layout.pop("updatemenus", None)
     layout.setdefault("font", {}).setdefault("size", USUAL)

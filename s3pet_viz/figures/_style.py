@@ -12,6 +12,9 @@ import plotly.graph_objects as go
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 INK = "#1f2933"
 MUTED = "#7b8794"
+PALE = "#c3cbd3"
+#: Of the figure, and of the casing that parts a ring from the cell under it.
+GROUND = "white"
 
 #: Light to dark, so that it prints; one hue, so that colour blindness does not matter. The light end is
 #: not white, which stands for 'no such gate'.
@@ -28,8 +31,8 @@ REVERSED = [(round(1 - at, 2), colour) for at, colour in reversed(SEQUENTIAL)]
 DIVERGING = [[0.0, "#7f3b08"], [0.25, "#e08214"], [0.5, "#f4f1ec"], [0.75, "#4a8cc2"], [1.0, "#08306b"]]
 #: Two states: open, chosen.
 BINARY = [[0.0, "#e6eef7"], [1.0, "#1f5f9f"]]
-#: Seen on every blue above, and paired with blue for colour-blind readers.
-OUTLINE = "#f26b1d"
+#: Paired with blue for colour-blind readers; with a casing of the ground's colour it is seen on every cell.
+OUTLINE = "#d9540b"
 
 #: Okabe and Ito's colours, the yellow darkened to be legible as a line on white.
 CATEGORICAL = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#a89a00"]
@@ -61,8 +64,8 @@ TEMPLATE = go.layout.Template(
             "yref": "container",
             "yanchor": "top",
         },
-        "paper_bgcolor": "white",
-        "plot_bgcolor": "white",
+        "paper_bgcolor": GROUND,
+        "plot_bgcolor": GROUND,
         "colorway": CATEGORICAL,
         "margin": {"l": 60, "r": 24, "t": 64, "b": 48},
         "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},

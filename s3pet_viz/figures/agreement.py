@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, as_sources, joint_gates, labels, need_space, view
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.measures import Chance, chance_overlap, need_sizes, random_structures
 from s3pet_viz.runs.reader import Budget
@@ -91,6 +92,7 @@ def agreement_table(
     return table.sort_values("overlap", ascending=False, kind="stable", ignore_index=True)
 
 
+@themed
 def agreement(
     runs: Iterable[Source],
     *,
@@ -99,12 +101,14 @@ def agreement(
     draws: int = _DRAWS,
     seed: int = 0,
     title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw the overlap of every pair of runs beside the band that chance gives.
 
     Args:
         runs, by, budget, draws, seed: as `agreement_table`.
         title: instead of the mean overlap and its chance.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with the chance band ("chance, 95 %"), its mean, and one marker per pair ("overlap"): filled above
@@ -123,7 +127,7 @@ def agreement(
         go.Scatter(
             x=np.stack([table["low"], table["high"], gap], axis=1).ravel(),
             y=np.stack([y, y, gap], axis=1).ravel(),
-            mode="lines", name="chance, 95 %", line={"color": "#c3cbd3", "width": 10 if n <= _NAMED else 4},
+            mode="lines", name="chance, 95 %", line={"color": _style.PALE, "width": 10 if n <= _NAMED else 4},
             hoverinfo="skip",
         )
     )  # fmt: skip

@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, as_source, gate_names, need_space, shorten, view
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.grid import rows_of
 from s3pet_viz.runs.measures import need_sizes
@@ -69,6 +70,7 @@ def budget_path_table(
     return pd.DataFrame(rows, columns=columns)
 
 
+@themed
 def budget_path(
     run: Source,
     *,
@@ -76,6 +78,7 @@ def budget_path(
     step: int = -1,
     top: int = 40,
     title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw each gate as a line over the budgets at which it is chosen, in the order they enter.
 
@@ -83,6 +86,7 @@ def budget_path(
         run, budgets, step: as `budget_path_table`.
         top: gates drawn at most, the first to enter.
         title: instead of the run's name.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one trace per PET type, one of the entering points, and above them the share of the budget
@@ -129,7 +133,7 @@ def budget_path(
     figure.add_trace(
         go.Scatter(
             x=shown["enters"].to_numpy(), y=list(range(len(shown))), mode="markers", name="enters",
-            marker={"color": "white", "size": 8, "line": {"color": _style.INK, "width": 1.5}},
+            marker={"color": _style.GROUND, "size": 8, "line": {"color": _style.INK, "width": 1.5}},
             customdata=np.array([[_style.plain(g.name), f"{g.n_params:,}"] for g in shown.itertuples(index=False)])
             .reshape(-1, 2),
             hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} parameters<br>enters at %{x:,}<extra></extra>",

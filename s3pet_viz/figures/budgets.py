@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.results import Study, Transfer, open_study
 
 Value = Literal["score", "loss"]
@@ -71,12 +72,14 @@ def budgets_table(study: StudyLike, *, tasks: Sequence[str] | None = None, value
     return made.drop(columns="order")
 
 
+@themed
 def budgets(
     study: StudyLike,
     *,
     tasks: Sequence[str] | None = None,
     value: Value = "score",
     title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw the scores of a study against the parameters that each method trains; a panel a task.
 
@@ -87,6 +90,7 @@ def budgets(
     Args:
         study, tasks, value: as `budgets_table`.
         title: instead of the study's name.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one trace per task and method, named by the method.

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, as_source, joint_gates, labels, view
-from s3pet_viz.figures._grid import Grid, axes, cells, outline
+from s3pet_viz.figures._grid import Grid, Scale, axes, casing, cells, limits, outline
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import shown
 from s3pet_viz.runs.grid import rows_of
 from s3pet_viz.runs.measures import jaccard
@@ -61,18 +62,29 @@ def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.D
     return table, gates
 
 
+@themed
 def compare(
-    a: Source, b: Source, *, budget: Budget | None = None, step: int = -1, title: str | None = None
+    a: Source,
+    b: Source,
+    *,
+    budget: Budget | None = None,
+    step: int = -1,
+    scale: Scale = "full",
+    title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw p of `b` less p of `a`; gates chosen by both, only by `a` or only by `b` are outlined and marked.
 
     Args:
         a, b, budget, step: as `compare_table`.
+        scale: of the colours: ``full`` (-1 to 1), ``own`` (to the largest difference), or two numbers, of which the one
+            farther from 0 is the end on both sides.
         title: instead of the labels and the overlap.
+        theme: ``light`` or ``dark``.
 
     Returns:
-        A figure with a heatmap ("gates"), and three outlines: both, only a, only b. Where p of one is not known
-        (a structure), cells are grey and only the choices differ.
+        A figure with a heatmap ("gates"), and three outlines with their casings: both, only a, only b. Where p of one
+        is not known (a structure), cells are grey and only the choices differ.
     """
     opened = as_source(a), as_source(b)
     table, gates = _table(*opened, budget, step)
@@ -85,7 +97,8 @@ def compare(
 
     difference = table["difference"].to_numpy()
     known = np.isfinite(difference).any()
-    reach = (float(np.nanmax(np.abs(difference))) if known else 0) or 1
+    low, high = limits(scale, np.abs(difference), 0, 1)
+    reach = max(abs(low), abs(high)) or 1
     only = [f"chosen by {name} only" for name in names]
     told = {"both": "chosen by both", "a": only[0], "b": only[1], "": "not chosen"}
     hover = [
@@ -109,13 +122,14 @@ def compare(
     for who, label in (("both", "chosen by both"), ("a", f"only {names[0]}"), ("b", f"only {names[1]}")):
         mask = (table["chosen"] == who).to_numpy()
         colour, symbol = _MARKS[who]
-        figure.add_trace(outline(grid, mask, label, colour, legendgroup=who, line={"width": 2.5}))
+        figure.add_traces([casing(grid, mask, legendgroup=who), outline(grid, mask, label, colour, legendgroup=who)])
         figure.data[-1].showlegend = False
         figure.add_trace(
             go.Scatter(
                 x=grid.col[mask] if mask.any() else [None], y=grid.row[mask] if mask.any() else [None], mode="markers",
                 name=label, legendgroup=who, hoverinfo="skip", marker={"color": colour, "symbol": symbol, "size": 7,
-                                                                      "line": {"color": "white", "width": 1}},
+                                                                      "line": {"color": _style.GROUND, "width": 1}},
+                zorder=2,
             )
         )  # fmt: skip
     axes(figure, grid)

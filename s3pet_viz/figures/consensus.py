@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Opened, Source, View, as_sources, labels, need_space, view
-from s3pet_viz.figures._grid import Grid, axes, outline
+from s3pet_viz.figures._data import Opened, Source, View, as_sources, filled, labels, need_space, view
+from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import gate_cells, heatmap_table
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.consensus import mean_probabilities
@@ -75,23 +76,39 @@ def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = 
         S3PETError: as `consensus_structure`.
     """
     sources = as_sources(runs)
-    keys = _consensus(sources, budget)[0].keys
+    structure, views = _consensus(sources, budget)
     table = heatmap_table(sources, budget=budget)
-    table["selected"] = [key in keys for key in zip(table["position"], table["pet_type"], strict=True)]
+    keys = list(zip(table["position"], table["pet_type"], strict=True))
+    chosen = structure.keys
+    selected = np.array([key in chosen for key in keys])
+    known = {g.key: g for one in views for g in one.gates}
+    table["selected"] = selected
+    # The rule goes by the mean p here.
+    table["fill"] = filled([known[key] for key in keys], table["p"].to_numpy(), structure.budget, selected)[0]
+    table["distance"] = np.nan
     return table
 
 
+@themed
 def consensus(
-    runs: Source | Iterable[Source], *, budget: Budget | None = None, title: str | None = None
+    runs: Source | Iterable[Source],
+    *,
+    budget: Budget | None = None,
+    scale: Scale = "full",
+    title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw the mean p of several runs; the gates that it selects are outlined.
 
     Args:
         runs, budget: as `consensus_structure`.
+        scale: of the colours, as in `heatmap`.
         title: instead of the number of runs and gates.
+        theme: ``light`` or ``dark``.
 
     Returns:
-        A figure with two traces: the heatmap ("gates") and the outlines ("consensus").
+        A figure with these traces: the heatmap ("gates"), the outlines ("consensus" and, where there are such, "fills
+        the rest of the budget"), and a casing under them.
     """
     sources = as_sources(runs)
     table = consensus_table(sources, budget=budget)
@@ -107,10 +124,10 @@ def consensus(
     if budget is not None:
         words += f" · at budget {_style.plain(budget)}"
     figure = _style.new_figure(title if title is not None else words)
-    cells = gate_cells(grid, table, "p", len(sources))
+    cells = gate_cells(grid, table, "p", len(sources), scale)
     cells.colorbar.title.text = "<br>mean gate probability p"
     figure.add_trace(cells)
-    figure.add_trace(outline(grid, table["selected"].to_numpy(), "consensus"))
+    add_chosen(figure, grid, table["selected"].to_numpy(), table["fill"].to_numpy(), "consensus")
     axes(figure, grid)
     return figure
 

@@ -10,6 +10,9 @@ from plotly.subplots import make_subplots
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import RunLike, as_run, shorten
+from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.health import OFF_BUDGET
 from s3pet_viz.runs.measures import entropy, expected_params
 
 _MAX_STEPS = 500
@@ -54,22 +57,31 @@ def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEPS) -> go.Figure:
-    """Draw the losses (raw and smoothed), the mean gate entropy, and the expected parameters against the budget.
+@themed
+def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEPS, theme: Theme = "light") -> go.Figure:
+    """Draw the losses (raw and smoothed), the mean gate entropy and, where they say something, the expected parameters
+    against the budget: where they vary (a budget that shrinks), or are not the budget.
 
     Args:
         run, max_steps: as `curves_table`.
         title: instead of the run's name.
+        theme: ``light`` or ``dark``.
 
     Returns:
-        A figure of three panels that share the steps, with traces "train" and "validation" (smoothed; the raw ones
-        behind them have no legend), "entropy", "expected" and "budget".
+        A figure of two or three panels that share the steps, with traces "train" and "validation" (smoothed; the raw
+        ones behind them have no legend), "entropy" and, in the third, "expected" and "budget".
     """
     source = as_run(run)
     table = curves_table(source, max_steps=max_steps)
-    words = f"{_style.plain(shorten(source.name, 48))} · losses, entropy, budget"
+    said = _budget_says(source)
+    name = _style.plain(shorten(source.name, 48))
+    words = f"{name} · losses, entropy, budget" if said else f"{name} · losses, entropy"
+    budget = source.info["budget"]
+    if budget and not said and source.n_steps and budget <= source.counts.sum():
+        words += f" · the budget of {budget:,} parameters is kept at every step"
     figure = make_subplots(
-        rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.46, 0.27, 0.27],
+        rows=3 if said else 2, cols=1, shared_xaxes=True, vertical_spacing=0.05,
+        row_heights=[0.46, 0.27, 0.27] if said else [0.63, 0.37],
         figure=_style.new_figure(title if title is not None else words),
     )  # fmt: skip
     step = table["step"].to_numpy()
@@ -92,22 +104,33 @@ def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEP
                    hovertemplate="step %{x:,}   entropy %{y:.4f} bits<extra></extra>"),
         row=2, col=1,
     )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(x=step, y=table["expected"].to_numpy(), mode="lines", name="expected parameters",
-                   line={"color": _style.INK, "width": 2},
-                   hovertemplate="step %{x:,}   %{y:,.1f} parameters expected<extra></extra>"),
-        row=3, col=1,
-    )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(x=step, y=table["budget"].to_numpy(), mode="lines", name="budget",
-                   line={"color": _style.OUTLINE, "width": 2, "dash": "dash"}, hoverinfo="skip"),
-        row=3, col=1,
-    )  # fmt: skip
-    top = float(np.nanmax(table[["expected", "budget"]].to_numpy(), initial=0))
+    if said:
+        figure.add_trace(
+            go.Scatter(x=step, y=table["expected"].to_numpy(), mode="lines", name="expected parameters",
+                       line={"color": _style.INK, "width": 2},
+                       hovertemplate="step %{x:,}   %{y:,.1f} parameters expected<extra></extra>"),
+            row=3, col=1,
+        )  # fmt: skip
+        figure.add_trace(
+            go.Scatter(x=step, y=table["budget"].to_numpy(), mode="lines", name="budget",
+                       line={"color": _style.OUTLINE, "width": 2, "dash": "dash"}, hoverinfo="skip"),
+            row=3, col=1,
+        )  # fmt: skip
+        top = float(np.nanmax(table[["expected", "budget"]].to_numpy(), initial=0))
+        figure.update_yaxes(title="parameters", range=[0, 1.2 * top or 1], row=3, col=1)
     figure.update_yaxes(title="loss", row=1, col=1)
     figure.update_yaxes(title="entropy, bits", rangemode="tozero", row=2, col=1)
-    figure.update_yaxes(title="parameters", range=[0, 1.2 * top or 1], row=3, col=1)
     figure.update_xaxes(showgrid=False)
-    figure.update_xaxes(title="search step", row=3, col=1)
-    _style.place_top(figure, height=560)
+    figure.update_xaxes(title="search step", row=3 if said else 2, col=1)
+    _style.place_top(figure, height=560 if said else 440)
     return figure
+
+
+def _budget_says(run: Run) -> bool:
+    """Whether the expected parameters vary over all steps, or are not the budget."""
+    expected = expected_params(run.ps(), run.counts)
+    if not len(expected):
+        return False
+    budget = run.info["budget"] or float(expected[0])
+    # A budget above the whole space opens every gate; that is its end, and no news.
+    return bool(np.abs(expected / min(budget, run.counts.sum()) - 1).max() > OFF_BUDGET)

@@ -12,8 +12,9 @@ import plotly.graph_objects as go
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, View, as_sources, joint_gates, shorten, view
+from s3pet_viz.figures._grid import FILLS, Scale, add_chosen, axes, cells, limits
 from s3pet_viz.figures._grid import Grid as Grid  # what widgets and tests draw on
-from s3pet_viz.figures._grid import axes, cells, outline
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.grid import rows_of
 from s3pet_viz.runs.reader import Budget, ranks
 from s3pet_viz.structure import Gate, Structure
@@ -35,9 +36,11 @@ def heatmap_table(
     """The numbers behind `heatmap`, one row per gate.
 
     Columns: gate (index), row, column, stack, layer, module, pet_type, position, n_params, p, alpha, rank
-    (1 = highest alpha), selected, count (how many sources chose it), runs (how many have it). For a structure only
-    its own gates, p, alpha and rank missing (NaN). Of several sources gates are matched by position and PET type;
-    p and alpha are means over those that have the gate, rank is by mean p, selected by more than half of all.
+    (1 = highest alpha), selected, fill (selected only to fill what is left of the budget: a likelier gate did not fit),
+    distance (alpha less that of the first gate that did not fit), count (how many sources chose it), runs (how many
+    have it). For a structure only its own gates, p, alpha, rank and distance missing (NaN). Of several sources gates
+    are matched by position and PET type; p and alpha are means over those that have the gate, rank is by mean p,
+    selected by more than half of all, and fill and distance are not known.
 
     Args:
         runs: a run, its path, a structure, a published file; or several of them.
@@ -66,8 +69,10 @@ def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
             sums[name][at] += np.nan_to_num(getattr(one, name), nan=0.0)
     with np.errstate(invalid="ignore"):
         p, alpha = (np.where(known > 0, total / np.maximum(known, 1), np.nan) for total in sums.values())
+    fill, distance = np.zeros(len(gates), dtype=bool), np.full(len(gates), np.nan)
     if len(views) == 1:
         p, alpha, rank, selected = views[0].p, views[0].alpha, views[0].rank, views[0].selected
+        fill, distance = views[0].fill, alpha - views[0].cut
     else:
         selected = count * 2 > len(views)
         rank = np.where(known > 0, ranks(np.where(known > 0, p, -1.0)), np.nan)
@@ -86,6 +91,8 @@ def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
             "alpha": alpha,
             "rank": rank,
             "selected": selected,
+            "fill": fill,
+            "distance": distance,
             "count": count,
             "runs": present,
         }
@@ -93,28 +100,37 @@ def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
     return table, gates
 
 
+@themed
 def heatmap(
     runs: Source | Iterable[Source],
     *,
     value: Value | None = None,
     budget: Budget | None = None,
     step: int = -1,
+    scale: Scale = "full",
     title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw every gate on the grid of modules and layers; chosen gates are outlined.
+
+    Dotted outlines are of gates that only fill what is left of the budget: they come after one that did not fit.
 
     Args:
         runs: a run, its path, a structure (whose chosen gates are drawn), a published file; or several of them.
         value: what colour means: ``p`` (the default where p is known), ``alpha``, ``rank``, ``selected``, or
             ``count``, in how many of several runs the gate is chosen.
         budget, step: as `heatmap_table`.
+        scale: of the colours: ``full`` (of p: 0 to 1, so that pictures can be compared), ``own`` (from the lowest to
+            the highest number of this picture), or two numbers. Of alpha, 0 stays in the middle.
         title: instead of the run's name, budget and step.
+        theme: ``light`` or ``dark``.
 
     Returns:
-        A figure with two traces: the heatmap ("gates") and the outlines ("chosen").
+        A figure with these traces: the heatmap ("gates"), the outlines ("chosen" and, where there are such, "fills the
+        rest of the budget"), and a casing under them.
 
     Raises:
-        ConfigError: `value` is none of these, or is not known for a structure.
+        ConfigError: `value` or `scale` is none of these, or `value` is not known for a structure.
         RunError, BudgetError, StructureError: as `heatmap_table`.
     """
     sources = as_sources(runs)
@@ -130,33 +146,35 @@ def heatmap(
     grid = Grid(gates)
 
     figure = _style.new_figure(title if title is not None else _title(sources, views, table, budget, step))
-    figure.add_trace(gate_cells(grid, table, value, len(views)))
+    figure.add_trace(gate_cells(grid, table, value, len(views), scale))
     name = "chosen" if len(views) == 1 else "chosen in most runs"
     # With two colours for chosen and open, outlines would say it twice.
-    figure.add_trace(outline(grid, table["selected"].to_numpy(), name, visible=value != "selected"))
+    chosen, fill = table["selected"].to_numpy(), table["fill"].to_numpy()
+    add_chosen(figure, grid, chosen, fill, name, visible=value != "selected")
     axes(figure, grid)
     return figure
 
 
-def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1) -> go.Heatmap:
+def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, scale: Scale = "full") -> go.Heatmap:
     """The cells of a table as `heatmap_table` makes it, with all that is known of a gate on hovering."""
     values = table[value].to_numpy(dtype=float)
-    finite = values[np.isfinite(values)]
-    scale: dict[str, Any]
-    if value == "p":
-        # Its own maximum: early in a search, or at a tiny budget, every p is far below 1.
-        scale = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": float(finite.max()) if len(finite) else 1}
-    elif value == "alpha":
-        reach = float(np.abs(finite).max()) if len(finite) else 0
-        scale = {"colorscale": _style.DIVERGING, "zmin": -(reach or 1), "zmax": reach or 1}
-    elif value == "rank":
-        scale = {"colorscale": _style.REVERSED, "zmin": 1, "zmax": max(2, len(table))}
-    elif value == "count":
-        scale = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": n_runs}
+    if value == "alpha":
+        # Around 0, and as far as alpha goes.
+        most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
+        reach = max(map(abs, limits("full" if scale == "own" else scale, values, 0, most)))
+        ends = -reach, reach
     else:
-        scale = {"colorscale": _style.BINARY, "zmin": 0, "zmax": 1, "showscale": False}
-    if n_runs == 1:
-        chosen = np.where(table["selected"], " · <b>chosen</b>", "")
+        ends = limits(scale, values, *{"rank": (1, max(2, len(table))), "count": (0, n_runs)}.get(value, (0, 1)))
+    colours = {"alpha": _style.DIVERGING, "rank": _style.REVERSED, "selected": _style.BINARY}
+    look: dict[str, Any] = {"colorscale": colours.get(value, _style.SEQUENTIAL), "zmin": ends[0], "zmax": ends[1]}
+    if value == "selected":
+        look |= {"zmin": 0, "zmax": 1, "showscale": False}
+    known = table["p"].notna().any() or table["selected"].any()
+    if not known:
+        chosen = np.full(len(table), "")
+    elif n_runs == 1:
+        told = np.where(table["fill"], f"<b>{FILLS}</b>", np.where(table["selected"], "<b>chosen</b>", "not chosen"))
+        chosen = np.char.add(" · ", told.astype(str))
     else:
         chosen = np.array([f" · chosen in {c} of {n_runs}" for c in table["count"]])
     hover = [
@@ -167,6 +185,7 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1) -
         shown(table["p"], ".4g"),
         shown(table["alpha"], "+.4f"),
         shown(table["rank"], ".0f"),
+        shown(table["distance"], "+.4f"),
     ]
     lines = ["<b>%{customdata[0]}</b>%{customdata[1]}", "%{customdata[2]}", "%{customdata[3]}"]
     if table["p"].notna().any():
@@ -175,7 +194,9 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1) -
             f"{mean}p = %{{customdata[4]}}   {mean}α = %{{customdata[5]}}   "
             f"rank %{{customdata[6]}} of {len(table):,}"
         )
-    made = cells(grid, values, hover, "<br>".join(lines), _LABELS[value], **scale)
+    if table["distance"].notna().any():
+        lines.append("α is %{customdata[7]} from the cut, the first gate that did not fit")
+    made = cells(grid, values, hover, "<br>".join(lines), _LABELS[value], **look)
     if value == "count" and n_runs <= 12:
         made.colorbar.update(tickmode="linear", tick0=0, dtick=1)
     return made

@@ -10,12 +10,13 @@ import plotly.graph_objects as go
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.explanation import NOISE, Explanation, shown
 
 ExplanationLike = Explanation | Run | str | os.PathLike[str]
 
-_CLEAR, _NOISE_FILL, _P = "#4a8cc2", "#d3e2f1", "#7b8794"
+_CLEAR, _NOISE_FILL, _P = "#4a8cc2", "#d3e2f1", _style.MUTED
 _ROW_PX = 22
 #: The left panel's share of the width, and where the right one begins.
 _LEFT, _RIGHT = 0.66, 0.7
@@ -47,7 +48,10 @@ def importance_table(explanation: ExplanationLike, *, top: int | None = None) ->
     return table.sort_values("loss_increase", ascending=False, kind="stable", ignore_index=True)
 
 
-def importance(explanation: ExplanationLike, *, top: int | None = 40, title: str | None = None) -> go.Figure:
+@themed
+def importance(
+    explanation: ExplanationLike, *, top: int | None = 40, title: str | None = None, theme: Theme = "light"
+) -> go.Figure:
     """Draw how much the validation loss rises without each gate, beside the p of the same gates.
 
     Left: the mean rise with one standard error to either side; strong where it is more than 2 standard errors from
@@ -57,6 +61,7 @@ def importance(explanation: ExplanationLike, *, top: int | None = 40, title: str
     Args:
         explanation, top: as `importance_table`; the title says when gates are left out.
         title: instead of task, backbone and rank correlation.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with the traces "over 2 standard errors", "may be noise", "gradient estimate" and, where p is known,
@@ -121,7 +126,12 @@ def importance(explanation: ExplanationLike, *, top: int | None = 40, title: str
             mode="markers",
             x=table["gradient"].to_numpy(),
             y=places,
-            marker={"symbol": "diamond", "size": 8, "color": _style.OUTLINE, "line": {"width": 1, "color": "white"}},
+            marker={
+                "symbol": "diamond",
+                "size": 8,
+                "color": _style.OUTLINE,
+                "line": {"width": 1, "color": _style.GROUND},
+            },
             customdata=hover,
             hovertemplate=text,
         )

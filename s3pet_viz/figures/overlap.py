@@ -13,6 +13,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, View, as_sources, labels, view
 from s3pet_viz.figures._grid import bar
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.measures import jaccard, need_sizes, spearman
 from s3pet_viz.runs.reader import Budget
 
@@ -71,8 +72,15 @@ def overlap_table(
     return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
 
 
+@themed
 def overlap(
-    runs: Iterable[Source], *, by: By = "gates", budget: Budget | None = None, step: int = -1, title: str | None = None
+    runs: Iterable[Source],
+    *,
+    by: By = "gates",
+    budget: Budget | None = None,
+    step: int = -1,
+    title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw the matrix of overlaps.
 
@@ -80,6 +88,7 @@ def overlap(
         runs, budget, step: as `overlap_table`.
         by: ``gates`` (Jaccard), ``params`` (Jaccard by parameters) or ``spearman`` (of p).
         title: instead of what `by` means.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one heatmap; up to 16 runs each cell shows its number.

@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, View, as_sources, joint_gates, shorten, view
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.grid import MODULES, column_order
 from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
@@ -50,6 +51,7 @@ def sums_table(
     return table
 
 
+@themed
 def sums(
     runs: Source | Iterable[Source],
     *,
@@ -57,12 +59,14 @@ def sums(
     budget: Budget | None = None,
     step: int = -1,
     title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw, per layer, module or PET type, the expected open gates and parameters, and what was chosen.
 
     Args:
         runs, by, budget, step: as `sums_table`.
         title: instead of the run's name.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure of two panels, gates and parameters, each with a bar trace ("expected") and markers ("chosen").

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import RunLike, as_run
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import ranks
 
@@ -50,8 +51,14 @@ def trace_table(
     return table
 
 
+@themed
 def trace(
-    run: RunLike, *, gates: Sequence[int | str] | None = None, top: int = 12, title: str | None = None
+    run: RunLike,
+    *,
+    gates: Sequence[int | str] | None = None,
+    top: int = 12,
+    title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw p over steps: named gates in colour (chosen ones marked ● and drawn thicker), the others in grey.
 
@@ -59,6 +66,7 @@ def trace(
         run: a run, or its path.
         gates, top: which gates are named, as `trace_table`.
         title: instead of the run's name.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one grey trace ("other gates") and one trace per named gate, highest final p first.
@@ -132,7 +140,7 @@ def _add_context(figure: go.Figure, run: Run, others: list[int]) -> None:
             name=f"other gates ({len(shown):,} of {len(others):,})"
             if len(shown) < len(others)
             else "other gates",
-            line={"color": "#c3cbd3", "width": 0.8},
+            line={"color": _style.PALE, "width": 0.8},
             opacity=0.6,
             hoverinfo="skip",
         )

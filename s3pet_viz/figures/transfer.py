@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._grid import bar
+from s3pet_viz.figures._grid import bar, cased, ring
+from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.results import Study, Transfer
 
 Value = Literal["score", "loss"]
@@ -111,6 +112,7 @@ def _compared(rows: pd.DataFrame, value: str, relative: Relative | None) -> np.n
     return values / found if relative == "full" else values - found
 
 
+@themed
 def transfer(
     matrix: TransferLike,
     *,
@@ -119,17 +121,19 @@ def transfer(
     overlap: bool = True,
     seed: int | None = None,
     title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Draw the matrix of sources (rows) and targets (columns), and beside it how alike the structures are.
 
-    Each cell holds mean and spread; scores that are fractions are shown times 100. Darker (or bluer) is better, for a
-    loss too. The colours reach as far as the structures go: full fine-tuning and the head alone may lie beyond.
+    Each cell holds mean and spread; scores that are fractions are shown times 100. Stronger (or bluer) is better, for
+    a loss too. The colours reach as far as the structures go: full fine-tuning and the head alone may lie beyond.
     One column of a paper has room for three tasks; without the overlap for eight, of a loss for five.
 
     Args:
         matrix, value, relative, seed: as `transfer_table`.
         overlap: with the second panel, the mean Jaccard of the gates with the target's own structure.
         title: instead of what the numbers are.
+        theme: ``light`` or ``dark``.
 
     Returns:
         A figure with the heatmap "values", the heatmap "overlap" unless left out, and the outlines of the targets'
@@ -200,13 +204,14 @@ def drawn(
         )
     for i in range(len(panels)):
         x, y = boxes(places, own)
-        line = {"color": _style.OUTLINE, "width": 2}
-        figure.add_trace(
-            go.Scatter(
-                name="the target's own structure", x=x, y=y, mode="lines", line=line, hoverinfo="skip",
-                xaxis="x" if i == 0 else "x2", showlegend=i == 0, legendgroup="own",
-            )
-        )  # fmt: skip
+        axis = "x" if i == 0 else "x2"
+        figure.add_traces(
+            [
+                cased(x, y, xaxis=axis, legendgroup="own"),
+                ring(x, y, "the target's own structure", xaxis=axis, legendgroup="own"),
+            ]
+        )
+        figure.data[-1].showlegend = i == 0
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
     _dress(figure, opened.targets, names, places, domains)
     for domain, (*_, head) in zip(domains, panels, strict=True):
@@ -243,7 +248,7 @@ class Words:
         else:
             self.short, self.long = f"{value} − {relative}", f"{name} less {_LESS[relative]}"
         lower = "lower is better" if value == "loss" else ""
-        colour = "blue is better" if relative in ("own", "random") else "drawn darker" if lower else ""
+        colour = "blue is better" if relative in ("own", "random") else "drawn stronger" if lower else ""
         self.better = ", ".join(filter(None, (lower, colour)))
 
     def cells(self) -> list[str]:

@@ -15,7 +15,9 @@ import pytest
 import s3pet_viz.figures
 from s3pet_viz.errors import BudgetError, ConfigError, RunError
 from s3pet_viz.figures import heatmap, heatmap_table
+from s3pet_viz.figures._grid import FILLS
 from s3pet_viz.figures.heatmap import Grid
+from s3pet_viz.structure import select_with_fill
 
 
 def test_table_agrees_with_the_run(run):
@@ -71,13 +73,51 @@ def test_cells_lie_where_the_axes_say(run):
 
 def test_chosen_gates_are_outlined_by_one_trace(run):
     figure, table = heatmap(run), heatmap_table(run)
-    assert [t.name for t in figure.data] == ["gates", "chosen"]
     assert not figure.layout.shapes
+    drawn = {t.name: t for t in figure.data}
+    assert list(drawn) == ["gates", "chosen", FILLS, "casing"]
     grid = Grid(run.gates_list)
-    x, y = (np.array(figure.data[1][axis]).reshape(-1, 6)[:, :4].mean(axis=1) for axis in "xy")
-    mask = table["selected"].to_numpy()
-    np.testing.assert_allclose(x, grid.col[mask])
-    np.testing.assert_allclose(y, grid.row[mask])
+    chosen, fill = table["selected"].to_numpy(), table["fill"].to_numpy()
+    for name, mask in (("chosen", chosen & ~fill), (FILLS, fill), ("casing", chosen)):
+        x, y = (np.array(drawn[name][axis]).reshape(-1, 6)[:, :4].mean(axis=1) for axis in "xy")
+        np.testing.assert_allclose(x, grid.col[mask])
+        np.testing.assert_allclose(y, grid.row[mask])
+    assert (drawn["chosen"].line.dash, drawn[FILLS].line.dash) == (None, "dot")
+    assert [t.name for t in figure.data if t.showlegend] == ["chosen", FILLS]
+    # The casing is wider, and under the rings.
+    assert drawn["casing"].line.width > drawn["chosen"].line.width
+    assert (drawn["casing"].zorder or 0) < drawn["chosen"].zorder == drawn[FILLS].zorder
+
+
+def test_gates_that_fill_the_rest(run):
+    table = heatmap_table(run)
+    found = select_with_fill(run.alpha(), run.counts, 40)
+    assert np.flatnonzero(table["selected"]).tolist() == found.chosen.tolist()
+    assert np.flatnonzero(table["fill"]).tolist() == found.fill.tolist()
+    assert len(found.fill)
+    np.testing.assert_allclose(table["distance"], run.alpha() - found.cut)
+    assert (table.loc[table["selected"] & ~table["fill"], "distance"] >= 0).all()
+    assert (table.loc[table["fill"], "distance"] <= 0).all()
+    # Where all fit, none fills and there is no cut.
+    wide = heatmap_table(run, budget=10_000)
+    assert wide["selected"].all()
+    assert not wide["fill"].any()
+    assert wide["distance"].isna().all()
+    assert [t.name for t in heatmap(run, budget=10_000).data] == ["gates", "chosen", "casing"]
+
+
+def test_scales_can_be_shared(run):
+    p = heatmap_table(run)["p"]
+    ends = lambda figure: (figure.data[0].zmin, figure.data[0].zmax)  # noqa: E731
+    assert ends(heatmap(run)) == ends(heatmap(run, step=0)) == ends(heatmap(run, budget=60)) == (0, 1)
+    assert ends(heatmap(run, scale="own")) == pytest.approx((p.min(), p.max()))
+    assert ends(heatmap(run, scale=(0.1, 0.3))) == (0.1, 0.3)
+    assert ends(heatmap(run, value="alpha", scale=(-2, 5))) == (-5, 5)
+    assert ends(heatmap(run, value="selected", scale="own")) == (0, 1)
+    assert ends(heatmap(run, step=0, scale="own")) == (0, 1)  # all p are equal
+    for wrong in ("p", (1, 0), (0,), 3, ("a", "b"), (float("nan"), 1)):
+        with pytest.raises(ConfigError, match="scale: expected 'full', 'own' or two numbers"):
+            heatmap(run, scale=wrong)
 
 
 def test_hover_tells_everything(run):
@@ -88,6 +128,11 @@ def test_hover_tells_everything(run):
     assert gate.position in data
     assert f"{gate.n_params} parameters" in data
     assert format(table["p"][0], ".4g") in data
+    assert format(table["distance"][0], "+.4f") in data
+    whole = np.array(cells.customdata)[grid.row, grid.col]
+    for i, row in table.iterrows():
+        said = "fills the rest" if row["fill"] else "chosen" if row["selected"] else "not chosen"
+        assert whole[i, 1].replace("<b>", "").startswith(f" · {said}")
     for i in range(len(data)):
         assert f"%{{customdata[{i}]}}" in cells.hovertemplate
     assert cells.hoverongaps is False
@@ -102,6 +147,7 @@ def test_every_value_spans_its_scale(run, value):
     assert sorted(z[np.isfinite(z)]) == pytest.approx(sorted(table[value].astype(float)))
     if value == "alpha":
         assert cells.zmin == -cells.zmax
+        assert cells.zmax == pytest.approx(np.nanmax(np.abs(z)))
 
 
 def test_an_encoder_has_no_gap_and_no_stack_names(encoder):
@@ -156,7 +202,7 @@ def test_a_thousand_gates_are_cheap(large):
     start = time.perf_counter()
     figure = heatmap(large)
     assert time.perf_counter() - start < 2  # measured 0.12 s; machines differ
-    assert len(figure.data) == 2
+    assert len(figure.data) <= 4
     assert figure.layout.xaxis.tickangle == -90
 
 

@@ -16,7 +16,7 @@ from s3pet_viz.errors import BudgetError, ConfigError, StructureError
 from s3pet_viz.figures.budget_path import select_many
 from s3pet_viz.runs import Run, RunWriter, open_run
 from s3pet_viz.runs.measures import entropy
-from s3pet_viz.structure import Gate, probabilities, select, solve_shift
+from s3pet_viz.structure import Gate, probabilities, select, select_with_fill, solve_shift
 
 SIZES = (10, 20, 10, 40)
 
@@ -145,7 +145,10 @@ def test_compare(small, tmp_path):
     by_name = {t.name: t for t in figure.data[1:] if t.mode == "markers"}
     assert len(by_name["only seed 0"].x) == 2
     assert len({t.marker.symbol for t in by_name.values()}) == len({t.marker.color for t in by_name.values()}) == 3
-    assert figure.data[0].zmin == -figure.data[0].zmax
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-1, 1)
+    own = f.compare(small, other, budget=20, scale="own").data[0]
+    reach = f.compare_table(small, other, budget=20)["difference"].abs().max()
+    assert (own.zmin, own.zmax) == pytest.approx((-reach, reach))
     drawn = f.compare(small.structure(), other.structure())
     assert drawn.data[0].showscale is False
     assert f.compare_table(small, other.structure())["chosen"].tolist() == ["both", "both", "both", ""]
@@ -235,7 +238,11 @@ def test_consensus(small, tmp_path):
     np.testing.assert_allclose(table["p"], mean)
     assert set(table.loc[table["selected"], "gate"]) == {g.index for g in structure.gates}
     figure = f.consensus([small, other])
-    assert [t.name for t in figure.data] == ["gates", "consensus"]
+    assert [t.name for t in figure.data] == ["gates", "consensus", "casing"]
+    assert not table["fill"].any()
+    third = make(tmp_path / "third", [3, 0, 2, 5])
+    table = f.consensus_table([small, third], budget=35)
+    assert np.flatnonzero(table["fill"]).tolist() == select_with_fill(table["p"], SIZES, 35).fill.tolist() != []
     assert f.consensus_structure(small) == small.structure()
 
 
@@ -269,14 +276,30 @@ def test_curves(tmp_path):
     assert thin["step"].tolist() == [*range(0, 100, 15), 99]
     assert thin["train_smooth"].iloc[-1] == table["train_smooth"].iloc[-1]
     figure = f.curves(run)
-    assert [t.name for t in figure.data if t.showlegend is not False] == [
-        "train", "validation", "expected parameters", "budget",
-    ]  # fmt: skip
-    assert figure.layout.xaxis.matches == figure.layout.xaxis2.matches == "x3"
+    assert [t.name for t in figure.data if t.showlegend is not False] == ["train", "validation"]
+    assert "the budget of 40 parameters is kept at every step" in figure.layout.title.text
+    assert figure.layout.xaxis.matches == "x2"
+
+
+@pytest.mark.parametrize("off", [None, 1, 50, 2e-4])
+def test_expected_parameters_are_drawn_only_where_they_say_something(tmp_path, off):
+    """Off at a single step, between the drawn ones too; not for the last digits of a float."""
+    gates = [Gate(i, f"encoder.{i}", "encoder", i, "SelfAttn.Q", "LoRA", 10) for i in range(8)]
+    with RunWriter.create(tmp_path / "run", gates=gates, config={}, extra={"backbone": "tiny", "backbone_params": 100, "budget": 40, "name": "r"}) as w:
+        for t in range(1200):
+            p = np.full(8, 0.5 * (1 + off if off == 2e-4 else 1))
+            if off == t:
+                p[0] = 0.9
+            w.append(step=t, seconds=1, zeta=0, train_loss=1, val_loss=1, lr=1, alpha=np.zeros(8), p=p)
+    figure = f.curves(open_run(tmp_path / "run"))
+    drawn = off in (1, 50)
+    assert ("expected parameters" in [t.name for t in figure.data]) == drawn
+    assert ("yaxis3" in figure.layout) == drawn
+    assert ("is kept at every step" in figure.layout.title.text) == (not drawn)
 
 
 def test_curves_without_steps(empty):
     assert f.curves_table(empty).empty
-    assert len(f.curves(empty).data) == 7
+    assert len(f.curves(empty).data) == 5
     with pytest.raises(ConfigError, match="max_steps"):
         f.curves(empty, max_steps=0)

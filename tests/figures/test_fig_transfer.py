@@ -158,8 +158,8 @@ def test_cells_say_mean_and_spread(matrix):
     middles = (np.array(values.y[:-1]) + np.array(values.y[1:])) / 2
     np.testing.assert_allclose(np.delete(middles, 5), figure.layout.yaxis.tickvals)
     assert np.array(overlap.text)[0, 0] == "1.00"
+    assert [trace.name for trace in outlines] == ["casing", "the target's own structure"] * 2
     for trace in outlines:
-        assert trace.name == "the target's own structure"
         corners = np.array(trace.x, dtype=float).reshape(3, 6), np.array(trace.y, dtype=float).reshape(3, 6)
         assert [np.nanmean(c, axis=1).round().tolist() for c in corners] == [[0, 1, 2], [0, 1, 2]]
     hover = values.customdata[0][1]
@@ -182,7 +182,7 @@ def test_heads_and_title_say_what_is_shown(matrix):
     assert title == "Transfer at 0.2% · score × 100 less the target's own structure's · blue is better · seed 1"
     heads, title = said(value="loss")
     assert heads[0] == "loss (lower is better)"
-    assert "held-out loss · lower is better, drawn darker" in title
+    assert "held-out loss · lower is better, drawn stronger" in title
     heads, title = said(value="loss", relative="random")
     assert "less the mean of random structures' · lower is better, blue is better" in title
     assert said(relative="full")[0][0] == "score, % of full"

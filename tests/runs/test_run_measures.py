@@ -92,7 +92,7 @@ def test_random_structures_keep_the_budget():
 BUDGET = 300
 
 
-def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGET, status="finished", seed=0, p=None, config=(), **more) -> Run:
+def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGET, status="finished", seed=0, p=None, config=(), train=None, **more) -> Run:
     """A run whose alpha at step t is ``alpha(t / (n_steps - 1))``."""
     gates = gates or [gate(i, pet="LoRA" if i % 2 else "BitFit") for i in range(100)]
     counts = np.array([g.n_params for g in gates])
@@ -104,7 +104,8 @@ def write(path: Path, alpha, *, n_steps=200, loss=None, gates=None, budget=BUDGE
             a = alpha(at)
             zeta = solve_shift(a, counts, budget)
             val = 1 - 0.5 * at + 0.01 * rng.normal() if loss is None else loss(at) + 0.01 * rng.normal()
-            w.append(step=t, seconds=0.1, zeta=zeta, train_loss=val, val_loss=val, lr=1e-3, alpha=a,
+            seen = val if train is None else train(at)
+            w.append(step=t, seconds=0.1, zeta=zeta, train_loss=seen, val_loss=val, lr=1e-3 * (1 - at / 2), alpha=a,
                      p=probabilities(a, zeta) if p is None else p)  # fmt: skip
         w.set_status(status, error="RuntimeError: out of luck" if status == "failed" else None)
     return open_run(path)
@@ -169,7 +170,7 @@ def test_one_pet_type_takes_over(tmp_path):
     ],
 )
 def test_losses(tmp_path, loss, title):
-    assert titles(write(tmp_path / "run", settled, loss=loss)) == [title or "Nothing unusual"]
+    assert titles(write(tmp_path / "run", settled, loss=loss, train=lambda at: 1 - at)) == [title or "Nothing unusual"]
 
 
 def test_a_loss_that_a_shrinking_budget_raises(tmp_path):

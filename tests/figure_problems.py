@@ -1,0 +1,60 @@
+"""Every public figure, in forms that look different, of recorded runs and studies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import plotly.graph_objects as go
+from transfer_problems import even, write_transfer
+
+import s3pet_viz as s3
+from s3pet_viz import figures
+from s3pet_viz.runs.explanation import Explanation, GateEffect
+
+#: Names in `figures` that draw: the browser test and the themes leave none out.
+DRAWING = {name for name in figures.__all__ if not name.endswith("_table")} - {"save", "consensus_structure"}
+
+
+def explained(run: s3.Run) -> Explanation:
+    p = run.p()
+    effects = tuple(
+        GateEffect(gate, float(p[gate.index]), 0.0, i + 1, 0.1 * math.cos(2 * i), 0.02, -0.01 * i, 0.05 * math.cos(2 * i))
+        for i, gate in enumerate(run.structure().gates)
+    )
+    return Explanation(effects, "sentiment", "tiny-t5", run.name, n_rows=50, loss=0.3, score=0.9)
+
+
+def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
+    """What draws each, given `theme` or nothing; named by the function and, after a space, the form."""
+    runs = [s3.open_run(f"sentiment-0.2pct-s{seed}") for seed in range(3)]
+    run, other = runs[:2]
+    matrix = write_transfer(folder / "transfer", even)
+    made = {
+        "heatmap": partial(figures.heatmap, run),
+        "heatmap own": partial(figures.heatmap, run, scale="own"),
+        "heatmap alpha": partial(figures.heatmap, run, value="alpha"),
+        "heatmap rank": partial(figures.heatmap, run, value="rank"),
+        "heatmap selected": partial(figures.heatmap, run.structure()),
+        "heatmap count": partial(figures.heatmap, runs, value="count"),
+        "compare": partial(figures.compare, run, other),
+        "consensus": partial(figures.consensus, runs),
+        "trace": partial(figures.trace, run),
+        "curves": partial(figures.curves, run),
+        "curves open": partial(figures.curves, s3.open_run("minilm-open-sst2-0.0139pct-s0")),
+        "sums": partial(figures.sums, run),
+        "sums module": partial(figures.sums, run, by="module"),
+        "sums structure": partial(figures.sums, run.structure(), by="pet_type"),
+        "budget_path": partial(figures.budget_path, run),
+        "overlap": partial(figures.overlap, runs),
+        "overlap spearman": partial(figures.overlap, runs, by="spearman"),
+        "agreement": partial(figures.agreement, runs),
+        "importance": partial(figures.importance, explained(run)),
+        "budgets": partial(figures.budgets, "tiny-t5"),
+        "transfer": partial(figures.transfer, matrix),
+        "transfer own": partial(figures.transfer, matrix, relative="own"),
+    }
+    assert {name.split()[0] for name in made} == DRAWING
+    return made
