@@ -37,7 +37,11 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
-from s3pet_viz.tuning.model_state import flags_kept
+from s3pet_viz.tuning.model_state import at_work
+
+
+#: Fields of `SearchConfig` that say how task and backbone are loaded; `load` may say so too.
+_LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 
 
 def search(
@@ -86,6 +90,9 @@ def search(
     """
     started = open_run(resume) if resume is not None else None
     options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
+    # The run keeps them with its other options.
+    options |= {k: str(v).removeprefix("torch.") if k == "dtype" else v for k, v in (load or {}).items() if k in _LOADING}
+    load = {k: v for k, v in (load or {}).items() if k not in _LOADING}
     if started is not None:
         config = _resumed_config(
             started, {"task": task, "backbone": backbone, "budget": budget, "space": space, "out": out, **options}
@@ -97,7 +104,7 @@ def search(
             )
         task = config.task if task is None else task
         backbone = config.backbone if model is None else None
-        load = {**started.info.get("load", {}), **(load or {})}
+        load = {**started.info.get("load", {}), **load}
     else:
         for name, value in (("task", task), ("budget", budget)):
             if value is None:
@@ -128,13 +135,10 @@ def search(
         backbone,
         model=model,
         tokenizer=tokenizer,
-        head=config.head,
-        revision=config.revision,
-        task_revision=config.task_revision,
-        split=config.split,
-        max_rows=config.max_rows,
-        **(load or {}),
+        **{name: getattr(config, name) for name in _LOADING},
+        **load,
     )
+    device = device.suited(made.model)
     parameters = parse_budget(config.budget, made.n_params)
     gates, missing = candidate_gates(positions(made.model), chosen_space)
     check_budget([g.n_params for g in gates], parameters)
@@ -166,7 +170,7 @@ def search(
         "constant_loss": halves.features["train"].constant_loss(),
         "space_missing": missing,
         "task_origin": data.origin,
-        "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
+        "load": {k: v for k, v in load.items() if isinstance(v, str)},
         "versions": _versions(),
         **({"start_from": start} if start else {}),
         **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
@@ -176,8 +180,7 @@ def search(
     tracking = Tracking(trackers)
     if trackers and team.leads:
         callbacks = (*callbacks, tracking)
-    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
-        made.model.to(device.torch)
+    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), at_work(made, device):
         with attached(made, gates, config) as pets:
             problem = BackboneProblem(
                 made.model,
