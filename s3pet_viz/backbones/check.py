@@ -66,7 +66,7 @@ def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
     """A folder holds what its tokenizer reads; transformers makes an empty tokenizer where nothing is there.
 
     Args:
-        tokenizer: that was made of it; None: before that.
+        tokenizer: that was made of it; None: none could be made.
 
     Raises:
         BackboneError: it does not.
@@ -76,7 +76,7 @@ def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
     if tokenizer is not None and not files:
         return  # of bytes or characters: it has no vocabulary
     if tokenizer is None:
-        found = any((folder / file).is_file() for file in (*_VOCABULARIES, "tokenizer_config.json"))
+        found = any((folder / file).is_file() for file in _VOCABULARIES)
     else:
         found = (folder / "tokenizer.json").is_file() or (
             bool(needed) and all((folder / file).is_file() for file in needed)
@@ -144,13 +144,13 @@ def inserted_at(model: nn.Module) -> str | None:
     return None
 
 
-def check_model(model: nn.Module, name: str) -> None:
+def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
     """A live model is one of transformers' own kind, with its weights in memory, and for a kind of task done here.
 
     Raises:
         BackboneError: it is not.
     """
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     if not isinstance(model, PreTrainedModel):
         # torch.compile wraps a model in a class of its own, and so do data parallel ones.
@@ -158,6 +158,8 @@ def check_model(model: nn.Module, name: str) -> None:
             f"backbone: expected a model of transformers (PreTrainedModel), found {type(model).__name__}"
             + ("; give the model that was compiled (model._orig_mod)" if hasattr(model, "_orig_mod") else "")
         )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
     for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for at, tensor in tensors:
             if tensor.is_meta:
@@ -173,18 +175,15 @@ def check_model(model: nn.Module, name: str) -> None:
             )
 
 
-def check_tokens(model: Any, tokenizer: Any, decoder_only: bool, name: str) -> None:
-    """A model and its tokenizer belong together: each token has an embedding, and each special token that the model needs
-    is there.
+def check_tokens(backbone: Backbone) -> None:
+    """A model and its tokenizer belong together: each token has an embedding, each special token that is needed is there,
+    and both name the same ones.
 
     Raises:
         BackboneError: they do not.
     """
-    from transformers import PreTrainedTokenizerBase
-
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
-    config = model.config
+    model: Any = backbone.model
+    tokenizer, config, decoder_only = backbone.tokenizer, model.config, backbone.family.decoder_only
     rows = [m.weight.shape[0] for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
     known = min(rows)
     token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
@@ -200,14 +199,21 @@ def check_tokens(model: Any, tokenizer: Any, decoder_only: bool, name: str) -> N
             if not isinstance(found, int) or not 0 <= found < known:
                 raise BackboneError(
                     f"backbone: expected model.config.{field}, a token from 0 to {known - 1:,} that the decoder of "
-                    f"{name!r} starts or is padded with, found {found}"
+                    f"{backbone.name!r} starts or is padded with, found {found}"
                 )
-    own, its = getattr(config, "pad_token_id", None), tokenizer.pad_token_id
-    if not decoder_only and None not in (own, its) and own != its:
-        raise BackboneError(
-            f"backbone: expected a tokenizer that pads with the model's token {own} (model.config.pad_token_id), found "
-            f"one that pads with {its}; they are of two models"
-        )
+    if tokenizer.pad_token_id is None and not decoder_only:
+        raise BackboneError("backbone: expected a tokenizer with a pad token, found none (tokenizer.pad_token)")
+    # A decoder-only model is often padded with its end token, whatever its config says.
+    for role in ("eos",) if decoder_only else ("pad", "eos"):
+        its = tokenizer.pad_token_id if role == "pad" else backbone.end_id
+        sources = (config, getattr(model, "generation_config", None))
+        said = [getattr(source, f"{role}_token_id", None) for source in sources]
+        own = sorted({i for ids in said if ids is not None for i in (ids if isinstance(ids, list) else [ids])})
+        if its is not None and own and its not in own:
+            raise BackboneError(
+                f"backbone: expected a tokenizer whose {role} token is the model's (model.config.{role}_token_id: "
+                f"{', '.join(map(str, own))}), found token {its}; they are of two models, or one of them was changed"
+            )
 
 
 # -- a backbone and a task -----------------------------------------------------------------------------------

@@ -164,9 +164,12 @@ def load_backbone(
         refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
         check_head(config, text, str(name))
-        if is_folder(source):
-            check_vocabulary(Path(source))
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        except Exception:
+            if is_folder(source):
+                check_vocabulary(Path(source))
+            raise
         if is_folder(source):
             check_vocabulary(Path(source), tokenizer)
         pad = None
@@ -211,7 +214,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     refuse_quantised(model.config, model, label)
-    check_model(model, label)
+    check_model(model, tokenizer, label)
     _check_finite(model)
     inside = {id(p) for p in base_of(model).parameters()}
     text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
@@ -231,7 +234,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     )
     made.n_params = sum(p.numel() for p in made.body.parameters())
     made.pad_id = _pad_id(made)
-    check_tokens(model, tokenizer, family.decoder_only, label)
+    check_tokens(made)
     model.requires_grad_(False)
     model.eval()
     return made

@@ -277,6 +277,8 @@ def load_pair(
     """
     if (backbone is None) == (model is None):
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
+    if backbone is not None and not isinstance(backbone, (str, Path)):
+        raise ConfigError(f"backbone: expected a name or a folder, found {type(backbone).__name__}; see model=")
     unknown = sorted(set(task_options) - set(_TASK_OPTIONS))
     if unknown:
         known = ", ".join(("head", "revision", "task_revision", "dtype", *_TASK_OPTIONS))

@@ -204,7 +204,7 @@ def test_tune_from_a_folder_and_a_file(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("form", ["bert", "t5"])
 def test_a_folder_gets_the_form_and_head_of_the_task(tiny_folder, form):
-    names = ["negative", "positive", "neither"]
+    names = ["negative", "positive", "quick"]
     wb = Workbench.open(mood_data(40, 20), tiny_folder(form), task_spec={**MOOD, "label_names": names}, device="cpu")
     assert wb.splits.data.form == wb.backbone.form
     if form == "bert":
