@@ -1,6 +1,6 @@
 """What must hold of a backbone right after it is loaded, before any work starts: the one place for such checks.
 
-`wrap_backbone` asks for a sound model and tokenizer, and `tuning.workbench.load_pair` for a backbone that can do the task.
+`wrap_backbone` asks for a sound model and tokenizer, `tuning.workbench.load_pair` for a backbone that can do the task.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
 
 
 def check_tokens(backbone: Backbone) -> None:
-    """A model and its tokenizer belong together: each token has an embedding, each special token that is needed is there,
-    and both name the same ones.
+    """A model and its tokenizer belong together: each token has an embedding, each special token that is needed is
+    there, and both name the same ones.
 
     Raises:
         BackboneError: they do not.
@@ -232,8 +232,8 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
     task = data.task
     if any(p.dtype == torch.float16 for p in backbone.model.parameters()):
         raise BackboneError(
-            f"backbone: expected weights in float32 or bfloat16, found float16 in {backbone.name}: its gradients need loss "
-            'scaling, which a difference of gradients does not survive; dtype="bfloat16", or model.to(torch.bfloat16)'
+            f"backbone: expected weights in float32 or bfloat16, found float16 in {backbone.name}: its gradients need "
+            'loss scaling, which a difference of gradients does not survive; dtype="bfloat16" (model.to(torch.bfloat16))'
         )
     _check_texts(backbone, data)
     if backbone.form == "pair":
@@ -264,8 +264,8 @@ def _check_texts(backbone: Backbone, data: TaskData) -> None:
     ids = backbone.tokenizer(texts, add_special_tokens=False)["input_ids"]
     if not any(text.strip() for text in backbone.said(ids)):
         raise TaskError(
-            f"task {data.task.name}: expected texts that the tokenizer of {backbone.name} can read, found unknown tokens "
-            f"alone, as in {texts[0][:60]!r}; it is a tokenizer of another language, or an empty one"
+            f"task {data.task.name}: expected texts that the tokenizer of {backbone.name} can read, found unknown "
+            f"tokens alone, as in {texts[0][:60]!r}; it is a tokenizer of another language, or an empty one"
         )
 
 
@@ -302,8 +302,8 @@ def _check_order(backbone: Backbone, task: Task) -> None:
     ours = [label.casefold() for label in task.label_names]
     if order != ours and sorted(order) == sorted(ours):
         raise BackboneError(
-            f"backbone: expected a head with the labels numbered {', '.join(task.label_names)}, as in task {task.name}, "
-            f"found {', '.join(str(named[i]) for i in range(len(named)))} (model.config.id2label)"
+            f"backbone: expected a head with the labels numbered {', '.join(task.label_names)}, as in task {task.name}"
+            f", found {', '.join(str(named[i]) for i in range(len(named)))} (model.config.id2label)"
         )
 
 
@@ -324,7 +324,8 @@ def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> N
     rows = len(batch["input_ids"])
     if backbone.form == "pair" and tuple(logits.shape) != (rows, task.num_labels):
         raise BackboneError(
-            f"{where} and give {rows} x {task.num_labels} outputs, found a shape of {' x '.join(map(str, logits.shape))}"
+            f"{where} and give {rows} x {task.num_labels} outputs, found a shape of "
+            + " x ".join(map(str, logits.shape))
         )
     if loss is None or loss.numel() != 1:
         raise BackboneError(f"{where} and give a loss, found {'none' if loss is None else f'{loss.numel()} of them'}")

@@ -13,7 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from s3pet_viz.backbones.check import check_bare, check_head, check_model, check_tokens, check_vocabulary, refuse_adapter
+from s3pet_viz.backbones.check import (
+    check_bare,
+    check_head,
+    check_model,
+    check_tokens,
+    check_vocabulary,
+    refuse_adapter,
+)
 from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.tables import Family
@@ -136,12 +143,13 @@ def load_backbone(
         regression: the head predicts one number.
         revision: branch, tag or commit for a Hugging Face name.
         seed: of the head's initial weights.
-        dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for that of
-            the files (half the memory, where they are bfloat16).
+        dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
+            that of the files (half the memory, where they are bfloat16).
 
     Raises:
         BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, a family
-            not known yet, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone` refuses.
+            not known yet, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
+            refuses.
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
@@ -202,8 +210,8 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
 
     Raises:
-        BackboneError: a family not known yet, quantised weights, PET modules in it already, weights on the meta device, NaN
-            or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head that is
+        BackboneError: a family not known yet, quantised weights, PET modules in it already, weights on the meta device,
+            NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head that is
             neither a language model's nor for classification.
     """
     if not isinstance(model, nn.Module):

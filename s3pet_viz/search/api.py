@@ -39,7 +39,6 @@ from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import at_work
 
-
 #: Fields of `SearchConfig` that say how task and backbone are loaded; `load` may say so too.
 _LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 
@@ -91,8 +90,10 @@ def search(
     started = open_run(resume) if resume is not None else None
     options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
     # The run keeps them with its other options.
-    options |= {k: str(v).removeprefix("torch.") if k == "dtype" else v for k, v in (load or {}).items() if k in _LOADING}
-    load = {k: v for k, v in (load or {}).items() if k not in _LOADING}
+    load = dict(load or {})
+    options |= {name: load.pop(name) for name in _LOADING if name in load}
+    if isinstance(options.get("dtype"), torch.dtype):
+        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
     if started is not None:
         config = _resumed_config(
             started, {"task": task, "backbone": backbone, "budget": budget, "space": space, "out": out, **options}
@@ -180,8 +181,9 @@ def search(
     tracking = Tracking(trackers)
     if trackers and team.leads:
         callbacks = (*callbacks, tracking)
-    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), at_work(made, device):
-        with attached(made, gates, config) as pets:
+    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices):
+        counts = [g.n_params for g in gates]
+        with at_work(made, device), attached(made, gates, config) as pets:
             problem = BackboneProblem(
                 made.model,
                 pets,
@@ -191,7 +193,6 @@ def search(
                 autocast=device.autocast,
                 compile=config.compile,
             )
-            counts = [g.n_params for g in gates]
             state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
             if alpha is not None:
                 state.alpha = torch.from_numpy(alpha)

@@ -46,8 +46,8 @@ class SearchConfig:
         dropout: keep the backbone's dropout on.
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
-        head: ``auto``, ``lm`` or ``classification``; dtype: of the frozen weights, ``float32``, ``bfloat16`` or ``auto``
-            (the files' own); see `backbones.load_backbone`.
+        head: ``auto``, ``lm`` or ``classification``; dtype: of the frozen weights, ``float32``, ``bfloat16`` or
+            ``auto`` (the files' own); see `backbones.load_backbone`.
         checkpoint_every, eval_every: in steps; 0 turns evaluations off.
         batch_size: rows of a batch; in each process, where a launcher started several.
         accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout

@@ -62,8 +62,8 @@ def check_numbers(task: Task, tables: Iterable[Table]) -> None:
         place = f"{names[int(value)]!r} by place" if 0 <= value < len(names) else "none by place"
         meant = f"{names[numbers.index(value)]!r}" if value in numbers else "none"
         raise TaskError(
-            f"{at}: expected a label that means one thing, found the number {value:g} in column '{task.label}', which is "
-            f"{place} (from 0) and {meant} by name; give the names as texts."
+            f"{at}: expected a label that means one thing, found the number {value:g} in column '{task.label}', which "
+            f"is {place} (from 0) and {meant} by name; give the names as texts."
         )
 
 

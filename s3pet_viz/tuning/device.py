@@ -45,8 +45,8 @@ class Device:
         return cls(place, precision)
 
     def suited(self, model: nn.Module) -> Device:
-        """bf16 where a model's weights are of half precision: what is trained is float32 (`model_state.raise_precision`),
-        and only autocast computes with both.
+        """bf16 where a model's weights are of half precision: what is trained is float32 (see
+        `model_state.raise_precision`), and only autocast computes with both.
         """
         half = any(p.dtype.itemsize < 4 for p in model.parameters())
         return replace(self, precision="bf16") if half else self

@@ -269,7 +269,8 @@ def load_pair(
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
     Every way to search, train or score begins here, and so do the checks that the two can work together
-    (`backbones.check`). `head` and `dtype` are as in `load_backbone`; a model in memory has its own, and is left as found.
+    (`backbones.check`). `head` and `dtype` are as in `load_backbone`; a model in memory has its own, and is left as
+    found.
 
     Raises:
         ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
@@ -287,7 +288,8 @@ def load_pair(
         with as_found(model) if isinstance(model, nn.Module) else nullcontext():
             made = wrap_backbone(model, tokenizer)
             if head not in ("auto", "lm" if made.form == "text" else "classification"):
-                raise ConfigError(f"head: expected that of the model in memory ({type(model).__name__}), found {head!r}")
+                kind = type(model).__name__
+                raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
             data = load_task(task, form=made.form, revision=task_revision, **task_options)
             if made.form == "pair":
                 _check_head(model, data.task)
