@@ -233,7 +233,7 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
     if any(p.dtype == torch.float16 for p in backbone.model.parameters()):
         raise BackboneError(
             f"backbone: expected weights in float32 or bfloat16, found float16 in {backbone.name}: its gradients need "
-            'loss scaling, which a difference of gradients does not survive; dtype="bfloat16" (model.to(torch.bfloat16))'
+            'loss scaling, which a difference of gradients does not survive; use dtype="bfloat16"'
         )
     _check_texts(backbone, data)
     if backbone.form == "pair":
@@ -247,14 +247,13 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
         labels = list(dict.fromkeys(e.target for part in (data.train, data.validation, data.test) for e in part))
     ids = backbone.answers(labels)
     _check_said(backbone, task, labels, ids)
-    longest = max(task.max_target_length, *map(len, ids))
-    most = backbone.longest_input
+    longest, most = max(map(len, ids)), backbone.longest_input
     if longest >= most:
         raise TaskError(
             f"task {task.name}: expected labels shorter than the {most:,} tokens that {backbone.name} can write, found "
             f"one of {longest:,}"
         )
-    return data if longest == task.max_target_length else replace(data, task=replace(task, max_target_length=longest))
+    return data if longest <= task.max_target_length else replace(data, task=replace(task, max_target_length=longest))
 
 
 def _check_texts(backbone: Backbone, data: TaskData) -> None:
@@ -285,12 +284,11 @@ def _check_said(backbone: Backbone, task: Task, labels: Sequence[str], ids: Sequ
             )
     for label, text in zip(labels, backbone.said(ids), strict=True):
         if task.parse_prediction(text) != task.parse_prediction(label):
+            words = task.kind == "classification"
             raise TaskError(
-                f"task {task.name}: expected labels that the tokenizer of {backbone.name} gives back, found {label!r} "
-                f"come back as {text.strip()!r}; use other label_names"
-                if task.kind == "classification"
-                else f"task {task.name}: expected numbers that the tokenizer of {backbone.name} gives back, found "
-                f"{label!r} come back as {text.strip()!r}; use a backbone that knows digits, or an encoder"
+                f"task {task.name}: expected {'labels' if words else 'numbers'} that the tokenizer of {backbone.name} "
+                f"gives back, found {label!r} come back as {text.strip()!r}; use "
+                + ("other label_names" if words else "a backbone that knows digits, or an encoder")
             )
 
 

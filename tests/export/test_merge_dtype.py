@@ -88,7 +88,7 @@ def test_types_that_are_none(tmp_path, value):
 
 def test_float16_in_a_folder_is_for_scoring_elsewhere(tmp_path):
     folder = half_folder(tmp_path, dtype=torch.float16)
-    with pytest.raises(BackboneError, match='found float16 .*dtype="bfloat16"'):
+    with pytest.raises(BackboneError, match='found float16 .*use dtype="bfloat16"'):
         Workbench.open(mood_data(16, 8), folder, task_spec=MOOD, device="cpu", dtype="auto")
     Workbench.open(mood_data(16, 8), folder, task_spec=MOOD, device="cpu", dtype="bfloat16")
 
