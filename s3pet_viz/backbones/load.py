@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +13,27 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from s3pet_viz.backbones.check import (
+    check_bare,
+    check_head,
+    check_model,
+    check_tokens,
+    check_vocabulary,
+    refuse_adapter,
+)
 from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.tables import Family
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
+from s3pet_viz.tasks.forms import ANSWER_CUE
 
 Form = Literal["text", "pair"]
 #: What a user may ask for, see `load_backbone`.
 HEADS = ("auto", "lm", "classification")
+#: Of the weights in memory; ``auto`` is the files' own.
+DTYPES = ("float32", "bfloat16", "auto")
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
@@ -66,6 +77,46 @@ class Backbone:
     def head_params(self) -> int:
         return sum(p.numel() for p in self.head.values())
 
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends an answer (BERT's tokenizers, which some T5 have, end texts with [SEP])."""
+        end: int | None = self.tokenizer.eos_token_id
+        return self.tokenizer.sep_token_id if end is None and not self.causal else end
+
+    @property
+    def longest_input(self) -> int:
+        """Models with learned positions cannot read further, in tokens; T5's relative positions have no end."""
+        config: Any = self.model.config
+        limit = getattr(config, "max_position_embeddings", None)
+        if limit is None:
+            return 10**6
+        # RoBERTa and its kin number positions from padding_idx + 1.
+        from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
+        return int(limit) - ((config.pad_token_id or 0) + 1 if from_padding else 0)
+
+    def answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of a language model's answers, uncut, each with its end token."""
+        if not self.causal:
+            made: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
+            return made
+
+        def ids(texts: list[str]) -> list[list[int]]:
+            made: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return made
+
+        # Tokenised behind the cue, for the same word has another token at the start of a text.
+        (before,) = ids([ANSWER_CUE.strip()])
+        behind = ids([f"{ANSWER_CUE.strip()} {text}" for text in texts])
+        return [
+            [*(whole[len(before) :] if whole[: len(before)] == before else own), self.tokenizer.eos_token_id]
+            for whole, own in zip(behind, ids(list(texts)), strict=True)
+        ]
+
+    def said(self, ids: Any) -> list[str]:
+        """The texts of token ids, special tokens left out: what an answer is read from."""
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return texts
+
     def __repr__(self) -> str:
         return f"Backbone({self.name}, {self.family.name}, {self.n_params:,} parameters)"
 
@@ -78,7 +129,7 @@ def load_backbone(
     regression: bool = False,
     revision: str | None = None,
     seed: int = 0,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> Backbone:
     """Load a backbone and give it the head that the task needs.
 
@@ -92,10 +143,13 @@ def load_backbone(
         regression: the head predicts one number.
         revision: branch, tag or commit for a Hugging Face name.
         seed: of the head's initial weights.
+        dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
+            that of the files (half the memory, where they are bfloat16).
 
     Raises:
         BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, a family
-            not known yet, or a decoder without a token to pad with.
+            not known yet, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
+            refuses.
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
@@ -105,6 +159,7 @@ def load_backbone(
     if head not in HEADS:
         raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
     name = name_or_folder(name)
+    dtype = _dtype(dtype)
     source = _locate(str(name))
     if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
@@ -117,7 +172,15 @@ def load_backbone(
         family = family_of(_Shell(config))
         refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        check_head(config, text, str(name))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        except Exception:
+            if is_folder(source):
+                check_vocabulary(Path(source))
+            raise
+        if is_folder(source):
+            check_vocabulary(Path(source), tokenizer)
         pad = None
         if family.decoder_only:
             pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
@@ -148,14 +211,19 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
 
     Raises:
-        BackboneError: a family not known yet, quantised weights, no tokenizer, no token to pad with, or a head that is
-            neither a language model's nor for classification, or a weight that is NaN or infinite.
+        BackboneError: a family not known yet, quantised weights, PET modules in it already, weights on the meta device,
+            NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head that is
+            neither a language model's nor for classification.
     """
+    if not isinstance(model, nn.Module):
+        raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
+    check_bare(model)
     family = family_of(model)
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     refuse_quantised(model.config, model, label)
+    check_model(model, tokenizer, label)
     _check_finite(model)
     inside = {id(p) for p in base_of(model).parameters()}
     text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
@@ -175,6 +243,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     )
     made.n_params = sum(p.numel() for p in made.body.parameters())
     made.pad_id = _pad_id(made)
+    check_tokens(made)
     model.requires_grad_(False)
     model.eval()
     return made
@@ -229,11 +298,13 @@ def _padding(tokenizer: Any, text: bool, pad: int | None = None) -> int:
 def _pad_id(backbone: Backbone) -> int:
     """The token that batches are padded with; a decoder-only model's is checked."""
     tokenizer, model = backbone.tokenizer, backbone.model
+    own: Any
     if not backbone.family.decoder_only:
-        return int(tokenizer.pad_token_id or 0)
+        own = tokenizer.pad_token_id
+        return int(own if own is not None else getattr(model.config, "pad_token_id", None) or 0)
     found = _padding(tokenizer, backbone.causal)
     if not backbone.causal:
-        own: Any = getattr(model.config, "pad_token_id", None)
+        own = getattr(model.config, "pad_token_id", None)
         if own is None:
             raise BackboneError(
                 f"backbone: expected model.config.pad_token_id, by which the head of {type(model).__name__} finds a "
@@ -281,6 +352,14 @@ def _refuse_code(config: Any, name: str) -> None:
         )
 
 
+def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
+    """A torch dtype of real numbers, by its name too, or ``auto``."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point and found.itemsize > 1):
+        raise ConfigError(f"dtype: expected auto, float32, bfloat16, ... (a torch dtype), found {dtype!r}")
+    return found
+
+
 class _Shell(nn.Module):
     """Carries a config through `family_of` while there is no model yet."""
 
@@ -305,6 +384,7 @@ def _locate(name: str) -> str:
         for path in folder.iterdir():
             if not (path.is_file() or path.is_dir()):
                 refuse_special(path)  # transformers would wait for a named pipe
+        refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
         if not any((folder / f).is_file() for f in _WEIGHT_FILES):
@@ -315,8 +395,6 @@ def _locate(name: str) -> str:
                 for name in old[:1]
             )
             raise BackboneError(f"backbone: {folder} holds no weights (expected {_WEIGHT_FILES[0]}){hint}")
-        if (folder / "adapter_config.json").is_file():
-            raise BackboneError(f"backbone: {folder} is an adapter of PEFT (adapter_config.json); give its base model")
         return str(folder)
     return name
 

@@ -113,7 +113,9 @@ class Adapter:
 
     # -- use -------------------------------------------------------------------------------------------
 
-    def load_backbone(self, name: str | Path | None = None) -> Backbone:
+    def load_backbone(
+        self, name: str | Path | None = None, *, dtype: torch.dtype | str = torch.float32
+    ) -> Backbone:
         """Its backbone, with a head of the right width.
 
         Raises:
@@ -129,6 +131,7 @@ class Adapter:
                 num_labels=self.num_labels or 2,
                 regression=self.regression,
                 revision=self.revision if name is None else None,
+                dtype=dtype,
             )
         except ConfigError as error:
             raise AdapterError(

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones.check import check_bare
 from s3pet_viz.backbones.families import Position, base_of
-from s3pet_viz.errors import ExportError
+from s3pet_viz.errors import BackboneError, ExportError
 from s3pet_viz.export.adapter import Adapter
 from s3pet_viz.files import is_folder, is_there
 from s3pet_viz.structure import Gate, Structure
@@ -58,16 +59,19 @@ def host_of(source: Adapter | Structure, backbone: Any) -> Host:
     """
     if isinstance(backbone, (Backbone, nn.Module)):
         model = backbone.model if isinstance(backbone, Backbone) else backbone
-        _check_bare(model)
+        try:
+            check_bare(model)
+        except BackboneError as error:
+            raise ExportError(str(error)) from None
         return Host(model, backbone.tokenizer if isinstance(backbone, Backbone) else None, True)
     if isinstance(source, Adapter):
-        made = source.load_backbone(backbone)
+        made = source.load_backbone(backbone, dtype="auto")
     else:
         from s3pet_viz.backbones import load_backbone
 
         if not (backbone or source.backbone):
             raise ExportError("structure: field 'backbone': expected a name, found none; give backbone=")
-        made = load_backbone(backbone or source.backbone)
+        made = load_backbone(backbone or source.backbone, dtype="auto")
     return Host(made.model, made.tokenizer, False)
 
 
@@ -86,12 +90,3 @@ def named(gates: dict[Gate, str]) -> str:
     for gate, reason in gates.items():
         by_reason.setdefault(reason, []).append(f"{gate.position} {gate.pet_type}")
     return "\n".join(f"  {reason}: {', '.join(names)}" for reason, names in by_reason.items())
-
-
-def _check_bare(model: nn.Module) -> None:
-    """A copy would take hooks of attached modules along, and they would still point at the original."""
-    ours = "s3pet_viz.pet.insertion"
-    for name, module in model.named_modules():
-        hooks = [*module._forward_hooks.values(), vars(module).get("forward")]
-        if any(getattr(hook, "__module__", None) == ours for hook in hooks):
-            raise ExportError(f"backbone: expected none, found PET modules attached to {name}: detach them first")

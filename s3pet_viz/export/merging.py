@@ -37,8 +37,8 @@ def merge(
 
     LoRA: ``W + s B A``. LNFit: ``w + w_pet``. IA3: the rows of W (after LoRA) and the bias times ``1 + w_pet``. BitFit:
     ``b + b_pet`` (after IA3, which does not scale it), where the architecture has that bias. An encoder's trained head
-    comes along. The sums are taken in float64 and rounded to the backbone's type; where that is a half-precision one,
-    outputs are compared in float32, before the last rounding.
+    comes along. The sums are taken in float64 and rounded to the backbone's type (that of the files, where it is
+    loaded here); where that is a half-precision one, outputs are compared in float32, before the last rounding.
 
     Args:
         adapter: trained (`Adapter`), or its folder or name on the hub.
@@ -62,6 +62,7 @@ def merge(
     host = host_of(source, backbone)
     source.check(host.model, any_weights=any_weights)
     types = {n: t.dtype for n, t in _tensors(host.model).items()}
+    written = types if host.borrowed else _types_in_files(host.model, types)
     host = host.precise()
     with Attached(source, host.model):
         expected = outputs(host.model)
@@ -85,11 +86,12 @@ def merge(
     merged.eval()
     check_same(expected, outputs(merged), "merge: the merged model")
     for name, tensor in _tensors(merged).items():
-        tensor.data = tensor.data.to(types[name])
+        tensor.data = tensor.data.to(written[name]).to(types[name])
     if folder is not None:
         expected = outputs(merged)
         with staged_folder(folder, overwrite=overwrite, own=_OWN) as staged, quiet():
-            merged.save_pretrained(staged)
+            state = {n: t.to(written.get(n, t.dtype)) for n, t in merged.state_dict().items()}
+            merged.save_pretrained(staged, state_dict=state)
             if host.tokenizer is not None:
                 host.tokenizer.save_pretrained(staged)
             again = type(merged).from_pretrained(staged, dtype=merged.dtype).to(merged.device)
@@ -128,6 +130,12 @@ def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _types_in_files(model: Any, types: dict[str, torch.dtype]) -> dict[str, torch.dtype]:
+    """transformers holds some weights of a float16 model in float32 (T5's wo), in memory alone."""
+    high = set(getattr(model, "_keep_in_fp32_modules", None) or ()) if model.dtype == torch.float16 else set()
+    return {n: model.dtype if t == torch.float32 and high & set(n.split(".")) else t for n, t in types.items()}
 
 
 def _owners(model: nn.Module) -> dict[int, list[str]]:

@@ -46,7 +46,10 @@ from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
-from s3pet_viz.tuning.model_state import flags_kept
+from s3pet_viz.tuning.model_state import at_work
+
+#: Fields of `SearchConfig` that say how task and backbone are loaded; `load` may say so too.
+_LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 
 #: What a resumed search may find in a new place.
 MAY_MOVE = ("task", "backbone")
@@ -101,6 +104,11 @@ def search(
     out = None if out is None else located(out)
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
     options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
+    # The run keeps them with its other options.
+    load = dict(load or {})
+    options |= {name: load.pop(name) for name in _LOADING if name in load}
+    if isinstance(options.get("dtype"), torch.dtype):
+        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
     if started is not None:
         config = _resumed_config(started, {"budget": budget, "space": space, "out": out, **options})
         moved = {k: v for k, v in (("task", task), ("backbone", backbone)) if isinstance(v, str)}
@@ -112,7 +120,7 @@ def search(
             )
         task = config.task if task is None else task
         backbone = config.backbone if model is None else None
-        load = {**started.info.get("load", {}), **(load or {})}
+        load = {**started.info.get("load", {}), **load}
     else:
         moved = {}
         for name, value in (("task", task), ("budget", budget)):
@@ -144,13 +152,10 @@ def search(
         backbone,
         model=model,
         tokenizer=tokenizer,
-        head=config.head,
-        revision=config.revision,
-        task_revision=config.task_revision,
-        split=config.split,
-        max_rows=config.max_rows,
-        **(load or {}),
+        **{name: getattr(config, name) for name in _LOADING},
+        **load,
     )
+    device = device.suited(made.model)
     parameters = parse_budget(config.budget, made.n_params)
     gates, missing = candidate_gates(positions(made.model), chosen_space)
     check_budget([g.n_params for g in gates], parameters)
@@ -188,7 +193,7 @@ def search(
         "space_missing": missing,
         "task_origin": data.origin,
         "fingerprint": fingerprint,
-        "load": {k: v for k, v in (load or {}).items() if isinstance(v, str)},
+        "load": {k: v for k, v in load.items() if isinstance(v, str)},
         "versions": _versions(),
         **({"start_from": start} if start else {}),
         **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
@@ -198,9 +203,9 @@ def search(
     tracking = Tracking(trackers)
     if trackers and team.leads:
         callbacks = (*callbacks, tracking)
-    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
-        made.model.to(device.torch)
-        with attached(made, gates, config) as pets:
+    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices):
+        counts = [g.n_params for g in gates]
+        with at_work(made, device), attached(made, gates, config) as pets:
             problem = BackboneProblem(
                 made.model,
                 pets,
@@ -210,7 +215,6 @@ def search(
                 autocast=device.autocast,
                 compile=config.compile,
             )
-            counts = [g.n_params for g in gates]
             state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
             if alpha is not None:
                 state.alpha = torch.from_numpy(alpha)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
-
-import torch
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.search.config import SearchConfig
+from s3pet_viz.tuning.model_state import as_found, raise_precision
 
 
 class attached:
@@ -21,42 +20,25 @@ class attached:
         self.backbone, self.gates, self.config = backbone, gates, config
 
     def __enter__(self) -> PETs:
-        model = self.backbone.model
-        self.training = model.training
-        self.head = {n: p.detach().clone() for n, p in self.backbone.head.items()}
-        self.implementation = getattr(model.config, "_attn_implementation", None)
-        if self.config.mode == "exact" and self.implementation != "eager":
-            model.set_attn_implementation("eager")  # type: ignore[operator]  # the only one with second derivatives
-        model.train(self.config.dropout)
-        if self.config.gradient_checkpointing:
-            switch_checkpointing(model, True)
-        # NumPy's masks would cut a compiled graph at every dropout.
-        self.dropout = nullcontext() if self.config.compile else quick_dropout(model)
-        self.dropout.__enter__()
-        try:
-            self.pets = insert(model, self.gates, seed=self.config.seed)
-        except BaseException:
-            self._leave()
-            raise
-        return self.pets
+        model: Any = self.backbone.model
+        with ExitStack() as stack:
+            # The head becomes a view of the search's flat buffer, among other things.
+            stack.enter_context(as_found(model))
+            if self.config.mode == "exact" and getattr(model.config, "_attn_implementation", None) != "eager":
+                model.set_attn_implementation("eager")  # the only one with second derivatives
+            model.train(self.config.dropout)
+            if self.config.gradient_checkpointing:
+                switch_checkpointing(model, True)
+            # NumPy's masks would cut a compiled graph at every dropout.
+            stack.enter_context(nullcontext() if self.config.compile else quick_dropout(model))
+            pets = insert(model, self.gates, seed=self.config.seed)
+            stack.callback(pets.detach)
+            raise_precision(pets.parameters())
+            self._leave = stack.pop_all()
+        return pets
 
     def __exit__(self, *exc: object) -> None:
-        self.pets.detach()
-        self._leave()
-
-    def _leave(self) -> None:
-        model = self.backbone.model
-        self.dropout.__exit__(None, None, None)
-        model.train(self.training)
-        if self.config.gradient_checkpointing:
-            switch_checkpointing(model, False)
-        if self.config.mode == "exact" and self.implementation not in (None, "eager"):
-            model.set_attn_implementation(self.implementation)  # type: ignore[operator]
-        with torch.no_grad():
-            for name, p in self.backbone.head.items():
-                # The head was a view of the search's flat buffer; give it memory of its own again.
-                p.data = self.head[name]
-                p.requires_grad_(False)
+        self._leave.close()
 
 
 def switch_checkpointing(model: Any, on: bool) -> None:

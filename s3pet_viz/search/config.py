@@ -6,7 +6,7 @@ import warnings
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from s3pet_viz.backbones.load import HEADS
+from s3pet_viz.backbones.load import DTYPES, HEADS
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import json_ready
 from s3pet_viz.search.modes import MODES, SECOND_ORDER_CAP, SECOND_ORDER_FROM
@@ -46,7 +46,8 @@ class SearchConfig:
         dropout: keep the backbone's dropout on.
         split, max_rows: see `tasks.load_task`; the training split is halved with `seed`.
         revision, task_revision: of hub names.
-        head: ``auto``, ``lm`` or ``classification``, see `backbones.load_backbone`.
+        head: ``auto``, ``lm`` or ``classification``; dtype: of the frozen weights, ``float32``, ``bfloat16`` or
+            ``auto`` (the files' own); see `backbones.load_backbone`.
         checkpoint_every, eval_every: in steps; 0 turns evaluations off.
         batch_size: rows of a batch; in each process, where a launcher started several.
         accumulation: parts that each batch is cut into, for memory; the gradients are those of the whole batch (dropout
@@ -95,6 +96,7 @@ class SearchConfig:
     revision: str | None = None
     task_revision: str | None = None
     head: str = "auto"
+    dtype: str = "float32"
     device: str = "auto"
     precision: str = "fp32"
     checkpoint_every: int = 100
@@ -113,6 +115,7 @@ class SearchConfig:
             ("sampling", ("soft", "straight-through")),
             ("weight_optimizer", OPTIMIZERS),
             ("head", HEADS),
+            ("dtype", DTYPES),
             ("precision", PRECISIONS),
             ("split", ("paper", "holdout")),
         ):

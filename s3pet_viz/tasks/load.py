@@ -13,6 +13,7 @@ from s3pet_viz.tasks.folder import read_folder
 from s3pet_viz.tasks.forms import Form
 from s3pet_viz.tasks.glue import GLUE
 from s3pet_viz.tasks.hub import load_hub
+from s3pet_viz.tasks.labels import check_class_names, check_numbers
 from s3pet_viz.tasks.rows import Table, as_table, kind_of
 from s3pet_viz.tasks.spec import Task, TaskData
 from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables
@@ -61,7 +62,8 @@ def load_task(
     found = _rte_of(found, tables["train"])
     for table in tables.values():
         _check_not_empty(table)
-        found.check_class_names(table)
+        check_class_names(found, table)
+    check_numbers(found, tables.values())
     if "test" in tables and _labels_hidden(found, tables["test"]):
         del tables["test"]
     _check_two_classes(found, tables["train"])

@@ -12,7 +12,8 @@ from s3pet_viz.errors import ConfigError, TaskError
 from s3pet_viz.tasks import forms
 from s3pet_viz.tasks.example import Example
 from s3pet_viz.tasks.forms import Form
-from s3pet_viz.tasks.rows import Row, Table, as_table, class_index, number
+from s3pet_viz.tasks.labels import check_class_names
+from s3pet_viz.tasks.rows import Row, as_table, class_index, number
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
@@ -79,7 +80,7 @@ class Task:
         if form not in ("text", "pair"):
             raise ConfigError(f"form: expected 'text' or 'pair', found {form!r}.")
         table = as_table(rows, where=f"task {self.name}")
-        self.check_class_names(table)
+        check_class_names(self, table)
         build = forms.BUILDERS[self.builder]
         made = (build(self, row, table.at(i), form, training, i) for i, row in enumerate(table.rows))
         return [example for several in made for example in several]
@@ -129,15 +130,6 @@ class Task:
         texts.
         """
         return forms.split_key(self, row, at)
-
-    def check_class_names(self, table: Table) -> None:
-        """Raise TaskError when a `datasets` ClassLabel numbers the same label names in another order."""
-        found = table.class_names.get(self.label)
-        if found and found != self.label_names and set(found) == set(self.label_names):
-            raise TaskError(
-                f"{table.where}: expected the labels numbered {', '.join(self.label_names)}, "
-                f"found {', '.join(found)} in column '{self.label}'."
-            )
 
     @property
     def _range(self) -> tuple[float, float]:

@@ -84,7 +84,6 @@ def task_from_dict(spec: object, where: str = "task_spec") -> Task:
         label_names=names,
         metrics=metrics,
         max_source_length=length,
-        max_target_length=max([16, *(min(64, len(entry) + 2) for entry in names)]),
         label=label,
         prefix=_line(spec.get("prefix", name), where, "prefix"),
         label_range=label_range,

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
@@ -20,7 +20,6 @@ from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
 from s3pet_viz.tuning.evaluate import evaluate as evaluate_backbone
-from s3pet_viz.tuning.model_state import flags_kept
 from s3pet_viz.tuning.rivals import RIVAL_METHODS, Per, RivalScores, parse_rival, score_gates
 from s3pet_viz.tuning.workbench import Scores, Workbench, load_pair, make_config
 
@@ -80,23 +79,22 @@ def tune(
         if not isinstance(structure, Structure):
             raise ConfigError(f"save: expected a structure, whose PET weights can be kept, found {structure!r}")
         check_free_folder(save, overwrite)
-    with flags_kept(model):
-        bench = workbench or Workbench.open(
-            task,
-            backbone,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            precision=precision,
-            max_source_length=config.max_source_length,
-            split=split,
-            **(load or {}),
-        )
-        with bench.tuned(structure, config, label=label, progress=progress) as (scores, pets):
-            if save is not None and isinstance(structure, Structure) and pets is not None:
-                adapter = bench.adapter(structure, pets, scores, config, (load or {}).get("revision"))
-                adapter.save_pretrained(save, overwrite=overwrite)
-            return scores
+    bench = workbench or Workbench.open(
+        task,
+        backbone,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        max_source_length=config.max_source_length,
+        split=split,
+        **(load or {}),
+    )
+    with bench.tuned(structure, config, label=label, progress=progress) as (scores, pets):
+        if save is not None and isinstance(structure, Structure) and pets is not None:
+            adapter = bench.adapter(structure, pets, scores, config, (load or {}).get("revision"))
+            adapter.save_pretrained(save, overwrite=overwrite)
+        return scores
 
 
 def evaluate(
@@ -130,26 +128,31 @@ def evaluate(
     own: dict[str, Any] = {"head": "lm" if held.form == "text" else "classification"} if model is None else {}
     if backbone is None and model is None and held.revision:
         own["revision"] = held.revision
-    with flags_kept(model):
-        bench = Workbench.open(
-            task,
-            (backbone or held.backbone) if model is None else None,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            precision=precision,
-            max_source_length=max_source_length,
-            split=split,
-            **{**own, **(load or {})},
+    bench = Workbench.open(
+        task,
+        (backbone or held.backbone) if model is None else None,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        max_source_length=max_source_length,
+        split=split,
+        **{**own, **(load or {})},
+    )
+    spec = bench.splits.data.task
+    if bench.backbone.form == "pair" and held.labels and held.labels != spec.label_names:
+        raise AdapterError(
+            f"{held.where}: expected labels numbered as in task {spec.name} ({', '.join(spec.label_names)}), found "
+            f"{', '.join(held.labels)} (field 'labels')"
         )
-        with held.attach(bench.backbone):
-            return evaluate_backbone(
-                bench.backbone,
-                bench.splits.data.task,
-                bench.splits.test,
-                batch_size=batch_size,
-                autocast=bench.device.autocast,
-            )
+    with bench.working(), held.attach(bench.backbone):
+        return evaluate_backbone(
+            bench.backbone,
+            spec,
+            bench.splits.test,
+            batch_size=batch_size,
+            autocast=bench.device.autocast,
+        )
 
 
 def baselines(

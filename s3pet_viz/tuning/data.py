@@ -39,17 +39,15 @@ class Features:
         self.targets: list[Any]
         self.regression = task.kind == "regression"
         self.tokenizer, self.pad_id, self.causal = backbone.tokenizer, backbone.pad_id, backbone.causal
-        limit = min(max_source_length or task.max_source_length, _longest_input(backbone))
+        limit = min(max_source_length or task.max_source_length, backbone.longest_input)
         cut: dict[str, Any] = {"truncation": True, "max_length": limit}
         inputs: Mapping[str, Any]
         if self.causal:
-            room = min(limit, _longest_input(backbone) - task.max_target_length)
-            prompts, self.targets = _prompts_and_answers(self.tokenizer, examples, room, task)
+            room = min(limit, backbone.longest_input - task.max_target_length)
+            prompts = _prompts(self.tokenizer, examples, room, task)
             inputs = {"input_ids": prompts, "attention_mask": [[1] * len(p) for p in prompts]}
         elif self.form == "text":
             inputs = self.tokenizer([e.source for e in examples], **cut)
-            targets = self.tokenizer([e.target for e in examples], truncation=True, max_length=task.max_target_length)
-            self.targets = targets["input_ids"]
         else:
             first = [e.text_a for e in examples]
             second = None if examples[0].text_b is None else [e.text_b or "" for e in examples]
@@ -58,6 +56,8 @@ class Features:
                 first, second = [f"{a}\n{b}" for a, b in zip(first, second, strict=True)], None
             inputs = self.tokenizer(first, second, **cut)
             self.targets = [e.label for e in examples]
+        if self.form == "text":
+            self.targets = [_cut(ids, task.max_target_length) for ids in backbone.answers([e.target for e in examples])]
         self.inputs: dict[str, list[list[int]]] = {
             k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs
         }
@@ -165,31 +165,12 @@ def shuffled(
     return at
 
 
-def _longest_input(backbone: Backbone) -> int:
-    """Models with learned positions cannot read further; T5's relative positions have no end."""
-    config: Any = backbone.model.config
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None:
-        return 10**6
-    # RoBERTa and its kin number positions from padding_idx + 1.
-    from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
-    return int(limit) - (config.pad_token_id + 1 if from_padding else 0)
-
-
-def _prompts_and_answers(
-    tokenizer: Any, examples: Sequence[Example], room: int, task: Task
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids of each prompt (source and cue, at most `room` tokens) and of each answer (target and end token).
+def _prompts(tokenizer: Any, examples: Sequence[Example], room: int, task: Task) -> list[list[int]]:
+    """Token ids of each prompt: source and cue, at most `room` tokens.
 
     Prompt and answer are tokenised apart, so that a training row begins with just the tokens that are generated from.
     """
-
-    def ids(texts: list[str]) -> list[list[int]]:
-        made: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return made
-
-    end = tokenizer.eos_token_id
-    (cue,) = ids([ANSWER_CUE])
+    (cue,) = tokenizer([ANSWER_CUE], add_special_tokens=False)["input_ids"]
     if room <= len(cue):
         raise TaskError(
             f"task {task.name}: expected room for more than {len(cue)} tokens before an answer of up to "
@@ -198,16 +179,12 @@ def _prompts_and_answers(
     cut: dict[str, Any] = {"truncation": True, "max_length": room - len(cue)}
     sources = tokenizer([e.source for e in examples], **cut)["input_ids"]
     # Some tokenizers end every text; the answer is still to come.
-    prompts = [(s[:-1] if s[-1:] == [end] else s) + cue for s in sources]
-    # Tokenised behind the cue, for the same word has another token at the start of a text.
-    (before,) = ids([ANSWER_CUE.strip()])
-    behind = ids([f"{ANSWER_CUE.strip()} {e.target}" for e in examples])
-    alone = ids([e.target for e in examples])
-    answers = [
-        whole[len(before) :] if whole[: len(before)] == before else own
-        for whole, own in zip(behind, alone, strict=True)
-    ]
-    return prompts, [[*answer[: task.max_target_length - 1], end] for answer in answers]
+    return [(s[:-1] if s[-1:] == [tokenizer.eos_token_id] else s) + cue for s in sources]
+
+
+def _cut(ids: list[int], most: int) -> list[int]:
+    """At most so many tokens, the end token among them (a free text: labels have been found short enough)."""
+    return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) -> Tensor:

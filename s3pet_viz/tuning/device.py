@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from s3pet_viz.errors import ConfigError
 
@@ -42,6 +43,13 @@ class Device:
             first = str(error).splitlines()[0]
             raise ConfigError(f"device: {device!r} cannot be used here: {first}") from None
         return cls(place, precision)
+
+    def suited(self, model: nn.Module) -> Device:
+        """bf16 where a model's weights are of half precision: what is trained is float32 (see
+        `model_state.raise_precision`), and only autocast computes with both.
+        """
+        half = any(p.dtype.itemsize < 4 for p in model.parameters())
+        return replace(self, precision="bf16") if half else self
 
     def autocast(self) -> Any:
         """A fresh autocast context (a null one in fp32)."""

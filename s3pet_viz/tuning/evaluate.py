@@ -41,7 +41,7 @@ def evaluate(
         for indices in features.by_length(batch_size):
             batch = features.batch(indices, device)
             with autocast():
-                output = model(**batch)
+                output = model(**batch, return_dict=True)
                 if backbone.form == "text":
                     answers = _generate(backbone, task, features.prompts(indices, device))
                 else:
@@ -59,32 +59,30 @@ def evaluate(
     return {**compute_metrics(task, features.examples, predictions), "loss": loss}
 
 
-#: Greedy search alone, whatever the model's own generation config asks for (BART's has beams and banned repeats).
-_GREEDY: dict[str, Any] = {
-    "do_sample": False,
-    "num_beams": 1,
-    "early_stopping": False,
-    "length_penalty": 1.0,
-    "min_length": 0,
-    "no_repeat_ngram_size": 0,
-    "repetition_penalty": 1.0,
-}
-
-
 def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) -> list[Any]:
-    causal = backbone.causal
-    ends = {"pad_token_id": backbone.pad_id, "eos_token_id": backbone.tokenizer.eos_token_id} if causal else {}
-    tokens = backbone.model.generate(  # type: ignore[operator]
-        input_ids=prompts["input_ids"],
-        attention_mask=prompts["attention_mask"],
+    from transformers import GenerationConfig
+
+    model: Any = backbone.model
+    # Greedy search alone. A setting that is not given here would be the checkpoint's own (BART's has beams and banned
+    # repeats), also where a config is passed: so the model has no other while it writes.
+    own, model.generation_config = model.generation_config, GenerationConfig(
         max_new_tokens=task.max_target_length,
-        **_GREEDY,
-        **ends,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=backbone.pad_id,
+        eos_token_id=backbone.end_id,
+        decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
     )
-    if causal:
-        # What is said, behind what was asked.
-        tokens = tokens[:, prompts["input_ids"].shape[1] :]
-    texts = backbone.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    try:
+        tokens = model.generate(
+            input_ids=prompts["input_ids"],
+            attention_mask=prompts["attention_mask"],
+            generation_config=model.generation_config,
+        )
+    finally:
+        model.generation_config = own
+    # What is said, behind what was asked, or behind the token that the decoder starts with.
+    texts = backbone.said(tokens[:, prompts["input_ids"].shape[1] if backbone.causal else 1 :])
     return [task.parse_prediction(text) for text in texts]
 
 

@@ -26,7 +26,6 @@ from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Structure
 from s3pet_viz.tuning.data import IGNORE, Features
 from s3pet_viz.tuning.evaluate import evaluate
-from s3pet_viz.tuning.model_state import flags_kept
 from s3pet_viz.tuning.origin import origin_of
 from s3pet_viz.tuning.workbench import Workbench, make_config
 
@@ -94,22 +93,21 @@ def explain(
             raise ConfigError("task: expected a task, found none; neither the run nor the structure names one")
         if model is None and where["backbone"] is None:
             raise ConfigError("backbone: expected a backbone, found none; the structure names none")
-    with flags_kept(model):
-        bench = workbench or Workbench.open(
-            where["task"],
-            where["backbone"] if model is None else backbone,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            precision=precision,
-            max_source_length=config.max_source_length,
-            split=where.get("split", "paper"),
-            **{**where["load"], **(load or {})},
-        )
-        measured = _some_rows(bench.splits.validation, rows, config.seed)
-        with bench.tuned(structure, config, progress=progress) as (scores, pets):
-            assert pets is not None  # a structure always has them
-            found = _measure(bench, pets, measured, config.eval_batch_size, metric=metric, progress=progress)
+    bench = workbench or Workbench.open(
+        where["task"],
+        where["backbone"] if model is None else backbone,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        max_source_length=config.max_source_length,
+        split=where.get("split", "paper"),
+        **{**where["load"], **(load or {})},
+    )
+    measured = _some_rows(bench.splits.validation, rows, config.seed)
+    with bench.tuned(structure, config, progress=progress) as (scores, pets):
+        assert pets is not None  # a structure always has them
+        found = _measure(bench, pets, measured, config.eval_batch_size, metric=metric, progress=progress)
     known = _search_says(source, budget) if isinstance(source, Run) else {}
     spec = bench.splits.data.task
     return Explanation(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import base_of
+from s3pet_viz.tuning.device import Device
 
 
 def pooler_of(backbone: Backbone) -> list[nn.Parameter]:
@@ -34,26 +36,59 @@ def reset_head(backbone: Backbone, seed: int) -> None:
 
 
 @contextmanager
-def flags_kept(model: nn.Module | None) -> Iterator[None]:
-    """Give a model of the caller's its training modes, its trainable parameters and its device back."""
-    modes = [(m, m.training) for m in model.modules()] if model is not None else []
-    trainable = [(p, p.requires_grad) for p in model.parameters()] if model is not None else []
-    home = _device_of(model)
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Give a model back as it was, whatever happens inside: every tensor (its memory, so its device and dtype too), its
+    ``requires_grad`` and gradient, the mode, hooks and attributes of every module, and its configs' fields.
+
+    Values that were changed in place stay changed: see `left_as_found`.
+    """
+    parameters = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
+    held = [vars(m) for m in model.modules()]
+    # T5's stacks have configs of their own.
+    configs = [fields.get(name) for fields in held for name in ("config", "generation_config")]
+    held += [vars(c) for c in {id(c): c for c in configs if c is not None}.values()]
+    # A module's parameters, buffers and hooks are in dictionaries of their own, to which the handles of hooks refer.
+    held += [inner for fields in held for inner in fields.values() if isinstance(inner, dict)]
+    kept = [(fields, dict(fields)) for fields in held]
     try:
         yield
     finally:
-        for m, mode in modes:
-            m.training = mode
-        for p, flag in trainable:
+        for fields, before in kept:
+            for name in fields.keys() - before.keys():
+                del fields[name]
+            fields.update(before)
+        for p, data, flag, grad in parameters:
+            p.grad = None
+            p.data = data
             p.requires_grad_(flag)
-        if model is not None and home is not None and _device_of(model) != home:
-            model.to(home)
+            p.grad = grad
 
 
-def _device_of(model: nn.Module | None) -> torch.device | None:
-    """Where a model is; None where there is none, or its parameters are spread over several devices."""
-    places = {p.device for p in model.parameters()} if model is not None else set()
-    return places.pop() if len(places) == 1 else None
+@contextmanager
+def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
+    """Inside, a backbone is frozen, in evaluation mode, on the device, and under no settings of its own that hide its
+    outputs or compute them twice. Afterwards it is as it was found.
+    """
+    model: Any = backbone.model
+    with as_found(model):
+        model.requires_grad_(False)
+        model.eval()
+        model.to(device.torch)
+        for p in model.parameters():
+            p.grad = None  # the first step would add to it
+        model.config.return_dict = True
+        for module in model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module.gradient_checkpointing = False
+        raise_precision(backbone.head.values())
+        yield
+
+
+def raise_precision(parameters: Iterable[nn.Parameter]) -> None:
+    """Trained weights are float32 at least: in bfloat16 a small step is rounded away."""
+    for p in parameters:
+        if p.dtype.itemsize < 4:
+            p.data = p.data.float()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def origin_of(source: Run | Structure | None, task: Any = None, backbone: str | 
             found["load"] |= {**source.info.get("load", {}), **_known(config, "max_rows", "task_revision")}
             found |= _known(config, "split", "max_source_length")
         if backbone is None:
-            found["load"] |= _known(config, "revision", "head")
+            found["load"] |= _known(config, "revision", "head", "dtype")
     elif source is not None:
         found["task"] = source.source.get("task") if task is None else task
         found["backbone"] = backbone or source.backbone or None

@@ -25,7 +25,7 @@ from s3pet_viz.structure import Gate, Structure, parse_budget, select
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.structure import gates_by_index
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
-from s3pet_viz.tuning.model_state import flags_kept, left_as_found, reset_head
+from s3pet_viz.tuning.model_state import left_as_found, raise_precision, reset_head
 from s3pet_viz.tuning.train import TuneConfig, default_lr, fit
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -240,10 +240,11 @@ def score_gates(
     backbone, train = bench.backbone, bench.splits.train
     drawn = np.random.default_rng([seed, 31]).permutation(len(train))[:most]
     scored = train.take(sorted(drawn.tolist()))
-    with flags_kept(backbone.model), left_as_found(list(backbone.head.values())):
+    with bench.working(), left_as_found(list(backbone.head.values())):
         reset_head(backbone, seed)
         pets = insert(backbone.model, gates, seed=seed)
         try:
+            raise_precision(pets.parameters())
             parts = row_losses(bench, pets, scored, size)
             task = bench.splits.data.task.name
             label = f"{kind} scores on {task}"

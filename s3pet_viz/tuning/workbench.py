@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
+from s3pet_viz.backbones.check import check_pass, check_task
 from s3pet_viz.errors import BackboneError, ConfigError, StructureError
 from s3pet_viz.export import Adapter
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.tuning.baselines import OTHERS
+from s3pet_viz.tuning.data import Features
 from s3pet_viz.tuning.device import Device
-from s3pet_viz.tuning.model_state import left_as_found, pooler_of, reset_head
+from s3pet_viz.tuning.model_state import as_found, at_work, left_as_found, pooler_of, raise_precision, reset_head
 from s3pet_viz.tuning.train import Splits, TrainResult, TuneConfig, default_full_lr, default_lr, train
 
 
@@ -120,8 +122,13 @@ class Workbench:
         """
         place = Device.choose(device, precision)
         made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, **task_options)
-        made.model.to(place.torch)
-        return cls(made, Splits.make(data, made, max_source_length), place)
+        if model is None:
+            made.model.to(place.torch)  # the caller's own goes there for each piece of work, see `working`
+        return cls(made, Splits.make(data, made, max_source_length), place.suited(made.model))
+
+    def working(self) -> AbstractContextManager[None]:
+        """Inside, the backbone is ready to be read; afterwards it is as it was found."""
+        return at_work(self.backbone, self.device)
 
     def run(
         self,
@@ -162,11 +169,13 @@ class Workbench:
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
-        with left_as_found([*full, *head, *extra]):
+        with self.working(), left_as_found([*full, *head, *extra]):
+            raise_precision([*full, *extra])
             if method != "untouched":
                 reset_head(backbone, config.seed)
             pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
             try:
+                raise_precision(pets.parameters() if pets is not None else ())
                 lr = config.lr or default_lr(backbone.n_params)
                 full_lr = config.full_lr or default_full_lr(backbone.n_params)
                 head_lr = config.head_lr or (full_lr if full else lr)
@@ -241,6 +250,10 @@ class Workbench:
         )
 
 
+#: Arguments of `load_task` that `load_pair` hands on.
+_TASK_OPTIONS = ("split", "seed", "max_rows", "task_spec", "name")
+
+
 def load_pair(
     task: Any,
     backbone: str | Path | None = None,
@@ -250,27 +263,37 @@ def load_pair(
     head: str = "auto",
     revision: str | None = None,
     task_revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     **task_options: Any,
 ) -> tuple[Backbone, TaskData]:
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
-    `head` is as in `load_backbone`; a model in memory has its own.
+    Every way to search, train or score begins here, and so do the checks that the two can work together
+    (`backbones.check`). `head` and `dtype` are as in `load_backbone`; a model in memory has its own, and is left as
+    found.
 
     Raises:
-        ConfigError: neither or both of `backbone` and `model`, or another head than the model's. TaskError,
-            BackboneError (a head in memory that is not for this task, too).
+        ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
+            TaskError, BackboneError (a head in memory that is not for this task, a tokenizer of another model, ...).
     """
     if (backbone is None) == (model is None):
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
+    if backbone is not None and not isinstance(backbone, (str, Path)):
+        raise ConfigError(f"backbone: expected a name or a folder, found {type(backbone).__name__}; see model=")
+    unknown = sorted(set(task_options) - set(_TASK_OPTIONS))
+    if unknown:
+        known = ", ".join(("head", "revision", "task_revision", "dtype", *_TASK_OPTIONS))
+        raise ConfigError(f"load: unknown option {unknown[0]!r} (expected some of {known})")
     if model is not None:
-        made = wrap_backbone(model, tokenizer)
-        if head not in ("auto", "lm" if made.form == "text" else "classification"):
-            raise ConfigError(f"head: expected that of the model in memory ({type(model).__name__}), found {head!r}")
-        data = load_task(task, form=made.form, revision=task_revision, **task_options)
-        if made.form == "pair":
-            _check_head(model, data.task)
-        return made, data
+        with as_found(model) if isinstance(model, nn.Module) else nullcontext():
+            made = wrap_backbone(model, tokenizer)
+            if head not in ("auto", "lm" if made.form == "text" else "classification"):
+                kind = type(model).__name__
+                raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
+            data = load_task(task, form=made.form, revision=task_revision, **task_options)
+            if made.form == "pair":
+                _check_head(model, data.task)
+            return made, _checked(made, data)
     # The task decides the head's width, the backbone decides the task's form: read the task first as text.
     data = load_task(task, form="text", revision=task_revision, **task_options)
     made = load_backbone(
@@ -283,7 +306,14 @@ def load_pair(
     )
     if made.form == "pair":
         data = load_task(task, form="pair", revision=task_revision, **task_options)
-    return made, data
+    return made, _checked(made, data)
+
+
+def _checked(backbone: Backbone, data: TaskData) -> TaskData:
+    data = check_task(backbone, data)
+    few = Features(data.train[:2], backbone, data.task)
+    check_pass(backbone, few.batch(range(len(few)), next(backbone.model.parameters()).device), data.task)
+    return data
 
 
 def make_config(**options: Any) -> TuneConfig:

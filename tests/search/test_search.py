@@ -138,8 +138,8 @@ def test_objects_in_memory_are_left_as_they_were(go, form):
     assert run.status == "finished"
     assert run.config["task"] == "in memory"
     assert_same(model, before)
-    assert not any(p.requires_grad for p in model.parameters())
-    assert len(grads) == len(list(model.parameters()))
+    assert [p.requires_grad for p in model.parameters()] == grads
+    assert all(m.training for m in model.modules())
     assert not any(m._forward_hooks for m in model.modules())
 
 

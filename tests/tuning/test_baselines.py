@@ -17,7 +17,7 @@ from s3pet_viz.pet import PRESETS, candidate_gates
 from s3pet_viz.structure import Structure
 from s3pet_viz.tuning import TuneConfig, Workbench, baselines, summary, tune
 from s3pet_viz.tuning.baselines import MANUAL, manual_structure, random_structure
-from s3pet_viz.tuning.model_state import flags_kept
+from s3pet_viz.tuning.model_state import as_found
 from s3pet_viz.tuning.train import Splits
 
 # -- structures ----------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ def test_tune_from_a_folder_and_a_file(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("form", ["bert", "t5"])
 def test_a_folder_gets_the_form_and_head_of_the_task(tiny_folder, form):
-    names = ["negative", "positive", "neither"]
+    names = ["negative", "positive", "quick"]
     wb = Workbench.open(mood_data(40, 20), tiny_folder(form), task_spec={**MOOD, "label_names": names}, device="cpu")
     assert wb.splits.data.form == wb.backbone.form
     if form == "bert":
@@ -238,12 +238,12 @@ def test_either_a_name_or_a_model(tiny_folder):
 def test_a_model_in_memory_goes_back_to_its_device():
     """``meta`` stands in for a device that this machine may lack."""
     model = tiny_model("bert").to("meta")
-    with flags_kept(model):
+    with as_found(model):
         model.to_empty(device="cpu")
     assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}
     spread = tiny_model("bert")
     spread.classifier.to("meta")
-    with flags_kept(spread):
+    with as_found(spread):
         pass
     assert {p.device.type for p in spread.parameters()} == {"cpu", "meta"}
 

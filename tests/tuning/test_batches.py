@@ -12,7 +12,7 @@ from problems import MOOD, PAIRS, SPECIALS, STRENGTH, WORDS, tiny_model, tokeniz
 from s3pet_viz.backbones import wrap_backbone
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks import task_from_dict
-from s3pet_viz.tuning.data import BLOCK, IGNORE, Features, _longest_input, shuffled
+from s3pet_viz.tuning.data import BLOCK, IGNORE, Features, shuffled
 
 ROWS = [
     {"text": "good cat", "label": 1},
@@ -100,8 +100,8 @@ def test_encoders_are_never_fed_more_than_they_have_positions(form, longest):
 def test_families_that_number_positions_from_the_padding(model_type):
     backbone = wrap_backbone(tiny_model("roberta"), tokenizer_of("roberta"))
     backbone.model.config.model_type = model_type
-    assert _longest_input(backbone) == 22
-    assert _longest_input(wrap_backbone(tiny_model("t5"), tokenizer_of("t5"))) >= 10**6
+    assert backbone.longest_input == 22
+    assert wrap_backbone(tiny_model("t5"), tokenizer_of("t5")).longest_input >= 10**6
 
 
 def test_no_examples():

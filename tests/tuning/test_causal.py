@@ -88,7 +88,7 @@ def test_a_long_source_is_cut_and_the_cue_stays():
 
 def test_a_text_that_its_tokenizer_ends_goes_on():
     tokenizer = word_tokenizer("t5")
-    made, _ = features(wrap_backbone(tiny_family("llama").model(), tokenizer))
+    made, _ = features(wrap_backbone(tiny_family("llama").model(vocab_size=len(tokenizer)), tokenizer))
     assert END not in made.inputs["input_ids"][0]
     assert made.targets[0] == [*tokenizer("positive", add_special_tokens=False)["input_ids"], END]
     assert made.batch([0, 1], "cpu")["input_ids"][0, -1] == tokenizer.pad_token_id == 0
@@ -100,7 +100,7 @@ def test_answers_are_the_tokens_that_follow_the_cue():
     made = Tokenizer(models.WordLevel(letters, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", unk_token="<unk>")
-    found, _ = features(backbone("llama", tokenizer))
+    found, _ = features(backbone("llama", tokenizer, vocab_size=len(tokenizer)))
     letter = {i: c for c, i in letters.items()}
     assert "".join(letter[i] for i in found.targets[0]) == " positive<end>"
     assert "".join(letter[i] for i in found.inputs["input_ids"][0]) == "mood text: good cat answer:"
@@ -200,8 +200,8 @@ def test_what_is_scored_is_what_comes_after_the_prompt(monkeypatch):
     made, task = features(held)
     asked = []
 
-    def generate(input_ids, attention_mask, **options):
-        asked.append((input_ids.tolist(), attention_mask.tolist(), options))
+    def generate(input_ids, attention_mask, generation_config):
+        asked.append((input_ids.tolist(), attention_mask.tolist(), generation_config))
         said = [[*ids("positive"), END], [*ids("negative"), END], [*ids("bad"), END]]
         return torch.cat([input_ids, torch.tensor(said)], dim=1)
 
@@ -210,7 +210,7 @@ def test_what_is_scored_is_what_comes_after_the_prompt(monkeypatch):
     prompts = made.prompts(made.by_length(10)[0], "cpu")
     ((tokens, mask, options),) = asked
     assert (tokens, mask) == (prompts["input_ids"].tolist(), prompts["attention_mask"].tolist())
-    assert (options["pad_token_id"], options["eos_token_id"], options["max_new_tokens"]) == (END, END, 16)
+    assert (options.pad_token_id, options.eos_token_id, options.max_new_tokens) == (END, END, 16)
     # by length: happy, good cat, a bad dog ...; so they said: right, wrong, wrong
     assert scores["score"] == pytest.approx(1 / 3)
 

@@ -135,7 +135,7 @@ def test_row_losses_are_those_of_the_model(form):
         wb = Workbench.open(rows, model=model, tokenizer=tokenizer_of("bert"), task_spec=STRENGTH, device="cpu")
         pets = insert(model, structure_for("bert").gates)
     elif form == "t5":
-        spec = {**MOOD, "label_names": ["a very sad one", "positive"]}  # targets of unequal length
+        spec = {**MOOD, "label_names": ["a slow sad cat", "positive"]}  # targets of unequal length
         wb = Workbench.open(mood_data(), model=tiny_model("t5"), tokenizer=tokenizer_of("t5"), task_spec=spec, device="cpu")
         pets = insert(wb.backbone.model, structure_for("t5").gates)
     else:

@@ -62,12 +62,12 @@ def row_gradients(wb: Workbench, gates, seed: int = 0) -> np.ndarray:
     kept = {n: p.detach().clone() for n, p in wb.backbone.head.items()}
     reset_head(wb.backbone, seed)
     pets = insert(model, gates, seed=seed)
-    model.eval()
     found = []
-    for i in range(len(features)):
-        pets.zero_grad(set_to_none=True)
-        model(**features.batch([i], "cpu")).loss.backward()
-        found.append(torch.cat([p.grad.flatten() for p in pets.parameters()]).numpy())
+    with wb.working():
+        for i in range(len(features)):
+            pets.zero_grad(set_to_none=True)
+            model(**features.batch([i], "cpu")).loss.backward()
+            found.append(torch.cat([p.grad.flatten() for p in pets.parameters()]).numpy())
     pets.detach()
     with torch.no_grad():
         for name, p in wb.backbone.head.items():

@@ -65,10 +65,10 @@ def test_the_backbone_and_its_head_stay_bit_identical(form, method):
     assert_same(wb.backbone.model, before)
     assert [s for s, _ in seen] == ([] if method == "untouched" else list(range(6)))
     model = wb.backbone.model
-    assert not any(p.requires_grad for p in model.parameters())
+    assert all(p.requires_grad for p in model.parameters())  # as the caller's model was
     assert all(p.grad is None for p in model.parameters())
     assert all(not m._forward_hooks for m in model.modules())
-    assert not model.training
+    assert model.training
 
 
 def test_full_moves_every_weight_and_then_puts_it_back(bert):
@@ -113,7 +113,7 @@ def test_an_error_leaves_everything_as_it_was(bert, method):
         bert.run(what, TuneConfig(**FAST), progress=False, on_step=stop)
     assert_same(bert.backbone.model, before)
     assert all(not m._forward_hooks for m in bert.backbone.model.modules())
-    assert not any(p.requires_grad for p in bert.backbone.model.parameters())
+    assert all(p.requires_grad for p in bert.backbone.model.parameters())
 
 
 @pytest.mark.parametrize("form", ["bert", "t5"])
@@ -347,7 +347,7 @@ def test_text_to_text_backbones_are_scored_by_what_they_generate(t5):
 def test_the_loss_of_an_evaluation_does_not_depend_on_its_batches(form):
     wb = bench(form)
     if form == "t5":
-        spec = {**MOOD, "label_names": ["a very sad one", "positive"]}  # targets of unequal length
+        spec = {**MOOD, "label_names": ["a slow sad cat", "positive"]}  # targets of unequal length
         wb = Workbench.open(mood_data(), model=tiny_model("t5"), tokenizer=tokenizer_of("t5"), task_spec=spec, device="cpu")
     task, test = wb.splits.data.task, wb.splits.test
     losses = [evaluate(wb.backbone, task, test, batch_size=b)["loss"] for b in (7, 40)]

@@ -1,0 +1,329 @@
+"""What must hold of a backbone right after it is loaded, before any work starts: the one place for such checks.
+
+`wrap_backbone` asks for a sound model and tokenizer, `tuning.workbench.load_pair` for a backbone that can do the task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from s3pet_viz.errors import BackboneError, TaskError
+from s3pet_viz.files import read_json
+from s3pet_viz.tasks import Task, TaskData
+
+if TYPE_CHECKING:
+    from s3pet_viz.backbones.load import Backbone
+
+#: Packages that put PET layers of their own into a model, by the first part of a class's import path.
+_PET_PACKAGES = ("peft", "adapters", "loralib", "opendelta", "minlora")
+_OURS = "s3pet_viz.pet.insertion"
+
+#: Heads that a backbone may come with; any other is of another kind of task.
+_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|NextSentencePrediction|SequenceClassification"
+_OTHER_HEAD = re.compile(rf".*For(?!({_HEADS})$)\w+")
+
+#: Files that hold a vocabulary, where a tokenizer's class does not say which it reads.
+_VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "vocab.txt",
+    "vocab.json",
+)  # fmt: skip
+_MOST_TEXTS = 100
+
+
+# -- folders -------------------------------------------------------------------------------------------------
+
+
+def refuse_adapter(folder: Path) -> None:
+    """A folder with trained PET weights alone is no backbone.
+
+    Raises:
+        BackboneError: it is an adapter's, PEFT's or this package's.
+    """
+    if (folder / "adapter_config.json").is_file():
+        said = read_json(folder / "adapter_config.json", BackboneError)
+        base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+        named = f" ({base})" if isinstance(base, str) and base else ""
+        raise BackboneError(
+            f"backbone: {folder} is an adapter of PEFT (adapter_config.json); give its base model{named}, or merge "
+            "them: PeftModel.from_pretrained(...).merge_and_unload().save_pretrained(...)"
+        )
+    if (folder / "adapter.safetensors").is_file() and (folder / "adapter.json").is_file():
+        raise BackboneError(
+            f"backbone: {folder} is an adapter of s3pet_viz (adapter.json); give its backbone, or a folder that "
+            "s3.merge wrote"
+        )
+
+
+def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
+    """A folder holds what its tokenizer reads; transformers makes an empty tokenizer where nothing is there.
+
+    Args:
+        tokenizer: that was made of it; None: none could be made.
+
+    Raises:
+        BackboneError: it does not.
+    """
+    files: Mapping[str, str] = getattr(type(tokenizer), "vocab_files_names", {}) if tokenizer is not None else {}
+    needed = [file for key, file in files.items() if key != "tokenizer_file"]
+    if tokenizer is not None and not files:
+        return  # of bytes or characters: it has no vocabulary
+    if tokenizer is None:
+        found = any((folder / file).is_file() for file in _VOCABULARIES)
+    else:
+        found = (folder / "tokenizer.json").is_file() or (
+            bool(needed) and all((folder / file).is_file() for file in needed)
+        )
+    if not found:
+        expected = "tokenizer.json" + (f", or {' and '.join(needed)}" if needed else "")
+        raise BackboneError(
+            f"backbone: {folder} holds no tokenizer files (expected {expected}); "
+            "tokenizer.save_pretrained writes them beside the model"
+        )
+
+
+def check_head(config: Any, text: bool, name: str) -> None:
+    """The files hold a plain pretrained model, or one with a head for the same kind of task.
+
+    Raises:
+        BackboneError: another head, which would be dropped (and another drawn) without a word.
+    """
+    for architecture in getattr(config, "architectures", None) or ():
+        _refuse_head(str(architecture), text, name)
+
+
+def _refuse_head(architecture: str, text: bool, name: str) -> None:
+    if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
+        wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
+        raise BackboneError(
+            f"backbone: expected {wanted}, found {name!r} with another head ({architecture}); its head would be lost"
+        )
+
+
+# -- a model and its tokenizer -------------------------------------------------------------------------------
+
+
+def check_bare(model: nn.Module) -> None:
+    """No PET modules are in a model yet: they would be searched, counted and saved as if they were the backbone's.
+
+    Raises:
+        BackboneError: it has some; says whose.
+    """
+    for name, module in (("the model itself", model), *model.named_modules()):
+        kinds = [c for c in type(module).__mro__ if c.__module__.partition(".")[0] in _PET_PACKAGES]
+        if kinds:
+            package = kinds[0].__module__.partition(".")[0]
+            raise BackboneError(
+                f"backbone: expected a plain transformers model, found a layer of {package} at "
+                f"{name or 'the model itself'} ({type(module).__name__}); fold it in first: model.merge_and_unload() "
+                "of a PeftModel gives a plain model (unload() one without what was trained)"
+            )
+        if is_parametrized(module):
+            raise BackboneError(
+                f"backbone: expected plain weights, found a parametrization at {name}; make it permanent first: "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
+    at = inserted_at(model)
+    if at is not None:
+        raise BackboneError(f"backbone: expected none, found PET modules attached to {at}: detach them first")
+
+
+def inserted_at(model: nn.Module) -> str | None:
+    """The first module of a model that a PET module of this package is attached to."""
+    for name, module in model.named_modules():
+        hooks = [*module._forward_hooks.values(), vars(module).get("forward")]
+        if any(getattr(hook, "__module__", None) == _OURS for hook in hooks):
+            return name
+    return None
+
+
+def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
+    """A live model is one of transformers' own kind, with its weights in memory, and for a kind of task done here.
+
+    Raises:
+        BackboneError: it is not.
+    """
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    if not isinstance(model, PreTrainedModel):
+        # torch.compile wraps a model in a class of its own, and so do data parallel ones.
+        raise BackboneError(
+            f"backbone: expected a model of transformers (PreTrainedModel), found {type(model).__name__}"
+            + ("; give the model that was compiled (model._orig_mod)" if hasattr(model, "_orig_mod") else "")
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
+    for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+        for at, tensor in tensors:
+            if tensor.is_meta:
+                raise BackboneError(
+                    f"backbone: expected weights in memory, found {kind} {at} of {name!r} on the meta device (not "
+                    "loaded, or offloaded); load it whole with from_pretrained"
+                )
+    for cls in type(model).__mro__:
+        if cls.__module__.startswith("transformers.") and _OTHER_HEAD.fullmatch(cls.__name__):
+            raise BackboneError(
+                "backbone: expected a model with a language model's head or a classification head, found "
+                f"{type(model).__name__}"
+            )
+
+
+def check_tokens(backbone: Backbone) -> None:
+    """A model and its tokenizer belong together: each token has an embedding, each special token that is needed is
+    there, and both name the same ones.
+
+    Raises:
+        BackboneError: they do not.
+    """
+    model: Any = backbone.model
+    tokenizer, config, decoder_only = backbone.tokenizer, model.config, backbone.family.decoder_only
+    rows = [m.weight.shape[0] for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
+    known = min(rows)
+    token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
+    if last >= known:
+        raise BackboneError(
+            f"backbone: expected every token of the tokenizer among the model's {known:,} embeddings, found "
+            f"{token!r} with id {last:,}; they are of two models, or tokens were added: "
+            f"model.resize_token_embeddings({last + 1})"
+        )
+    if config.is_encoder_decoder:
+        for field in ("decoder_start_token_id", "pad_token_id"):
+            found = getattr(config, field, None)
+            if not isinstance(found, int) or not 0 <= found < known:
+                raise BackboneError(
+                    f"backbone: expected model.config.{field}, a token from 0 to {known - 1:,} that the decoder of "
+                    f"{backbone.name!r} starts or is padded with, found {found}"
+                )
+    if tokenizer.pad_token_id is None and not decoder_only:
+        raise BackboneError("backbone: expected a tokenizer with a pad token, found none (tokenizer.pad_token)")
+    # A decoder-only model is often padded with its end token, whatever its config says.
+    for role in ("eos",) if decoder_only else ("pad", "eos"):
+        its = tokenizer.pad_token_id if role == "pad" else backbone.end_id
+        sources = (config, getattr(model, "generation_config", None))
+        said = [getattr(source, f"{role}_token_id", None) for source in sources]
+        own = sorted({i for ids in said if ids is not None for i in (ids if isinstance(ids, list) else [ids])})
+        if its is not None and own and its not in own:
+            raise BackboneError(
+                f"backbone: expected a tokenizer whose {role} token is the model's (model.config.{role}_token_id: "
+                f"{', '.join(map(str, own))}), found token {its}; they are of two models, or one of them was changed"
+            )
+
+
+# -- a backbone and a task -----------------------------------------------------------------------------------
+
+
+def check_task(backbone: Backbone, data: TaskData) -> TaskData:
+    """The backbone can read this task's texts and say its labels, or its head has them in the task's order.
+
+    Returns:
+        The task's data, with room for the longest label (`max_target_length` counts tokens).
+
+    Raises:
+        TaskError: texts that the tokenizer cannot read, a label that it cannot say, or two that it cannot tell apart.
+        BackboneError: a head that numbers the same labels in another order, or weights in float16.
+    """
+    task = data.task
+    if any(p.dtype == torch.float16 for p in backbone.model.parameters()):
+        raise BackboneError(
+            f"backbone: expected weights in float32 or bfloat16, found float16 in {backbone.name}: its gradients need "
+            'loss scaling, which a difference of gradients does not survive; use dtype="bfloat16"'
+        )
+    _check_texts(backbone, data)
+    if backbone.form == "pair":
+        _check_order(backbone, task)
+        return data
+    if task.generates_text:
+        return data
+    if task.kind == "classification":
+        labels = list(task.label_names)
+    else:
+        labels = list(dict.fromkeys(e.target for part in (data.train, data.validation, data.test) for e in part))
+    ids = backbone.answers(labels)
+    _check_said(backbone, task, labels, ids)
+    longest, most = max(map(len, ids)), backbone.longest_input
+    if longest >= most:
+        raise TaskError(
+            f"task {task.name}: expected labels shorter than the {most:,} tokens that {backbone.name} can write, found "
+            f"one of {longest:,}"
+        )
+    return data if longest <= task.max_target_length else replace(data, task=replace(task, max_target_length=longest))
+
+
+def _check_texts(backbone: Backbone, data: TaskData) -> None:
+    texts = [t for e in data.train[:_MOST_TEXTS] for t in (e.text_a, e.text_b) if t and t.strip()]
+    if not texts:
+        return
+    ids = backbone.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    if not any(text.strip() for text in backbone.said(ids)):
+        raise TaskError(
+            f"task {data.task.name}: expected texts that the tokenizer of {backbone.name} can read, found unknown "
+            f"tokens alone, as in {texts[0][:60]!r}; it is a tokenizer of another language, or an empty one"
+        )
+
+
+def _check_said(backbone: Backbone, task: Task, labels: Sequence[str], ids: Sequence[list[int]]) -> None:
+    seen: dict[tuple[int, ...], str] = {}
+    for label, tokens in zip(labels, ids, strict=True):
+        if tokens[-1:] != [backbone.end_id]:
+            raise BackboneError(
+                f"backbone: expected a tokenizer that ends a text with its end token ({backbone.end_id}), by which an "
+                f"answer ends, found {label!r} as tokens {tokens[:20]}"
+            )
+        other = seen.setdefault(tuple(tokens), label)
+        if other != label:
+            raise TaskError(
+                f"task {task.name}: expected labels that the tokenizer of {backbone.name} can tell apart, found "
+                f"{other!r} and {label!r} as the same tokens {tokens[:20]}; use other label_names"
+            )
+    for label, text in zip(labels, backbone.said(ids), strict=True):
+        if task.parse_prediction(text) != task.parse_prediction(label):
+            words = task.kind == "classification"
+            raise TaskError(
+                f"task {task.name}: expected {'labels' if words else 'numbers'} that the tokenizer of {backbone.name} "
+                f"gives back, found {label!r} come back as {text.strip()!r}; use "
+                + ("other label_names" if words else "a backbone that knows digits, or an encoder")
+            )
+
+
+def _check_order(backbone: Backbone, task: Task) -> None:
+    named: Mapping[int, str] = getattr(backbone.model.config, "id2label", None) or {}
+    if task.kind != "classification" or task.scores_candidates or len(named) != task.num_labels:
+        return
+    order = [str(named.get(i, "")).casefold() for i in range(len(named))]
+    ours = [label.casefold() for label in task.label_names]
+    if order != ours and sorted(order) == sorted(ours):
+        raise BackboneError(
+            f"backbone: expected a head with the labels numbered {', '.join(task.label_names)}, as in task {task.name}"
+            f", found {', '.join(str(named[i]) for i in range(len(named)))} (model.config.id2label)"
+        )
+
+
+@torch.no_grad()
+def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> None:
+    """A batch of the task goes through the model, and what comes out is a loss and an output for each label.
+
+    Raises:
+        BackboneError: it does not; says why.
+    """
+    where = f"backbone: expected {backbone.name} to read rows of task {task.name}"
+    try:
+        output = backbone.model(**batch, return_dict=True)
+        loss, logits = output.loss, output.logits
+    except Exception as error:  # a model in memory may fail anywhere
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise BackboneError(f"{where}, found {type(error).__name__}: {first}") from error
+    rows = len(batch["input_ids"])
+    if backbone.form == "pair" and tuple(logits.shape) != (rows, task.num_labels):
+        raise BackboneError(
+            f"{where} and give {rows} x {task.num_labels} outputs, found a shape of "
+            + " x ".join(map(str, logits.shape))
+        )
+    if loss is None or loss.numel() != 1:
+        raise BackboneError(f"{where} and give a loss, found {'none' if loss is None else f'{loss.numel()} of them'}")
