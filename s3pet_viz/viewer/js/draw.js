@@ -263,18 +263,19 @@ function nearest(sorted, wanted) {
   return Math.abs(sorted[low] - wanted) <= Math.abs(sorted[high] - wanted) ? low : high;
 }
 
-/** Horizontal bars. rows: [{name, values: [..], error, mark, strong, gates}] with one colour a value; a click picks. */
+/** Horizontal bars. rows: [{name, values: [..], error, mark, strong, gates}] with one colour a value; a click picks.
+ *  log: values are log10, and the axis says their powers. */
 export class Bars extends Picture {
-  draw(rows, { title, note = "", names, xLabel = "", pick = null, least = 0 }) {
+  draw(rows, { title, note = "", names, xLabel = "", pick = null, log = false }) {
     const step = rows.length > 14 ? 15 : 19, height = 30 + step * rows.length + 34;
     const svg = this.start(title, height, note), ink = this.ink, { width } = this;
     const left = Math.min(width * 0.45, 12 + Math.max(30, ...rows.map((row) => widthOf(row.name)))), right = width - 16;
     const every = rows.flatMap((row) => [...row.values, ...(row.error ? [row.values[0] - row.error, row.values[0] + row.error] : [])]).filter(Number.isFinite);
-    const low = Math.min(least, ...every), high = Math.max(least + 1e-12, ...every);
+    const low = log ? Math.min(...every) - 0.15 : Math.min(0, ...every), high = Math.max(low + 1e-12, ...every);
     const px = (v) => left + ((v - low) / (high - low)) * (right - left);
     for (const v of ticks(low, high, Math.max(2, (right - left) / 80))) {
       this.line(px(v), 24, px(v), height - 30, ink.grid);
-      this.text(px(v), height - 17, short(v), { "text-anchor": "middle", fill: ink.muted });
+      this.text(px(v), height - 17, log ? short(Math.round(10 ** v)) : short(v), { "text-anchor": "middle", fill: ink.muted });
     }
     this.text((left + right) / 2, height - 3, xLabel, { "text-anchor": "middle", fill: ink.muted });
     names.forEach((name, k) => {
@@ -287,12 +288,12 @@ export class Bars extends Picture {
       this.text(left - 6, y + step / 2 + 2, clip(row.name, left - 8), { "text-anchor": "end", "font-weight": row.strong ? "bold" : null });
       row.values.forEach((value, k) => {
         if (!Number.isFinite(value)) return;
-        const [a, b] = [px(Math.min(0, value)), px(Math.max(0, value))];
+        const base = log ? low : 0, [a, b] = [px(Math.min(base, value)), px(Math.max(base, value))];
         svg.append(s("rect", { x: a, y: y + k * thick, width: Math.max(0.5, b - a), height: thick, fill: row.colour ?? CATEGORICAL[k] }));
         if (row.error && !k) this.line(px(value - row.error), y + thick / 2, px(value + row.error), y + thick / 2, ink.ink, { "stroke-width": 1.5 });
       });
       svg.append(s("rect", { x: 0, y: y - 2, width, height: step, fill: "transparent", style: pick ? "cursor:pointer" : null,
-        onmousemove: (event) => this.tip([row.name, ...names.map((name, k) => `${name}: ${say(row.values[k])}${row.error && !k ? ` ± ${say(row.error, 2)}` : ""}`)], event),
+        onmousemove: (event) => this.tip([row.name, ...names.map((name, k) => `${name}: ${say(log ? Math.round(10 ** row.values[k]) : row.values[k])}${row.error && !k ? ` ± ${say(row.error, 2)}` : ""}`)], event),
         onmouseleave: () => this.tip(null), onclick: (event) => pick?.(row, event) }));
     });
     this.table(() => [["", ...names, ...(rows.some((r) => r.error) ? ["standard error"] : [])], ...rows.map((row) => [row.name, ...row.values, ...(rows.some((r) => r.error) ? [row.error ?? ""] : [])])]);

@@ -354,11 +354,11 @@ class View {
     this.once("curves", this.curvesRow, "curves", [rows.era, rows.n], () => {
       const at = thin(rows.n, CURVE_POINTS), x = rows.column("step", at).map((v) => v + 1), of = (name) => rows.column(name, at);
       const expected = of("expected"), { budget } = doc.run;
-      this.losses.draw([{ name: "train", x, y: of("train_loss"), colour: blue }, { name: "validation", x, y: of("val_loss"), colour: CATEGORICAL[1], dash: "5 3" }], { title: "Loss" });
-      this.entropies.draw([{ name: "entropy", x, y: of("entropy"), colour: CATEGORICAL[2] }], { title: "Entropy of the gates, bits", zero: true, legend: false });
       // Held at the budget it is a constant, and says nothing.
       const constant = budget && expected.every((v) => Math.abs(v / budget - 1) < 1e-3);
-      this.expected.el.hidden = Boolean(constant);
+      this.expected.el.hidden = Boolean(constant); // before the others measure their width
+      this.losses.draw([{ name: "train", x, y: of("train_loss"), colour: blue }, { name: "validation", x, y: of("val_loss"), colour: CATEGORICAL[1], dash: "5 3" }], { title: "Loss" });
+      this.entropies.draw([{ name: "entropy", x, y: of("entropy"), colour: CATEGORICAL[2] }], { title: "Entropy of the gates, bits", zero: true, legend: false });
       if (!constant) this.expected.draw([{ name: "expected", x, y: expected, colour: blue }], { title: "Expected parameters", zero: true, legend: false, marks: budget ? [{ y: budget, words: "budget" }] : [] });
     });
     for (const chart of [this.losses, this.entropies, this.expected]) if (!chart.el.hidden) chart.mark(this.row === null ? NaN : scene.step + 1);
@@ -407,12 +407,12 @@ class View {
 
   /** Which gates enter as the budget grows. */
   drawPath(scene) {
-    const { space, run } = this.store.doc;
+    const { space } = this.store.doc;
     this.once("path", this.path.el, "path", [scene.step, this.picked, scene.budget], () => {
       const budgets = budgetSteps(space.n, PATH_POINTS), { enters } = entries(scene.order, space.n, budgets);
       const first = Array.from(space.n, (_, g) => g).filter((g) => Number.isFinite(enters[g])).sort((a, b) => enters[a] - enters[b] || scene.rank[a] - scene.rank[b]);
       const rows = first.slice(0, PATH_GATES).map((gate) => ({ name: this.label(gate), values: [Math.log10(enters[gate])], gate, strong: this.picked.includes(gate), colour: scene.chosen[gate] ? CATEGORICAL[0] : this.map.ink.muted }));
-      this.path.draw(rows, { title: "Gates in the order in which they enter as the budget grows", note: first.length > PATH_GATES ? `the first ${PATH_GATES} of ${say(first.length)}; blue: chosen now` : "blue: chosen now", names: ["log10 of the budget at which it enters"], xLabel: "log10 parameters", least: Math.log10(run.smallest) * 0.9, pick: (row, event) => this.pick(row.gate, event) });
+      this.path.draw(rows, { title: "Gates in the order in which they enter as the budget grows", note: first.length > PATH_GATES ? `the first ${PATH_GATES} of ${say(first.length)}; blue: chosen now` : "blue: chosen now", names: ["enters at a budget of"], xLabel: "parameters, log scale", log: true, pick: (row, event) => this.pick(row.gate, event) });
     });
   }
 
