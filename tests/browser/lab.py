@@ -35,7 +35,7 @@ def jupyterlab(root: Path) -> Iterator[str]:
     token = secrets.token_hex(16)
     home = root / ".jupyter"
     quiet = home / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    quiet.parent.mkdir(parents=True)
+    quiet.parent.mkdir(parents=True, exist_ok=True)
     quiet.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     with (root / "lab.log").open("wb") as log:

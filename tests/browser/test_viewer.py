@@ -296,3 +296,43 @@ def test_sliders_keys_and_the_selection_need_no_kernel(server, book, shots):
         page.keyboard.press("Escape")
         until(lambda: not views(page)[0]["selected"], 30, "Escape clears")
         assert not errors, errors
+
+
+def test_without_anywidget_beside_the_server_a_picture_says_what_to_install(tmp_path_factory, shots):
+    """JupyterLab in another environment than the kernel: it cannot load the module."""
+    from lab import jupyterlab, open_notebook, page_of, run_all
+
+    root = tmp_path_factory.mktemp("other")
+    settings = root / ".jupyter" / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    (settings / "page_config.json").write_text('{"disabledExtensions": {"anywidget": true}}')
+    made = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("import s3pet_viz as s3\ns3.widgets.StructureExplorer('similarity-0.2pct-s0')")]
+    )
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(made, root / "other.ipynb")
+    with jupyterlab(root) as address, page_of(CHROMIUM) as (page, _):
+        open_notebook(page, address, "other.ipynb")
+        run_all(page)
+        picture = page.locator(".jp-OutputArea .s3pet-static svg")
+        picture.wait_for(state="visible", timeout=120_000)
+        assert "pip install anywidget in the environment that runs JupyterLab" in " ".join(picture.text_content().split())
+        assert picture.locator("path").count() > 5
+        page.screenshot(path=shots / "viewer-no-anywidget.png")
+
+
+def test_the_dark_theme_is_jupyterlabs(server, book, shots):
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, _ = book("s3.widgets.StructureExplorer('similarity-0.2pct-s0')", search=False)
+    with page_of(CHROMIUM) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: views(page) and views(page)[0]["inked"], 120, "a picture")
+        paper = "() => getComputedStyle(document.querySelector('.s3pet-viewer')).backgroundColor"
+        light = page.evaluate(paper)
+        page.evaluate("() => { document.body.dataset.jpThemeLight = 'false'; }")
+        until(lambda: page.evaluate("() => document.querySelector('.s3pet-viewer').dataset.theme") == "dark", 30, "dark")
+        until(lambda: page.evaluate(paper) != light, 30, "dark paper")
+        page.screenshot(path=shots / "viewer-dark.png")
+        assert not errors, errors
