@@ -158,7 +158,7 @@ def summary_table(summary: pd.DataFrame) -> Table:
 
 
 def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
-    """A page that stands alone: the viewer of a run, or the heatmap of a structure; the chosen gates. Needs no network."""
+    """A page that stands alone: the viewer of a run or the heatmap of a structure, and the chosen gates."""
     from s3pet_viz.figures import heatmap
     from s3pet_viz.runs import Run
     from s3pet_viz.viewer.page import run_state, standing_page

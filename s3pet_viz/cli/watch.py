@@ -187,7 +187,8 @@ def _left(frame: Frame) -> str:
 
 
 def _losses(frame: Frame) -> str:
-    known = [(frame.scalars[name], what) for name, what in (("train_loss", "train"), ("val_loss", "validation")) if frame.scalars]
+    names = {"train_loss": "train", "val_loss": "validation"} if frame.scalars else {}
+    known = [(frame.scalars[name], what) for name, what in names.items()]
     return ", ".join(f"{value:.4g} {what}" if math.isfinite(value) else f"– {what}" for value, what in known)
 
 

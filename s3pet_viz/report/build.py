@@ -21,8 +21,8 @@ from s3pet_viz.runs.explanation import EXPLAIN, Explanation, shown
 from s3pet_viz.runs.health import health
 from s3pet_viz.runs.layout import read_json
 from s3pet_viz.runs.life import said_status
+from s3pet_viz.runs.listing import FIELDS, fact
 from s3pet_viz.runs.reader import ranks
-from s3pet_viz.runs.listing import fact
 from s3pet_viz.structure import Structure
 from s3pet_viz.viewer.documents import Compared
 from s3pet_viz.viewer.page import compared_state, run_state
@@ -241,8 +241,8 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
         return
     made.heading("The structure", level)
     made.words(
-        "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability p. "
-        "Outlined: chosen. The sliders show another step, and solve the shift again for another budget.", muted=True,
+        "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability "
+        "p. Outlined: chosen. The sliders show another step, and solve the shift again for another budget.", muted=True,
     )  # fmt: skip
     made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
     made.add(
@@ -338,7 +338,8 @@ def _compared(made: Page, runs: Sequence[_Opened]) -> None:
     drawn = [one for one in runs if one.structure is not None]
     if len(drawn) > 1:
         runs_at = {one.label: one.run for one in drawn}
-        made.add(made.viewer(compared_state(Compared(runs_at, fact, key="compared", theme="light"))))
+        facts = {one.label: {name: fact(one.run, name) for name in FIELDS} for one in drawn}
+        made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"))))
     if len(drawn) < 2:
         made.add(note("Fewer than two of these searches have steps, so there is nothing to compare yet."))
         return

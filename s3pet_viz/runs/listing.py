@@ -30,6 +30,7 @@ class Listing:
     are read; 3,000 runs take seconds, whatever their size.
 
     Attributes:
+        facts: `FIELDS` of each run, by label.
         runs: by label, each opened when it is looked up; labels are text and all different.
         problems: why others were left out, as text.
 
@@ -54,7 +55,7 @@ class Listing:
         else:
             opened = [open_run(run) for run in ([runs] if isinstance(runs, (str, os.PathLike, Run)) else runs)]
             found = [(run.path, run.info, run) for run in opened]
-        self._facts: dict[str, dict[str, str]] = {}
+        self.facts: dict[str, dict[str, str]] = {}
         self.runs = _Opened()
         for path, info, run in found:
             try:
@@ -67,25 +68,25 @@ class Listing:
             facts = {name: _fact(info, info["config"], name) for name in FIELDS}
             label = stem = " · ".join([*(f"{name} {value}" for name, value in facts.items()), str(info["name"])])
             number = 1
-            while label in self._facts:
+            while label in self.facts:
                 number += 1
                 label = f"{stem} ({number})"
-            self._facts[label] = facts
+            self.facts[label] = facts
             self.runs.add(label, path if run is None else run)
-        if not self._facts:
+        if not self.facts:
             why = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
             raise ConfigError(f"runs: expected at least one run with steps, found none{why}")
 
     def choices(self, name: str) -> list[str]:
         """`ALL`, and the values that the runs have of a field, in order."""
-        values = {facts[name] for facts in self._facts.values()}
+        values = {facts[name] for facts in self.facts.values()}
         return [ALL, *sorted(values, key=lambda value: (_number(value), value))]
 
     def pick(self, **wanted: str) -> list[str]:
         """Labels of the runs with these values; `ALL` takes every one."""
         return [
             label
-            for label, facts in self._facts.items()
+            for label, facts in self.facts.items()
             if all(value in (ALL, facts[name]) for name, value in wanted.items())
         ]
 

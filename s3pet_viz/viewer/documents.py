@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from s3pet_viz.viewer.feed import Frame, own_choice
 LIVE_PARTS = ("curves", "health")
 EXPLORE_PARTS = ("trace",)
 THEMES = ("auto", "light", "dark")
-#: Numbers of all runs that are compared which travel at once; the rest is asked for.
-_AT_ONCE = 1_000_000
+#: Runs that are compared of which the ends travel at once, and numbers of all of them; the rest is asked for.
+_FIRST, _AT_ONCE = 40, 1_000_000
 
 Doc = dict[str, Any]
 
@@ -59,8 +59,14 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         parts: open at first. control: with Pause, Resume and Stop.
     """
     info, config, counts = run.info, run.config, run.counts
-    said = [f"{name} {config[name]}" for name in ("task", "backbone", "budget", "mode", "seed") if config.get(name) is not None]
-    source: Doc = {"run": run.name} | {name: config[name] for name in ("task", "mode", "seed", "space") if name in config}
+    said = [
+        f"{name} {config[name]}"
+        for name in ("task", "backbone", "budget", "mode", "seed")
+        if config.get(name) is not None
+    ]
+    source: Doc = {"run": run.name} | {
+        name: config[name] for name in ("task", "mode", "seed", "space") if name in config
+    }
     structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
     return {
         "id": key, "kind": "run", "theme": theme, "parts": list(parts), "control": control, "title": run.name,
@@ -78,8 +84,9 @@ def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
     """What changes: the status, the newest step, and which rows come beside it."""
     return {
         "doc": key, "status": frame.status, "early_stop": frame.early_stop, "error": frame.error, "rows": rows,
-        "problem": frame.problem, "step": None if frame.step is None else frame.step + 1, "steps_total": frame.steps_total,
-        "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left), "last": dict(frame.scalars) or None,
+        "problem": frame.problem, "step": None if frame.step is None else frame.step + 1,
+        "steps_total": frame.steps_total, "last": dict(frame.scalars) or None,
+        "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left),
         "own": None if frame.own is None else list(frame.own), "findings": [f._asdict() for f in frame.findings],
         "words": _words(frame),
     }  # fmt: skip
@@ -118,29 +125,37 @@ def _effects(run: Run) -> list[Doc] | None:
 
 
 class Compared:
-    """Several runs at their ends, over the gates of all of them.
+    """Several runs at their ends, over the gates of those that were opened.
+
+    Args:
+        runs: by label; one is opened when it is looked up. facts: of each, by label: task, budget and seed as text.
+        key: tells the document from every other that a page has seen. left_out: why other runs are not among them.
 
     Attributes:
-        doc: the document. values: float32, alpha of the opened runs, one after the other.
+        doc: the document.
     """
 
-    def __init__(self, runs: dict[str, Run], facts: Any, *, key: str, left_out: Sequence[str] = (), theme: str = "auto"):
-        self._runs = list(runs.values())
-        gates: dict[tuple[str, str], Gate] = {}
-        for run in self._runs:
-            for gate in run.gates_list:
-                gates.setdefault(gate.key, gate)
-        self._at = {gate_key: i for i, gate_key in enumerate(gates)}
+    def __init__(
+        self,
+        runs: Mapping[str, Run],
+        facts: Mapping[str, Mapping[str, str]],
+        *,
+        key: str,
+        left_out: Sequence[str] = (),
+        theme: str = "auto",
+    ) -> None:
+        self._runs = runs
+        self._gates: dict[tuple[str, str], Gate] = {}
         self._values: list[np.ndarray] = []
         self._size = 0
         self.doc: Doc = {
-            "id": key, "kind": "compare", "theme": theme, "title": "Compare runs", "space": space_doc(list(gates.values())),
-            "left_out": list(left_out),
-            "runs": [{"label": label, "name": run.name, "facts": {name: facts(run, name) for name in ("task", "budget", "seed")}} for label, run in runs.items()],
+            "id": key, "kind": "compare", "theme": theme, "title": "Compare runs", "left_out": list(left_out),
+            "runs": [{"label": label, "facts": dict(facts[label])} for label in runs],
         }  # fmt: skip
-        for index in range(len(self._runs)):
+        for index in range(min(len(runs), _FIRST)):
             if index < 2 or self._size < _AT_ONCE:
-                self.open(index)
+                self._open(index)
+        self._lay_out()
 
     @property
     def values(self) -> bytes:
@@ -152,19 +167,31 @@ class Compared:
         Raises:
             RunError, StructureError: it is damaged.
         """
-        run, entry = self._runs[index], self.doc["runs"][index]
+        self._open(index)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """The space grows at its end: places of gates that were there stay."""
+        self.doc["space"] = space_doc(list(self._gates.values()))
+
+    def _open(self, index: int) -> None:
+        entry = self.doc["runs"][index]
         if "size" in entry:
             return
+        run = self._runs[entry["label"]]
+        for gate in run.gates_list:
+            self._gates.setdefault(gate.key, gate)
+        places = {key: i for i, key in enumerate(self._gates)}
         alpha, last = np.array(run.alpha(), dtype=np.float32), run.steps(last=1).iloc[0]
         chosen = own_choice(run)
         selection = select_with_fill(alpha, run.counts, run.info["budget"])
         own = list(chosen) if chosen is not None else selection.chosen.tolist()
         fill = set(selection.fill.tolist())
-        at = [self._at[gate.key] for gate in run.gates_list]
+        at = [places[gate.key] for gate in run.gates_list]
         entry |= {
-            "offset": self._size, "size": len(alpha), "zeta": float(last["zeta"]), "tau": float(run.info["tau"]),
-            "at": [] if at == list(range(len(at))) else at, "own": own, "fill": [i in fill for i in own],
-            "budget": run.info["budget"], "step": int(last["step"]), "steps": run.info["steps_total"],
+            "name": run.name, "offset": self._size, "size": len(alpha), "zeta": float(last["zeta"]),
+            "tau": float(run.info["tau"]), "at": [] if at == list(range(len(at))) else at, "own": own,
+            "fill": [i in fill for i in own], "budget": run.info["budget"], "step": int(last["step"]), "steps": run.info["steps_total"],
             "status": run.status,
         }  # fmt: skip
         self._values.append(alpha)

@@ -1,4 +1,4 @@
-"""Rows of the step log as a page gets them: whole, as float32, while they are few; then as 16-bit codes; then thinned."""
+"""Rows of the step log as a page gets them: as float32 while they are few, then as 16-bit codes, then thinned."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 SCALARS = ("step", "seconds", "zeta", "train_loss", "val_loss", "entropy", "expected", "low", "scale")
 #: Bytes of gates that travel as float32, and as codes, at most; beyond, every other row is left out.
 MOST_WIDE, MOST = 8 << 20, 24 << 20
-#: A level of a code is at most so much alpha, in parts of tau: p is then right to 5e-4 at every budget, for its slope is
-#: at most 1 / (4 tau), half a level is lost, and the shift moves no further than alpha does.
+#: A level of a code is at most so much alpha, in parts of tau: p is then right to 5e-4 at every budget, for its slope
+#: is at most 1 / (4 tau), half a level is lost, and the shift moves no further than alpha does.
 _LEVEL = 2e-3
 _CODES = 65536
 _CHUNK = 64
@@ -145,7 +145,9 @@ class History:
         if self.n_gates > _CODES // 2:
             return False
         rows = self._values[: self.n]
-        return float((rows.max(axis=1) - rows.min(axis=1)).max()) / (_CODES - 1 - self.n_gates) <= _LEVEL / 2 * self._tau
+        return (
+            float((rows.max(axis=1) - rows.min(axis=1)).max()) / (_CODES - 1 - self.n_gates) <= _LEVEL / 2 * self._tau
+        )
 
     def _pack_rows(self, at: int) -> np.ndarray:
         rows = slice(at, min(at + _CHUNK, self.n))

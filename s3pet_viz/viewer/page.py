@@ -19,7 +19,8 @@ _FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "view.js", "many.js")
 _MOUNT = """
 for (const place of document.querySelectorAll("[data-s3pet-state]")) {
   const state = JSON.parse(document.getElementById(place.dataset.s3petState).textContent), heard = {};
-  for (const name of ["values", "scalars", "last"]) state[name] = Uint8Array.from(atob(state[name] ?? ""), (c) => c.charCodeAt(0));
+  const bytes = (text) => Uint8Array.from(atob(text ?? ""), (c) => c.charCodeAt(0));
+  for (const name of ["values", "scalars", "last"]) state[name] = bytes(state[name]);
   const tell = (name) => (heard[name] ?? []).forEach((listener) => listener());
   VIEWER.render({ el: place, model: {
     get: (name) => state[name], on: (name, listener) => (heard[name] ??= []).push(listener), off() {}, send() {},
@@ -50,7 +51,11 @@ def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = 
     feed = Feed(run)
     frame = feed.poll()
     assert frame is not None
-    state: dict[str, Any] = {"uid": key, "doc": text(run_doc(run, key=key, parts=EXPLORE_PARTS, theme=theme)), "selection": []}
+    state: dict[str, Any] = {
+        "uid": key,
+        "doc": text(run_doc(run, key=key, parts=EXPLORE_PARTS, theme=theme)),
+        "selection": [],
+    }
     rows = None
     if feed.log is not None and frame.alpha is not None:
         while feed.log.history.size > most and feed.log.history.n > 2:
@@ -64,7 +69,9 @@ def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = 
 def compared_state(compared: Compared) -> str:
     """Several runs as JSON for `standing_module`."""
     doc = compared.doc
-    return _as_json({"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": [], "values": _base64(compared.values)})
+    return _as_json(
+        {"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": [], "values": _base64(compared.values)}
+    )
 
 
 def standing_page(title: str, state: str, more: str = "") -> str:
@@ -77,7 +84,8 @@ def standing_page(title: str, state: str, more: str = "") -> str:
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{html.escape(title)}</title><style>{style()}"
-        "body{font:15px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;background:#fff;color:#1f2933}"
+        "body{font:15px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;"
+        "background:#fff;color:#1f2933}"
         "table{border-collapse:collapse}td,th{padding:2px 10px 2px 0}</style></head><body>\n"
         "<noscript>The interactive view needs JavaScript; the tables below do not.</noscript>"
         f"<div data-s3pet-state='s3pet-state'></div>\n{more}\n"

@@ -73,7 +73,8 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     below = y0 + len(rows) * row_height
     every = max(1, int(np.ceil(10 / side)))
     labels = [
-        f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>{html.escape(name)}</text>"
+        f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>"
+        f"{html.escape(name)}</text>"
         for i, name in enumerate(rows) if row_height >= 9
     ]  # fmt: skip
     for i, name in enumerate(columns):

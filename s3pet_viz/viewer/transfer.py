@@ -40,8 +40,10 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
             gates.setdefault(gate.key, gate)
     at = {gate_key: i for i, gate_key in enumerate(gates)}
     return {
-        "id": key, "kind": "transfer", "theme": theme, "title": repr(matrix), "hint": "click a cell to see the two structures behind it",
-        "sources": matrix.sources, "targets": matrix.targets, "matrices": matrices, "space": space_doc(list(gates.values())),
+        "id": key, "kind": "transfer", "theme": theme, "title": repr(matrix),
+        "hint": "click a cell to see the two structures behind it",
+        "sources": matrix.sources, "targets": matrix.targets, "matrices": matrices,
+        "space": space_doc(list(gates.values())),
         "structures": {name: _structure(structure, at) for name, structure in found.items()},
         "chance": _chances(found, list(gates.values())) if known else {},
     }  # fmt: skip
@@ -68,10 +70,12 @@ def _matrix(matrix: Transfer, trained: Any, value: Any, relative: Any, seed: int
     share = (values - scale["zmin"]) / (scale["zmax"] - scale["zmin"])
     if value == "loss":  # darker, or bluer, is better
         share = 1 - share
+    shades = np.clip(np.nan_to_num(share, nan=0.5), 0, 1).tolist()
+    columns = zip(values.tolist(), shades, said.cells(), said.hover(), table["own"], strict=True)
     cells = [
-        {"value": number, "shade": float(np.clip(shade, 0, 1)), "text": text.replace("<br>", " "), "hover": hover, "mark": bool(own)}
-        for number, shade, text, hover, own in zip(values, np.nan_to_num(share, nan=0.5), said.cells(), said.hover(), table["own"], strict=True)
-    ]  # fmt: skip
+        {"value": number, "shade": shade, "text": text.replace("<br>", " "), "hover": hover, "mark": bool(own)}
+        for number, shade, text, hover, own in columns
+    ]
     width = len(matrix.targets)
     return {
         "value": value, "relative": relative or "", "seed": "" if seed is None else str(seed),

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from s3pet_viz.errors import S3PETError
+from s3pet_viz.runs.listing import Listing, Runs
 from s3pet_viz.viewer.documents import Compared, text
 from s3pet_viz.viewer.static import Panel
-from s3pet_viz.runs.listing import Listing, Runs, fact
 from s3pet_viz.widgets.viewer import Viewer
 
 
 class CompareRuns(Viewer):
-    """Pick runs by task, budget and seed; see two of them side by side on one scale, their difference, and the overlap of
-    all. A gate that is picked is picked in both.
+    """Pick runs by task, budget and seed; see two of them side by side on one scale, their difference, and the overlap
+    of all. A gate that is picked is picked in both.
 
     Args:
         runs: runs, their paths, or a folder that holds run directories.
@@ -34,7 +34,7 @@ class CompareRuns(Viewer):
     def __init__(self, runs: Runs, *, theme: str = "auto") -> None:
         self.shelf = Listing(runs)
         self._compared = Compared(
-            self.shelf.runs, fact, key=uuid.uuid4().hex, left_out=self.shelf.problems[:20], theme=theme
+            self.shelf.runs, self.shelf.facts, key=uuid.uuid4().hex, left_out=self.shelf.problems[:20], theme=theme
         )
         super().__init__(theme=theme)
         self._tell_doc(self._compared.doc, values=self._compared.values)

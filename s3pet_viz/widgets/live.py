@@ -58,16 +58,17 @@ def watch(run: Source, *, theme: str = "auto") -> LiveView:
 
 
 class LiveView(Viewer):
-    """The viewer of one run: heatmap, curves, traces, sums, other budgets, health; step and budget sliders; Pause, Resume
-    and Stop while a search runs.
+    """The viewer of one run: heatmap, curves, traces, sums, other budgets, health; step and budget sliders; Pause,
+    Resume and Stop while a search runs.
 
-    A thread reads the run directory and tells the page what is new, at most every 0.25 s, and ends with the search or with
-    `close`. The page draws without the kernel; only Pause, Resume and Stop need it.
+    A thread reads the run directory and tells the page what is new, at most every 0.25 s, and ends with the search or
+    with `close`. The page draws without the kernel; only Pause, Resume and Stop need it.
 
     Args:
         source: as `watch`; None: nothing yet, see `attach`.
-        control: with Pause, Resume and Stop. parts: what is open at first, of ``curves``, ``trace``, ``sums``, ``path``,
-            ``worth`` and ``health``. theme: as `watch`. on_frame: called with each new `Frame`, in the thread.
+        control: with Pause, Resume and Stop. parts: what is open at first, of ``curves``, ``trace``, ``sums``,
+            ``path``, ``worth`` and ``health``. theme: as `watch`.
+        on_frame: called with each new `Frame`, in the thread.
 
     Attributes:
         frame: the latest moment.
@@ -208,7 +209,9 @@ class LiveView(Viewer):
             return
         history = log.history
         era, sent, whole_at = self._told or ("", 0, 0)
-        whole = start == 0 or era != history.era or history.size <= _WHOLE or self.frame.ended or history.n >= 2 * whole_at
+        whole = (
+            start == 0 or era != history.era or history.size <= _WHOLE or self.frame.ended or history.n >= 2 * whole_at
+        )
         rows, scalars, values = history.part(0 if whole else sent)
         self._told = history.era, history.n, history.n if whole else whole_at
         self._emit(rows, {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()})
@@ -248,7 +251,7 @@ class LiveView(Viewer):
             self.ask(message["request"])
 
     def ask(self, request: str) -> None:
-        """Write a request (``pause``, ``resume`` or ``stop``) into the run directory; what follows is seen by the thread."""
+        """Write a request (``pause``, ``resume``, ``stop``) into the run directory; the thread sees what follows."""
         run = self.run
         if run is None:
             return
@@ -270,7 +273,9 @@ class LiveView(Viewer):
         run, frame = self.run, self.frame
         if run is None or frame.step is None or frame.p is None or frame.selected is None:
             return []
-        words = f"{_name_of(self._feed)}: step {frame.step + 1:,}, {int(frame.selected.sum()):,} gates chosen (outlined)"
+        words = (
+            f"{_name_of(self._feed)}: step {frame.step + 1:,}, {int(frame.selected.sum()):,} gates chosen (outlined)"
+        )
         return [Panel(words, space_doc(run.gates_list), np.asarray(frame.p, dtype=float), frame.selected)]
 
 

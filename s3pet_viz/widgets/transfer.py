@@ -39,7 +39,10 @@ class TransferExplorer(Viewer):
         table = self._doc["matrices"][0]
         rows, columns = table["rows"], self._doc["targets"]
         cells = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
-        labels = [f"{name} ({', '.join(cell['text'] for cell in line)})" for name, line in zip(rows, table["cells"], strict=True)]
+        labels = [
+            f"{name} ({', '.join(cell['text'] for cell in line)})"
+            for name, line in zip(rows, table["cells"], strict=True)
+        ]
         space = {"rows": labels, "columns": columns, "row": [i for i, _ in cells], "col": [j for _, j in cells]}
         shades = np.array([table["cells"][i][j]["shade"] for i, j in cells], dtype=float)
         marked = np.array([table["cells"][i][j]["mark"] for i, j in cells], dtype=bool)

@@ -18,9 +18,12 @@ from s3pet_viz.viewer.documents import THEMES, text
 from s3pet_viz.viewer.static import Panel, svg
 
 #: The picture hides where the viewer's own module has drawn.
-_FALLBACK = "<style>.s3pet-frame:has(.s3pet-viewer) .s3pet-static{display:none}</style><div class='s3pet-static'>PICTURE</div>"
+_FALLBACK = (
+    "<style>.s3pet-frame:has(.s3pet-viewer) .s3pet-static{display:none}</style><div class='s3pet-static'>PICTURE</div>"
+)
 SENTENCE = (
-    "A picture of the last step that was drawn. Where this stays, the interactive view needs anywidget beside JupyterLab: "
+    "A picture of the last step that was drawn. Where this stays, the interactive view needs anywidget beside "
+    "JupyterLab: "
     "pip install anywidget in the environment that runs JupyterLab, then reload the page."
 )
 
@@ -49,7 +52,7 @@ class Page(anywidget.AnyWidget):
         super().__init__(uid=uuid.uuid4().hex)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """A page that opens late asks for everything: it gets the whole history, also where only what was new was sent."""
+        """A page that opens late gets the whole history, also where only what was new was sent before."""
         state: dict[str, Any] = super().get_state(key, drop_defaults)
         if key is None and self._whole is not None:
             state |= self._whole()

@@ -11,6 +11,8 @@ Object.assign(View.prototype, {
     this.pair = [0, Math.min(1, doc.runs.length - 1)];
     this.by = "gates";
     this.alphas = new Map();
+    this.askedFor = new Set();
+    this.keptPairs = null;
     this.pairBoxes = [0, 1].map(() => h("select", {}));
     this.pairBoxes.forEach((box, k) => box.addEventListener("change", () => { this.pair[k] = +box.value; this.queue(); }));
     this.controls.append(
@@ -30,12 +32,13 @@ Object.assign(View.prototype, {
   runOf(index) {
     const { doc } = this.store, run = doc.runs[index];
     if (run.at === undefined) {
-      if (!this.askedFor?.has(index)) this.store.ask({ kind: "open", run: index });
-      (this.askedFor ??= new Set()).add(index);
+      if (!this.askedFor.has(index)) this.store.ask({ kind: "open", run: index });
+      this.askedFor.add(index);
       return null;
     }
-    if (!this.alphas.has(index)) {
-      const n = doc.space.n.length, p = new Float64Array(n).fill(NaN), chosen = new Uint8Array(n), rank = new Float64Array(n).fill(NaN);
+    const n = doc.space.n.length;
+    if (this.alphas.get(index)?.p.length !== n) { // the space has grown
+      const p = new Float64Array(n).fill(NaN), chosen = new Uint8Array(n), rank = new Float64Array(n).fill(NaN);
       const values = new Float32Array(bytesOf(this.model.get("values")).slice(run.offset * 4, (run.offset + run.size) * 4).buffer);
       const own = probabilities(values, run.zeta, run.tau), at = (i) => (run.at.length ? run.at[i] : i);
       orderOf(values).forEach((i, k) => (rank[at(i)] = k + 1));
