@@ -63,6 +63,8 @@ class Page(anywidget.AnyWidget):
         with self.hold_sync():
             for name, value in changes.items():
                 setattr(self, name, value)
+        if self._whole is not None:  # what was sent need not be held twice
+            self._trait_values |= {name: b"" for name in ("scalars", "values")}
 
 
 class Viewer(w.VBox):

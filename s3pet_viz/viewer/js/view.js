@@ -366,7 +366,9 @@ class View {
 
   /** p of the picked gates over the steps, or of the likeliest. */
   drawTraces(scene, row) {
-    const { rows, doc } = this.store, { space, run } = doc, gates = this.picked.length ? this.picked : Array.from(scene.order.slice(0, TOP));
+    const { rows, doc } = this.store, { space, run } = doc;
+    if (this.likeliest?.n !== this.count) this.likeliest = { n: this.count, gates: Array.from(this.sceneOf(this.count - 1, null).order.slice(0, TOP)) };
+    const gates = this.picked.length ? this.picked : this.likeliest.gates; // of the newest step: they stay while steps are replayed
     this.once("trace", this.traceRow, "traces", [rows.era, rows.n, gates], () => {
       const at = thin(rows.n, Math.max(16, Math.min(CURVE_POINTS, Math.round(2e6 / space.n.length)))), x = rows.column("step", at).map((v) => v + 1);
       const lines = gates.map((gate, k) => ({ gate, name: this.label(gate), x, y: new Float64Array(at.length), colour: CATEGORICAL[k % CATEGORICAL.length], dash: k >= CATEGORICAL.length ? "5 3" : null }));
