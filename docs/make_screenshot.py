@@ -18,7 +18,7 @@ import s3pet_viz as s3
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
-from lab import jupyterlab, open_notebook, page_of, run_cells  # noqa: E402
+from lab import jupyterlab, open_notebook, page_of, run_all, until, views  # noqa: E402
 
 
 def main() -> None:
@@ -34,14 +34,12 @@ def main() -> None:
         for cell in book.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
-                cell.source = cell.source.replace("steps = 60", "steps = 150")
         nbformat.write(book, Path(folder, "01_watch_a_search.ipynb"))
         with jupyterlab(Path(folder)) as address, page_of(chromium, 1180, 1240) as (page, _):
             open_notebook(page, address, "01_watch_a_search.ipynb")
-            run_cells(page, "s3.watch(run)")
+            run_all(page)
+            until(lambda: views(page) and (views(page)[0]["step"] or 0) >= args.step, 300, lambda: views(page))
             run = s3.open_run(next(Path(folder, "runs").iterdir()))
-            while run.n_steps < args.step:
-                time.sleep(0.2)
             page.evaluate(
                 "() => [...document.querySelectorAll('.jp-CodeCell')].find(c => c.innerText.includes('s3.launch(')).scrollIntoView()"
             )

@@ -220,7 +220,7 @@ def test_two_views_a_reload_and_a_late_page(server, book):
     """Both views of one run, and what opens in mid-run, hold the whole history."""
     from lab import open_notebook, page_of, run_all, until, views
 
-    name, path = book("view = s3.watch(run)\nview", "view", steps=120, pause=0.15)
+    name, path = book("view = s3.watch(run)\nview", "view", steps=240, pause=0.15)
     with page_of(CHROMIUM, height=3000) as (page, errors):
         open_notebook(page, server[1], name)
         run_all(page)
@@ -228,6 +228,9 @@ def test_two_views_a_reload_and_a_late_page(server, book):
         page.keyboard.press("Control+s")
         time.sleep(1)
         page.reload()
+        until(lambda: len(views(page)) == 2 and all(v["inked"] for v in views(page)), 180, lambda: views(page))
+        page.goto("about:blank")  # closed, and opened again while its kernel goes on
+        page.goto(server[1].format(name))
         until(lambda: len(views(page)) == 2 and all(v["inked"] for v in views(page)), 180, lambda: views(page))
         # The history is whole: the first step can be gone back to, in one view alone.
         page.evaluate("() => { const v = document.querySelector('.s3pet-viewer').s3pet.view; v.goTo(0); }")
@@ -237,7 +240,7 @@ def test_two_views_a_reload_and_a_late_page(server, book):
         assert first["step"] == 1
         last_frame(second, open_run(path))
         page.evaluate("() => document.querySelector('.s3pet-viewer').s3pet.view.goTo(1e9)")
-        until(lambda: views(page)[0]["step"] == 120, 30, lambda: views(page)[0])
+        until(lambda: views(page)[0]["step"] == 240, 30, lambda: views(page)[0])
         last_frame(views(page)[0], open_run(path))
 
 
