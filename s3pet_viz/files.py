@@ -63,7 +63,7 @@ def name_or_folder(text: str | os.PathLike[str]) -> str:
     Path says so); else its name, as it was given.
     """
     found = located(text)
-    return str(found) if isinstance(text, os.PathLike) or str(text).startswith("~") or is_folder(found) else str(text)
+    return str(found) if isinstance(text, os.PathLike) or is_folder(found) else str(text)
 
 
 def named_in(text: str, folder: Path, was: object = None) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from s3pet_viz.errors import ConfigError, FileError, RunError, S3PETError, print
 from s3pet_viz.files import is_there, located, open_plain
 from s3pet_viz.runs import Run, layout, open_run
 from s3pet_viz.runs.life import said_status
-from s3pet_viz.runs.lock import is_holder, lock_is_held, process_mark, same_file, taken_alone, wrote
+from s3pet_viz.runs.lock import is_holder, lock_is_held, process_mark, same_file, shared, taken_alone, wrote
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import refuse_occupied
 from s3pet_viz.runs.process import log_tail, spawn
@@ -46,6 +47,8 @@ class Launched:
         self.child = child
         self._own_folder = own_folder
         self._mark = process_mark(child.pid)
+        # Held until it has been read: another launch that fails must not take it away with the folder.
+        self._log = _hold(self, self.path / layout.LOG)
         self._run: Run | None = None
         self._error: S3PETError | None = None
 
@@ -57,6 +60,7 @@ class Launched:
             # A run that is resumed exists already; it is this one's when its process says so.
             if wrote(run.info, self.child.pid, self._mark):
                 self._run = run
+                self._let_go()
         return self._run
 
     @property
@@ -64,9 +68,14 @@ class Launched:
         """Why the search ended before it began; None while it may still begin, and once it has."""
         if self._error is None and self.child.poll() is not None and self.run is None:
             self._error = _error_of(self.path / layout.LOG, self.child.pid)
+            self._let_go()
             if self._own_folder:
                 _give_back(self.path, self.child.pid)
         return self._error
+
+    def _let_go(self) -> None:
+        if self._log is not None:
+            self._log()
 
     def wait(self, timeout: float = 600) -> Run:
         """The run, as soon as there is one.
@@ -184,6 +193,16 @@ def _arguments(options: Mapping[str, Any]) -> list[str]:
                 f"found {type(value).__name__}; use s3.search for what is in memory"
             ) from None
     return arguments
+
+
+def _hold(launched: Launched, log: Path) -> weakref.finalize[[int], Launched] | None:
+    """Hold a log together with others, for as long as `launched` is there or until what comes back is called."""
+    try:
+        fd = open_plain(log, links=False)
+    except FileError:
+        return None
+    shared(fd)
+    return weakref.finalize(launched, os.close, fd)
 
 
 def _make(path: Path) -> bool:

@@ -6,6 +6,8 @@ import ast
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 import s3pet_viz as s3
 from s3pet_viz.cli import app
 from s3pet_viz.errors import ConfigError, RunError, TaskError
-from s3pet_viz.files import located, name_or_folder, named_in
+from s3pet_viz.files import name_or_folder, named_in
 from s3pet_viz.launch import Launched, relaunch
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import RunWriter, open_run
@@ -69,7 +71,7 @@ def test_home_everywhere_in_python(home):
     assert s3.load_backbone("~/small").name == str(home / "small")
     assert s3.load_task("~/mood", form="text").train
     (home / "space.json").write_text(json.dumps({"gates": [{"type": "BitFit", "modules": ["*.LN"]}]}))
-    s3.search(task="~/mood", backbone="~/small", space="~/space.json", out="~/runs/c", **OPTIONS)
+    s3.search(task="~/mood", backbone="~/small", space="~/space.json", out="~/runs/c", **{**OPTIONS, "budget": 256})
     assert s3.figures.save(s3.figures.heatmap("~/runs/a"), "~/f.html") == home / "f.html"
     s3.figures.heatmap("~/made/s.json")
     (home / "theirs.json").write_text(json.dumps(s3.to_s3delta(s3.Structure.load("~/made/s.json"))))
@@ -130,8 +132,8 @@ def test_handles_outlive_a_change_of_the_working_folder(home, monkeypatch):
     monkeypatch.chdir(home)
     run = stopped("runs/a", task="mood", backbone="small")
     opened, listing = s3.open_run("runs/a"), Listing("runs")
-    launched = Launched.__new__(Launched)
-    launched.path = located("runs/a")
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        launched = Launched(Path("runs/a"), child, own_folder=False)
     s3.tune(s3.open_run("runs/a").structure(), task="mood", backbone="small", save="adapter", load={"max_rows": 24},
             **TUNE)  # fmt: skip
     adapter = s3.Adapter.from_pretrained("adapter")
@@ -142,6 +144,7 @@ def test_handles_outlive_a_change_of_the_working_folder(home, monkeypatch):
         assert len(handle.steps()) == 2
         assert handle.status == "stopped"
     assert len(study.table()) == 1
+    assert launched.path == run.path
     with adapter.attach():
         pass
     assert s3.evaluate(adapter, task=str(home / "mood"), load={"max_rows": 24})
