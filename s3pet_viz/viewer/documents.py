@@ -188,11 +188,14 @@ class Compared:
         own = list(chosen) if chosen is not None else selection.chosen.tolist()
         fill = set(selection.fill.tolist())
         at = [places[gate.key] for gate in run.gates_list]
+        sizes = [gate.n_params for gate in run.gates_list]
+        # Backbones of one family name their modules alike, and differ in width.
+        other = sizes != [gate.n_params for gate in (self._gates[gate.key] for gate in run.gates_list)]
         entry |= {
-            "name": run.name, "offset": self._size, "size": len(alpha), "zeta": float(last["zeta"]),
-            "tau": float(run.info["tau"]), "at": [] if at == list(range(len(at))) else at, "own": own,
-            "fill": [i in fill for i in own], "budget": run.info["budget"], "step": int(last["step"]), "steps": run.info["steps_total"],
-            "status": run.status,
+            "name": run.name, "status": run.status, "budget": run.info["budget"], "used": int(run.counts[own].sum()),
+            "step": int(last["step"]), "steps": run.info["steps_total"], "n": sizes if other else None,
+            "offset": self._size, "size": len(alpha), "zeta": float(last["zeta"]), "tau": float(run.info["tau"]),
+            "at": [] if at == list(range(len(at))) else at, "own": own, "fill": [i in fill for i in own],
         }  # fmt: skip
         self._values.append(alpha)
         self._size += len(alpha)

@@ -244,7 +244,8 @@ def test_two_views_a_reload_and_a_late_page(server, book):
         last_frame(views(page)[0], open_run(path))
 
 
-def test_a_restarted_kernel_leaves_the_last_picture_and_says_so(server, book, shots):
+@pytest.mark.parametrize("how", ["Restart", "Shut Down"])
+def test_a_kernel_that_is_gone_leaves_the_last_picture_and_says_so(server, book, shots, how):
     from lab import open_notebook, page_of, run_all, until, views
 
     name, _ = book("s3.watch(run)", steps=100_000, pause=0.1)
@@ -253,8 +254,9 @@ def test_a_restarted_kernel_leaves_the_last_picture_and_says_so(server, book, sh
         run_all(page)
         until(lambda: views(page) and (views(page)[0]["step"] or 0) > 3, 120, "steps")
         page.locator(".lm-MenuBar-itemLabel", has_text="Kernel").first.click()
-        page.locator(".lm-Menu-itemLabel", has_text="Restart Kernel…").first.click()
-        page.locator(".jp-Dialog button", has_text="Restart").last.click()
+        page.locator(".lm-Menu-itemLabel", has_text=f"{how} Kernel").first.click()
+        if how == "Restart":
+            page.locator(".jp-Dialog button", has_text="Restart").last.click()
         until(lambda: views(page) and views(page)[0]["kernel"] == "gone", 120, lambda: views(page))
         view = views(page)[0]
         assert view["inked"]

@@ -44,7 +44,7 @@ Object.assign(View.prototype, {
       orderOf(values).forEach((i, k) => (rank[at(i)] = k + 1));
       own.forEach((v, i) => (p[at(i)] = v));
       run.own.forEach((i, k) => (chosen[at(i)] = run.fill[k] ? 2 : 1));
-      this.alphas.set(index, { ...run, p, chosen, rank, used: run.own.reduce((a, i) => a + doc.space.n[at(i)], 0) });
+      this.alphas.set(index, { ...run, p, chosen, rank });
     }
     return this.alphas.get(index);
   },
@@ -58,7 +58,7 @@ Object.assign(View.prototype, {
 
   runWords(k, gate) {
     const run = this.shownRuns[k], { space } = this.store.doc;
-    return [this.label(gate), space.position[gate], `${say(space.n[gate])} parameters`, `p = ${say(run.p[gate])}`, `rank ${say(run.rank[gate])} of ${say(run.size)}`, ["not chosen", "chosen", "chosen to fill what is left of the budget"][run.chosen[gate]]];
+    return [this.label(gate), space.position[gate], `${say(run.n ? run.n[run.at.length ? run.at.indexOf(gate) : gate] : space.n[gate])} parameters`, `p = ${say(run.p[gate])}`, `rank ${say(run.rank[gate])} of ${say(run.size)}`, ["not chosen", "chosen", "chosen to fill what is left of the budget"][run.chosen[gate]]];
   },
 
   drawCompare() {

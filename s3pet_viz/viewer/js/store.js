@@ -2,6 +2,8 @@
 
 /** A gap is asked for again after so many ms. */
 const ASK_AGAIN = 3000;
+/** How often the kernel is looked at, in ms. */
+const PULSE = 2000;
 const stores = (globalThis.__s3pet ??= { stores: new Map() }).stores;
 
 /** The store of a model: one a page, however many views show it. */
@@ -91,8 +93,12 @@ class Store {
     this.live = {};
     this.gone = false;
     model.on("change", () => { this.#refresh(); this.#tell(); }); // once for all that came in one message
-    model.on("comm_live_update", () => { this.gone = true; this.#tell(); });
-    model.on("destroy", () => stores.delete(model.get("uid")));
+    model.on("comm_live_update", () => this.#kernel());
+    const pulse = model.widget_manager && setInterval(() => this.#kernel(), PULSE); // a shutdown is not announced
+    model.on("destroy", () => {
+      clearInterval(pulse);
+      stores.delete(model.get("uid"));
+    });
     this.#refresh();
   }
 
@@ -121,6 +127,15 @@ class Store {
     const bytes = bytesOf(this.model.get("last"));
     this.last = last && bytes.byteLength === gates * 4 ? { ...last, alpha: new Float32Array(bytes.slice().buffer) } : null;
     if (live.seen) this.ask({ kind: "seen", seq: live.seq }); // the kernel wants to know that the end has arrived
+  }
+
+  /** Whether the kernel is there, as the page's widget manager knows it. */
+  async #kernel() {
+    const manager = this.model.widget_manager, was = this.gone;
+    const real = await Promise.resolve(manager?.get_model(this.model.get("home"))).catch(() => null);
+    const dead = manager && "kernel" in manager && ["dead", "terminating", undefined].includes(manager.kernel?.status);
+    this.gone = dead || real?.comm_live === false;
+    if (this.gone !== was) this.#tell();
   }
 
   #tell() {
