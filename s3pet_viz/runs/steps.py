@@ -23,7 +23,7 @@ _HEADER = struct.Struct("<Ii")  # of an Arrow message: continuation marker, leng
 _CONTINUATION = 0xFFFFFFFF
 #: Bytes read at once: opening a long run must not hold it twice, not even for a moment. Never mapped: a part that is
 #: cut while it is mapped ends the process.
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 #: Bytes of a part's schema, and of a row beside its numbers.
 _MOST_SCHEMA, _MOST_MORE = 1 << 16, 1 << 13
 #: Bytes at the beginning and at the end of what was read, by which a part is known again.

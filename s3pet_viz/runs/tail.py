@@ -14,6 +14,8 @@ from s3pet_viz.runs.steps import StepLog
 
 #: Rows of alpha that are kept of the way, at most.
 _SAMPLES = 64
+#: Numbers that are worked on at once, so that a large run takes no more memory for a moment than a small one.
+_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,12 @@ def _mean_entropy(p: np.ndarray) -> np.ndarray:
     In float32, which is five times as quick: a long run is to open at once.
     """
     least = np.float32(1e-30)  # p log p is 0 at 0
+    mean = np.empty(len(p))
     with np.errstate(all="ignore"):  # a damaged log may hold any number as p
-        bits = p * np.log2(np.maximum(p, least))
-        rest = 1 - p
-        bits += rest * np.log2(np.maximum(rest, least))
-        mean: np.ndarray = -bits.mean(axis=1, dtype=np.float64)
+        few = max(1, _AT_ONCE // p.shape[1])
+        for rows in (slice(at, at + few) for at in range(0, len(p), few)):
+            bits = p[rows] * np.log2(np.maximum(p[rows], least))
+            rest = 1 - p[rows]
+            bits += rest * np.log2(np.maximum(rest, least))
+            mean[rows] = -bits.mean(axis=1, dtype=np.float64)
     return mean

@@ -92,6 +92,13 @@ class PackedLog(TailLog):
         scalars = np.column_stack([self.column(name)[before:].astype(np.float64) for name in SCALARS[:-2]])
         self.history.add(scalars, rows["alpha"])
 
+    def refresh(self) -> None:
+        super().refresh()
+        if self.history.coarse:  # codes would say p wrongly: read it all again, and keep it as it is
+            self.history.packs = False
+            self._clear()
+            super().refresh()
+
     def newest(self) -> dict[str, float]:
         """Scalars of the last row, by name."""
         return {name: float(self.column(name)[-1]) for name in SCALARS[:-2]}

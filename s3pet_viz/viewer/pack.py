@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 #: Numbers of a row beside its gates, in the order in which they travel (js/store.js names them, too).
 SCALARS = ("step", "seconds", "zeta", "train_loss", "val_loss", "entropy", "expected", "low", "scale")
-#: Bytes of gates that travel as float32, and as codes, at most; beyond, every other row is left out.
+#: Bytes of gates that travel as float32 where codes can be used; and at all: beyond, every other row is left out.
 MOST_WIDE, MOST = 8 << 20, 24 << 20
 #: A level of a code is at most so much alpha, in parts of tau: p is then right to 5e-4 at every budget, for its slope
 #: is at most 1 / (4 tau), half a level is lost, and the shift moves no further than alpha does.
 _LEVEL = 2e-3
 _CODES = 65536
-_CHUNK = 64
+#: Numbers that are packed at once: what that takes for a moment should not show in the kernel's memory.
+_AT_ONCE = 1 << 17
+#: Bytes of gates from which on room is made at once.
+_MANY = 1 << 20
 
 
 def encode(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -48,16 +53,19 @@ class History:
 
     Attributes:
         stride: every so many steps are kept. wide: float32 alpha, else codes. era: changes when kept rows do.
-        n: rows kept.
+        n: rows kept. packs: whether codes may be used. coarse: whether they are not fine enough for a row that was
+        added: alpha has moved too far apart. The log is then to be read again, with `packs` off.
     """
 
     def __init__(self, n_gates: int, tau: float = 1.0) -> None:
         self.n_gates, self._tau = n_gates, tau
+        self.packs = n_gates <= _CODES // 2
+        self._step = max(1, _AT_ONCE // n_gates)
         self._eras = 0
         self.clear()
 
     def clear(self) -> None:
-        self.stride, self.wide, self.n, self._seen = 1, True, 0, 0
+        self.stride, self.wide, self.n, self._seen, self.coarse = 1, True, 0, 0, False
         self._new_era()
         self._scalars = np.empty((0, len(SCALARS)))
         self._values = np.empty((0, self.n_gates), np.float32)
@@ -72,22 +80,24 @@ class History:
         Args:
             scalars: float64, shape (n_rows, 7): `SCALARS` but the last two. alpha: float32, shape (n_rows, n_gates).
         """
-        for at in range(0, len(alpha), _CHUNK):
-            self._add(scalars[at : at + _CHUNK], alpha[at : at + _CHUNK])
+        for rows in self._chunks(len(alpha)):
+            self._add(scalars[rows], alpha[rows])
 
     def cut(self, n_rows: int) -> None:
         """Forget all but the first rows of the log: a resumed search takes those steps again."""
         if n_rows < self._seen:
             self._seen, self.n = n_rows, min(self.n, -(-n_rows // self.stride))
+            self._values = self._grown(self._values, self._room(self.n))  # what was sent may be on its way: not changed
             self._new_era()
 
-    def part(self, start: int) -> tuple[dict[str, object], bytes, bytes]:
-        """Rows from `start` on: what they are, and their scalars and values as bytes."""
+    def part(self, start: int) -> tuple[dict[str, object], bytes, memoryview]:
+        """Rows from `start` on: what they are, and their scalars and values as bytes; the values are not copied."""
         start = min(start, self.n)
         about = {
             "era": self.era, "from": start, "count": self.n - start, "wide": self.wide, "stride": self.stride,
         }  # fmt: skip
-        return about, self._scalars[start : self.n].tobytes(), self._values[start : self.n].tobytes()
+        values = self._values[start : self.n].reshape(-1).view(np.uint8).data
+        return about, self._scalars[start : self.n].tobytes(), values
 
     @property
     def size(self) -> int:
@@ -96,11 +106,15 @@ class History:
 
     def halve(self) -> None:
         """Leave every other row out."""
-        self._values, self._scalars = self._values[: self.n : 2].copy(), self._scalars[: self.n : 2].copy()
-        self.n, self.stride = len(self._values), self.stride * 2
+        values, self._scalars = self._values[: self.n : 2], self._scalars[: self.n : 2].copy()
+        self.n, self.stride = len(values), self.stride * 2
+        self._values = self._grown(values, self._room(self.n))
         self._new_era()
 
     # -- inside ----------------------------------------------------------------------------------------
+
+    def _chunks(self, n_rows: int) -> Iterator[slice]:
+        return (slice(at, min(at + self._step, n_rows)) for at in range(0, n_rows, self._step))
 
     def _add(self, scalars: np.ndarray, alpha: np.ndarray) -> None:
         rows = np.arange(self._seen, self._seen + len(alpha))
@@ -111,46 +125,44 @@ class History:
         values, ends = self._packed(alpha[kept])
         need = self.n + len(values)
         if need > len(self._values):
-            self._values = self._grown(self._values, need, values.dtype)
-            self._scalars = self._grown(self._scalars, need, np.dtype(np.float64))
+            self._values = self._grown(self._values, self._room(need))
+        if need > len(self._scalars):
+            self._scalars = self._grown(self._scalars, 2 * need)
         self._values[self.n : need] = values
         self._scalars[self.n : need] = np.column_stack([scalars[kept], ends])
         self.n = need
         self._fit()
 
-    def _grown(self, held: np.ndarray, need: int, dtype: np.dtype) -> np.ndarray:
-        made = np.empty((max(need, min(2 * len(held), need + 256)), held.shape[1]), dtype)
+    def _grown(self, held: np.ndarray, rows: int) -> np.ndarray:
+        made = np.empty((rows, held.shape[1]), held.dtype)
         made[: self.n] = held[: self.n]
         return made
+
+    def _room(self, need: int) -> int:
+        """Rows to make room for: all that may ever be kept, once they are many. Memory is used as it is written to."""
+        row = self.n_gates * (4 if self.wide else 2)
+        return max(need, MOST // row + self._step if need * row > _MANY else 2 * need)
 
     def _packed(self, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.wide:
             return alpha, np.zeros((len(alpha), 2))
         codes, low, scale = encode(alpha)
+        self.coarse |= bool(scale.max() > _LEVEL * self._tau)
         return codes, np.column_stack([low, scale])
 
     def _fit(self) -> None:
         """Keep within the limits."""
-        size = self.size
-        if self.wide and size > MOST_WIDE and self._can_pack():
-            packed = [self._pack_rows(at) for at in range(0, self.n, _CHUNK)]
-            self._values = np.concatenate(packed)
-            self.wide = False
-            self._new_era()
-        elif size > (MOST_WIDE if self.wide else MOST):
+        if self.wide and self.packs and self.size > MOST_WIDE:
+            self._pack()
+        if self.size > MOST:
             self.halve()
 
-    def _can_pack(self) -> bool:
-        """Whether codes are fine enough; searches whose alpha lies further apart are only thinned."""
-        if self.n_gates > _CODES // 2:
-            return False
-        rows = self._values[: self.n]
-        return (
-            float((rows.max(axis=1) - rows.min(axis=1)).max()) / (_CODES - 1 - self.n_gates) <= _LEVEL / 2 * self._tau
-        )
-
-    def _pack_rows(self, at: int) -> np.ndarray:
-        rows = slice(at, min(at + _CHUNK, self.n))
-        codes, low, scale = encode(self._values[rows])
-        self._scalars[rows, -2:] = np.column_stack([low, scale])
-        return codes
+    def _pack(self) -> None:
+        wide, self.wide = self._values, False
+        self._values = np.empty((self._room(self.n), self.n_gates), np.uint16)
+        for rows in self._chunks(self.n):
+            self._values[rows], self._scalars[rows, -2:] = self._packed(wide[rows])
+        if self.coarse:
+            self._values, self.wide, self.packs, self.coarse = wide, True, False, False
+        else:
+            self._new_era()

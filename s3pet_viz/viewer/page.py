@@ -102,7 +102,7 @@ def _as_json(state: dict[str, Any]) -> str:
     return made
 
 
-def _base64(data: bytes) -> str:
+def _base64(data: bytes | memoryview) -> str:
     return base64.b64encode(data).decode()
 
 

@@ -216,10 +216,10 @@ class LiveView(Viewer):
         self._told = history.era, history.n, history.n if whole else whole_at
         self._emit(rows, {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()})
 
-    def _emit(self, rows: dict[str, object] | None, more: dict[str, bytes]) -> None:
+    def _emit(self, rows: dict[str, object] | None, beside: dict[str, Any]) -> None:
         self._seq += 1
         self.updates += 1
-        self.page.tell(live=text(self._live(rows)), **more)
+        self.page.tell(beside, live=text(self._live(rows)))
 
     def _live(self, rows: dict[str, object] | None) -> dict[str, Any]:
         made = live_doc(self.frame, self._key, rows)
@@ -235,7 +235,8 @@ class LiveView(Viewer):
             if log is None or self.frame.alpha is None:
                 return {}
             rows, scalars, values = log.history.part(0)
-            return {"live": text(self._live(rows)), "scalars": scalars, "values": values}
+            last = self.frame.alpha.tobytes()
+            return {"live": text(self._live(rows)), "scalars": scalars, "values": values, "last": last}
 
     # -- what the page asks ----------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Page(anywidget.AnyWidget):
     """What a page knows of a viewer. Every attribute travels; changes that belong together go in one message.
 
     Attributes:
-        uid: of the viewer. doc: what stays, as JSON. live: what changes, as JSON.
+        uid: of the viewer. home: of its model in the page. doc: what stays, as JSON. live: what changes, as JSON.
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates.
     """
@@ -40,6 +40,7 @@ class Page(anywidget.AnyWidget):
     _esm = page.module()
     _css = page.style()
     uid = t.Unicode().tag(sync=True)
+    home = t.Unicode().tag(sync=True)
     doc = t.Unicode("null").tag(sync=True)
     live = t.Unicode("{}").tag(sync=True)
     scalars = t.Bytes(b"").tag(sync=True)
@@ -49,22 +50,32 @@ class Page(anywidget.AnyWidget):
 
     def __init__(self, whole: Callable[[], dict[str, Any]] | None = None) -> None:
         self._whole = whole
+        self._beside: dict[str, Any] = {}
         super().__init__(uid=uuid.uuid4().hex)
+        self.home = self.model_id or ""
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """A page that opens late gets the whole history, also where only what was new was sent before."""
         state: dict[str, Any] = super().get_state(key, drop_defaults)
-        if key is None and self._whole is not None:
+        if key is not None:
+            state |= self._beside
+        elif self._whole is not None:
             state |= self._whole()
         return state
 
-    def tell(self, **changes: Any) -> None:
-        """Change several attributes in one message."""
-        with self.hold_sync():
-            for name, value in changes.items():
-                setattr(self, name, value)
-        if self._whole is not None:  # what was sent need not be held twice
-            self._trait_values |= {name: b"" for name in ("scalars", "values")}
+    def tell(self, beside: dict[str, Any] | None = None, **changes: Any) -> None:
+        """Change several attributes in one message.
+
+        Args:
+            beside: others that travel with them and are not held here.
+        """
+        self._beside = beside or {}
+        try:
+            with self.hold_sync():
+                for name, value in changes.items():
+                    setattr(self, name, value)
+        finally:
+            self._beside = {}
 
 
 class Viewer(w.VBox):
