@@ -161,14 +161,16 @@ class Compared:
     def values(self) -> bytes:
         return np.concatenate(self._values).tobytes() if self._values else b""
 
-    def open(self, index: int) -> None:
-        """Read a run's end.
+    def open(self, index: int) -> bool:
+        """Read a run's end; False where that was done before.
 
         Raises:
             RunError, StructureError: it is damaged.
         """
+        before = self._size
         self._open(index)
         self._lay_out()
+        return self._size > before
 
     def _lay_out(self) -> None:
         """The space grows at its end: places of gates that were there stay."""

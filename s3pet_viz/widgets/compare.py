@@ -36,18 +36,22 @@ class CompareRuns(Viewer):
         self._compared = Compared(
             self.shelf.runs, self.shelf.facts, key=uuid.uuid4().hex, left_out=self.shelf.problems[:20], theme=theme
         )
-        super().__init__(theme=theme)
-        self._tell_doc(self._compared.doc, values=self._compared.values)
+        super().__init__(theme=theme, **self._state())
+        self._show_static()
+
+    def _state(self) -> dict[str, Any]:
+        return {"doc": text(self._compared.doc), "values": self._compared.values}
 
     def _heard(self, _: Any, message: Any, buffers: Any) -> None:
         """A run that was too much to send at once is opened when it is looked at."""
         if isinstance(message, dict) and message.get("kind") == "open":
             try:
-                self._compared.open(int(message["run"]))
+                new = self._compared.open(int(message["run"]))
             except (S3PETError, OSError, LookupError, ValueError) as error:
-                self.page.live = text({"problem": str(error)})
+                self.page.tell(live=text({"problem": str(error)}))
                 return
-            self.page.tell(doc=text(self._compared.doc), values=self._compared.values)
+            if new or self._due():
+                self.page.tell(**self._state(), live="{}")
 
     def panels(self) -> list[Panel]:
         made = []

@@ -205,7 +205,7 @@ class LiveView(Viewer):
         """Send what is new; the whole where it is small, at the end, and each time it has doubled."""
         log = self._feed.log if self._feed is not None else None
         if log is None or self.frame.alpha is None:
-            self._emit(None, {})
+            self._emit(None, {"doc": self.page.doc})
             return
         history = log.history
         era, sent, whole_at = self._told or ("", 0, 0)
@@ -214,7 +214,10 @@ class LiveView(Viewer):
         )
         rows, scalars, values = history.part(0 if whole else sent)
         self._told = history.era, history.n, history.n if whole else whole_at
-        self._emit(rows, {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()})
+        beside = {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()}
+        if start == 0 or self.frame.ended:  # the document may have been lost, too
+            beside["doc"] = self.page.doc
+        self._emit(rows, beside)
 
     def _emit(self, rows: dict[str, object] | None, beside: dict[str, Any]) -> None:
         self._seq += 1
@@ -245,7 +248,8 @@ class LiveView(Viewer):
             return
         if message.get("kind") == "whole":
             with self._lock:
-                self._tell(0)
+                if self._due():
+                    self._tell(0)
         elif message.get("kind") == "seen":
             self._seen = max(self._seen, int(message.get("seq", -1)))
         elif message.get("kind") == "request" and message.get("request") in _DOING:

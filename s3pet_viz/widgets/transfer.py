@@ -7,6 +7,7 @@ import uuid
 import numpy as np
 
 from s3pet_viz.figures.transfer import TransferLike, as_transfer
+from s3pet_viz.viewer.documents import text
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.viewer.transfer import transfer_doc
 from s3pet_viz.widgets.viewer import Viewer
@@ -32,8 +33,8 @@ class TransferExplorer(Viewer):
     def __init__(self, matrix: TransferLike, *, theme: str = "auto") -> None:
         self.matrix = as_transfer(matrix)
         self._doc = transfer_doc(self.matrix, key=uuid.uuid4().hex, theme=theme)
-        super().__init__(theme=theme)
-        self._tell_doc(self._doc)
+        super().__init__(theme=theme, doc=text(self._doc))
+        self._show_static()
 
     def panels(self) -> list[Panel]:
         table = self._doc["matrices"][0]

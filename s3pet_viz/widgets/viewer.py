@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import traitlets as t
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.viewer import page
-from s3pet_viz.viewer.documents import THEMES, text
+from s3pet_viz.viewer.documents import THEMES
 from s3pet_viz.viewer.static import Panel, svg
 
 #: The picture hides where the viewer's own module has drawn.
@@ -26,6 +27,8 @@ SENTENCE = (
     "JupyterLab: "
     "pip install anywidget in the environment that runs JupyterLab, then reload the page."
 )
+#: Questions that wait for a busy kernel are answered once in so many seconds.
+_ANSWER = 2.0
 
 
 class Page(anywidget.AnyWidget):
@@ -48,10 +51,10 @@ class Page(anywidget.AnyWidget):
     last = t.Bytes(b"").tag(sync=True)
     selection = t.List(t.Int(min=0)).tag(sync=True)
 
-    def __init__(self, whole: Callable[[], dict[str, Any]] | None = None) -> None:
+    def __init__(self, whole: Callable[[], dict[str, Any]] | None = None, **state: Any) -> None:
         self._whole = whole
         self._beside: dict[str, Any] = {}
-        super().__init__(uid=uuid.uuid4().hex)
+        super().__init__(uid=uuid.uuid4().hex, **state)
         self.home = self.model_id or ""
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class Page(anywidget.AnyWidget):
         return state
 
     def tell(self, beside: dict[str, Any] | None = None, **changes: Any) -> None:
-        """Change several attributes in one message.
+        """Send attributes in one message, also those that have not changed: they may have been lost.
 
         Args:
             beside: others that travel with them and are not held here.
@@ -74,6 +77,7 @@ class Page(anywidget.AnyWidget):
             with self.hold_sync():
                 for name, value in changes.items():
                     setattr(self, name, value)
+                self._states_to_send |= changes.keys()
         finally:
             self._beside = {}
 
@@ -89,12 +93,14 @@ class Viewer(w.VBox):
         ConfigError: another theme.
     """
 
-    def __init__(self, *, theme: str = "auto", whole: Callable[[], dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self, *, theme: str = "auto", whole: Callable[[], dict[str, Any]] | None = None, **state: Any
+    ) -> None:
         if theme not in THEMES:
             raise ConfigError(f"theme: expected one of {', '.join(THEMES)}, found {theme!r}")
         self.theme = theme
-        self._lock = threading.RLock()
-        self.page = Page(whole)
+        self._lock, self._answered = threading.RLock(), float("-inf")
+        self.page = Page(whole, **state)
         self._static = w.HTML()
         super().__init__([self._static, self.page], layout=w.Layout(width="100%", min_width="0"))
         self.add_class("s3pet-frame")
@@ -121,6 +127,14 @@ class Viewer(w.VBox):
 
     # -- inside ----------------------------------------------------------------------------------------
 
+    def _due(self) -> bool:
+        """Whether to answer: what a page asked again and again while the kernel was busy is answered once."""
+        now = time.monotonic()
+        due = now - self._answered > _ANSWER
+        if due:
+            self._answered = now
+        return due
+
     def panels(self) -> list[Panel]:
         """What a picture without scripts shows."""
         return []
@@ -133,10 +147,6 @@ class Viewer(w.VBox):
 
     def _heard(self, _: Any, message: Any, buffers: Any) -> None:
         """What the page asks; kinds that are not known are no request of ours."""
-
-    def _tell_doc(self, doc: dict[str, Any], **more: Any) -> None:
-        self.page.tell(doc=text(doc), **more)
-        self._show_static()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)

@@ -11,7 +11,7 @@ Object.assign(View.prototype, {
     this.pair = [0, Math.min(1, doc.runs.length - 1)];
     this.by = "gates";
     this.alphas = new Map();
-    this.askedFor = new Set();
+    this.askedFor = new Map();
     this.keptPairs = null;
     this.pairBoxes = [0, 1].map(() => h("select", {}));
     this.pairBoxes.forEach((box, k) => box.addEventListener("change", () => { this.pair[k] = +box.value; this.queue(); }));
@@ -32,8 +32,11 @@ Object.assign(View.prototype, {
   runOf(index) {
     const { doc } = this.store, run = doc.runs[index];
     if (run.at === undefined) {
-      if (!this.askedFor.has(index)) this.store.ask({ kind: "open", run: index });
-      this.askedFor.add(index);
+      if (!(Date.now() - this.askedFor.get(index) < ASK_AGAIN)) { // the question or the answer may be lost
+        this.store.ask({ kind: "open", run: index });
+        this.askedFor.set(index, Date.now());
+        setTimeout(() => this.queue(), ASK_AGAIN + 1);
+      }
       return null;
     }
     const n = doc.space.n.length;

@@ -1,6 +1,6 @@
 // What a page knows of the runs that a model shows. The kernel sends rows with a number; a gap is asked for.
 
-/** A gap is asked for again after so many ms. */
+/** What is missing is asked for again after so many ms: the question or the answer may be lost, too. */
 const ASK_AGAIN = 3000;
 /** How often the kernel is looked at, in ms. */
 const PULSE = 2000;
@@ -34,10 +34,7 @@ export class Rows {
   /** Take rows up. Returns whether there is a gap, so that the whole is needed. */
   take(message, scalars, values, gates) {
     const { era, from, count, wide } = message;
-    if (era !== this.era) {
-      if (from > 0) return true;
-      this.clear(era, wide);
-    }
+    if (era !== this.era) this.clear(era, wide);
     if (from > this.n) return true;
     const skip = this.n - from;
     if (count <= skip) return false;
@@ -88,7 +85,7 @@ class Store {
     this.model = model;
     this.rows = new Rows();
     this.listeners = new Set();
-    this.asked = 0;
+    this.timer = null;
     this.docText = this.liveText = "";
     this.live = {};
     this.gone = false;
@@ -97,6 +94,7 @@ class Store {
     const pulse = model.widget_manager && setInterval(() => this.#kernel(), PULSE); // a shutdown is not announced
     model.on("destroy", () => {
       clearInterval(pulse);
+      clearTimeout(this.timer);
       stores.delete(model.get("uid"));
     });
     this.#refresh();
@@ -118,12 +116,11 @@ class Store {
   #live(live) {
     this.live = live;
     const { rows, last } = live;
-    if (!this.doc?.space || live.doc !== this.doc.id) return;
+    if (live.doc !== this.doc?.id) return this.#want();
+    if (!this.doc?.space) return;
     const gates = this.doc.space.n.length;
-    if (rows && this.rows.take(rows, this.model.get("scalars"), this.model.get("values"), gates) && Date.now() - this.asked > ASK_AGAIN) {
-      this.asked = Date.now(); // the answer may be lost, too
-      this.ask({ kind: "whole" });
-    }
+    if (rows) this.rows.take(rows, this.model.get("scalars"), this.model.get("values"), gates);
+    this.#want();
     const bytes = bytesOf(this.model.get("last"));
     this.last = last && bytes.byteLength === gates * 4 ? { ...last, alpha: new Float32Array(bytes.slice().buffer) } : null;
     if (live.seen) this.ask({ kind: "seen", seq: live.seq }); // the kernel wants to know that the end has arrived
@@ -138,6 +135,16 @@ class Store {
     if (this.gone !== was) this.#tell();
   }
 
+  /** Ask for the whole until it is there. */
+  #want() {
+    if (this.timer !== null || !this.waiting || this.gone) return;
+    this.ask({ kind: "whole" });
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.#want();
+    }, ASK_AGAIN);
+  }
+
   #tell() {
     for (const listener of this.listeners) listener();
   }
@@ -147,8 +154,9 @@ class Store {
     this.model.send(message);
   }
 
-  /** Whether rows are on their way, so that the history has a hole. */
+  /** Whether something is missing of what the kernel has told of: the document, or rows of the history. */
   get waiting() {
-    return Boolean(this.live.rows) && this.rows.n < this.live.rows.from + this.live.rows.count;
+    const { doc, rows } = this.live;
+    return Boolean(doc && doc !== this.doc?.id) || Boolean(rows && this.rows.n < rows.from + rows.count);
   }
 }
