@@ -214,7 +214,7 @@ class LiveView(Viewer):
         )
         rows, scalars, values = history.part(0 if whole else sent)
         self._told = history.era, history.n, history.n if whole else whole_at
-        beside = {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()}
+        beside: dict[str, Any] = {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()}
         if start == 0 or self.frame.ended:  # the document may have been lost, too
             beside["doc"] = self.page.doc
         self._emit(rows, beside)
