@@ -47,7 +47,7 @@ class CompareRuns(Viewer):
         if isinstance(message, dict) and message.get("kind") == "open":
             try:
                 new = self._compared.open(int(message["run"]))
-            except (S3PETError, OSError, LookupError, ValueError) as error:
+            except (S3PETError, OSError, LookupError, TypeError, ValueError) as error:
                 self.page.tell(live=text({"problem": str(error)}))
                 return
             if new or self._due():

@@ -1,68 +1,55 @@
-"""Explore a structure and compare runs: right answers, drawn; names are text; sliders do not lag."""
+"""Explore a structure and compare runs: what pages get is what the runs hold; what is large is read when it is asked for."""
 
 from __future__ import annotations
 
-import threading
-import time
+import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from widget_runs import HOSTILE, space
 
 from s3pet_viz.errors import ConfigError, RunError
-from s3pet_viz.runs.measures import jaccard
+from s3pet_viz.runs import layout
+from s3pet_viz.runs.explanation import Explanation, GateEffect
+from s3pet_viz.runs.listing import ALL, Listing, _number
+from s3pet_viz.structure.budget import select_with_fill
+from s3pet_viz.viewer import documents
 from s3pet_viz.widgets import CompareRuns, StructureExplorer
-from s3pet_viz.widgets._latest import Latest
-from s3pet_viz.widgets.scene import ALL, ExplorerModel, Query
-from s3pet_viz.widgets.shelf import Shelf, _number
 
 
-@pytest.fixture
-def explorer(finished):
-    view = StructureExplorer(finished())
-    yield view
+def doc(view) -> dict:
+    return json.loads(view.page.get_state()["doc"])
+
+
+def told(view) -> dict:
+    return json.loads(view.page.get_state()["live"])
+
+
+# -- the explorer ------------------------------------------------------------------------------------------
+
+
+def test_it_opens_at_the_runs_own_structure(finished):
+    run = finished()
+    view = StructureExplorer(run)
+    assert repr(view) == "StructureExplorer('sentiment on tiny')"
+    assert view.structure() == run.structure()
+    assert view.structure(budget=15) == run.structure(budget=15)
+    assert np.flatnonzero(view.frame.selected).tolist() == [g.index for g in run.structure().gates]
+    assert doc(view)["parts"] == list(documents.EXPLORE_PARTS)
+    known = run.structure().to_dict()
+    del known["source"]["step"]  # the page says which step it copies
+    assert doc(view)["structure"] == {**known, "gates": [], "n_params": 0}
     view.close()
 
 
-def outlined(view: StructureExplorer) -> int:
-    return len(view.heatmap.data[1].x) // 6
-
-
-# -- the model ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def model(finished):
-    return ExplorerModel(finished())
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(row=st.integers(0, 7), budget=st.integers(5, 75))
-def test_a_scene_is_what_the_run_answers(model, row, budget):
-    scene = model.scene(Query(row, budget))
-    assert scene.p == pytest.approx(model.run.p(row, budget=budget))
-    structure = model.run.structure(budget=budget, step=row)
-    assert {model.gates[i].key for i in np.flatnonzero(scene.selected)} == structure.keys
-    assert scene.params == structure.n_params <= budget
-    assert (scene.step, scene.shown.all()) == (row, True)
-
-
-def test_filters_and_facts(model):
-    assert model.choices("stack") == [ALL, "encoder", "decoder"]
-    assert model.choices("pet_type") == [ALL, "LoRA", "BitFit"]
-    scene = model.scene(Query(7, 40, stack="decoder", pet_type="LoRA"))
-    assert [model.gates[i].column for i in np.flatnonzero(scene.shown)] == ["D.0", "D.1"]
-    facts = model.facts(scene, 0)
-    assert facts["position"] == "encoder.0.SelfAttn.Q"
-    assert facts["options"] == "r = 1"
-    assert facts["parameters"] == "10 (25.00% of the budget)"
-    assert facts["rank"].endswith("of 10")
-    assert "step 7 · 6 of 10 gates chosen · 40 of 40 parameters used (100.0%)" in model.summary(scene)
-    steps, p = model.trace(3)
-    assert steps.tolist() == list(range(8))
-    assert np.array_equal(p, model.run.ps()[:, 3])
+def test_new_steps_are_taken_up_as_they_come(growing):
+    source = growing()
+    source.write(3)
+    view = StructureExplorer(source.path)
+    source.write(2)
+    view._update()
+    assert told(view)["rows"]["count"] == 5
+    view.close()
 
 
 def test_a_run_without_steps_is_refused(growing):
@@ -70,143 +57,46 @@ def test_a_run_without_steps_is_refused(growing):
         StructureExplorer(growing().path)
 
 
-# -- the explorer ------------------------------------------------------------------------------------------
+def test_what_explain_measured_comes_along(finished):
+    run = finished()
+    assert doc(StructureExplorer(run))["effects"] is None
+    gates = run.structure().gates
+    effects = [GateEffect(gate, p=0.5, alpha=0.1, rank=1, loss_increase=0.1 * i, loss_increase_se=0.01) for i, gate in enumerate(gates)]
+    Explanation(tuple(effects), task="sentiment", backbone="tiny").save(run.path)
+    told = doc(StructureExplorer(run))["effects"]
+    assert told == [{"gate": e.gate.index, "increase": e.loss_increase, "se": 0.01} for e in effects]
+    # Of another structure than the run's: not shown beside it.
+    Explanation(tuple(effects[:-1]), task="sentiment", backbone="tiny").save(run.path)
+    assert doc(StructureExplorer(run))["effects"] is None
 
 
-def test_it_opens_at_the_runs_own_structure(explorer):
-    assert repr(explorer) == "StructureExplorer('run')"
-    assert explorer.structure() == explorer.model.run.structure()
-    assert outlined(explorer) == len(explorer.structure())
-
-
-def test_the_budget_slider_solves_again(explorer):
-    explorer.budget_slider.value = 15
-    assert explorer.wait()
-    expected = explorer.model.run.structure(budget=15)
-    assert explorer.structure() == expected
-    assert outlined(explorer) == len(expected)
-    assert "15 of 15 parameters used" in explorer._summary.value
-    explorer.own_button.click()
-    assert explorer.wait()
-    assert outlined(explorer) == len(explorer.model.run.structure())
-
-
-def test_the_step_slider_goes_back(explorer):
-    explorer.step_slider.value = 2
-    assert explorer.wait()
-    assert explorer.scene.step == 2
-    assert explorer.trace.data[1].x == (2, 2)
-    assert explorer.structure() == explorer.model.run.structure(step=2)
-
-
-def test_play_reaches_the_end(explorer, monkeypatch):
-    monkeypatch.setattr("s3pet_viz.widgets.explorer._REPLAY_RATE", 50)
-    explorer.play_button.value = True
-    assert explorer.play_button.description == "Pause"
-    deadline = time.monotonic() + 10
-    while explorer.play_button.value and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert (explorer.play_button.value, explorer.play_button.description) == (False, "Play")
-    assert explorer.step_slider.value == 7
-
-
-def test_filters_hide_cells(explorer):
-    explorer.pet_type_filter.value = "LoRA"
-    assert explorer.wait()
-    drawn = [value for row in explorer.heatmap.data[0].z for value in row if value is not None]
-    assert len(drawn) == 5
-    assert "of 5 shown gates are chosen" in explorer._summary.value
-
-
-def test_a_gate_by_click_and_by_name(explorer):
-    cells = explorer.heatmap.data[0]
-    points = type("Points", (), {"xs": [4], "ys": [0]})()  # as plotly reports a click on a cell
-    for callback in cells._click_callbacks:
-        callback(cells, points, None)
-    assert explorer.wait()
-    gate = explorer.model.gates[explorer.scene.query.gate]
-    assert (gate.column, gate.pet_type) == ("D.0", "LoRA")
-    assert "decoder.0.SelfAttn.Q" in explorer._facts.value
-    assert (explorer.heatmap.data[2].x, explorer.heatmap.data[2].y) == ((4,), (0,))
-    explorer.gate_box.value = "E.1 SelfAttn.Q · BitFit"
-    assert explorer.wait()
-    assert np.array_equal(explorer.trace.data[0].y, explorer.model.run.ps()[:, 3])
-    explorer.gate_box.value = "nonsense"
-    assert "expected a name from the list" in explorer._message.value
-    assert explorer.scene.query.gate == 3
-
-
-def test_reload_takes_up_new_steps(growing):
-    source = growing()
-    source.write(3)
-    view = StructureExplorer(source.path)
-    source.write(2)
-    view.reload_button.click()
-    assert view.wait()
-    assert (view.step_slider.max, view.scene.step) == (4, 4)
+def test_every_gate_of_a_space_has_its_place(finished):
+    """The page can tell each gate: its row and column, its size, what it is."""
+    run = finished(gates=space(3, 2, 6))
+    view = StructureExplorer(run)
+    made = doc(view)["space"]
     view.close()
-
-
-def test_every_control_has_a_label(explorer, finished):
-    compare = CompareRuns([finished("a"), finished("b", seed=1)])
-    controls = [
-        explorer.step_slider, explorer.play_button, explorer.budget_slider, explorer.stack_filter, explorer.gate_box,
-        explorer.reload_button, *compare.filters.values(), compare.left, compare.right, compare.overlap_by,
-    ]  # fmt: skip
-    assert all(control.description for control in controls)
-    compare.close()
-
-
-def test_the_budget_slider_is_quick(growing):
-    """100 ms for 1,000 gates is the promise; a busy machine of two cores gets three times as long."""
-    source = growing(gates=space(84, 83, 6)[:1000], budget=2000)
-    source.write(20)
-    view = StructureExplorer(source.path)
-    took = []
-    for budget in (100, 500, 1000, 1500, 3000):
-        began = time.perf_counter()
-        view.budget_slider.value = budget
-        assert view.wait()
-        took.append(time.perf_counter() - began)
-    assert np.median(took) < 0.3, took
-    assert len(view.model.gates) == 1000
-    view.close()
-
-
-def test_only_the_latest_is_worked_on():
-    done, gate = [], threading.Event()
-
-    def work(value: int) -> None:
-        done.append(value)
-        gate.wait(5)
-
-    latest = Latest(work, on_error=lambda error: done.append(-1), interval=0)
-    latest.submit(0)
-    deadline = time.monotonic() + 5
-    while not done and time.monotonic() < deadline:
-        time.sleep(0.001)
-    began = time.perf_counter()
-    for value in range(1, 200):
-        latest.submit(value)
-    assert time.perf_counter() - began < 0.5, "submitting never waits for the work"
-    gate.set()
-    assert latest.wait()
-    assert done == [0, 199]
-    latest.close()
-    latest.submit(5)
-    assert done == [0, 199]
-
-
-def test_an_error_of_the_work_is_reported():
-    said: list[str] = []
-    latest: Latest[int] = Latest(lambda value: 1 // value, on_error=lambda error: said.append(str(error)), interval=0)
-    latest.submit(0)
-    assert latest.wait()
-    assert said == ["integer division or modulo by zero"]
-    latest.close()
+    assert len({(r, c) for r, c in zip(made["row"], made["col"], strict=True)}) == len(run.gates_list)
+    for i, gate in enumerate(run.gates_list):
+        assert made["rows"][made["row"][i]] == gate.row
+        assert made["columns"][made["col"][i]] == gate.column
+        assert (made["n"][i], made["position"][i], made["type"][i]) == (gate.n_params, gate.position, gate.pet_type)
+        assert json.loads(made["options"][i]) == gate.options
+    assert made["columns"].count("") == 1, "a gap between the stacks"
 
 
 # -- comparing ---------------------------------------------------------------------------------------------
+
+
+def wire(view, monkeypatch) -> list[set[str]]:
+    """Names of what is sent to the page, message by message."""
+    sent: list[set[str]] = []
+
+    def hear(message, buffers=None):
+        sent.append({*message["state"], *(path[0] for path in message["buffer_paths"])})
+
+    monkeypatch.setattr(view.page, "_send", hear)
+    return sent
 
 
 @pytest.fixture
@@ -220,7 +110,7 @@ def folder(finished, tmp_path):
 
 
 def test_runs_are_found_and_picked(folder):
-    shelf = Shelf(folder)
+    shelf = Listing(folder)
     assert len(shelf.runs) == 4
     assert len(shelf.problems) == 1
     assert "broken" in shelf.problems[0]
@@ -234,62 +124,90 @@ def test_budgets_are_in_order():
     assert sorted(["1%", "0.2%", "0.05", "8404", "x"], key=_number) == ["x", "0.2%", "1%", "0.05", "8404"]
 
 
-def test_two_runs_side_by_side_and_their_difference(folder):
+def test_a_page_gets_each_run_at_its_end(folder):
     view = CompareRuns(folder)
     assert repr(view) == "CompareRuns(4 runs)"
-    a, b = (view.shelf.runs[name] for name in (view.left.value, view.right.value))
-    for figure, run in ((view.left_heatmap, a), (view.right_heatmap, b)):
-        drawn = sorted(value for row in figure.data[0].z for value in row if value is not None)
-        assert drawn == pytest.approx(np.sort(run.p()).tolist(), rel=1e-3)
-        assert len(figure.data[1].x) == 6 * len(run.structure())
-    differences = sorted(value for row in view.difference.data[0].z for value in row if value is not None)
-    assert differences == pytest.approx(np.sort(b.p().astype(float) - a.p()).tolist(), abs=1e-3)
-    structures = [run.structure() for run in view.picked]
-    assert view.overlap.data[0].z[0][1] == pytest.approx(jaccard(structures[0], structures[1]), abs=1e-3)
+    made, values = doc(view), np.frombuffer(view.page.get_state()["values"], np.float32)
+    assert len(made["runs"]) == 4
+    for entry, (label, run) in zip(made["runs"], view.shelf.runs.items(), strict=True):
+        assert entry["label"] == label
+        assert entry["facts"] == {"task": run.config["task"], "budget": "40", "seed": str(run.config["seed"])}
+        assert np.array_equal(values[entry["offset"] : entry["offset"] + entry["size"]], run.alpha())
+        assert (entry["zeta"], entry["tau"]) == (run.steps()["zeta"].iloc[-1], run.info["tau"])
+        assert (entry["step"], entry["status"], entry["budget"]) == (run.n_steps - 1, "finished", 40)
+        assert entry["own"] == [g.index for g in run.structure().gates]
+        fills = set(select_with_fill(run.alpha(), run.counts, 40).fill.tolist())
+        assert entry["fill"] == [i in fills for i in entry["own"]]
+    assert len(made["left_out"]) == 1
+    assert "broken" in made["left_out"][0]
     view.close()
 
 
-def test_filters_narrow_what_is_offered(folder):
+def test_gates_of_different_spaces_are_one_space(finished):
+    """What only one run has, the other lacks; places of gates stay as runs are added."""
+    a, b = finished("a"), finished("b", gates=space(2, 2, 4))
+    view = CompareRuns([a, b])
+    made = doc(view)
+    positions = list(zip(made["space"]["position"], made["space"]["type"], strict=True))
+    assert len(set(positions)) == len(positions)
+    assert set(positions) == {g.key for run in (a, b) for g in run.gates_list}
+    for entry, run in zip(made["runs"], (a, b), strict=True):
+        at = entry["at"] or range(entry["size"])
+        assert [positions[i] for i in at] == [g.key for g in run.gates_list]
+    view.close()
+
+
+def test_what_is_too_much_is_opened_when_it_is_looked_at(folder, monkeypatch):
+    monkeypatch.setattr(documents, "_AT_ONCE", 1)
     view = CompareRuns(folder)
-    view.filters["task"].value = "rte"
-    assert view.wait()
-    assert view.left.options == ("task rte · budget 40 · seed 0 · rte-0", "task rte · budget 40 · seed 1 · rte-1")
-    assert (view.left.value, view.right.value) == view.left.options
-    assert len(view.overlap.data[0].z) == 2
-    assert "2 of 4 runs" in view._note.value
-    view.filters["seed"].value = "0"
-    assert view.wait()
-    assert view._overlap_box.layout.display == "none"
-    assert view._message.value == ""
+    opened = lambda: ["size" in entry for entry in doc(view)["runs"]]  # noqa: E731
+    assert opened() == [True, True, False, False]
+    sent = wire(view, monkeypatch)
+    view._heard(view.page, {"kind": "open", "run": 3}, [])
+    assert opened() == [True, True, False, True]
+    entry, run = doc(view)["runs"][3], list(view.shelf.runs.values())[3]
+    values = np.frombuffer(view.page.get_state()["values"], np.float32)
+    assert np.array_equal(values[entry["offset"] :], run.alpha())
+    assert sent == [{"doc", "values", "live"}], "in one message"
     view.close()
 
 
-def test_a_view_reuses_its_figures(folder):
+def test_an_answer_that_was_lost_is_sent_again_once(folder, monkeypatch):
     view = CompareRuns(folder)
-    before = [id(figure) for figure in (view.left_heatmap, view.right_heatmap, view.difference, view.overlap)]
-    n_traces = len(view.difference.data)
-    for name in view.right.options:
-        view.right.value = name
-        assert view.wait()
-    assert [id(f) for f in (view.left_heatmap, view.right_heatmap, view.difference, view.overlap)] == before
-    assert len(view.difference.data) == n_traces
+    sent = wire(view, monkeypatch)
+    for _ in range(20):
+        view._heard(view.page, {"kind": "open", "run": 0}, [])
+    assert sent == [{"doc", "values", "live"}]
     view.close()
 
 
-def test_hostile_runs_are_text(finished):
-    run = finished("a", task=HOSTILE, name=HOSTILE)
-    other = finished("b")
-    compare, explorer = CompareRuns([run, other]), StructureExplorer(run)
-    compare.left.value = compare.left.options[0]
-    assert compare.wait()
-    for view in (compare, explorer):
-        for child in _walk(view):
-            if type(child).__name__ == "HTML":
-                assert "<img" not in child.value
-    for figure in (compare.difference, compare.overlap, explorer.heatmap, explorer.trace):
-        assert "<img" not in str(figure.to_dict())
-    compare.close()
-    explorer.close()
+@pytest.mark.parametrize("run", [99, -9, "x", None])
+def test_what_cannot_be_opened_is_said(folder, run):
+    view = CompareRuns(folder)
+    view._heard(view.page, {"kind": "open", "run": run}, [])
+    assert told(view)["problem"]
+    view.close()
+
+
+def test_a_run_that_is_damaged_meanwhile_is_said(folder, monkeypatch):
+    monkeypatch.setattr(documents, "_AT_ONCE", 1)
+    view = CompareRuns(folder)
+    label = list(view.shelf.runs)[2]
+    (folder / label.split(" · ")[-1] / layout.GATES).write_text("{")
+    view._heard(view.page, {"kind": "open", "run": 2}, [])
+    assert layout.GATES in told(view)["problem"]
+    view._heard(view.page, {"kind": "open", "run": 3}, [])
+    assert told(view) == {}, "the next one is well"
+    view.close()
+
+
+def test_a_gate_is_picked_in_both(folder):
+    view = CompareRuns(folder)
+    view.selection = (1, 9)
+    assert view.selection == (1, 9)
+    with pytest.raises(ConfigError, match="expected gates from 0 to 9"):
+        view.selection = (10,)
+    view.close()
 
 
 def test_nothing_to_compare_is_said(tmp_path, growing):
@@ -301,7 +219,16 @@ def test_nothing_to_compare_is_said(tmp_path, growing):
         CompareRuns([growing().path])
 
 
-def _walk(widget):
-    for child in getattr(widget, "children", ()):
-        yield child
-        yield from _walk(child)
+def test_only_known_themes(finished):
+    with pytest.raises(ConfigError, match="theme: expected one of auto, light, dark, found 'pink'"):
+        CompareRuns([finished()], theme="pink")
+    assert doc(CompareRuns([finished("b")], theme="dark"))["theme"] == "dark"
+
+
+def test_hostile_runs_are_text(finished):
+    run = finished("a", task=HOSTILE, name=HOSTILE)
+    for view in (CompareRuns([run, finished("b")]), StructureExplorer(run)):
+        assert HOSTILE in view.page.doc.replace('\\\\"', '"'), "the page writes text, never HTML (js/draw.js)"
+        assert "<img" not in view._static.value
+        assert "&lt;img" in view._static.value
+        view.close()

@@ -4,47 +4,57 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import RunWriter, layout
 from s3pet_viz.runs.measures import entropy, expected_params
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.structure import select
-from s3pet_viz.widgets.frame import CURVES, MOST_POINTS, LiveModel, thin
+from s3pet_viz.viewer import pack
+from s3pet_viz.viewer.feed import Feed
+
+
+def rows(feed: Feed) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and alpha that a page would get."""
+    about, scalars, values = feed.log.history.part(0)
+    assert about["wide"]
+    return (
+        np.frombuffer(scalars).reshape(-1, len(pack.SCALARS))[:, 0],
+        np.frombuffer(values, np.float32).reshape(-1, len(feed.gates)),
+    )
 
 
 def test_a_frame_holds_what_the_run_holds(growing):
     source = growing()
-    model = LiveModel(source.path)
-    first = model.poll()
+    feed = Feed(source.path)
+    first = feed.poll()
     assert (first.status, first.step, first.p) == ("running", None, None)
-    assert model.poll() is None
+    assert feed.poll() is None
     source.write(4)
-    frame = model.poll()
-    run = model.run
+    frame = feed.poll()
+    run = feed.run
     assert (frame.step, frame.steps_total, frame.budget, frame.backbone_params) == (3, 10, 40, 100_000)
     assert np.array_equal(frame.p, run.p())
     assert np.array_equal(frame.alpha, run.alpha())
     assert np.flatnonzero(frame.selected).tolist() == select(run.alpha(), run.counts, 40).tolist()
     assert frame.chosen_params == run.structure().n_params
     assert frame.seconds_left == pytest.approx(6 * 0.5)
-    assert frame.curves.columns.tolist() == list(CURVES)
-    assert frame.curves["train_loss"].tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
-    assert frame.curves["entropy"].to_numpy() == pytest.approx(entropy(run.ps()).mean(axis=1), rel=1e-5)
-    assert frame.curves["expected"].to_numpy() == pytest.approx(expected_params(run.ps(), run.counts))
+    assert (frame.scalars["step"], frame.scalars["train_loss"], frame.scalars["val_loss"]) == (3, 1 / 4, 2 / 4)
+    assert frame.scalars["zeta"] == run.steps()["zeta"].iloc[-1]
+    assert frame.scalars["entropy"] == pytest.approx(entropy(run.p()).mean(), rel=1e-5)
+    assert frame.scalars["expected"] == pytest.approx(expected_params(run.p(), run.counts))
+    assert frame.own is None, "the run has not ended"
     assert [finding.title for finding in frame.findings] == ["Few steps"]
-    assert model.poll() is None
+    assert feed.poll() is None
 
 
 def test_the_end_and_its_reason_are_seen(growing):
     source = growing()
-    model = LiveModel(source.path)
+    feed = Feed(source.path)
     source.write(2)
-    assert not model.poll().ended
+    assert not feed.poll().ended
     source.end("failed", error="NonFiniteLossError: nan")
-    frame = model.poll()
+    frame = feed.poll()
     assert (frame.status, frame.error, frame.ended) == ("failed", "NonFiniteLossError: nan", True)
     assert frame.seconds_left is None
 
@@ -52,48 +62,50 @@ def test_the_end_and_its_reason_are_seen(growing):
 def test_the_structure_that_the_run_wrote_is_the_chosen_one(growing):
     source = growing()
     source.write(3)
-    model = LiveModel(source.path)
-    run = model.run
+    feed = Feed(source.path)
+    run = feed.run
     chosen = run.structure(budget=20)
     source.writer.write_structure(chosen)
-    frame = model.poll()
+    frame = feed.poll()
     assert {g.key for g, taken in zip(run.gates_list, frame.selected, strict=True) if taken} == chosen.keys
+    assert {run.gates_list[i].key for i in frame.own} == chosen.keys
+    assert frame.chosen_params == chosen.n_params
 
 
 def test_a_reading_error_is_in_the_frame_once_and_goes_away(growing):
     source = growing()
     source.write(2)
-    model = LiveModel(source.path)
-    model.poll()
+    feed = Feed(source.path)
+    feed.poll()
     whole = (source.path / layout.RUN_JSON).read_bytes()
     (source.path / layout.RUN_JSON).write_text("{")
-    broken = model.poll()
+    broken = feed.poll()
     assert "run.json" in broken.problem
     assert broken.step == 1, "what was seen before stays"
-    assert model.poll() is None
+    assert feed.poll() is None
     (source.path / layout.RUN_JSON).write_bytes(whole)
-    assert model.poll().problem is None
+    assert feed.poll().problem is None
 
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="no such run directory"):
-        LiveModel(tmp_path / "nothing")
+        Feed(tmp_path / "nothing")
     with pytest.raises(TypeError, match="found int"):
-        LiveModel(3)  # type: ignore[arg-type]
+        Feed(3)  # type: ignore[arg-type]
 
 
 def test_a_resume_takes_rows_back(growing):
     source = growing()
     source.write(6)
-    model = LiveModel(source.path)
-    model.poll()
+    feed = Feed(source.path)
+    feed.poll()
     source.end("stopped")
     with RunWriter.resume(source.path, from_step=4) as writer:
         source.writer, source.step = writer, 4
         source.write(1)
-        frame = model.poll()
+        frame = feed.poll()
         assert (frame.status, frame.step) == ("running", 4)
-        assert frame.curves["step"].tolist() == [0, 1, 2, 3, 4]
+        assert rows(feed)[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_tail_of_a_log_in_pieces_is_the_log(finished, monkeypatch):
@@ -138,15 +150,35 @@ def test_memory_hardly_grows(growing):
     # 8 numbers a step, and at most twice that while the arrays double; of the gates 65 rows.
     assert len(log) == 3000
     assert held <= 2 * 3000 * 8 * 8 + 65 * len(source.counts) * 4
-    model = LiveModel(source.path)
-    assert len(model.poll().curves) <= MOST_POINTS
 
 
-@given(st.integers(0, 100_000), st.integers(2, 600))
-def test_thinning(n_rows, most):
-    rows = thin(n_rows, most)
-    assert len(rows) <= most
-    assert (np.diff(rows) > 0).all()
-    if n_rows:
-        assert (rows[0], rows[-1]) == (0, n_rows - 1)
-        assert len(rows) >= min(n_rows, most / 4)
+def test_the_history_is_the_log(finished):
+    run = finished(steps=150)
+    feed = Feed(run)
+    feed.poll()
+    steps, alpha = rows(feed)
+    assert steps.tolist() == list(range(150))
+    assert np.array_equal(alpha, run.alphas())
+    scalars = np.frombuffer(feed.log.history.part(0)[1]).reshape(150, -1)
+    table = run.steps()
+    for k, name in enumerate(pack.SCALARS[:5]):
+        assert np.array_equal(scalars[:, k], table[name]), name
+    assert scalars[:, 5] == pytest.approx(entropy(run.ps()).mean(axis=1), abs=1e-7)
+    assert scalars[:, 6] == pytest.approx(expected_params(run.ps(), run.counts))
+
+
+def test_alpha_that_moves_too_far_apart_for_codes_is_read_again(growing, monkeypatch):
+    monkeypatch.setattr(pack, "MOST_WIDE", 12 * 40)
+    monkeypatch.setattr(pack, "_LEVEL", 1e-3)
+    source = growing()
+    source.write(20)
+    feed = Feed(source.path)
+    feed.poll()
+    assert not feed.log.history.wide
+    source.write(100)
+    feed.poll()
+    assert feed.log.history.wide
+    assert np.array_equal(rows(feed)[1], feed.run.alphas())
+    source.write(1)
+    assert feed.poll().step == 120
+    assert np.array_equal(rows(feed)[1], feed.run.alphas())

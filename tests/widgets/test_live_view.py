@@ -1,8 +1,7 @@
-"""The live view: what is on screen, how often it is drawn, what its buttons write, what it says of a killed search."""
+"""The live view: what the page is told, how often, what its requests write, what it says of a killed search."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import subprocess
@@ -20,18 +19,18 @@ import s3pet_viz.widgets as widgets
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.launch import Launched
 from s3pet_viz.runs import layout
-from s3pet_viz.widgets import LiveSearch, LiveView, watch
+from s3pet_viz.viewer import pack
+from s3pet_viz.widgets import LiveSearch, LiveView, StructureExplorer, watch
 from s3pet_viz.widgets import search as search_module
 from s3pet_viz.widgets.form import MODES, SPACES, check_form
 
 
-def until(condition, seconds: float = 5.0) -> float:
-    """Seconds until it holds; fails where it does not."""
+def until(condition, seconds: float = 120.0) -> None:
+    """Fails where it does not come to hold."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "it did not happen in time"
         time.sleep(0.01)
-    return time.monotonic() - began
 
 
 @pytest.fixture
@@ -42,41 +41,64 @@ def seen() -> Iterator[list]:
         view.close()
 
 
-def cells(view: LiveView) -> list:
-    return [value for row in view.heatmap.data[0].z for value in row if value is not None]
+def told(view: LiveView) -> dict:
+    """What changes, as a page that opens now gets it."""
+    return json.loads(view.page.get_state()["live"])
 
 
-def test_new_steps_are_on_screen_within_a_second(growing, seen):
+def doc(view: LiveView) -> dict:
+    return json.loads(view.page.doc)
+
+
+def history(view: LiveView) -> tuple[list[int], np.ndarray]:
+    """Steps and alpha of a page that opens now."""
+    state = view.page.get_state()
+    rows = json.loads(state["live"])["rows"]
+    assert (rows["from"], rows["wide"], rows["stride"]) == (0, True, 1)
+    scalars = np.frombuffer(state["scalars"]).reshape(rows["count"], len(pack.SCALARS))
+    return scalars[:, 0].astype(int).tolist(), np.frombuffer(state["values"], np.float32).reshape(rows["count"], -1)
+
+
+def ask(view: LiveView, request: str) -> None:
+    """As a page asks."""
+    view._heard(view.page, {"kind": "request", "request": request}, [])
+
+
+def test_new_steps_are_told_and_the_page_holds_all_of_them(growing, seen):
     source = growing()
     view = watch(source.path)
     seen.append(view)
-    pictures = []
+    assert told(view)["words"] == "no step yet: the first step is on its way"
     for step in range(4):
         source.write()
-        # One file system, two cores: 1 s is the promise, and it holds with room to spare.
-        assert until(lambda step=step: view.frame.step == step) < 1
-        until(lambda step=step: len(view.curves.data[0].x) == step + 1)
-        pictures.append(cells(view))
-    assert all(a != b for a, b in itertools.pairwise(pictures))
-    assert sorted(cells(view)) == pytest.approx(np.sort(view.run.p()).tolist(), rel=1e-3)
-    assert len(view.heatmap.data[1].x) == 6 * view.frame.selected.sum()
-    assert view.curves.data[0].y.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
-    assert view.curves.data[4].y == (40, 40)
-    assert "step 4 of 10" in view._facts.value
+        until(lambda step=step: view.frame.step == step)
+        until(lambda step=step: told(view)["step"] == step + 1)
+        steps, alpha = history(view)
+        assert steps == list(range(step + 1))
+        assert np.array_equal(alpha, view.run.alphas())
+    live = told(view)
+    assert (live["status"], live["steps_total"], live["doc"]) == ("running", 10, doc(view)["id"])
+    assert live["last"]["train_loss"] == 1 / 4
+    assert live["seconds_left"] == "3 s"
+    assert np.array_equal(np.frombuffer(view.page.get_state()["last"], np.float32), view.run.alpha())
+    assert doc(view)["run"] == {
+        "name": "run", "tau": 1.0, "budget": 40, "backbone_params": 100_000, "smallest": 5, "total": 75,
+    }  # fmt: skip
+    assert doc(view)["space"]["n"] == view.run.counts.tolist()
 
 
-def test_updates_are_throttled_and_the_latest_wins(growing, seen):
+def test_messages_are_few_and_the_latest_wins(growing, seen):
     source = growing(steps_total=1000)
     view = watch(source.path)
     seen.append(view)
     before, began = view.updates, time.monotonic()
-    while time.monotonic() - began < 1.5:
+    while time.monotonic() - began < 1.5 or view.updates == before:
         source.write()
         time.sleep(0.002)
     lasted = time.monotonic() - began
-    assert source.step > 60
-    assert 2 <= view.updates - before <= 5 * lasted + 1
+    assert 1 <= view.updates - before <= 5 * lasted + 1
     until(lambda: view.frame.step == source.step - 1)
+    assert history(view)[0] == list(range(source.step))
 
 
 def test_it_rests_while_nothing_changes(growing, seen):
@@ -84,43 +106,39 @@ def test_it_rests_while_nothing_changes(growing, seen):
     source.write()
     view = watch(source.path)
     seen.append(view)
-    time.sleep(0.3)
+    time.sleep(0.6)
     before = view.updates
     time.sleep(0.7)
     assert view.updates == before
     assert view.following
 
 
-def test_buttons_write_requests(growing, seen):
+def test_requests_are_written_and_shown_until_they_are_answered(growing, seen):
     source = growing()
     source.write()
     view = watch(source.path)
     seen.append(view)
-    buttons = view.pause_button, view.resume_button, view.stop_button
 
     def asked() -> str:
         return json.loads((source.path / layout.CONTROL).read_text())["request"]
 
-    def able() -> list[bool]:
-        return [not button.disabled for button in buttons]
-
-    assert able() == [True, False, True]
-    view.pause_button.click()
+    number = told(view)["asked"]
+    ask(view, "pause")
     assert asked() == "pause"
-    assert able() == [False, False, False], "until the search has answered"
-    assert "pausing" in view._state.value
+    assert told(view)["doing"] == "pausing"
+    assert told(view)["asked"] == number + 1, "the page knows that its request has arrived"
     source.writer.set_status("paused")
-    until(lambda: able() == [False, True, True])
-    assert "pausing" not in view._state.value
-    view.resume_button.click()
+    until(lambda: (told(view)["status"], told(view)["doing"]) == ("paused", ""))
+    ask(view, "resume")
     assert asked() == "resume"
+    assert told(view)["doing"] == "resuming"
     source.writer.set_status("running")
-    until(lambda: able() == [True, False, True])
-    view.stop_button.click()
+    until(lambda: (told(view)["status"], told(view)["doing"]) == ("running", ""))
+    ask(view, "stop")
     assert asked() == "stop"
     source.end("stopped")
-    until(lambda: able() == [False, True, False])
-    until(lambda: not view.following)
+    until(lambda: told(view)["status"] == "stopped")
+    assert told(view)["doing"] == ""
 
 
 def test_a_request_that_is_refused_is_said(growing, seen):
@@ -128,26 +146,52 @@ def test_a_request_that_is_refused_is_said(growing, seen):
     source.write()
     view = watch(source.path)
     seen.append(view)
-    until(lambda: not view.pause_button.disabled)
     source.end()
-    view._ask("pause")
-    assert "the search is finished" in view._error.value
+    ask(view, "pause")
+    assert "the search is finished" in told(view)["error"]
+    assert told(view)["doing"] == ""
 
 
-def test_it_ends_with_the_run_and_with_close(growing, seen):
+@pytest.mark.parametrize("message", [None, 7, [], {}, {"kind": "request"}, {"kind": "request", "request": "rm"}, {"kind": "other"}])
+def test_what_no_page_of_ours_asks_does_nothing(finished, seen, message):
+    view = watch(finished())
+    seen.append(view)
+    before = view.updates
+    view._heard(view.page, message, [])
+    assert not (view.run.path / layout.CONTROL).exists()
+    assert view.updates == before
+
+
+def test_a_view_without_controls_offers_none(finished):
+    view = StructureExplorer(finished())
+    assert doc(view)["control"] is False
+    view.close()
+
+
+def test_it_ends_with_the_run_and_with_close(growing, seen, monkeypatch):
     source = growing()
     view = watch(source.path)
     seen.append(view)
     assert view.following
     source.write(2)
     source.end()
+    until(lambda: view.frame.status == "finished")
+    # A page says that it has heard of the end, so that it is not sent again.
+    view._heard(view.page, {"kind": "seen", "seq": told(view)["seq"]}, [])
     until(lambda: not view.following)
-    assert view.frame.status == "finished"
-    assert view.frame.step == 1, "the last steps are drawn too"
-    assert all(button.disabled for button in (view.pause_button, view.resume_button, view.stop_button))
+    assert view.frame.step == 1, "the last steps are told, too"
+    assert history(view)[0] == [0, 1]
     other = watch(growing("other").path)
     other.close()
     until(lambda: not other.following)
+
+
+def test_the_end_is_sent_again_until_a_page_has_it(finished, seen, monkeypatch):
+    monkeypatch.setattr("s3pet_viz.widgets.live._AGAIN", (0.1, 0.3))
+    view = watch(finished())
+    seen.append(view)
+    until(lambda: not view.following)
+    assert view.updates == 3
 
 
 def test_one_view_per_run(finished, growing, seen):
@@ -161,27 +205,74 @@ def test_one_view_per_run(finished, growing, seen):
     again = watch(other.run.path)
     seen.append(again)
     assert again is not other
+    dark = watch(run, theme="dark")
+    seen.append(dark)
+    assert dark is not view
+    assert doc(dark)["theme"] == "dark"
 
 
-def test_a_finished_run_needs_no_thread(finished, seen):
+def test_a_run_made_anew_in_the_same_folder_gets_a_view_of_its_own(growing, seen, tmp_path):
+    import shutil
+
+    source = growing()
+    source.write()
+    view = watch(source.path)
+    seen.append(view)
+    source.end()
+    shutil.rmtree(source.path)
+    other = growing(gates=space(2, 2))
+    other.write()
+    again = watch(other.path)
+    seen.append(again)
+    assert again is not view
+    assert len(doc(again)["space"]["n"]) == 8
+
+
+def test_a_view_that_shows_another_run_says_so_to_its_page(finished, growing):
+    """The form's view: one search after the other."""
+    view = LiveView(finished())
+    first = doc(view)["id"]
+    view.attach(growing("other", gates=space(2, 2)).path)
+    assert doc(view)["id"] != first
+    assert doc(view)["run"]["name"] == "other"
+    assert told(view)["rows"] is None
+    view.close()
+
+
+def test_only_known_themes(finished):
+    run = finished()
+    for make in (lambda: watch(run, theme="blue"), lambda: StructureExplorer(run, theme="blue")):
+        with pytest.raises(ConfigError, match="theme: expected one of auto, light, dark, found 'blue'"):
+            make()
+
+
+def test_the_selection_is_set_from_both_sides_and_checked(finished, seen):
     view = watch(finished())
     seen.append(view)
-    assert view.frame.step == 7
-    until(lambda: not view.following, 1)
+    assert view.selection == ()
+    view.selection = [2, 0]
+    assert view.selection == (2, 0)
+    assert view.page.selection == [2, 0]
+    view.page.set_state({"selection": [4]})  # as a page does
+    assert view.selection == (4,)
+    for wrong in ([10], [-1], [0, 99]):
+        with pytest.raises(ConfigError, match="selection: expected gates from 0 to 9, found"):
+            view.selection = wrong
+    assert view.selection == (4,)
 
 
 @pytest.mark.parametrize("status", ["running", "paused"])
-def test_a_killed_search_is_shown_as_dead_within_5_seconds(tmp_path, seen, status):
+def test_a_killed_search_is_shown_as_dead(tmp_path, seen, status):
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from widget_runs import Growing, space\n"
         "run = Growing(Path(sys.argv[2]), space(3, 2)); run.write(3)\n"
         f"run.writer.set_status({status!r})\n"
         "Path(sys.argv[2], 'log.txt').write_text('Traceback: the last words <b>')\n"
-        "print('ready', flush=True); time.sleep(60)"
+        "print('ready', flush=True); time.sleep(600)"
     )
     path = tmp_path / "run"
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(path)]
+    command = [sys.executable, "-c", code, str(Path(__file__).parent.parent), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
@@ -189,54 +280,38 @@ def test_a_killed_search_is_shown_as_dead_within_5_seconds(tmp_path, seen, statu
         seen.append(view)
         assert view.frame.status == status
         writer.kill()
-        until(lambda: view.frame.status == "dead", 5)
-    until(lambda: "died" in view._error.value)
-    assert "the last words &lt;b&gt;" in view._error.value
-    assert "dead" in view._state.value
-    assert len(view.run.steps()) == 3
-    until(lambda: not view.following)
+        until(lambda: view.frame.status == "dead")
+    live = told(view)
+    assert "killed?" in live["error"]
+    assert "the last words <b>" in live["error"]
+    assert live["status"] == "dead"
+    assert history(view)[0] == [0, 1, 2]
 
 
-def test_an_error_of_reading_is_on_screen_and_goes_away(growing, seen):
+def test_an_error_of_reading_is_told_and_goes_away(growing, seen):
     source = growing()
     source.write()
     view = watch(source.path)
     seen.append(view)
     whole = (source.path / layout.RUN_JSON).read_bytes()
     (source.path / layout.RUN_JSON).write_text('{"kind": "<b>"}')
-    until(lambda: "cannot be read now" in view._error.value)
-    assert "<b>&#x27;" not in view._error.value.replace("</b>", "")
+    until(lambda: told(view)["problem"] is not None)
+    assert "run.json" in told(view)["problem"]
+    assert history(view)[0] == [0], "what was there before stays"
     assert view.following
     (source.path / layout.RUN_JSON).write_bytes(whole)
-    until(lambda: view._error.value == "")
+    until(lambda: told(view)["problem"] is None)
 
 
-def test_an_error_of_drawing_is_on_screen(growing, seen, monkeypatch):
-    source = growing()
-    view = watch(source.path)
-    seen.append(view)
-    monkeypatch.setattr(view._gates, "paint", lambda *_: 1 / 0)
-    source.write()
-    until(lambda: "ZeroDivisionError" in view._error.value)
-
-
-def test_hostile_names_are_text(finished, seen):
-    view = watch(finished(task=HOSTILE))
-    seen.append(view)
-    shown = view._title.value + view._state.value + view._facts.value + view._error.value + view._health.value
-    assert "<img" not in shown
-    assert "&lt;img" in view._title.value
-
-
-def test_hostile_gates_are_text(growing, seen):
+def test_hostile_names_are_text(growing, seen):
     gates = [type(g)(**{**g.to_dict(), "module": HOSTILE, "position": HOSTILE + str(g.index)}) for g in space(2, 0)]
-    source = growing(gates=gates)
+    source = growing(gates=gates, task=HOSTILE)
     source.write()
     view = watch(source.path)
     seen.append(view)
-    drawn = str(view.heatmap.to_dict())
-    assert "<img" not in drawn
-    assert "&lt;img" in drawn
+    assert doc(view)["space"]["module"] == [HOSTILE] * 4, "the page writes text, never HTML (js/draw.js)"
+    assert "<img" not in view._static.value
+    assert "&lt;img" in view._static.value
 
 
 def test_repr_and_keys_are_the_same_every_time(growing, seen):
@@ -247,16 +322,18 @@ def test_repr_and_keys_are_the_same_every_time(growing, seen):
     source.write()
     until(lambda: view.frame.step == 0)
     assert repr(view) == "LiveView('sentiment on tiny')"
-    assert view._repr_mimebundle_()["text/plain"] == repr(view)
+    bundle = view._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
+    assert bundle["text/plain"] == repr(view)
+    assert bundle["image/svg+xml"].startswith("<svg ")
 
 
-def test_many_steps_draw_few_points(growing, seen):
-    source = growing(steps_total=3000)
-    source.write(3000)
-    view = watch(source.path)
-    seen.append(view)
-    assert 256 <= len(view.curves.data[0].x) <= 512
-    assert view.curves.data[0].x[-1] == 2999
+def test_threads_do_not_pile_up(finished, seen):
+    run = finished()
+    before = threading.active_count()
+    for _ in range(5):
+        seen.append(watch(run))
+    until(lambda: threading.active_count() <= before + 1)
 
 
 def test_what_is_missing_is_said(monkeypatch):
@@ -304,8 +381,9 @@ def test_a_search_that_does_not_begin_is_shown(tmp_path, seen, monkeypatch):
     form = LiveSearch()
     seen.append(form)
     form.start_button.click()
-    until(lambda: form.view.frame.status == "failed", 10)
-    until(lambda: "no such &lt;task&gt;" in form.view._error.value)
+    until(lambda: form.view.frame.status == "failed")
+    assert "no such <task>" in told(form.view)["error"]
+    assert told(form.view)["words"] == "the search ended before it began"
     until(lambda: not form.start_button.disabled)
 
 
@@ -359,12 +437,3 @@ def test_the_forms_lists_are_the_searchs():
 
     assert set(MODES) == set(SEARCH_MODES)
     assert {space.removesuffix("+cross") for space in SPACES} == set(PRESETS)
-
-
-def test_threads_do_not_pile_up(finished, seen):
-    run = finished()
-    before = threading.active_count()
-    for _ in range(5):
-        view = watch(run)
-        seen.append(view)
-    until(lambda: threading.active_count() <= before + 1)
