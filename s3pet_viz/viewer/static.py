@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ from s3pet_viz.viewer.documents import Doc
 _STOPS = ("e6eef7", "bdd3e9", "86b3d9", "4a8cc2", "1f5f9f", "08306b")
 _LEVELS = 24
 _WIDTH, _ROW, _CHAR = 860, 17, 6.1
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _OUTLINE, _INK, _MUTED = "#f26b1d", "#1f2933", "#5f6c78"
 
 
@@ -40,7 +43,7 @@ def svg(panels: Sequence[Panel], sentence: str) -> str:
         y += height + 14
     for line in _lines(sentence, int(_WIDTH / _CHAR) - 4):
         y += 15
-        parts.append(f"<text x='8' y='{y:.0f}' fill='{_MUTED}'>{html.escape(line)}</text>")
+        parts.append(f"<text x='8' y='{y:.0f}' fill='{_MUTED}'>{_text(line)}</text>")
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {y + 10:.0f}' width='{_WIDTH}' "
         f"font-family='Helvetica,Arial,sans-serif' font-size='11' fill='{_INK}'>"
@@ -61,7 +64,7 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
         value = panel.values[i]
         if np.isfinite(value):
             x, y = left + column * side, y0 + row * row_height
-            boxes.setdefault(_colour(float(value)), []).append(
+            boxes.setdefault(_colour(round(min(1.0, max(0.0, float(value))) * _LEVELS)), []).append(
                 f"M{x + 0.5:.1f} {y + 0.5:.1f}h{side - 1:.1f}v{row_height - 1:.1f}h{1 - side:.1f}z"
             )
     cells = "".join(f"<path fill='{colour}' d='{''.join(d)}'/>" for colour, d in sorted(boxes.items()))
@@ -74,7 +77,7 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     every = max(1, int(np.ceil(10 / side)))
     labels = [
         f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>"
-        f"{html.escape(name)}</text>"
+        f"{_text(name)}</text>"
         for i, name in enumerate(rows) if row_height >= 9
     ]  # fmt: skip
     for i, name in enumerate(columns):
@@ -82,17 +85,23 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
             x, y = left + (i + 0.5) * side, below + 14
             turned = f" transform='rotate(-90 {x + 4:.1f} {below + 5:.1f})' text-anchor='end'"
             labels.append(
-                f"<text x='{x + 4:.1f}' y='{below + 5:.1f}'{turned}>{html.escape(name)}</text>" if upright
-                else f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='middle'>{html.escape(name)}</text>"
+                f"<text x='{x + 4:.1f}' y='{below + 5:.1f}'{turned}>{_text(name)}</text>" if upright
+                else f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='middle'>{_text(name)}</text>"
             )  # fmt: skip
-    head = f"<text x='8' y='{top + 12:.0f}' font-size='13' font-weight='bold'>{html.escape(panel.title)}</text>"
+    head = f"<text x='8' y='{top + 12:.0f}' font-size='13' font-weight='bold'>{_text(panel.title)}</text>"
     lines = f"<path d='{ring}' fill='none' stroke='{_OUTLINE}' stroke-width='2'/>"
     height = below - top + (8 + _CHAR * max(map(len, columns)) if upright else 18)
     return head + cells + lines + "".join(labels), height
 
 
-def _colour(share: float) -> str:
-    at = round(min(1.0, max(0.0, share)) * _LEVELS) / _LEVELS * (len(_STOPS) - 1)
+def _text(words: str) -> str:
+    """Text of an XML file, without the signs that none can hold."""
+    return html.escape(_NO_XML.sub("\ufffd", words))
+
+
+@functools.cache
+def _colour(level: int) -> str:
+    at = level / _LEVELS * (len(_STOPS) - 1)
     k = min(int(at), len(_STOPS) - 2)
     low, high = (np.array([int(stop[j : j + 2], 16) for j in (0, 2, 4)]) for stop in _STOPS[k : k + 2])
     return "#" + "".join(f"{round(v):02x}" for v in low + (at - k) * (high - low))

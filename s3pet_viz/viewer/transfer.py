@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,11 @@ def _matrix(matrix: Transfer, trained: Any, value: Any, relative: Any, seed: int
     shades = np.clip(np.nan_to_num(share, nan=0.5), 0, 1).tolist()
     columns = zip(values.tolist(), shades, said.cells(), said.hover(), table["own"], strict=True)
     cells = [
-        {"value": number, "shade": shade, "text": text.replace("<br>", " "), "hover": hover, "mark": bool(own)}
-        for number, shade, text, hover, own in columns
+        {
+            "value": number, "shade": shade, "text": text.replace("<br>", " "), "mark": bool(own),
+            "hover": [html.unescape(which), told + trained, overlap],
+        }
+        for number, shade, text, (which, told, trained, overlap), own in columns
     ]
     width = len(matrix.targets)
     return {

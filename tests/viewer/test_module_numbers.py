@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_far_apart(node):
     """Where all is decided, and where one gate lies between."""
     for tau in (1.0, 0.05):
         for budget in (1, 9, 10, 11, 25, 49, 50):
-            same(node, [50, 50, -50, -50, 0], [10, 10, 10, 10, 10][: 5 - 1] + [10], max(budget, 10), tau)
+            same(node, [50, 50, -50, -50, 0], [*[10, 10, 10, 10, 10][:5 - 1], 10], max(budget, 10), tau)
     same(node, [50, 49.9, -50], [1, 10**6, 3], 5, 0.05)
     same(node, [0.0], [7], 7)
     same(node, [-1e30, 1e30], [3, 4], 5)
@@ -130,7 +131,7 @@ def test_thinning_is_even_and_keeps_the_last(node, n, most):
     if n:
         assert rows[-1] == n - 1
         assert len(rows) >= min(n, most / 4)
-    assert len({b - a for a, b in zip(rows[:-2], rows[1:-1], strict=True)}) <= 1
+    assert len({b - a for a, b in itertools.pairwise(rows)}) <= 1
     assert (np.diff(rows) > 0).all()
 
 

@@ -120,7 +120,7 @@ def test_what_a_resume_takes_back_is_forgotten(node, monkeypatch):
         era = history.era
         history.cut(cut)
         assert history.era != era, "the page must drop them"
-        about, found = kept(history, node, 10)
+        _, found = kept(history, node, 10)
         assert found["steps"] == list(range(0, cut, 2))
     fed(history, range(5), 10)
     assert kept(history, node, 10)[1]["steps"] == [0, 2, 4]
