@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import positions
+from s3pet_viz.backbones.shared import alone_with_its_model
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.pet import Space, candidate_gates, load_space
 from s3pet_viz.runs import Run, layout, open_run
@@ -40,6 +41,7 @@ from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
 
 
+@alone_with_its_model
 def search(
     *,
     task: Any = None,
@@ -176,7 +178,7 @@ def search(
     tracking = Tracking(trackers)
     if trackers and team.leads:
         callbacks = (*callbacks, tracking)
-    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices), flags_kept(model):
+    with writer, tracking, flags_kept(model):
         made.model.to(device.torch)
         with attached(made, gates, config) as pets:
             problem = BackboneProblem(

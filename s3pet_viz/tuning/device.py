@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.threads import LOCK
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -34,7 +35,8 @@ class Device:
         if device == "auto":
             from accelerate import PartialState
 
-            return cls(PartialState().default_device, precision)
+            with LOCK:  # accelerate's state is one for the process, and there before it is whole
+                return cls(PartialState().default_device, precision)
         try:
             place = torch.device(device)
             torch.empty(1, device=place)
@@ -48,8 +50,3 @@ class Device:
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.torch.type, dtype=torch.bfloat16)
-
-    @property
-    def rng_devices(self) -> list[int]:
-        """Devices whose random state `torch.random.fork_rng` has to keep."""
-        return [self.torch.index or 0] if self.torch.type == "cuda" else []

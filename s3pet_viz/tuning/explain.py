@@ -24,6 +24,7 @@ from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.explanation import Explanation, GateEffect
 from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Structure
+from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning.data import IGNORE, Features
 from s3pet_viz.tuning.evaluate import evaluate
 from s3pet_viz.tuning.model_state import flags_kept
@@ -196,7 +197,7 @@ def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int
     def part(indices: Any) -> RowLosses:
         def losses(z: Tensor) -> Tensor:  # (n_gates,) -> (rows,)
             batch = features.batch(indices, bench.device.torch)
-            with bench.device.autocast(), pets.gated(z):
+            with LOCK, bench.device.autocast(), pets.gated(z):
                 logits = backbone.model(**batch, **options).logits
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             labels = batch["labels"]

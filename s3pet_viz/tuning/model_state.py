@@ -10,6 +10,7 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import base_of
+from s3pet_viz.backbones.shared import alone, seeded
 
 
 def pooler_of(backbone: Backbone) -> list[nn.Parameter]:
@@ -22,8 +23,7 @@ def reset_head(backbone: Backbone, seed: int) -> None:
     if not backbone.head:
         return
     inside = {id(m) for m in base_of(backbone.model).modules()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         for module in backbone.model.modules():
             if id(module) in inside or not isinstance(module, nn.Linear):
                 continue
@@ -35,7 +35,16 @@ def reset_head(backbone: Backbone, seed: int) -> None:
 
 @contextmanager
 def flags_kept(model: nn.Module | None) -> Iterator[None]:
-    """Give a model of the caller's its training modes, its trainable parameters and its device back."""
+    """Give a model of the caller's its training modes, its trainable parameters and its device back.
+
+    Another thread that comes with the same model waits.
+    """
+    with alone(model), _flags_kept(model):
+        yield
+
+
+@contextmanager
+def _flags_kept(model: nn.Module | None) -> Iterator[None]:
     modes = [(m, m.training) for m in model.modules()] if model is not None else []
     trainable = [(p, p.requires_grad) for p in model.parameters()] if model is not None else []
     home = _device_of(model)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
+from s3pet_viz.backbones.shared import alone
 from s3pet_viz.errors import BackboneError, ConfigError, StructureError
 from s3pet_viz.export import Adapter
 from s3pet_viz.pet import PETs, insert
@@ -93,7 +94,7 @@ class Scores:
 class Workbench:
     """A backbone and a task's splits, loaded once, on which many structures can be trained in turn.
 
-    Every `run` leaves the backbone (and its head) as it found it.
+    Every `run` leaves the backbone (and its head) as it found it; runs from several threads wait for each other.
     """
 
     backbone: Backbone
@@ -162,7 +163,7 @@ class Workbench:
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
-        with left_as_found([*full, *head, *extra]):
+        with alone(backbone.model), left_as_found([*full, *head, *extra]):
             if method != "untouched":
                 reset_head(backbone, config.seed)
             pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
