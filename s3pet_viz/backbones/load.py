@@ -101,8 +101,9 @@ def load_backbone(
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
-    import transformers
-    from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+    with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
+        import transformers
+        from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
     if head not in HEADS:
         raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
@@ -334,9 +335,9 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars and loading reports of transformers: a new head is news to it, but the whole point here."""
-    from transformers.utils import logging as hf_logging
-
     with LOCK:
+        from transformers.utils import logging as hf_logging
+
         level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
         hf_logging.set_verbosity(logging.ERROR)
         hf_logging.disable_progress_bar()

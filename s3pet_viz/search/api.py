@@ -36,6 +36,7 @@ from s3pet_viz.search.tracking import Tracking, tracker_names
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
@@ -313,8 +314,9 @@ def _digest(data: TaskData) -> str:
 
 
 def _versions() -> dict[str, str]:
-    import accelerate
-    import transformers
+    with LOCK:
+        import accelerate
+        import transformers
 
     return {
         "torch": torch.__version__,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.results.study import Study
 from s3pet_viz.study.cells import Cell, as_list, key_of, seed_list, task_names, unique
 from s3pet_viz.study.plan import Ground, check_methods, make_ground
@@ -137,10 +137,20 @@ def plan(
 
 
 def new_study(kind: str, backbone: str) -> Path:
-    """A new folder's name under ``studies/``."""
+    """Make a new folder under ``studies/``.
+
+    Raises:
+        StudyError: it cannot be made.
+    """
     stem = Path("studies") / key_of(kind, Path(backbone).name, time.strftime("%Y%m%d-%H%M%S"))
     made, number = stem, 1
-    while made.exists():
-        number += 1
-        made = stem.with_name(f"{stem.name}-{number}")
-    return made
+    while True:
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:
+            number += 1  # another study began in the same second
+            made = stem.with_name(f"{stem.name}-{number}")
+        except OSError as error:
+            raise StudyError(f"{made}: cannot be made ({error.strerror})") from None
+        else:
+            return made

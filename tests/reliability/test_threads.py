@@ -56,7 +56,7 @@ def run_says(run):
     steps = run.steps()
     return [
         *(steps[name].to_numpy().tobytes() for name in ("step", "zeta", "train_loss", "val_loss", "lr")),
-        run.alphas().tobytes(), run.ps().tobytes(), run.evals().to_json(), (run.path / "structure.json").read_text().replace(run.name, ""),
+        run.alphas().tobytes(), run.ps().tobytes(), run.evals().to_json(), [gate.key for gate in run.structure().gates],
     ]  # fmt: skip
 
 
@@ -195,14 +195,12 @@ def test_what_others_draw_between_the_passes_is_theirs(jobs, alone, tmp_path):
 
 def test_one_model_and_one_tokenizer_in_several_threads(tmp_path):
     model, tokenizer = tiny_model("t5", dropout_rate=0.1), tokenizer_of("t5")
-    model.encoder.requires_grad_(False)
-    before, modes = snapshot(model), [(p.requires_grad) for p in model.parameters()]
+    before = snapshot(model)
     memory = {"model": model, "tokenizer": tokenizer, "backbone": None}
     calls = [lambda seed=seed: searched(tmp_path / f"{seed}", **memory, seed=seed) for seed in range(3)]
     expected = [searched(tmp_path / f"alone-{seed}", **{**memory, "model": copy.deepcopy(model)}, seed=seed) for seed in range(3)]
     assert at_once_in_threads(calls) == expected
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert [p.requires_grad for p in model.parameters()] == modes
     copies = [copy.deepcopy(model) for _ in range(3)]  # one tokenizer still
     calls = [
         lambda seed=seed: searched(tmp_path / f"copy-{seed}", **{**memory, "model": copies[seed]}, seed=seed)
@@ -379,7 +377,7 @@ except KeyboardInterrupt as error:
 
 @pytest.mark.parametrize(("number", "times", "daemon"), [(signal.SIGINT, 1, False), (signal.SIGINT, 2, True), (signal.SIGTERM, 1, True)])
 def test_ctrl_c_beside_a_search_in_a_thread_leaves_both_resumable(options, whole, tmp_path, number, times, daemon):
-    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine, other = tmp_path / "mine" / "run", tmp_path / "other" / "run"
     script = SCRIPT.format(options=options, daemon=daemon)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
