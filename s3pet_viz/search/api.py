@@ -115,8 +115,8 @@ def search(
             }
         )
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
+    team = find_team()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
-    team = find_team()
     if team.leads:
         _check_place(started, out)
     if started is not None:
