@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Held wherever something of the process is changed for a while, or would notice that it is: torch's random numbers and
-#: default dtype, the functions that `from_pretrained` replaces, warning filters. A thread takes it for one pass, not for
-#: a search. Code of the user's is called without it.
+#: default dtype, the functions that `from_pretrained` replaces, warning filters. A thread takes it for one pass, not
+#: for a search. Callbacks of the user's are called without it.
 LOCK = threading.RLock()
 
 if hasattr(os, "register_at_fork"):

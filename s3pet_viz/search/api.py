@@ -38,6 +38,8 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning.api import load_pair
+from s3pet_viz.tuning.arguments import check_arguments
+from s3pet_viz.tuning.checks import short
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
 
@@ -87,6 +89,11 @@ def search(
         NonFiniteLossError: during the search; the run is saved.
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
+    check_arguments(
+        task=task, backbone=backbone, budget=budget, out=out, resume=resume, model=model, tokenizer=tokenizer,
+        progress=progress, load=load,
+    )  # fmt: skip
+    callbacks = _callbacks(callbacks)
     started = open_run(resume) if resume is not None else None
     options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
     if started is not None:
@@ -215,6 +222,13 @@ def search(
             ).run()
     team.wait()
     return open_run(writer.path)
+
+
+def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    wrong = [c for c in callbacks if not isinstance(c, Callback)] if isinstance(callbacks, (list, tuple)) else [callbacks]
+    if wrong:
+        raise ConfigError(f"callbacks: expected a list of Callback objects, found {short(wrong[0])}")
+    return tuple(callbacks)
 
 
 def _writer(

@@ -87,21 +87,6 @@ def as_list(value: Any, name: str) -> list[Any]:
     return made
 
 
-def seed_list(seeds: int | Iterable[int]) -> list[int]:
-    """0, 1, ... up to a number of seeds, or these seeds.
-
-    Raises:
-        ConfigError: none, or one that is no whole number from 0.
-    """
-    made = list(range(seeds)) if isinstance(seeds, int) else as_list(seeds, "seeds")
-    if not made:
-        raise ConfigError(f"seeds: expected at least one, found {seeds!r}")
-    for seed in made:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"seeds: expected whole numbers from 0, found {seed!r}")
-    return made
-
-
 def unique(cells: Iterable[Cell]) -> list[Cell]:
     """The cells without repeats.
 

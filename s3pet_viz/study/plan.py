@@ -14,6 +14,7 @@ from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.study.cells import Cell, key_of
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS
+from s3pet_viz.tuning.device import check_device
 from s3pet_viz.tuning.rivals import RIVAL_METHODS
 from s3pet_viz.tuning.train import TuneConfig
 from s3pet_viz.tuning.workbench import load_pair, make_config
@@ -45,6 +46,9 @@ class Recipe:
         Raises:
             ConfigError: an option that neither has.
         """
+        for name in ("search", "tune"):
+            if not isinstance(options.get(name) or {}, Mapping):
+                raise ConfigError(f"{where}: {name}: expected a mapping of options, found {options[name]!r}")
         search = dict(options.get("search") or {})
         tune = dict(options.get("tune") or {})
         for name, value in options.items():
@@ -135,7 +139,7 @@ class Ground:
     # -- checks ----------------------------------------------------------------------------------------
 
     def check(
-        self, budgets: Iterable[Any], modes: Iterable[str], structures: Iterable[Structure] = ()
+        self, budgets: Sequence[Any], modes: Iterable[str], structures: Iterable[Structure] = ()
     ) -> dict[Any, int]:
         """Load every task and the backbone once and try what the cells will ask of them.
 
@@ -148,7 +152,13 @@ class Ground:
         from s3pet_viz.pet import insert
 
         sizes: dict[Any, int] = {}
-        for label, task in self.tasks.items():
+        for label, recipe in self.recipes.items():  # nothing has to be loaded for these
+            make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
+            for mode in modes:
+                cell = self.search(label, budgets[0], mode, 0)
+                extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
+                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+        for task in self.tasks.values():
             made, _ = load_pair(task, self.backbone, split=self.split, **self.load)
             sizes = {b: parse_budget(b, made.n_params) for b in budgets}
             if sizes:
@@ -157,12 +167,6 @@ class Ground:
                     check_budget([g.n_params for g in gates], size)
             for structure in structures:
                 insert(made.model, structure.gates).detach()
-            recipe = self.recipes[label]
-            make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
-            for mode in modes:
-                cell = self.search(label, next(iter(sizes)), mode, 0)
-                extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
-                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
         return sizes
 
 
@@ -189,6 +193,7 @@ def make_ground(
     recipes = {
         task: Recipe.make({**options, **(per_task or {}).get(task, {})}, f"options of {task}") for task in tasks
     }
+    check_device(device)
     loaded = load_space(space)
     preset = isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json"))
     field = space if preset else loaded.to_dict()

@@ -15,13 +15,14 @@ from typing import Any
 from loky import ProcessPoolExecutor
 from tqdm.auto import tqdm
 
-from s3pet_viz.errors import ConfigError, StudyError
+from s3pet_viz.errors import StudyError
 from s3pet_viz.files import json_ready, write_json_atomic
 from s3pet_viz.results.study import KIND, SCHEMA_VERSION, Study, read_result
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.study.cells import Cell
 from s3pet_viz.study.executors import as_executor
 from s3pet_viz.study.worker import die_with_parent, execute
+from s3pet_viz.tuning.checks import whole
 
 OnCell = Callable[[Cell, Mapping[str, Any]], None]
 
@@ -54,8 +55,8 @@ def run_cells(
         KeyboardInterrupt: after Ctrl-C; the same call goes on from what is done.
     """
     root = Path(out)
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers: expected at least 1, found {workers}")
+    if workers is not None:
+        workers = whole("workers", workers, 1)
     with _one_runner(root):
         planned = _plan(root, cells, kind, settings)
         todo = [c for c in planned if _open(root, c, retry)]

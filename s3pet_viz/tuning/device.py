@@ -14,6 +14,16 @@ from s3pet_viz.threads import LOCK
 PRECISIONS = ("fp32", "bf16")
 
 
+def check_device(device: Any) -> None:
+    """Raises ConfigError for what names no device that computes anywhere. Whether it is here is not asked."""
+    try:
+        kind = "" if device == "auto" else torch.device(device).type if isinstance(device, str) else None
+    except RuntimeError:
+        kind = None
+    if kind in (None, "meta"):
+        raise ConfigError(f"device: expected auto, cpu, cuda, cuda:1, mps or the like, found {device!r}")
+
+
 @dataclass(frozen=True)
 class Device:
     """A torch device and the autocast that goes with a precision."""
@@ -32,6 +42,7 @@ class Device:
         """
         if precision not in PRECISIONS:
             raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
+        check_device(device)
         if device == "auto":
             from accelerate import PartialState
 

@@ -287,6 +287,12 @@ def load_pair(
     return made, data
 
 
+def check_workbench(workbench: Any) -> None:
+    """Raises ConfigError for what is neither a `Workbench` nor None."""
+    if not (workbench is None or isinstance(workbench, Workbench)):
+        raise ConfigError(f"workbench: expected a Workbench, found {type(workbench).__name__}")
+
+
 def make_config(**options: Any) -> TuneConfig:
     """A `TuneConfig`; a name that it lacks is a ConfigError."""
     unknown = sorted(set(options) - set(TuneConfig.__dataclass_fields__))

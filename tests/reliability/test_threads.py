@@ -148,7 +148,8 @@ def with_asyncio(calls):
 def of_the_process():
     """What a search might change for everybody."""
     return {
-        "torch": torch.get_rng_state().tolist(), "numpy": repr(np.random.get_state()), "random": random.getstate(),
+        "torch": torch.get_rng_state().tolist(), "numpy": repr(np.random.get_state()),  # noqa: NPY002
+        "random": random.getstate(),
         "threads": torch.get_num_threads(), "dtype": torch.get_default_dtype(),
         "deterministic": torch.are_deterministic_algorithms_enabled(), "grad": torch.is_grad_enabled(),
         "init": {name: id(getattr(nn.init, name)) for name in dir(nn.init)}, "linspace": torch.linspace,
