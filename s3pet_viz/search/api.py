@@ -225,7 +225,8 @@ def search(
 
 
 def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    wrong = [c for c in callbacks if not isinstance(c, Callback)] if isinstance(callbacks, (list, tuple)) else [callbacks]
+    several = isinstance(callbacks, (list, tuple))
+    wrong = [c for c in callbacks if not isinstance(c, Callback)] if several else [callbacks]
     if wrong:
         raise ConfigError(f"callbacks: expected a list of Callback objects, found {short(wrong[0])}")
     return tuple(callbacks)
