@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,8 @@ def search(
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
     check_arguments(
-        task=task, backbone=backbone, budget=budget, out=out, resume=resume, model=model, tokenizer=tokenizer,
-        progress=progress, load=load,
+        task=task, budget=budget, out=out, resume=resume, progress=progress,
+        load={k: v for k, v in load.items() if k != "split"} if isinstance(load, Mapping) else load,  # its own option
     )  # fmt: skip
     callbacks = _callbacks(callbacks)
     started = open_run(resume) if resume is not None else None

@@ -77,7 +77,8 @@ def as_list(value: Any, name: str) -> list[Any]:
     Raises:
         ConfigError: none.
     """
-    several = [value] if isinstance(value, (str, int, float, Path)) or not isinstance(value, Iterable) else value
+    single = isinstance(value, (str, bytes, Path, Mapping)) or not isinstance(value, Iterable)
+    several = [value] if single else value
     made: list[Any] = []
     for one in several:  # not a set: rows in memory cannot be hashed, and get their own error later
         if not any(one is other or (type(one) is type(other) and one == other) for other in made):

@@ -13,6 +13,7 @@ from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.study.cells import Cell, key_of
+from s3pet_viz.tuning.arguments import check_arguments
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS
 from s3pet_viz.tuning.device import check_device
 from s3pet_viz.tuning.rivals import RIVAL_METHODS
@@ -46,9 +47,7 @@ class Recipe:
         Raises:
             ConfigError: an option that neither has.
         """
-        for name in ("search", "tune"):
-            if not isinstance(options.get(name) or {}, Mapping):
-                raise ConfigError(f"{where}: {name}: expected a mapping of options, found {options[name]!r}")
+        check_arguments(search=options.get("search"), tune=options.get("tune"))
         search = dict(options.get("search") or {})
         tune = dict(options.get("tune") or {})
         for name, value in options.items():
@@ -152,6 +151,8 @@ class Ground:
         from s3pet_viz.pet import insert
 
         sizes: dict[Any, int] = {}
+        for budget in budgets:
+            parse_budget(budget, 10**15)  # its form
         for label, recipe in self.recipes.items():  # nothing has to be loaded for these
             make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
             for mode in modes:

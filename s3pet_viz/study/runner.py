@@ -22,7 +22,6 @@ from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.study.cells import Cell
 from s3pet_viz.study.executors import as_executor
 from s3pet_viz.study.worker import die_with_parent, execute
-from s3pet_viz.tuning.checks import whole
 
 OnCell = Callable[[Cell, Mapping[str, Any]], None]
 
@@ -55,8 +54,6 @@ def run_cells(
         KeyboardInterrupt: after Ctrl-C; the same call goes on from what is done.
     """
     root = Path(out)
-    if workers is not None:
-        workers = whole("workers", workers, 1)
     with _one_runner(root):
         planned = _plan(root, cells, kind, settings)
         todo = [c for c in planned if _open(root, c, retry)]

@@ -74,7 +74,7 @@ def sweep(
     """
     check_arguments(
         backbone=backbone, budget=search_budget, out=out, retry=retry, progress=progress, on_cell=on_cell, split=split,
-        device=device, precision=precision, load=load, per_task=per_task,
+        device=device, precision=precision, load=load, per_task=per_task, workers=workers,
     )  # fmt: skip
     executor = None if executor is None else as_executor(executor)
     n_random = whole("n_random", n_random, 1)

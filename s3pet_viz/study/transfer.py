@@ -73,7 +73,7 @@ def transfer(
     """
     check_arguments(
         backbone=backbone, budget=budget, mode=mode, references=references, out=out, retry=retry, progress=progress,
-        on_cell=on_cell, split=split, device=device, precision=precision, load=load, per_task=per_task,
+        on_cell=on_cell, split=split, device=device, precision=precision, load=load, per_task=per_task, workers=workers,
     )  # fmt: skip
     executor = None if executor is None else as_executor(executor)
     n_random = whole("n_random", n_random, 1)

@@ -76,8 +76,8 @@ def tune(
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError during training.
     """
     check_arguments(
-        task=task, backbone=backbone, progress=progress, label=label, model=model, tokenizer=tokenizer, device=device,
-        precision=precision, split=split, load=load, save=save, overwrite=overwrite,
+        task=task, progress=progress, label=label, device=device, precision=precision, split=split, load=load,
+        save=save, overwrite=overwrite,
     )  # fmt: skip
     check_workbench(workbench)
     if not isinstance(structure, (Structure, str, Path)):
@@ -135,10 +135,7 @@ def evaluate(
     Raises:
         S3PETError: one of its kinds, before any long work starts.
     """
-    check_arguments(
-        task=task, backbone=backbone, model=model, tokenizer=tokenizer, device=device, precision=precision,
-        split=split, load=load,
-    )  # fmt: skip
+    check_arguments(task=task, backbone=backbone, device=device, precision=precision, split=split, load=load)
     if not isinstance(adapter, (Adapter, str, Path)):
         raise ConfigError(f"adapter: expected an Adapter, its folder or its name on the hub, found {short(adapter)}")
     batch_size = whole("batch_size", batch_size, 1)
@@ -208,7 +205,7 @@ def baselines(
         that ``seconds`` of its training does not hold.
     """
     check_arguments(
-        task=task, backbone=backbone, budget=budget, methods=methods, structures=structures, device=device,
+        task=task, budget=budget, methods=methods, structures=structures, device=device,
         precision=precision, split=split, load=load, progress=progress, on_scores=on_scores,
     )  # fmt: skip
     check_workbench(workbench)

@@ -79,8 +79,8 @@ def explain(
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError in training or measuring.
     """
     check_arguments(
-        task=task, backbone=backbone, budget=budget, metric=metric, progress=progress, model=model,
-        tokenizer=tokenizer, device=device, precision=precision, split=split, load=load,
+        task=task, backbone=backbone, budget=budget, metric=metric, progress=progress, device=device,
+        precision=precision, split=split, load=load,
     )  # fmt: skip
     check_workbench(workbench)
     if rows is not None:

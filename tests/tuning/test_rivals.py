@@ -355,7 +355,7 @@ def test_a_rival_by_name(bert, name):
         ("gradient", {"space": "S3PET-Z"}, SpaceError, "S3PET-Z"),
         ("gradient", {"rows": 0}, ConfigError, "rows: expected a whole number of at least 1, found 0"),
         ("fisher", {"batch_size": 0}, ConfigError, "batch_size: expected a whole number of at least 1, found 0"),
-        ("fisher", {"warm_steps": -1}, ConfigError, "warm_steps: expected at least 0, found -1"),
+        ("fisher", {"warm_steps": -1}, ConfigError, "warm_steps: expected a whole number of at least 0, found -1"),
         ("sensitivity/param", {"warm_steps": 0}, ConfigError, "warm_steps: expected at least 1 for 'sensitivity', found 0"),
     ],
 )
