@@ -47,8 +47,8 @@ def make_state(args: argparse.Namespace, dtype: torch.dtype) -> State:
 def reference(state: State, step: int, z: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """d2L_train/(dz dw) . v by double backward."""
     gate = z.detach().to(state.w.flat).requires_grad_()
-    state.seed_masks(step, TRAIN_MASKS)
-    loss = state.problem.loss(state.problem.batch("train", step), gate)
+    with state.masks(step, TRAIN_MASKS):
+        loss = state.problem.loss(state.problem.batch("train", step), gate)
     grads = torch.autograd.grad(loss, state.w.parameters, create_graph=True, allow_unused=True)
     parts = zip(grads, state.w.split(v), strict=True)
     product = torch.stack([(g * d).sum() for g, d in parts if g is not None]).sum()

@@ -23,11 +23,13 @@ from s3pet_viz.backbones.check import (
 )
 from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
+from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.backbones.tables import Family
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
 from s3pet_viz.tasks.forms import ANSWER_CUE
+from s3pet_viz.threads import LOCK
 
 Form = Literal["text", "pair"]
 #: What a user may ask for, see `load_backbone`.
@@ -153,8 +155,9 @@ def load_backbone(
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
-    import transformers
-    from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+    with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
+        import transformers
+        from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
     if head not in HEADS:
         raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
@@ -165,7 +168,8 @@ def load_backbone(
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
     # None would ask on a terminal, and an environment variable can answer.
     hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
-    with _clear_errors(str(name), source):
+    # One at a time: from_pretrained replaces functions and the default dtype of the whole process while it reads.
+    with LOCK, _clear_errors(str(name), source):
         _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
         config = AutoConfig.from_pretrained(source, **hub)
         # Before the weights are read.
@@ -184,8 +188,7 @@ def load_backbone(
         pad = None
         if family.decoder_only:
             pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
-        with quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with quiet(), seeded(seed):
             kind = "regression" if regression else "single_label_classification"
             auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
             model, report = auto.from_pretrained(
@@ -414,14 +417,15 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars and loading reports of transformers: a new head is news to it, but the whole point here."""
-    from transformers.utils import logging as hf_logging
+    with LOCK:
+        from transformers.utils import logging as hf_logging
 
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
+        level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+        hf_logging.set_verbosity(logging.ERROR)
+        hf_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            hf_logging.set_verbosity(level)
+            if bars:
+                hf_logging.enable_progress_bar()

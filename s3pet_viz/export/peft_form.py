@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from s3pet_viz.export.probe import check_same, outputs
 from s3pet_viz.files import located
 from s3pet_viz.pet import insert
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.threads import no_warnings
 
 _OWN = ("adapter_model.*",)
 _NAME = "default"
@@ -114,9 +114,8 @@ def to_peft(
     plan = _Plan(held, sites, host, adapter)
     # get_peft_model fills the name of the base in, and warns of one that is there.
     config = plan.config(peft, (adapter.backbone or structure.backbone) if adapter is not None else "")
-    with warnings.catch_warnings(), quiet():
+    with no_warnings(), quiet():
         # PEFT warns of norms and of names that are about to go; what it makes is compared below.
-        warnings.simplefilter("ignore")
         wrapped = peft.get_peft_model(copy.deepcopy(host.model), copy.deepcopy(config))
         plan.check(wrapped)
         gap = None

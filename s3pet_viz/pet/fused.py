@@ -96,6 +96,12 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _own(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """A product of rows in its output's shape, which the caller may change in place: a view of it they could not."""
+    made: Tensor = torch.ops.aten._unsafe_view(rows, shape)
+    return made
+
+
 # -- linear layers: LoRA and BitFit --------------------------------------------------------------------------
 
 
@@ -148,7 +154,7 @@ class _Linear(torch.autograd.Function):
         kept = rows if a is not None and ctx.needs_input_grad[3] else None
         ctx.save_for_backward(kept, weight, a, b, shift, zl, zb, down)
         ctx.scale, ctx.shape = scale, x.shape
-        return y.view(*x.shape[:-1], -1)
+        return _own(y, (*x.shape[:-1], y.shape[-1]))
 
     @staticmethod
     @_once
@@ -300,7 +306,7 @@ class _LowRankAdapter(torch.autograd.Function):
         shift = ub if z is None else ub * z
         made = torch.addmm(rows, torch.stack([gated, torch.ones_like(gated)], 1), torch.stack([ur, shift]))
         ctx.save_for_backward(rows, dl, dr, ul, ur, ub, z, inner, before, hidden, t)
-        return made.view(h.shape)
+        return _own(made, h.shape)
 
     @staticmethod
     @_once

@@ -18,6 +18,7 @@ from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
 from s3pet_viz.pet.modules import PET, PET_CLASSES, LowRankAdapter, check_options
 from s3pet_viz.structure import Gate
+from s3pet_viz.threads import LOCK
 
 
 class PETs(nn.ModuleList):
@@ -35,7 +36,8 @@ class PETs(nn.ModuleList):
     def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
         found = {(p.name, p.module): p for p in positions_of(model)}
         sites = [_site(found, gate) for gate in gates]
-        pets = [PET_CLASSES[g.pet_type](p, g.options) for g, p in zip(gates, sites, strict=True)]
+        with LOCK:  # against a loading, which changes what `nn.init` and the default dtype are
+            pets = [_begun(gate, site, seed) for gate, site in zip(gates, sites, strict=True)]
         super().__init__(pets)
         self.gates = tuple(gates)
         self.z: Sequence[Tensor] | None = None
@@ -43,12 +45,6 @@ class PETs(nn.ModuleList):
         self.closed: frozenset[int] = frozenset()
         self._patched: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
-        for gate, site, pet in zip(gates, sites, pets, strict=True):
-            # A seed of its own: the start of a module depends on no other module of the structure.
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}|{gate.position}|{gate.pet_type}".encode()))
-            pet.reset(generator)
-            like = next(site.target.parameters())
-            pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
         at: dict[nn.Module, list[int]] = defaultdict(list)
         for i, site in enumerate(sites):
             at[site.target].append(i)
@@ -124,6 +120,15 @@ def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
             f"expected {gate.n_params:,}; the structure is for another backbone"
         )
     return site
+
+
+def _begun(gate: Gate, site: Position, seed: int) -> PET:
+    """A gate's module with its initial weights, on the device of its target."""
+    pet = PET_CLASSES[gate.pet_type](site, gate.options)
+    # A seed of its own: the start of a module depends on no other module of the structure.
+    pet.reset(torch.Generator().manual_seed(zlib.crc32(f"{seed}|{gate.position}|{gate.pet_type}".encode())))
+    like = next(site.target.parameters())
+    return pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
 
 
 def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], hook: Any) -> Any:

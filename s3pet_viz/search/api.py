@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones.shared import alone_with_its_model
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.files import located, name_or_folder
 from s3pet_viz.pet import Space, candidate_gates, load_space
@@ -44,7 +45,10 @@ from s3pet_viz.search.team import SilentWriter, Team, find_team
 from s3pet_viz.search.tracking import Tracking, tracker_names
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning.api import load_pair
+from s3pet_viz.tuning.arguments import check_arguments
+from s3pet_viz.tuning.checks import short
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import at_work
 
@@ -55,6 +59,7 @@ _LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 MAY_MOVE = ("task", "backbone")
 
 
+@alone_with_its_model
 def search(
     *,
     task: Any = None,
@@ -100,6 +105,11 @@ def search(
         NonFiniteLossError: during the search; the run is saved.
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
+    check_arguments(
+        task=task, budget=budget, out=out, resume=resume, progress=progress,
+        load={k: v for k, v in load.items() if k != "split"} if isinstance(load, Mapping) else load,  # its own option
+    )  # fmt: skip
+    callbacks = _callbacks(callbacks)
     started = open_run(resume) if resume is not None else None
     out = None if out is None else located(out)
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
@@ -136,8 +146,8 @@ def search(
             }
         )
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
+    team = find_team()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
-    team = find_team()
     if team.leads:
         _check_place(started, out)
     if started is not None:
@@ -203,41 +213,48 @@ def search(
     tracking = Tracking(trackers)
     if trackers and team.leads:
         callbacks = (*callbacks, tracking)
-    with writer, tracking, torch.random.fork_rng(devices=device.rng_devices):
+    with writer, tracking, at_work(made, device), attached(made, gates, config) as pets:
+        problem = BackboneProblem(
+            made.model,
+            pets,
+            halves.batch,
+            head=made.head,
+            head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
+            autocast=device.autocast,
+            compile=config.compile,
+        )
         counts = [g.n_params for g in gates]
-        with at_work(made, device), attached(made, gates, config) as pets:
-            problem = BackboneProblem(
-                made.model,
-                pets,
-                halves.batch,
-                head=made.head,
-                head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
-                autocast=device.autocast,
-                compile=config.compile,
-            )
-            state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
-            if alpha is not None:
-                state.alpha = torch.from_numpy(alpha)
-            first, stability = 0, Stability(config.stop_when_stable)
-            if started is not None and has_checkpoint(writer.checkpoint_dir):
-                first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint)
-                stability = load_stability(writer.checkpoint_dir, config.stop_when_stable)
-            Search(
-                config,
-                gates,
-                state,
-                writer,
-                budget=parameters,
-                backbone_name=made.name,
-                backbone_params=made.n_params,
-                fingerprint=fingerprint,
-                first_step=first,
-                stability=stability,
-                callbacks=callbacks,
-                progress=progress,
-            ).run()
+        state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
+        if alpha is not None:
+            state.alpha = torch.from_numpy(alpha)
+        first, stability = 0, Stability(config.stop_when_stable)
+        if started is not None and has_checkpoint(writer.checkpoint_dir):
+            first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=fingerprint)
+            stability = load_stability(writer.checkpoint_dir, config.stop_when_stable)
+        Search(
+            config,
+            gates,
+            state,
+            writer,
+            budget=parameters,
+            backbone_name=made.name,
+            backbone_params=made.n_params,
+            fingerprint=fingerprint,
+            first_step=first,
+            stability=stability,
+            callbacks=callbacks,
+            progress=progress,
+        ).run()
     team.wait()
     return open_run(writer.path)
+
+
+def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    several = isinstance(callbacks, (list, tuple))
+    wrong = [c for c in callbacks if not isinstance(c, Callback)] if several else [callbacks]
+    if wrong:
+        raise ConfigError(f"callbacks: expected a list of Callback objects, found {short(wrong[0])}")
+    return tuple(callbacks)
 
 
 def _writer(
@@ -378,8 +395,9 @@ def _tokenizer_digest(tokenizer: Any) -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    import accelerate
-    import transformers
+    with LOCK:
+        import accelerate
+        import transformers
 
     return {
         "torch": torch.__version__,

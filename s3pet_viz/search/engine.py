@@ -224,8 +224,9 @@ class Search:
         problem, state = self.state.problem, self.state
         problem.closed = frozenset()
         z = torch.from_numpy(self._probabilities()).to(state.w.flat)
-        state.seed_masks(self.step, 99)
-        losses = [float(problem.loss(problem.batch("val", k), z)) for k in range(batches)]
+        drawn = [problem.batch("val", k) for k in range(batches)]
+        with state.masks(self.step, 99):
+            losses = [float(problem.loss(batch, z)) for batch in drawn]
         chosen = self.structure()
         return {
             "step": self.step - 1,

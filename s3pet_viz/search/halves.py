@@ -9,6 +9,7 @@ from s3pet_viz.errors import TaskError
 from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.search.team import Team
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning.data import Features, shuffled
 from s3pet_viz.tuning.device import Device
 
@@ -34,7 +35,8 @@ class Halves:
         self.features, self.indices = {}, {}
         for k, (half, part) in enumerate((("train", order[:middle]), ("val", order[middle:]))):
             rows = [data.train[i] for i in sorted(part)]
-            self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
+            with LOCK:  # as in `Splits.make`
+                self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
             self.indices[half] = shuffled(
                 self.features[half].lengths, config.batch_size * team.size, [config.seed, 20 + k]
             )

@@ -7,13 +7,14 @@ random choice is a pure function of (seed, step, purpose), so that a resumed sea
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.search.gates import GateModel, GateSample
 from s3pet_viz.search.optim import SGD, AdamW, FlatWeights, clip_
@@ -102,7 +103,7 @@ class State:
         self.accumulation = accumulation
         self.team = team or Team()
         self.schedule = schedule
-        scale = [torch.full((n,), s) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
+        scale = [torch.full((n,), s, dtype=torch.float32) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
         self.lr_scale = torch.cat(scale).to(self.w.flat) if scale else self.w.flat.clone()
 
     # -- ingredients -----------------------------------------------------------------------------------
@@ -131,10 +132,9 @@ class State:
         # Read on the CPU, where z is: no gate is asked on the device.
         closed = torch.nonzero(z == 0).flatten().tolist() if self.gates.skip_below else ()
         self.problem.closed = frozenset(closed)
-        self.seed_masks(step, masks)
         inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
         loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), None
-        with self.w.fixed() if not dw else nullcontext():
+        with self.masks(step, masks), self.w.fixed() if not dw else nullcontext():
             for share, part in self.problem.parts(batch, self.accumulation):
                 part_loss = self.problem.loss(part, gate) * share
                 grads = list(torch.autograd.grad(part_loss, inputs, allow_unused=True))
@@ -151,11 +151,11 @@ class State:
         dw_sum = found[2] if dw else None
         return Pass(loss=self.check(loss, half, step), dz=dz_sum.to("cpu", torch.float64), dw=dw_sum)
 
-    def seed_masks(self, step: int, masks: int) -> None:
-        """Dropout masks as a pure function of (seed, step, purpose, place in the team)."""
+    def masks(self, step: int, masks: int) -> AbstractContextManager[None]:
+        """Inside, dropout masks are a pure function of (seed, step, purpose, place in the team)."""
         own = [self.team.rank] if self.team.rank else []
         state = np.random.SeedSequence([self.seed, step, masks, *own]).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]))
+        return seeded(int(state[0]))
 
     def check(self, loss: Tensor, half: Half, step: int) -> float:
         value = float(loss.detach())
@@ -316,10 +316,11 @@ def _exact_step(state: State, step: int) -> StepResult:
     lr = state.w_lr(step)
     sample = state.sample(step)
     z = sample.z.detach().to(state.w.flat).requires_grad_()
-    state.seed_masks(step, TRAIN_MASKS)
-    loss = state.problem.loss(state.problem.batch("train", step), z)
-    train_loss = state.check(loss, "train", step)
-    grads = torch.autograd.grad(loss, state.w.parameters, create_graph=True, allow_unused=True)
+    batch = state.problem.batch("train", step)
+    with state.masks(step, TRAIN_MASKS):
+        loss = state.problem.loss(batch, z)
+        train_loss = state.check(loss, "train", step)
+        grads = torch.autograd.grad(loss, state.w.parameters, create_graph=True, allow_unused=True)
     flat_grad = state.w.join(grads)
     factor = clip_(flat_grad, state.clip)
     after = state.w_opt.update(state.w.flat, flat_grad, lr)
@@ -330,10 +331,11 @@ def _exact_step(state: State, step: int) -> StepResult:
         w if g is None else w - s * (g - g.detach())
         for w, s, g in zip(state.w.split(after), state.w.split(slope), grads, strict=True)
     ]
-    state.seed_masks(step, VAL_MASKS)
-    val = state.problem.loss(state.problem.batch("val", step), z, stepped)
-    val_loss = state.check(val, "val", step)
-    (dz,) = torch.autograd.grad(val, z)
+    batch = state.problem.batch("val", step)
+    with state.masks(step, VAL_MASKS):
+        val = state.problem.loss(batch, z, stepped)
+        val_loss = state.check(val, "val", step)
+        (dz,) = torch.autograd.grad(val, z)
     state.w.set(after)
     grad = sample.pull_back(dz.to("cpu", torch.float64))
     state.move_alpha(grad, step)

@@ -8,7 +8,6 @@ import os
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,16 @@ from s3pet_viz.runs.measures import entropy, expected_params
 from s3pet_viz.runs.place import disk_errors
 from s3pet_viz.search.callbacks import Callback
 from s3pet_viz.search.modes import StepResult
+from s3pet_viz.threads import LOCK, no_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from s3pet_viz.search.engine import Search
 
 FOLDER = "tracking"
 #: In that folder: which trackers have begun, and by which id each goes on.
 _BEGUN = "trackers.json"
+#: Those that take the config as they start; accelerate would give it to the process's latest run, whoever's that is.
+_TOLD_AT_START = ("wandb", "trackio")
 #: What trackers call the project that searches belong to.
 _PROJECT = "s3pet_viz"
 
@@ -45,11 +45,17 @@ def tracker_names(track: Any) -> tuple[Any, ...]:
         ConfigError: a name that accelerate does not know.
         MissingExtraError: the tracker's package is not installed.
     """
-    wanted = list(track) if isinstance(track, (list, tuple)) else [] if track is None else [track]
-    wanted = [name for name in dict.fromkeys(wanted) if name != "none"]
+    wanted: list[Any] = []
+    for name in track if isinstance(track, (list, tuple)) else [track]:
+        if name is not None and not (isinstance(name, str) and name == "none") and name not in wanted:
+            wanted.append(name)
     if not wanted:
         return ()
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, filter_trackers
+    with LOCK:
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, filter_trackers
+
+        PartialState()  # trackers ask it which process they are in, and accelerate's loggers raise without it
 
     known = sorted(LOGGER_TYPE_TO_CLASS)
     for name in wanted:
@@ -92,11 +98,13 @@ class Tracking(Callback):
             name = wanted if isinstance(wanted, str) else wanted.name
             facts = begun.get(name, {})
             try:
-                with _quiet():
-                    tracker, made = _start(wanted, folder, search, facts) if isinstance(wanted, str) else (wanted, {})
+                with no_warnings():  # their packages warn of one another's age, which is nothing to a search
+                    config = _plain(search.writer.info, search.config.to_dict())
+                    named = isinstance(wanted, str)
+                    tracker, made = _start(wanted, folder, search, facts, config) if named else (wanted, {})
                     self._open[name] = tracker
-                    if name not in begun:
-                        tracker.store_init_configuration(_plain(search.writer.info, search.config.to_dict()))
+                    if name not in begun and name not in _TOLD_AT_START:
+                        tracker.store_init_configuration(config)
             except Exception as error:
                 raise ConfigError(f"track: {name} cannot begin ({type(error).__name__}: {error})") from error
             begun[name] = {**facts, **made}
@@ -148,7 +156,7 @@ class Tracking(Callback):
 
     def _try(self, name: str, call: Any, *values: Any, **more: Any) -> bool:
         try:
-            with _quiet():
+            with no_warnings():
                 call(*values, **more)
         except Exception as error:
             said = f"track: {name} is left out from now on ({type(error).__name__}: {error}); the search goes on"
@@ -157,7 +165,9 @@ class Tracking(Callback):
         return True
 
 
-def _start(name: str, folder: Path, search: Search, facts: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _start(
+    name: str, folder: Path, search: Search, facts: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     """A tracker of this name that goes on where an earlier process of the run left off, and what the next needs."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
@@ -168,10 +178,15 @@ def _start(name: str, folder: Path, search: Search, facts: Mapping[str, Any]) ->
         tracker = kind(name, folder, purge_step=search.step)
     elif name == "wandb":
         made = {"id": facts.get("id") or secrets.token_hex(8)}
-        tracker = kind(_PROJECT, name=run, dir=str(folder), id=made["id"], resume="allow")
+        # A run of its own, beside another search's or the caller's; what is printed stays as it was.
+        tracker = kind(
+            _PROJECT, name=run, dir=str(folder.resolve()), id=made["id"], resume="allow", config=dict(config),
+            reinit="create_new", settings={"console": "off"},
+        )  # fmt: skip
     elif name == "trackio":
-        os.environ.setdefault("TRACKIO_DIR", str(folder.resolve() / name))
-        tracker = kind(_PROJECT, name=run, resume="allow")
+        # Runs go by their names there, and two folders may have the same.
+        made = {"name": facts.get("name") or f"{run}-{secrets.token_hex(4)}"}
+        tracker = kind(_PROJECT, name=made["name"], resume="allow", config=dict(config))
     elif name == "mlflow":
         if "MLFLOW_TRACKING_URI" not in os.environ:
             import mlflow  # type: ignore[import-not-found,unused-ignore]
@@ -200,11 +215,3 @@ def _plain(info: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, bool
     facts = json_ready({**config, **{name: info.get(name) for name in names}})
     plain = (bool, int, float, str)
     return {k: v if isinstance(v, plain) else json.dumps(v) for k, v in facts.items() if v is not None}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Trackers' packages warn of one another's age, which is nothing to a search. No code of ours runs inside."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -77,28 +77,14 @@ def as_list(value: Any, name: str) -> list[Any]:
     Raises:
         ConfigError: none.
     """
-    several = [value] if isinstance(value, (str, int, float, Path)) or not isinstance(value, Iterable) else value
+    single = isinstance(value, (str, bytes, Path, Mapping)) or not isinstance(value, Iterable)
+    several = [value] if single else value
     made: list[Any] = []
     for one in several:  # not a set: rows in memory cannot be hashed, and get their own error later
         if not any(one is other or (type(one) is type(other) and one == other) for other in made):
             made.append(one)
     if not made:
         raise ConfigError(f"{name}: expected at least one, found none")
-    return made
-
-
-def seed_list(seeds: int | Iterable[int]) -> list[int]:
-    """0, 1, ... up to a number of seeds, or these seeds.
-
-    Raises:
-        ConfigError: none, or one that is no whole number from 0.
-    """
-    made = list(range(seeds)) if isinstance(seeds, int) else as_list(seeds, "seeds")
-    if not made:
-        raise ConfigError(f"seeds: expected at least one, found {seeds!r}")
-    for seed in made:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"seeds: expected whole numbers from 0, found {seed!r}")
     return made
 
 

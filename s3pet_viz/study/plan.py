@@ -14,7 +14,9 @@ from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.study.cells import Cell, key_of
+from s3pet_viz.tuning.arguments import check_arguments
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS
+from s3pet_viz.tuning.device import check_device
 from s3pet_viz.tuning.rivals import RIVAL_METHODS
 from s3pet_viz.tuning.train import TuneConfig
 from s3pet_viz.tuning.workbench import load_pair, make_config
@@ -46,6 +48,7 @@ class Recipe:
         Raises:
             ConfigError: an option that neither has.
         """
+        check_arguments(search=options.get("search"), tune=options.get("tune"))
         search = dict(options.get("search") or {})
         tune = dict(options.get("tune") or {})
         for name, value in options.items():
@@ -136,7 +139,7 @@ class Ground:
     # -- checks ----------------------------------------------------------------------------------------
 
     def check(
-        self, budgets: Iterable[Any], modes: Iterable[str], structures: Iterable[Structure] = ()
+        self, budgets: Sequence[Any], modes: Iterable[str], structures: Iterable[Structure] = ()
     ) -> dict[Any, int]:
         """Load every task and the backbone once and try what the cells will ask of them.
 
@@ -149,7 +152,15 @@ class Ground:
         from s3pet_viz.pet import insert
 
         sizes: dict[Any, int] = {}
-        for label, task in self.tasks.items():
+        for budget in budgets:
+            parse_budget(budget, 10**15)  # its form
+        for label, recipe in self.recipes.items():  # nothing has to be loaded for these
+            make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
+            for mode in modes:
+                cell = self.search(label, budgets[0], mode, 0)
+                extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
+                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+        for task in self.tasks.values():
             made, _ = load_pair(task, self.backbone, split=self.split, **self.load)
             sizes = {b: parse_budget(b, made.n_params) for b in budgets}
             if sizes:
@@ -158,12 +169,6 @@ class Ground:
                     check_budget([g.n_params for g in gates], size)
             for structure in structures:
                 insert(made.model, structure.gates).detach()
-            recipe = self.recipes[label]
-            make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
-            for mode in modes:
-                cell = self.search(label, next(iter(sizes)), mode, 0)
-                extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
-                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
         return sizes
 
 
@@ -190,6 +195,7 @@ def make_ground(
     recipes = {
         task: Recipe.make({**options, **(per_task or {}).get(task, {})}, f"options of {task}") for task in tasks
     }
+    check_device(device)
     loaded = load_space(space)
     preset = isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json"))
     field = space if preset else loaded.to_dict()

@@ -15,7 +15,7 @@ from typing import Any
 from loky import ProcessPoolExecutor
 from tqdm.auto import tqdm
 
-from s3pet_viz.errors import ConfigError, StudyError
+from s3pet_viz.errors import StudyError
 from s3pet_viz.files import json_ready, located, write_json_atomic
 from s3pet_viz.results.study import KIND, SCHEMA_VERSION, Study, read_result
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
@@ -54,8 +54,6 @@ def run_cells(
         KeyboardInterrupt: after Ctrl-C; the same call goes on from what is done.
     """
     root = located(out)
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers: expected at least 1, found {workers}")
     with _one_runner(root):
         planned = _plan(root, cells, kind, settings)
         todo = [c for c in planned if _open(root, c, retry)]

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.errors import StudyError
 from s3pet_viz.results.study import Study
-from s3pet_viz.study.cells import Cell, as_list, key_of, seed_list, task_names, unique
+from s3pet_viz.study.cells import Cell, as_list, key_of, task_names, unique
+from s3pet_viz.study.executors import as_executor
 from s3pet_viz.study.plan import Ground, check_methods, make_ground
 from s3pet_viz.study.runner import OnCell, run_cells
+from s3pet_viz.tuning.arguments import check_arguments
+from s3pet_viz.tuning.checks import seed_list, whole
 from s3pet_viz.tuning.rivals import RIVAL_METHODS
 
 DEFAULT_METHODS = ("searched", "random")
@@ -69,14 +72,18 @@ def sweep(
         S3PETError: one of its kinds, before any long work starts.
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
+    check_arguments(
+        backbone=backbone, budget=search_budget, out=out, retry=retry, progress=progress, on_cell=on_cell, split=split,
+        device=device, precision=precision, load=load, per_task=per_task, workers=workers,
+    )  # fmt: skip
+    executor = None if executor is None else as_executor(executor)
+    n_random = whole("n_random", n_random, 1)
     names = task_names(as_list(tasks, "tasks"))
     budget_list = as_list(budgets, "budgets")
     seed_numbers = seed_list(seeds)
     mode_list = as_list(modes, "modes")
     method_list = as_list(methods, "methods")
     check_methods(method_list, ("searched", "resolved"))
-    if n_random < 1:
-        raise ConfigError(f"n_random: expected at least 1, found {n_random}")
     ground = make_ground(
         names, str(backbone) if backbone is not None else None, space=space, options=options, per_task=per_task,
         split=split, device=device, precision=precision, load=load,
@@ -137,10 +144,20 @@ def plan(
 
 
 def new_study(kind: str, backbone: str) -> Path:
-    """A new folder's name under ``studies/``."""
+    """Make a new folder under ``studies/``.
+
+    Raises:
+        StudyError: it cannot be made.
+    """
     stem = Path("studies") / key_of(kind, Path(backbone).name, time.strftime("%Y%m%d-%H%M%S"))
     made, number = stem, 1
-    while made.exists():
-        number += 1
-        made = stem.with_name(f"{stem.name}-{number}")
-    return made
+    while True:
+        try:
+            made.mkdir(parents=True)
+        except FileExistsError:
+            number += 1  # another study began in the same second
+            made = stem.with_name(f"{stem.name}-{number}")
+        except OSError as error:
+            raise StudyError(f"{made}: cannot be made ({error.strerror})") from None
+        else:
+            return made

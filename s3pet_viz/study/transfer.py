@@ -15,10 +15,13 @@ from s3pet_viz.results.transfer import Transfer
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure, from_s3delta
 from s3pet_viz.structure.published import is_s3delta
-from s3pet_viz.study.cells import Cell, as_list, seed_list, task_names, unique
+from s3pet_viz.study.cells import Cell, as_list, task_names, unique
+from s3pet_viz.study.executors import as_executor
 from s3pet_viz.study.plan import Ground, check_methods, make_ground
 from s3pet_viz.study.runner import OnCell, run_cells
 from s3pet_viz.study.sweep import new_study
+from s3pet_viz.tuning.arguments import check_arguments
+from s3pet_viz.tuning.checks import seed_list, whole
 from s3pet_viz.tuning.rivals import RIVAL_METHODS
 
 CONSENSUS = "consensus"
@@ -68,6 +71,12 @@ def transfer(
         S3PETError: one of its kinds, before any long work starts.
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
+    check_arguments(
+        backbone=backbone, budget=budget, mode=mode, references=references, out=out, retry=retry, progress=progress,
+        on_cell=on_cell, split=split, device=device, precision=precision, load=load, per_task=per_task, workers=workers,
+    )  # fmt: skip
+    executor = None if executor is None else as_executor(executor)
+    n_random = whole("n_random", n_random, 1)
     target_names = task_names(as_list(targets, "targets"))
     wanted = [*target_names.values(), CONSENSUS] if sources is None else _listed(sources)
     found = [_source(source, budget) for source in wanted]
@@ -84,8 +93,6 @@ def transfer(
         raise ConfigError("sources: a consensus needs source tasks, found none")
     check_methods(references, ())
     seed_numbers = seed_list(seeds)
-    if n_random < 1:
-        raise ConfigError(f"n_random: expected at least 1, found {n_random}")
     ground = make_ground(
         {**source_tasks, **target_names}, str(backbone) if backbone is not None else None, space=space, options=options,
         per_task=per_task, split=split, device=device, precision=precision, load=load,
@@ -166,6 +173,8 @@ def _plan(
 
 def _listed(sources: Any) -> list[Any]:
     single = isinstance(sources, (str, Path, Run, Structure))
+    if not single and not isinstance(sources, Iterable):
+        raise ConfigError(f"sources: expected tasks, runs or structures, found {type(sources).__name__}")
     made = [sources] if single else list(sources)
     if not made:
         raise ConfigError("sources: expected at least one, found none")

@@ -28,8 +28,8 @@ from s3pet_viz.structure import Structure, parse_budget, select
 #: How often a worker looks whether another has finished the same cell, in seconds.
 _POLL = 0.5
 
-#: The last workbench of this process: most cells in a row share their task and backbone.
-_bench: tuple[dict[str, Any], Any] | None = None
+#: ``held``, the last workbench of this thread: most cells in a row share their task and backbone.
+_bench = threading.local()
 
 
 def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: int | None = None) -> dict[str, Any]:
@@ -115,11 +115,11 @@ def _tune(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
 def _workbench(wanted: Mapping[str, Any]) -> Any:
     from s3pet_viz.tuning.workbench import Workbench
 
-    global _bench
-    if _bench is None or _bench[0] != dict(wanted):
-        _bench = None  # before the next is loaded: two backbones may not fit
-        _bench = (dict(wanted), Workbench.open(**wanted))
-    return _bench[1]
+    found = getattr(_bench, "held", None)
+    if found is None or found[0] != dict(wanted):
+        found = _bench.held = None  # before the next is loaded: two backbones may not fit
+        found = _bench.held = (dict(wanted), Workbench.open(**wanted))
+    return found[1]
 
 
 def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structure | str, dict[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import string
-import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
@@ -22,6 +21,7 @@ from s3pet_viz.tasks.example import Example
 from s3pet_viz.tasks.forms import is_referent
 from s3pet_viz.tasks.rows import is_finite, kind_of, plain
 from s3pet_viz.tasks.spec import Task
+from s3pet_viz.threads import no_warnings
 
 Prediction: TypeAlias = int | float | str | None
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -165,8 +165,7 @@ def _correlation(truth: Floats, guess: Floats, *, ranks: bool) -> float:
 
     if len(truth) < 2 or np.ptp(truth) == 0 or np.ptp(guess) == 0:
         return 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nearly constant input; a NaN becomes 0.0 below
+    with no_warnings():  # nearly constant input; a NaN becomes 0.0 below
         result = (stats.spearmanr if ranks else stats.pearsonr)(truth, guess)
     value = float(result.statistic)
     return min(1.0, max(-1.0, value)) if math.isfinite(value) else 0.0

@@ -18,10 +18,12 @@ from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.tuning.arguments import check_arguments
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
+from s3pet_viz.tuning.checks import seed_list, short, whole
 from s3pet_viz.tuning.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.tuning.rivals import RIVAL_METHODS, Per, RivalScores, parse_rival, score_gates
-from s3pet_viz.tuning.workbench import Scores, Workbench, load_pair, make_config
+from s3pet_viz.tuning.workbench import Scores, Workbench, check_workbench, load_pair, make_config
 
 __all__ = [
     "DEFAULT_BASELINES",
@@ -72,6 +74,13 @@ def tune(
     Raises:
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError during training.
     """
+    check_arguments(
+        task=task, progress=progress, label=label, device=device, precision=precision, split=split, load=load,
+        save=save, overwrite=overwrite,
+    )  # fmt: skip
+    check_workbench(workbench)
+    if not isinstance(structure, (Structure, str, Path)):
+        raise ConfigError(f"structure: expected a Structure, its file or a baseline, found {short(structure)}")
     config = make_config(**options)
     if isinstance(structure, Path) or (isinstance(structure, str) and structure not in OTHERS):
         structure = Structure.load(structure)
@@ -124,6 +133,12 @@ def evaluate(
     Raises:
         S3PETError: one of its kinds, before any long work starts.
     """
+    check_arguments(task=task, backbone=backbone, device=device, precision=precision, split=split, load=load)
+    if not isinstance(adapter, (Adapter, str, Path)):
+        raise ConfigError(f"adapter: expected an Adapter, its folder or its name on the hub, found {short(adapter)}")
+    batch_size = whole("batch_size", batch_size, 1)
+    if max_source_length is not None:
+        max_source_length = whole("max_source_length", max_source_length, 1)
     held = adapter if isinstance(adapter, Adapter) else Adapter.from_pretrained(adapter)
     own: dict[str, Any] = {"head": "lm" if held.form == "text" else "classification"} if model is None else {}
     if backbone is None and model is None and held.revision:
@@ -192,10 +207,15 @@ def baselines(
         best_step, seconds, structure (which random one) and the task's metrics. Scores of a cheap rival take time
         that ``seconds`` of its training does not hold.
     """
-    config = make_config(**options)
-    seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not seed_list:
-        raise ConfigError("seeds: expected at least one, found none")
+    check_arguments(
+        task=task, budget=budget, methods=methods, structures=structures, device=device,
+        precision=precision, split=split, load=load, progress=progress, on_scores=on_scores,
+    )  # fmt: skip
+    check_workbench(workbench)
+    config, chosen_space = make_config(**options), load_space(space)
+    parse_budget(budget, 10**15)  # its form
+    n_random = whole("n_random", n_random, 1)
+    numbers = seed_list(seeds)
     allowed = {*MANUAL, *OTHERS, *RIVAL_METHODS, "random"}
     for name in methods:
         if name not in allowed:
@@ -209,11 +229,11 @@ def baselines(
         if tuple(methods) != DEFAULT_BASELINES:
             warnings.warn("baselines: 'head' is left out: a language model has no head", stacklevel=2)
         chosen.remove("head")
-    plan = list(_plan(bench.backbone, chosen, budget, space, n_random, structures or {}))
+    plan = list(_plan(bench.backbone, chosen, budget, chosen_space, n_random, structures or {}))
     rows = []
     scored: dict[tuple[str, int], RivalScores] = {}
     for name, which, method in plan:
-        for seed in seed_list if method != "untouched" else seed_list[:1]:
+        for seed in numbers if method != "untouched" else numbers[:1]:
             seeded = replace(config, seed=seed)
             if isinstance(method, _Rival):
                 key = (method.kind, seed)  # per gate and per parameter share their scores

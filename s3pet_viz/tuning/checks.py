@@ -24,9 +24,9 @@ def whole(name: str, value: Any, least: int) -> int:
     except TypeError:
         found = None
     if found is None or found < least:
-        raise ConfigError(f"{name}: expected a whole number of at least {least}, found {_short(value)}")
+        raise ConfigError(f"{name}: expected a whole number of at least {least}, found {short(value)}")
     if found > MOST:
-        raise ConfigError(f"{name}: expected at most 2^53, found {_short(value)}")
+        raise ConfigError(f"{name}: expected at most 2^53, found {short(value)}")
     return found
 
 
@@ -45,7 +45,7 @@ def number(name: str, value: Any, expected: str, *, least: float = 0.0, open_end
     except (TypeError, ValueError, OverflowError):
         as_float = math.nan
     if not (math.isfinite(as_float) and (as_float > least if open_end else as_float >= least)):
-        raise ConfigError(f"{name}: expected {expected}, found {_short(value)}")
+        raise ConfigError(f"{name}: expected {expected}, found {short(value)}")
     return value if isinstance(value, int) else as_float
 
 
@@ -56,7 +56,7 @@ def flag(name: str, value: Any) -> bool:
         ConfigError: it is neither.
     """
     if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
-        raise ConfigError(f"{name}: expected true or false, found {_short(value)}")
+        raise ConfigError(f"{name}: expected true or false, found {short(value)}")
     return bool(value)
 
 
@@ -68,11 +68,24 @@ def among(name: str, value: Any, allowed: Iterable[str]) -> str:
     """
     words = list(allowed)
     if not isinstance(value, str) or value not in words:
-        raise ConfigError(f"{name}: expected one of {', '.join(words)}, found {_short(value)}")
+        raise ConfigError(f"{name}: expected one of {', '.join(words)}, found {short(value)}")
     return value
 
 
-def _short(value: object) -> str:
+def seed_list(seeds: Any) -> list[int]:
+    """0, 1, ... up to a number of seeds, or these seeds, each once.
+
+    Raises:
+        ConfigError: none, or one that is no whole number from 0.
+    """
+    several = isinstance(seeds, Iterable) and not isinstance(seeds, (str, bytes, dict))
+    made = list(seeds) if several else list(range(whole("seeds", seeds, 1)))
+    if not made:
+        raise ConfigError("seeds: expected at least one, found none")
+    return list(dict.fromkeys(whole("seeds", seed, 0) for seed in made))
+
+
+def short(value: object) -> str:
     try:
         shown = repr(value)
     except ValueError:  # a whole number of more than 4,300 digits

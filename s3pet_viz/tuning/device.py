@@ -10,8 +10,19 @@ import torch
 from torch import nn
 
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.threads import LOCK
 
 PRECISIONS = ("fp32", "bf16")
+
+
+def check_device(device: Any) -> None:
+    """Raises ConfigError for what names no device that computes anywhere. Whether it is here is not asked."""
+    try:
+        kind = "" if device == "auto" else torch.device(device).type if isinstance(device, str) else None
+    except RuntimeError:
+        kind = None
+    if kind in (None, "meta"):
+        raise ConfigError(f"device: expected auto, cpu, cuda, cuda:1, mps or the like, found {device!r}")
 
 
 @dataclass(frozen=True)
@@ -32,10 +43,12 @@ class Device:
         """
         if precision not in PRECISIONS:
             raise ConfigError(f"precision: expected one of {', '.join(PRECISIONS)}, found {precision!r}")
+        check_device(device)
         if device == "auto":
             from accelerate import PartialState
 
-            return cls(PartialState().default_device, precision)
+            with LOCK:  # accelerate's state is one for the process, and there before it is whole
+                return cls(PartialState().default_device, precision)
         try:
             place = torch.device(device)
             torch.empty(1, device=place)
@@ -56,8 +69,3 @@ class Device:
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.torch.type, dtype=torch.bfloat16)
-
-    @property
-    def rng_devices(self) -> list[int]:
-        """Devices whose random state `torch.random.fork_rng` has to keep."""
-        return [self.torch.index or 0] if self.torch.type == "cuda" else []

@@ -11,6 +11,7 @@ import torch
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.tasks import Task, compute_metrics
+from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning.data import IGNORE, Features
 
 
@@ -40,7 +41,7 @@ def evaluate(
     try:
         for indices in features.by_length(batch_size):
             batch = features.batch(indices, device)
-            with autocast():
+            with LOCK, autocast():
                 output = model(**batch, return_dict=True)
                 if backbone.form == "text":
                     answers = _generate(backbone, task, features.prompts(indices, device))

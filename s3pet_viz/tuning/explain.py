@@ -24,10 +24,13 @@ from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.explanation import Explanation, GateEffect
 from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Structure
+from s3pet_viz.threads import LOCK
+from s3pet_viz.tuning.arguments import check_arguments
+from s3pet_viz.tuning.checks import short, whole
 from s3pet_viz.tuning.data import IGNORE, Features
 from s3pet_viz.tuning.evaluate import evaluate
 from s3pet_viz.tuning.origin import origin_of
-from s3pet_viz.tuning.workbench import Workbench, make_config
+from s3pet_viz.tuning.workbench import Workbench, check_workbench, make_config
 
 #: Losses of some rows under gates z: (n_gates,) -> (rows,), differentiable in z.
 RowLosses: TypeAlias = Callable[[Tensor], Tensor]
@@ -74,8 +77,13 @@ def explain(
     Raises:
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError in training or measuring.
     """
-    if rows is not None and rows < 1:
-        raise ConfigError(f"rows: expected at least 1, found {rows}")
+    check_arguments(
+        task=task, backbone=backbone, budget=budget, metric=metric, progress=progress, device=device,
+        precision=precision, split=split, load=load,
+    )  # fmt: skip
+    check_workbench(workbench)
+    if rows is not None:
+        rows = whole("rows", rows, 1)
     source = _opened(target)
     if isinstance(source, Run):
         structure = source.structure(budget=budget)
@@ -194,7 +202,7 @@ def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int
     def part(indices: Any) -> RowLosses:
         def losses(z: Tensor) -> Tensor:  # (n_gates,) -> (rows,)
             batch = features.batch(indices, bench.device.torch)
-            with bench.device.autocast(), pets.gated(z):
+            with LOCK, bench.device.autocast(), pets.gated(z):
                 logits = backbone.model(**batch, **options).logits
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             labels = batch["labels"]
@@ -264,6 +272,8 @@ def _losses(parts: Sequence[RowLosses], z: Tensor, what: str) -> Tensor:
 def _opened(target: Run | Structure | str | Path) -> Run | Structure:
     if isinstance(target, (Run, Structure)):
         return target
+    if not isinstance(target, (str, Path)):
+        raise ConfigError(f"target: expected a run, a structure, or the path of one, found {short(target)}")
     path = expanded(target)
     if is_folder(path):
         return open_run(path)

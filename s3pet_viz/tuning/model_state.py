@@ -11,6 +11,7 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import base_of
+from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.tuning.device import Device
 
 
@@ -24,8 +25,7 @@ def reset_head(backbone: Backbone, seed: int) -> None:
     if not backbone.head:
         return
     inside = {id(m) for m in base_of(backbone.model).modules()}
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with seeded(seed), torch.no_grad():
         for module in backbone.model.modules():
             if id(module) in inside or not isinstance(module, nn.Linear):
                 continue

@@ -24,6 +24,7 @@ from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Gate, Structure, parse_budget, select
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.structure import gates_by_index
+from s3pet_viz.tuning.checks import whole
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
 from s3pet_viz.tuning.model_state import left_as_found, raise_precision, reset_head
 from s3pet_viz.tuning.train import TuneConfig, default_lr, fit
@@ -229,8 +230,7 @@ def score_gates(
     size = BATCH_SIZE[kind] if batch_size is None else batch_size
     warm = WARM_STEPS[kind] if warm_steps is None else warm_steps
     for what, value, least in (("rows", most, 1), ("batch_size", size, 1), ("warm_steps", warm, 0)):
-        if value < least:
-            raise ConfigError(f"{what}: expected at least {least}, found {value}")
+        whole(what, value, least)
     if kind == "sensitivity" and warm == 0:
         raise ConfigError(
             "warm_steps: expected at least 1 for 'sensitivity', found 0; "

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.shared import RandomStream
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.threads import LOCK
 from s3pet_viz.tuning import checks
 from s3pet_viz.tuning.data import Features, shuffled
 from s3pet_viz.tuning.device import Device
@@ -90,10 +92,11 @@ class Splits:
 
     @classmethod
     def make(cls, data: TaskData, backbone: Backbone, max_source_length: int | None = None) -> Splits:
-        made = [
-            Features(examples, backbone, data.task, max_source_length=max_source_length)
-            for examples in (data.train, data.validation, data.test)
-        ]
+        with LOCK:  # a tokenizer from memory may be another thread's too, and refuses two at once
+            made = [
+                Features(examples, backbone, data.task, max_source_length=max_source_length)
+                for examples in (data.train, data.validation, data.test)
+            ]
         return cls(data, *made)
 
 
@@ -198,20 +201,21 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / config.steps))
     batches = shuffled(features.lengths, config.batch_size, [config.seed, 11])
     options = {"use_cache": False} if backbone.form == "text" else {}
-    with torch.random.fork_rng(devices=device.rng_devices), quick_dropout(model):
-        torch.manual_seed(config.seed)
+    numbers = RandomStream(config.seed)
+    with quick_dropout(model):
         model.train()
         try:
             for p in weights:
                 p.requires_grad_(True)
             for step in range(config.steps):
                 batch = features.batch(batches(step), device.torch)
-                with device.autocast():
-                    loss = model(**batch, **options).loss
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise NonFiniteLossError(f"{label}: step {step}: train loss is {value}")
-                loss.backward()
+                with numbers.part():
+                    with device.autocast():
+                        loss = model(**batch, **options).loss
+                    value = float(loss.detach())
+                    if not math.isfinite(value):
+                        raise NonFiniteLossError(f"{label}: step {step}: train loss is {value}")
+                    loss.backward()
                 if config.clip:
                     torch.nn.utils.clip_grad_norm_(weights, config.clip)
                 optimizer.step()

@@ -13,6 +13,7 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
 from s3pet_viz.backbones.check import check_pass, check_task
+from s3pet_viz.backbones.shared import alone
 from s3pet_viz.errors import BackboneError, ConfigError, StructureError
 from s3pet_viz.export import Adapter
 from s3pet_viz.pet import PETs, insert
@@ -95,7 +96,7 @@ class Scores:
 class Workbench:
     """A backbone and a task's splits, loaded once, on which many structures can be trained in turn.
 
-    Every `run` leaves the backbone (and its head) as it found it.
+    Every `run` leaves the backbone (and its head) as it found it; runs from several threads wait for each other.
     """
 
     backbone: Backbone
@@ -169,7 +170,7 @@ class Workbench:
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
-        with self.working(), left_as_found([*full, *head, *extra]):
+        with alone(backbone.model), self.working(), left_as_found([*full, *head, *extra]):
             raise_precision([*full, *extra])
             if method != "untouched":
                 reset_head(backbone, config.seed)
@@ -314,6 +315,12 @@ def _checked(backbone: Backbone, data: TaskData) -> TaskData:
     few = Features(data.train[:2], backbone, data.task)
     check_pass(backbone, few.batch(range(len(few)), next(backbone.model.parameters()).device), data.task)
     return data
+
+
+def check_workbench(workbench: Any) -> None:
+    """Raises ConfigError for what is neither a `Workbench` nor None."""
+    if not (workbench is None or isinstance(workbench, Workbench)):
+        raise ConfigError(f"workbench: expected a Workbench, found {type(workbench).__name__}")
 
 
 def make_config(**options: Any) -> TuneConfig:

@@ -38,8 +38,7 @@ def after_steps(n, **options) -> State:
 def second_derivative(state: State, step, z, v):
     """d2L_train/(dz dw) . v by double backward, an independent route to H."""
     gate = z.detach().requires_grad_()
-    state.seed_masks(step, TRAIN_MASKS)
-    with state.problem.differentiable_twice():
+    with state.masks(step, TRAIN_MASKS), state.problem.differentiable_twice():
         loss = state.problem.loss(state.problem.batch("train", step), gate)
         grads = torch.autograd.grad(loss, state.w.parameters, create_graph=True)
         product = sum((g * d).sum() for g, d in zip(grads, state.w.split(v), strict=True))

@@ -248,12 +248,12 @@ def test_dask_runs_cells(tmp_path):
         ({"tasks": []}, ConfigError, "tasks: expected at least one"),
         ({"tasks": ["nowhere"]}, TaskError, "nowhere"),
         ({"budgets": ["3"]}, BudgetError, "smallest"),
-        ({"seeds": 0}, ConfigError, "seeds: expected at least one"),
+        ({"seeds": 0}, ConfigError, "seeds: expected a whole number of at least 1, found 0"),
         ({"modes": ["slow"]}, ConfigError, "mode: expected one of"),
         ({"stepz": 3}, ConfigError, "unknown option 'stepz'"),
         ({"per_task": {"rte": {}}}, ConfigError, "per_task: expected tasks among sentiment, found 'rte'"),
-        ({"n_random": 0}, ConfigError, "n_random: expected at least 1"),
-        ({"workers": 0}, ConfigError, "workers: expected at least 1"),
+        ({"n_random": 0}, ConfigError, "n_random: expected a whole number of at least 1"),
+        ({"workers": 0}, ConfigError, "workers: expected a whole number of at least 1"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_error_before_anything_is_written(tmp_path, monkeypatch, change, error, words):

@@ -132,7 +132,7 @@ def test_baselines_of_a_text_to_text_backbone(t5):
     ("options", "error", "says"),
     [
         ({"methods": ["Prompt"]}, ConfigError, "methods: expected names among .*, found 'Prompt'"),
-        ({"seeds": 0}, ConfigError, "seeds: expected at least one"),
+        ({"seeds": 0}, ConfigError, "seeds: expected a whole number of at least 1, found 0"),
         ({"seeds": []}, ConfigError, "seeds: expected at least one"),
         ({"budget": 5}, BudgetError, "smallest module"),
         ({"budget": "0%"}, BudgetError, "above zero"),

@@ -322,7 +322,7 @@ def test_the_command_keeps_what_it_finds_in_the_run(made, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"rows": 0}, ConfigError, "rows: expected at least 1, found 0"),
+        ({"rows": 0}, ConfigError, "rows: expected a whole number of at least 1, found 0"),
         ({"budget": "0.1%"}, ConfigError, "budget: only a run"),
         ({"stepz": 3}, ConfigError, "unknown option 'stepz'"),
         ({"workbench": None}, ConfigError, "task: expected a task, found none"),

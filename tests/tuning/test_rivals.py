@@ -353,9 +353,9 @@ def test_a_rival_by_name(bert, name):
         ("gradient", {"budget": 5}, BudgetError, "smallest module"),
         ("gradient", {"budget": "0%"}, BudgetError, "above zero"),
         ("gradient", {"space": "S3PET-Z"}, SpaceError, "S3PET-Z"),
-        ("gradient", {"rows": 0}, ConfigError, "rows: expected at least 1, found 0"),
-        ("fisher", {"batch_size": 0}, ConfigError, "batch_size: expected at least 1, found 0"),
-        ("fisher", {"warm_steps": -1}, ConfigError, "warm_steps: expected at least 0, found -1"),
+        ("gradient", {"rows": 0}, ConfigError, "rows: expected a whole number of at least 1, found 0"),
+        ("fisher", {"batch_size": 0}, ConfigError, "batch_size: expected a whole number of at least 1, found 0"),
+        ("fisher", {"warm_steps": -1}, ConfigError, "warm_steps: expected a whole number of at least 0, found -1"),
         ("sensitivity/param", {"warm_steps": 0}, ConfigError, "warm_steps: expected at least 1 for 'sensitivity', found 0"),
     ],
 )
