@@ -129,7 +129,7 @@ def test_show_writes_a_page_that_stands_alone(run_folder, tmp_path):
     text = page.read_text()
     assert "<script>alert(1)" not in text
     assert "&lt;script&gt;alert(1)" in text
-    assert "plotly.js v" in text  # the library is inside
+    assert "class View " in text  # the module is inside
     assert 'src="http' not in text
     assert "exists already" in refused("show", run_folder, "--html", page)
     call("show", run_folder, "--html", page, "--budget", 10, "--force")
@@ -266,7 +266,7 @@ def test_demo(mood, tiny_folder, tmp_path):
         text = call("demo", *options, "--out", out).output
         for method in ("searched", "random", "LoRA", "untouched", "full"):
             assert f"\n {method} " in text or f"\n{method} " in text
-        assert (folder / "heatmap.html").stat().st_size > 1_000_000
+        assert (folder / "heatmap.html").stat().st_size > 50_000
         assert open_run(folder / "run").scores() is not None
         assert (folder / "table.csv").exists()
 

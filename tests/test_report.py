@@ -69,7 +69,13 @@ class Reader(HTMLParser):
 
     @property
     def figures(self) -> list[dict[str, Any]]:
-        return [json.loads(code) for found, code in self.scripts if found.get("type") == "application/json"]
+        return [json.loads(code) for found, code in self.scripts if (found.get("id") or "").startswith("f")]
+
+    @property
+    def viewers(self) -> list[dict[str, Any]]:
+        """Documents of the viewers."""
+        states = [json.loads(code) for found, code in self.scripts if (found.get("id") or "").startswith("v")]
+        return [json.loads(state["doc"]) for state in states]
 
 
 def read(path: Path) -> Reader:
@@ -111,10 +117,13 @@ def test_one_run(tmp_path):
     for gate in structure.gates:
         assert gate.position in text
         assert f"{run.p()[gate.index]:.4f}" in text
-    # heatmap, three sums, trace, curves, budget path, importance
-    assert len(page.figures) == 8
+    # three sums, trace, curves, budget path, importance; the gates are in the viewer
+    assert len(page.figures) == 7
+    (viewer,) = page.viewers
+    assert viewer["space"]["position"] == [gate.position for gate in run.gates_list]
+    assert viewer["effects"]
     shown = "\n".join(titles(page))
-    for words in ("gates chosen", "sums by layer", "sums by module", "sums by PET type", "gate probabilities", "losses", "budget grows", "worth"):
+    for words in ("sums by layer", "sums by module", "sums by PET type", "gate probabilities", "losses", "budget grows", "worth"):
         assert words in shown, words
 
 
@@ -137,7 +146,7 @@ def test_several_runs(tmp_path):
     assert "seed 2 less seed 0" in shown
     for words in ("Jaccard", "Spearman", "Agreement of 3 pairs", "Consensus of 3 runs"):
         assert words in shown, words
-    assert len([t for t in titles(page) if "gates chosen," in t and "step 59" in t]) == 3  # side by side
+    assert [viewer["kind"] for viewer in page.viewers] == ["compare", "run", "run", "run"]  # side by side, and each
     row = re.search(r"<tr class=differs><th scope='row'>seed</th>(.*?)</tr>", (tmp_path / "r.html").read_text())
     assert row
     assert re.findall(r"<td>(.*?)</td>", row[1]) == ["0", "1", "2"]
@@ -184,7 +193,7 @@ def test_without_steps(tmp_path):
     other = write_run(tmp_path / "old")
     page = read(report([run, other], tmp_path / "r2.html"))
     assert "nothing to compare yet" in page.text
-    assert len(page.figures) == 7
+    assert len(page.figures) == 6
 
 
 def test_dead_failed_and_running(tmp_path):
@@ -192,7 +201,7 @@ def test_dead_failed_and_running(tmp_path):
     page = read(report(dead, tmp_path / "r.html"))
     assert "Its process is gone without having ended it" in page.text
     assert "killed?" in page.text
-    assert len(page.figures) == 7
+    assert len(page.figures) == 6
     failed = read(report(write_run(tmp_path / "failed", status="failed"), tmp_path / "r.html"))
     assert "it broke" in failed.text
     from s3pet_viz.runs import RunWriter
@@ -214,7 +223,8 @@ def test_explanation_of_another_structure_is_left_out(tmp_path):
     path.write_text(json.dumps(data))
     page = read(report(run, tmp_path / "r.html"))
     assert "explains another structure" in page.text
-    assert len(page.figures) == 7
+    assert len(page.figures) == 6
+    assert page.viewers[0]["effects"] is None
 
 
 def test_scores(tmp_path):
@@ -296,14 +306,14 @@ def test_text_from_outside_is_text(tmp_path):
         assert page.handlers == []
         assert [value for tag, value in page.loads if not (tag == "a" and value.startswith("#s"))] == []
         code = [found for found, _ in page.scripts if found.get("type") != "application/json"]
-        assert len(code) == 2
+        assert len(code) == 3
         assert EVIL in page.text
         # plotly understands some HTML in its labels, so there the signs are escaped once more.
         for figure in page.figures:
             assert EVIL not in json.dumps(figure, ensure_ascii=False)
 
 
-def test_policy_allows_these_two_scripts_and_no_network(tmp_path):
+def test_policy_allows_these_three_scripts_and_no_network(tmp_path):
     page = read(report(write_run(tmp_path / "calm", 3), tmp_path / "r.html"))
     code = [text for found, text in page.scripts if found.get("type") != "application/json"]
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code]

@@ -21,7 +21,7 @@ from s3pet_viz.cli import _common, app
 from s3pet_viz.cli import watch as watcher
 from s3pet_viz.runs import RunWriter
 from s3pet_viz.structure import probabilities, solve_shift
-from s3pet_viz.widgets.frame import LiveModel
+from s3pet_viz.viewer.feed import Feed
 
 COUNTS = np.array([gate.n_params for gate in space()])
 
@@ -67,7 +67,7 @@ def live(tmp_path):
 
 
 def drawn(path: Path, width: int = 80, height: int | None = None) -> list[str]:
-    model = LiveModel(path)
+    model = Feed(path)
     console = Console(width=width, file=io.StringIO(), color_system=None, markup=False)
     console.print(watcher.picture(model, next(watcher._frames(model)), width, height))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def test_a_killed_search_is_dead(tmp_path):
     search.stdout.close()
     (path / "log.txt").write_text("--- s3pet search now\nRuntimeError: the last words\n")
     assert "▶ running" in call(path, "--once")
-    model = LiveModel(path)
+    model = Feed(path)
     frames = watcher._frames(model)
     assert next(frames).status == "running"
     os.kill(search.pid, signal.SIGKILL)
@@ -227,7 +227,7 @@ def test_ctrl_c_leaves_the_search(live, monkeypatch):
 def test_a_run_that_goes_away(live):
     import shutil
 
-    frames = watcher._frames(LiveModel(live.path))
+    frames = watcher._frames(Feed(live.path))
     next(frames)
     shutil.rmtree(live.path)
     from s3pet_viz.errors import RunError

@@ -174,6 +174,7 @@ class Page:
     _body: list[str] = field(default_factory=list)
     _toc: list[tuple[int, str, str]] = field(default_factory=list)
     _data: list[str] = field(default_factory=list)
+    _states: list[str] = field(default_factory=list)
 
     def heading(self, words: str, level: int = 2) -> None:
         """A heading; those of level 2 and 3 stand in the table of contents."""
@@ -200,8 +201,8 @@ class Page:
 
     def viewer(self, state: str) -> str:
         """The place of a viewer; `state` as of `viewer.page`, it comes at the end of the page."""
-        name = f"v{len(self._data) + 1}"
-        self._data.append(f"<script type='application/json' id='{name}'>{state}</script>")
+        name = f"v{len(self._states) + 1}"
+        self._states.append(f"<script type='application/json' id='{name}'>{state}</script>")
         return f"<div data-s3pet-state='{name}'></div>"
 
     def render(self) -> str:
@@ -223,7 +224,7 @@ class Page:
         body = "\n".join((self._body[0], noscript, self._contents(), *self._body[1:]))
         kinds = ("", "", " type='module'")
         code = "\n".join(f"<script{kind}>{script}</script>" for kind, script in zip(kinds, scripts, strict=True))
-        return f"{head}{body}\n</main>\n{chr(10).join(self._data)}\n{code}\n</body></html>\n"
+        return f"{head}{body}\n</main>\n{chr(10).join([*self._data, *self._states])}\n{code}\n</body></html>\n"
 
     def _contents(self) -> str:
         out, depth = [], 2

@@ -31,8 +31,7 @@ from s3pet_viz.search import Callback, SearchConfig, search
 from s3pet_viz.search.checkpoint import FILE
 from s3pet_viz.search.stability import Stability
 from s3pet_viz.structure import Structure, select
-from s3pet_viz.widgets.frame import LiveModel
-from s3pet_viz.widgets.live import _words
+from s3pet_viz.viewer.feed import Feed
 
 #: Far apart for a rate of 1e-6: the order of these gates never changes.
 APART = [0.5 * ((7 * i) % 12) for i in range(12)]
@@ -277,10 +276,9 @@ def test_every_reader_says_it(early, tmp_path):
 
 
 def test_the_live_views_say_it(early):
-    frame = LiveModel(early).poll()
+    frame = Feed(early).poll()
     assert (frame.status, frame.early_stop, frame.seconds_left) == ("finished", SAID, None)
     assert "The search stopped early" in {finding.title for finding in frame.findings}
-    assert _words(frame)[0] == f"finished {SAID}"
     assert watcher.line(frame).startswith(f"finished {SAID} · loss ")
     result = CliRunner().invoke(app, ["watch", str(early.path)], env={"COLUMNS": "200"})
     assert result.exit_code == 0
@@ -294,7 +292,9 @@ def test_a_live_views_bar_is_full_at_the_end(early):
 
     view = s3.watch(early)
     try:
-        assert (view.progress.value, view.progress.max) == (8, 8)
+        live = json.loads(view.page.get_state()["live"])
+        assert (live["step"], live["steps_total"], live["status"]) == (8, 400, "finished")
+        assert live["early_stop"] == SAID, "so that the page's bar is full"
     finally:
         view.close()
 
@@ -306,7 +306,7 @@ def test_runs_that_took_all_their_steps_or_were_stopped_say_nothing_of_it(tmp_pa
         assert run.early_stop is None
         assert repr(run).count(status) == 1
         assert "early" not in repr(run)
-        assert "early" not in watcher.line(LiveModel(run).poll())
+        assert "early" not in watcher.line(Feed(run).poll())
 
 
 # -- options -----------------------------------------------------------------------------------------------
