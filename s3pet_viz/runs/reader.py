@@ -27,8 +27,7 @@ from s3pet_viz.structure.budget import check_budget
 
 Budget = str | int | float
 
-#: Seconds between two looks at a search that is waited for.
-_POLL = 0.1
+_POLL = 0.1  # seconds between two looks at a search that is waited for
 _COLUMNS = (*layout.SCALARS, "alpha", "p")
 _NO_STEPS = {name: np.empty(0, np.int64 if name == "step" else np.float64) for name in _COLUMNS}
 #: Steps from the end that are read alone; more are read with the whole log.

@@ -224,7 +224,7 @@ def test_two_views_a_reload_and_a_late_page(server, book):
     from lab import open_notebook, page_of, run_all, until, views
 
     name, path = book("view = s3.watch(run)\nview", "view", steps=240, pause=0.15)
-    with page_of(CHROMIUM, height=3000) as (page, errors):
+    with page_of(CHROMIUM, height=3000) as (page, _):
         open_notebook(page, server[1], name)
         run_all(page)
         until(lambda: len(views(page)) == 2 and all((v["step"] or 0) > 3 for v in views(page)), 120, lambda: views(page))
