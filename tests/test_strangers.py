@@ -164,7 +164,7 @@ def test_reprs(tmp_path, evil, monkeypatch):
     run = hostile(tmp_path / "a", evil, monkeypatch)
     for shown in (run, run.structure(), Explanation.load(run), health(run)):
         check_html(shown._repr_html_(), evil)
-    check_html(re.sub(r"<script.*?</script>", "", heatmap_page(run), flags=re.DOTALL), evil, ("html", "head", "meta", "title", "style", "body", "h2"))
+    check_html(re.sub(r"<script.*?</script>", "", heatmap_page(run), flags=re.DOTALL), evil, ("html", "head", "meta", "title", "style", "body", "h2", "noscript"))
 
 
 def test_studies(tmp_path, evil):
@@ -185,7 +185,7 @@ def check_widgets(view: Any, evil: str) -> None:
     n = 0
     for widget in widgets_of(view):
         if isinstance(widget, ipywidgets.HTML):
-            check_html(widget.value, evil)
+            check_html(widget.value, evil, ("style", "svg", "path", "rect", "text"))
             n += 1
         assert not getattr(widget, "description_allow_html", False)
         if hasattr(widget, "to_plotly_json"):
@@ -234,9 +234,20 @@ def test_in_a_browser(tmp_path, monkeypatch):
             page.on("pageerror", lambda error, seen=seen: seen.append(f"error {error}"))
             page.on("request", lambda request, seen=seen: seen.append(request.url))
             page.goto(path.as_uri())
-            page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
-            page.mouse.move(400, 400)
+            page.wait_for_selector(".s3pet-viewer .s3-heatmap svg text", timeout=60_000)
+            if path is pages[0]:
+                page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+            for box in page.locator(".s3pet-viewer input[type=checkbox]").all():
+                box.check()
+            svgs = page.locator(".s3pet-viewer figure svg")
+            for i in range(svgs.count()):
+                if svgs.nth(i).is_visible():
+                    svgs.nth(i).hover()
+            for summary in page.locator(".s3pet-viewer figure summary").all():
+                if summary.is_visible():
+                    summary.click()
             page.wait_for_timeout(300)
+            assert "onerror" in page.locator(".s3pet-viewer").first.inner_text(), "the names are there, as text"
             assert seen == [path.as_uri()]
             assert page.evaluate("window.ran") is None
             assert page.locator("body img, body svg[onload], a[href^=javascript]").count() == 0
@@ -397,4 +408,6 @@ def test_light_report_parses(tmp_path, evil, monkeypatch):
     assert not found.tags & {"img", "svg", "iframe", "object", "embed", "form", "link", "base"}
     assert found.wrong == []
     assert page.count("<script>") == 2
-    assert len(re.findall("<script", page)) == page.count("<script>") + page.count("<script type='application/json'")
+    own = ("<script>", "<script type='application/json'", "<script type='module'>")
+    assert len(re.findall("<script", page)) == sum(map(page.count, own))
+    assert page.count("<script type='module'>") == 1

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from s3pet_viz.cli import _common, app
 from s3pet_viz.cli import watch as watcher
+from s3pet_viz.errors import RunError
 from s3pet_viz.runs import RunWriter
 from s3pet_viz.structure import probabilities, solve_shift
 from s3pet_viz.viewer.feed import Feed
@@ -56,14 +57,16 @@ def append(writer: RunWriter, step: int) -> None:
 @pytest.fixture
 def live(tmp_path):
     """A running search of 100 steps, after 10 of them."""
-    with RunWriter.create(
-        tmp_path / "live", gates=space(), config={"task": "mood"}, extra={"budget": 40, "steps_total": 100}
-    ) as writer:
-        for step in range(10):
-            append(writer, step)
-        yield writer
-        if writer.path.exists():
-            writer.set_status("stopped")
+    writer = RunWriter.create(tmp_path / "live", gates=space(), config={"task": "mood"}, extra={"budget": 40, "steps_total": 100})
+    for step in range(10):
+        append(writer, step)
+    yield writer
+    if writer.path.exists():
+        writer.set_status("stopped")
+        writer.close()
+    else:
+        with pytest.raises(RunError, match="removed"):
+            writer.close()
 
 
 def drawn(path: Path, width: int = 80, height: int | None = None) -> list[str]:
@@ -230,8 +233,6 @@ def test_a_run_that_goes_away(live):
     frames = watcher._frames(Feed(live.path))
     next(frames)
     shutil.rmtree(live.path)
-    from s3pet_viz.errors import RunError
-
     with pytest.raises(RunError, match="no such run directory"):
         next(frames)
 

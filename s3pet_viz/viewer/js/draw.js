@@ -42,7 +42,9 @@ const lut = {};
 /** 256 colours of a scale. */
 function colours(theme, name) {
   return (lut[theme + name] ??= Array.from({ length: 256 }, (_, i) => {
-    const stops = SCALES[theme][name], at = (i / 255) * (stops.length - 1), k = Math.min(Math.floor(at), stops.length - 2);
+    const stops = SCALES[theme][name],
+      at = (i / 255) * (stops.length - 1),
+      k = Math.min(Math.floor(at), stops.length - 2);
     const part = (hex, j) => parseInt(hex.slice(1 + 2 * j, 3 + 2 * j), 16);
     return `rgb(${[0, 1, 2].map((j) => Math.round(part(stops[k], j) + (at - k) * (part(stops[k + 1], j) - part(stops[k], j)))).join()})`;
   }));
@@ -60,7 +62,8 @@ export function say(value, digits = 4) {
   return size && (size < 1e-3 || size >= 1e6) ? value.toExponential(digits - 1) : String(+value.toPrecision(digits));
 }
 
-const short = (v) => (Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)}M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)}k` : say(v, 3));
+const short = (v) =>
+  Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)}M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)}k` : say(v, 3);
 
 let pen = null;
 /** Width of text in px at a font size. */
@@ -99,11 +102,30 @@ export class Picture {
     this.svg = s("svg", { xmlns: NS, role: "img", "font-family": "Helvetica, Arial, sans-serif", "font-size": 11 });
     this.body = h("div", { class: "s3-body" }, this.canvas, this.svg);
     const save = (kind) => () => this.save(kind);
-    this.tools = h("span", { class: "s3-tools" }, ["svg", "png", "csv"].map((kind) =>
-      h("button", { type: "button", onclick: save(kind), title: `Save this picture's ${kind === "csv" ? "numbers" : "drawing"} as ${kind.toUpperCase()}` }, kind.toUpperCase())));
+    this.tools = h(
+      "span",
+      { class: "s3-tools" },
+      ["svg", "png", "csv"].map((kind) =>
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: save(kind),
+            title: `Save this picture's ${kind === "csv" ? "numbers" : "drawing"} as ${kind.toUpperCase()}`,
+          },
+          kind.toUpperCase(),
+        ),
+      ),
+    );
     this.holder = h("div", { class: "s3-scroll" });
     this.details = h("details", { ontoggle: () => this.#fillTable() }, h("summary", {}, "as a table"), this.holder);
-    this.el = h("figure", { class: `s3-picture s3-${name}` }, h("figcaption", {}, this.title, this.note, this.tools), this.body, this.details);
+    this.el = h(
+      "figure",
+      { class: `s3-picture s3-${name}` },
+      h("figcaption", {}, this.title, this.note, this.tools),
+      this.body,
+      this.details,
+    );
     this.cells = [];
   }
 
@@ -136,9 +158,33 @@ export class Picture {
   #fillTable() {
     if (!this.details.open || !this.rows) return;
     const [head, ...rows] = this.rows();
-    this.holder.replaceChildren(h("table", {}, h("caption", { class: "s3-hidden" }, this.title.textContent),
-      h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, rows.slice(0, 2000).map((row) => h("tr", {}, row.map((cell, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, typeof cell === "number" ? say(cell) : String(cell))))))));
+    this.holder.replaceChildren(
+      h(
+        "table",
+        {},
+        h("caption", { class: "s3-hidden" }, this.title.textContent),
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            head.map((name) => h("th", { scope: "col" }, name)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          rows.slice(0, 2000).map((row) =>
+            h(
+              "tr",
+              {},
+              row.map((cell, i) => h(i ? "td" : "th", i ? {} : { scope: "row" }, typeof cell === "number" ? say(cell) : String(cell))),
+            ),
+          ),
+        ),
+      ),
+    );
     if (rows.length > 2000) this.holder.append(`the first 2,000 of ${say(rows.length)} rows; the CSV holds all`);
   }
 
@@ -159,7 +205,17 @@ export class Picture {
     const name = `s3pet-${this.name}.${kind}`;
     if (kind === "csv") {
       const quote = (cell) => (/[",\n]/.test(String(cell)) ? `"${String(cell).replaceAll('"', '""')}"` : String(cell));
-      download(name, new Blob([this.rows().map((row) => row.map(quote).join(",")).join("\n") + "\n"], { type: "text/csv" }));
+      download(
+        name,
+        new Blob(
+          [
+            this.rows()
+              .map((row) => row.map(quote).join(","))
+              .join("\n") + "\n",
+          ],
+          { type: "text/csv" },
+        ),
+      );
     } else if (kind === "svg") download(name, new Blob([this.source()], { type: "image/svg+xml" }));
     else {
       const image = new Image();
@@ -186,7 +242,9 @@ export class Picture {
 export class Lines extends Picture {
   /** options: title, note, xLabel, zero (the y axis holds 0), height, marks: [{y, words}], pick: (series) on a click. */
   draw(series, { title, note = "", xLabel = "step", zero = false, height = 190, legend = true, marks = [], pick = null }) {
-    const svg = this.start(title, height, note), ink = this.ink, { width } = this;
+    const svg = this.start(title, height, note),
+      ink = this.ink,
+      { width } = this;
     const finite = (list) => list.filter(Number.isFinite);
     const ys = finite([...series.flatMap((one) => Array.from(one.y)), ...marks.map((mark) => mark.y), ...(zero ? [0] : [])]);
     const xs = finite(series.flatMap((one) => [one.x[0], one.x[one.x.length - 1]]));
@@ -194,15 +252,19 @@ export class Lines extends Picture {
     if (!ys.length) [low, high] = [0, 1];
     if (low === high) [low, high] = low ? [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1] : [-0.05, 1];
     const [first, last] = xs.length ? [Math.min(...xs), Math.max(...xs)] : [0, 1];
-    const labels = ticks(low, high, height / 40), left = 12 + Math.max(24, ...labels.map((v) => widthOf(short(v))));
-    const top = legend ? 24 : 8, bottom = height - 32, right = width - 14;
+    const labels = ticks(low, high, height / 40),
+      left = 12 + Math.max(24, ...labels.map((v) => widthOf(short(v))));
+    const top = legend ? 24 : 8,
+      bottom = height - 32,
+      right = width - 14;
     const px = (x) => left + ((x - first) / (last - first || 1)) * (right - left);
     const py = (y) => bottom - ((y - low) / (high - low)) * (bottom - top);
     for (const v of labels) {
       this.line(left, py(v), right, py(v), ink.grid);
       this.text(left - 6, py(v) + 4, short(v), { "text-anchor": "end", fill: ink.muted });
     }
-    for (const v of ticks(first, last, Math.max(2, (right - left) / 70))) this.text(px(v), bottom + 15, short(v), { "text-anchor": "middle", fill: ink.muted });
+    for (const v of ticks(first, last, Math.max(2, (right - left) / 70)))
+      this.text(px(v), bottom + 15, short(v), { "text-anchor": "middle", fill: ink.muted });
     this.text((left + right) / 2, height - 3, xLabel, { "text-anchor": "middle", fill: ink.muted });
     for (const mark of marks) {
       this.line(left, py(mark.y), right, py(mark.y), ink.muted, { "stroke-dasharray": "4 3" });
@@ -210,14 +272,31 @@ export class Lines extends Picture {
     }
     let at = left;
     for (const one of series) {
-      let d = "", open = false;
+      let d = "",
+        open = false;
       for (let i = 0; i < one.x.length; i++) {
         if (Number.isFinite(one.y[i])) d += `${open ? "L" : "M"}${px(one.x[i]).toFixed(1)} ${py(one.y[i]).toFixed(1)}`;
         open = Number.isFinite(one.y[i]);
       }
-      const style = { fill: "none", stroke: one.colour, "stroke-width": one.width ?? 1.6, "stroke-dasharray": one.dash, "stroke-linejoin": "round" };
+      const style = {
+        fill: "none",
+        stroke: one.colour,
+        "stroke-width": one.width ?? 1.6,
+        "stroke-dasharray": one.dash,
+        "stroke-linejoin": "round",
+      };
       svg.append(s("path", { d, ...style }));
-      if (pick) svg.append(s("path", { d, fill: "none", stroke: "transparent", "stroke-width": 9, style: "cursor:pointer", onclick: (event) => pick(one, event) }));
+      if (pick)
+        svg.append(
+          s("path", {
+            d,
+            fill: "none",
+            stroke: "transparent",
+            "stroke-width": 9,
+            style: "cursor:pointer",
+            onclick: (event) => pick(one, event),
+          }),
+        );
       if (!legend) continue;
       const room = Math.min(widthOf(one.name), Math.max(60, (right - left) / series.length - 34));
       if (at + 22 + room > right + 4) continue;
@@ -225,11 +304,19 @@ export class Lines extends Picture {
       this.text(at + 22, 15, clip(one.name, room + 1));
       at += 34 + room;
     }
-    this.marker = s("line", { y1: top, y2: bottom, stroke: ink.outline, "stroke-width": 1.5, "stroke-dasharray": "3 3", visibility: "hidden" });
+    this.marker = s("line", {
+      y1: top,
+      y2: bottom,
+      stroke: ink.outline,
+      "stroke-width": 1.5,
+      "stroke-dasharray": "3 3",
+      visibility: "hidden",
+    });
     svg.append(this.marker);
     this.place = px;
     svg.onmousemove = (event) => {
-      const box = svg.getBoundingClientRect(), x = event.clientX - box.left;
+      const box = svg.getBoundingClientRect(),
+        x = event.clientX - box.left;
       if (x < left - 4 || x > right + 4 || !series.length) return this.tip(null);
       const wanted = first + ((x - left) / (right - left)) * (last - first);
       const lines = [];
@@ -254,11 +341,13 @@ export class Lines extends Picture {
 }
 
 function nearest(sorted, wanted) {
-  let low = 0, high = sorted.length - 1;
+  let low = 0,
+    high = sorted.length - 1;
   if (high < 0) return -1;
   while (high - low > 1) {
     const middle = (low + high) >> 1;
-    if (sorted[middle] <= wanted) low = middle; else high = middle;
+    if (sorted[middle] <= wanted) low = middle;
+    else high = middle;
   }
   return Math.abs(sorted[low] - wanted) <= Math.abs(sorted[high] - wanted) ? low : high;
 }
@@ -267,11 +356,18 @@ function nearest(sorted, wanted) {
  *  log: values are log10, and the axis says their powers. */
 export class Bars extends Picture {
   draw(rows, { title, note = "", names, xLabel = "", pick = null, log = false }) {
-    const step = rows.length > 14 ? 15 : 19, height = 30 + step * rows.length + 34;
-    const svg = this.start(title, height, note), ink = this.ink, { width } = this;
-    const left = Math.min(width * 0.45, 12 + Math.max(30, ...rows.map((row) => widthOf(row.name)))), right = width - 16;
-    const every = rows.flatMap((row) => [...row.values, ...(row.error ? [row.values[0] - row.error, row.values[0] + row.error] : [])]).filter(Number.isFinite);
-    const low = log ? Math.min(...every) - 0.15 : Math.min(0, ...every), high = Math.max(low + 1e-12, ...every);
+    const step = rows.length > 14 ? 15 : 19,
+      height = 30 + step * rows.length + 34;
+    const svg = this.start(title, height, note),
+      ink = this.ink,
+      { width } = this;
+    const left = Math.min(width * 0.45, 12 + Math.max(30, ...rows.map((row) => widthOf(row.name)))),
+      right = width - 16;
+    const every = rows
+      .flatMap((row) => [...row.values, ...(row.error ? [row.values[0] - row.error, row.values[0] + row.error] : [])])
+      .filter(Number.isFinite);
+    const low = log ? Math.min(...every) - 0.15 : Math.min(0, ...every),
+      high = Math.max(low + 1e-12, ...every);
     const px = (v) => left + ((v - low) / (high - low)) * (right - left);
     for (const v of ticks(low, high, Math.max(2, (right - left) / 80))) {
       this.line(px(v), 24, px(v), height - 30, ink.grid);
@@ -284,32 +380,73 @@ export class Bars extends Picture {
       this.text(x + 17, 15, clip(name, (right - left) / names.length - 20));
     });
     rows.forEach((row, i) => {
-      const y = 26 + i * step, thick = (step - 4) / row.values.length;
+      const y = 26 + i * step,
+        thick = (step - 4) / row.values.length;
       this.text(left - 6, y + step / 2 + 2, clip(row.name, left - 8), { "text-anchor": "end", "font-weight": row.strong ? "bold" : null });
       row.values.forEach((value, k) => {
         if (!Number.isFinite(value)) return;
-        const base = log ? low : 0, [a, b] = [px(Math.min(base, value)), px(Math.max(base, value))];
+        const base = log ? low : 0,
+          [a, b] = [px(Math.min(base, value)), px(Math.max(base, value))];
         svg.append(s("rect", { x: a, y: y + k * thick, width: Math.max(0.5, b - a), height: thick, fill: row.colour ?? CATEGORICAL[k] }));
-        if (row.error && !k) this.line(px(value - row.error), y + thick / 2, px(value + row.error), y + thick / 2, ink.ink, { "stroke-width": 1.5 });
+        if (row.error && !k)
+          this.line(px(value - row.error), y + thick / 2, px(value + row.error), y + thick / 2, ink.ink, { "stroke-width": 1.5 });
       });
-      svg.append(s("rect", { x: 0, y: y - 2, width, height: step, fill: "transparent", style: pick ? "cursor:pointer" : null,
-        onmousemove: (event) => this.tip([row.name, ...names.map((name, k) => `${name}: ${say(log ? Math.round(10 ** row.values[k]) : row.values[k])}${row.error && !k ? ` ± ${say(row.error, 2)}` : ""}`)], event),
-        onmouseleave: () => this.tip(null), onclick: (event) => pick?.(row, event) }));
+      svg.append(
+        s("rect", {
+          x: 0,
+          y: y - 2,
+          width,
+          height: step,
+          fill: "transparent",
+          style: pick ? "cursor:pointer" : null,
+          onmousemove: (event) =>
+            this.tip(
+              [
+                row.name,
+                ...names.map(
+                  (name, k) =>
+                    `${name}: ${say(log ? Math.round(10 ** row.values[k]) : row.values[k])}${row.error && !k ? ` ± ${say(row.error, 2)}` : ""}`,
+                ),
+              ],
+              event,
+            ),
+          onmouseleave: () => this.tip(null),
+          onclick: (event) => pick?.(row, event),
+        }),
+      );
     });
-    this.table(() => [["", ...names, ...(rows.some((r) => r.error) ? ["standard error"] : [])], ...rows.map((row) => [row.name, ...row.values, ...(rows.some((r) => r.error) ? [row.error ?? ""] : [])])]);
+    this.table(() => [
+      ["", ...names, ...(rows.some((r) => r.error) ? ["standard error"] : [])],
+      ...rows.map((row) => [row.name, ...row.values, ...(rows.some((r) => r.error) ? [row.error ?? ""] : [])]),
+    ]);
   }
 }
 
 /** A small matrix of numbers: rows and columns with names, colour by value, a click picks a cell. */
 export class Matrix extends Picture {
   /** cells: rows of {value, text, hover: [..], mark} or null. gap: a space after so many rows. */
-  draw(rows, columns, cells, { title, note = "", scale = "seq", low, high, gap = 0, picked = null, pick = null, rowLabel = "", columnLabel = "" }) {
+  draw(
+    rows,
+    columns,
+    cells,
+    { title, note = "", scale = "seq", low, high, gap = 0, picked = null, pick = null, rowLabel = "", columnLabel = "" },
+  ) {
     const left = Math.min(this.el.clientWidth * 0.3 || 200, 14 + Math.max(...rows.map((name) => widthOf(name)))) + (rowLabel ? 18 : 0);
-    const width = this.el.clientWidth || 640, side = Math.min(120, (width - left - 16) / columns.length);
-    const upright = columns.some((name) => widthOf(name) > side - 6), head = (upright ? Math.min(110, 10 + Math.max(...columns.map((n) => widthOf(n)))) : 18) + (columnLabel ? 16 : 0);
-    const tall = side > 54 ? 34 : 24, place = (i) => head + i * tall + (gap && i >= gap ? 8 : 0);
-    const svg = this.start(title, place(rows.length - 1) + tall + 6, note), ink = this.ink, theme = this.look();
-    if (rowLabel) this.text(11, head + (tall * rows.length) / 2, rowLabel, { transform: `rotate(-90 11 ${head + (tall * rows.length) / 2})`, "text-anchor": "middle", fill: ink.muted });
+    const width = this.el.clientWidth || 640,
+      side = Math.min(120, (width - left - 16) / columns.length);
+    const upright = columns.some((name) => widthOf(name) > side - 6),
+      head = (upright ? Math.min(110, 10 + Math.max(...columns.map((n) => widthOf(n)))) : 18) + (columnLabel ? 16 : 0);
+    const tall = side > 54 ? 34 : 24,
+      place = (i) => head + i * tall + (gap && i >= gap ? 8 : 0);
+    const svg = this.start(title, place(rows.length - 1) + tall + 6, note),
+      ink = this.ink,
+      theme = this.look();
+    if (rowLabel)
+      this.text(11, head + (tall * rows.length) / 2, rowLabel, {
+        transform: `rotate(-90 11 ${head + (tall * rows.length) / 2})`,
+        "text-anchor": "middle",
+        fill: ink.muted,
+      });
     if (columnLabel) this.text(left + (side * columns.length) / 2, 11, columnLabel, { "text-anchor": "middle", fill: ink.muted });
     columns.forEach((name, j) => {
       const x = left + (j + 0.5) * side;
@@ -319,19 +456,40 @@ export class Matrix extends Picture {
     rows.forEach((name, i) => {
       this.text(left - 6, place(i) + tall / 2 + 4, clip(name, left - 10 - (rowLabel ? 18 : 0)), { "text-anchor": "end" });
       columns.forEach((column, j) => {
-        const cell = cells[i][j], x = left + j * side, y = place(i);
+        const cell = cells[i][j],
+          x = left + j * side,
+          y = place(i);
         if (!cell) return;
-        const share = cell.shade ?? (cell.value - low) / (high - low || 1), known = Number.isFinite(cell.value);
-        svg.append(s("rect", { x: x + 0.5, y: y + 0.5, width: side - 1, height: tall - 1, fill: known ? colourOf(theme, scale, share) : ink.grid }));
+        const share = cell.shade ?? (cell.value - low) / (high - low || 1),
+          known = Number.isFinite(cell.value);
+        svg.append(
+          s("rect", { x: x + 0.5, y: y + 0.5, width: side - 1, height: tall - 1, fill: known ? colourOf(theme, scale, share) : ink.grid }),
+        );
         if (side > 26) {
           const dark = scale === "div" ? Math.abs(share - 0.5) > 0.28 : share > 0.52;
-          this.text(x + side / 2, y + tall / 2 + 4, known ? cell.text : "–", { "text-anchor": "middle", fill: dark === (theme === "light") ? "#ffffff" : "#14202b" });
+          this.text(x + side / 2, y + tall / 2 + 4, known ? cell.text : "–", {
+            "text-anchor": "middle",
+            fill: dark === (theme === "light") ? "#ffffff" : "#14202b",
+          });
         }
-        if (cell.mark) svg.append(s("rect", { x: x + 2, y: y + 2, width: side - 4, height: tall - 4, fill: "none", stroke: ink.outline, "stroke-width": 2 }));
+        if (cell.mark)
+          svg.append(
+            s("rect", { x: x + 2, y: y + 2, width: side - 4, height: tall - 4, fill: "none", stroke: ink.outline, "stroke-width": 2 }),
+          );
         if (picked && picked[0] === i && picked[1] === j) svg.append(...ring(x, y, side, tall, ink));
-        svg.append(s("rect", { x, y, width: side, height: tall, fill: "transparent", style: pick ? "cursor:pointer" : null,
-          onmousemove: (event) => this.tip(cell.hover ?? [`${name} / ${column}: ${cell.text}`], event), onmouseleave: () => this.tip(null),
-          onclick: () => pick?.(i, j) }));
+        svg.append(
+          s("rect", {
+            x,
+            y,
+            width: side,
+            height: tall,
+            fill: "transparent",
+            style: pick ? "cursor:pointer" : null,
+            onmousemove: (event) => this.tip(cell.hover ?? [`${name} / ${column}: ${cell.text}`], event),
+            onmouseleave: () => this.tip(null),
+            onclick: () => pick?.(i, j),
+          }),
+        );
       });
     });
     this.table(() => [["", ...columns], ...rows.map((name, i) => [name, ...cells[i].map((cell) => (cell ? cell.value : ""))])]);
@@ -340,6 +498,15 @@ export class Matrix extends Picture {
 
 /** What marks a cell that is looked at, on light and on dark cells alike: a light line within a dark one. */
 export function ring(x, y, w, height, ink, colour = null) {
-  const box = (inset, stroke, width) => s("rect", { x: x + inset, y: y + inset, width: Math.max(1, w - 2 * inset), height: Math.max(1, height - 2 * inset), fill: "none", stroke, "stroke-width": width });
+  const box = (inset, stroke, width) =>
+    s("rect", {
+      x: x + inset,
+      y: y + inset,
+      width: Math.max(1, w - 2 * inset),
+      height: Math.max(1, height - 2 * inset),
+      fill: "none",
+      stroke,
+      "stroke-width": width,
+    });
   return [box(-1, "#14202b", 2), box(1, "#ffffff", 2), ...(colour ? [box(3, colour, 2.5)] : [])];
 }

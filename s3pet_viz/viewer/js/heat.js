@@ -16,7 +16,8 @@ export function arrange(space, p, { sort = "order", group = "none", hidePale = f
   if (sort === "p") order.sort((a, b) => sum(shown[b], (g) => p[g]) - sum(shown[a], (g) => p[g]) || a - b);
   if (sort === "params") order.sort((a, b) => sum(shown[b], (g) => p[g] * space.n[g]) - sum(shown[a], (g) => p[g] * space.n[g]) || a - b);
   if (sort === "likeness") order = likeness(shown.map((row) => Array.from(row.gates, (g) => (g >= 0 ? p[g] : NaN))));
-  const sorted = order.map((i) => shown[i]), made = [];
+  const sorted = order.map((i) => shown[i]),
+    made = [];
   for (const key of new Set(sorted.map((row) => row.key))) {
     const mine = sorted.filter((row) => row.key === key);
     if (key) made.push({ head: true, label: key, of: mine });
@@ -51,15 +52,36 @@ export class Heat extends Picture {
 
   /** space; rows: from `arrange`; values: a gate each, NaN where nothing is drawn; state: 0, 1 chosen, 2 fills the rest;
    *  picks: [{gate, colour}]; scale, low, high: of the colours; sums: of rows and columns, weights for them. */
-  draw({ space, rows, values, state, picks = [], title, note = "", scale = "seq", low = 0, high = 1, bar = "p", sums = null, legend = [], most = 420 }) {
-    const width = Math.max(260, this.el.clientWidth || 640), n = space.columns.length, stacks = new Set(space.columns.filter(Boolean).map((c) => c[0]));
+  draw({
+    space,
+    rows,
+    values,
+    state,
+    picks = [],
+    title,
+    note = "",
+    scale = "seq",
+    low = 0,
+    high = 1,
+    bar = "p",
+    sums = null,
+    legend = [],
+    most = 420,
+  }) {
+    const width = Math.max(260, this.el.clientWidth || 640),
+      n = space.columns.length,
+      stacks = new Set(space.columns.filter(Boolean).map((c) => c[0]));
     const left = Math.min(width * 0.34, 12 + Math.max(20, ...rows.map((row) => (row.head ? 0 : widthOf(row.label)))));
-    const side = sums ? Math.min(90, width * 0.1) : 0, right = 16 + side + (bar ? 50 : 0);
-    const cw = (width - left - right) / n, up = cw < Math.max(...space.columns.map((c) => widthOf(c))) + 4;
+    const side = sums ? Math.min(90, width * 0.1) : 0,
+      right = 16 + side + (bar ? 50 : 0);
+    const cw = (width - left - right) / n,
+      up = cw < Math.max(...space.columns.map((c) => widthOf(c))) + 4;
     const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0);
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
     const rh = Math.max(5, Math.min(21, Math.floor((most - over - under) / rows.length)));
-    const svg = this.start(title, over + rh * rows.length + under, note), ink = this.ink, theme = this.look();
+    const svg = this.start(title, over + rh * rows.length + under, note),
+      ink = this.ink,
+      theme = this.look();
     Object.assign(this, { geometry: { left, over, cw, rh, n }, space, list: rows, values, scene: { scale, low, high } });
     this.at.clear();
     rows.forEach((row, r) => row.head || row.gates.forEach((gate, c) => gate >= 0 && this.at.set(gate, [r, c])));
@@ -68,8 +90,10 @@ export class Heat extends Picture {
     const each = Math.max(1, Math.ceil(11 / cw));
     space.columns.forEach((name, c) => {
       if (!name || c % each) return;
-      const x = left + (c + 0.5) * cw, y = over + rh * rows.length;
-      if (up) this.text(x + 4, y + 5, name, { transform: `rotate(-90 ${x + 4} ${y + 5})`, "text-anchor": "end", "font-size": cw < 12 ? 9 : 11 });
+      const x = left + (c + 0.5) * cw,
+        y = over + rh * rows.length;
+      if (up)
+        this.text(x + 4, y + 5, name, { transform: `rotate(-90 ${x + 4} ${y + 5})`, "text-anchor": "end", "font-size": cw < 12 ? 9 : 11 });
       else this.text(x, y + 14, name, { "text-anchor": "middle" });
     });
     rows.forEach((row, r) => {
@@ -77,54 +101,109 @@ export class Heat extends Picture {
       if (row.head) {
         const gates = row.of.flatMap((one) => Array.from(one.gates).filter((g) => g >= 0));
         const total = (of) => gates.reduce((a, g) => a + (of(g) || 0), 0);
-        const words = `${row.label}: ${say(total((g) => values[g]), 3)} of ${gates.length} gates expected, ${say(Math.round(total((g) => values[g] * space.n[g])))} parameters; ${gates.filter((g) => state[g]).length} chosen`;
+        const words = `${row.label}: ${say(
+          total((g) => values[g]),
+          3,
+        )} of ${gates.length} gates expected, ${say(Math.round(total((g) => values[g] * space.n[g])))} parameters; ${gates.filter((g) => state[g]).length} chosen`;
         this.text(8, y, clip(words, width - 20), { "font-weight": "bold", fill: ink.muted, class: "s3-group" });
-      } else if (rh >= 9 || !(r % Math.ceil(10 / rh))) this.text(left - 6, y, clip(row.label, left - 8), { "text-anchor": "end", "font-size": Math.min(11, rh + 2) });
+      } else if (rh >= 9 || !(r % Math.ceil(10 / rh)))
+        this.text(left - 6, y, clip(row.label, left - 8), { "text-anchor": "end", "font-size": Math.min(11, rh + 2) });
     });
-    if (stacks.size > 1) for (const letter of stacks) {
-      const mine = space.columns.map((c, i) => (c[0] === letter ? i : -1)).filter((i) => i >= 0);
-      this.text(left + ((mine[0] + mine[mine.length - 1] + 1) / 2) * cw, over - (sums ? 38 : 5), { E: "encoder", D: "decoder" }[letter] ?? letter, { "text-anchor": "middle", "font-weight": "bold" });
-    }
+    if (stacks.size > 1)
+      for (const letter of stacks) {
+        const mine = space.columns.map((c, i) => (c[0] === letter ? i : -1)).filter((i) => i >= 0);
+        this.text(
+          left + ((mine[0] + mine[mine.length - 1] + 1) / 2) * cw,
+          over - (sums ? 38 : 5),
+          { E: "encoder", D: "decoder" }[letter] ?? letter,
+          { "text-anchor": "middle", "font-weight": "bold" },
+        );
+      }
     if (sums) this.#margins(sums, width - right + 6, side);
     // What is chosen; what only fills the rest; what is picked.
-    for (const [kind, dash] of [[1, null], [2, "3 2"]]) {
+    for (const [kind, dash] of [
+      [1, null],
+      [2, "3 2"],
+    ]) {
       let d = "";
       for (const [gate, [r, c]] of this.at) if (state[gate] === kind) d += this.#box(r, c, 0.75);
-      svg.append(s("path", { d, fill: "none", stroke: ink.outline, "stroke-width": cw < 6 ? 1 : 2, "stroke-dasharray": dash, class: kind === 1 ? "s3-chosen" : "s3-fill" }));
+      svg.append(
+        s("path", {
+          d,
+          fill: "none",
+          stroke: ink.outline,
+          "stroke-width": cw < 6 ? 1 : 2,
+          "stroke-dasharray": dash,
+          class: kind === 1 ? "s3-chosen" : "s3-fill",
+        }),
+      );
     }
-    for (const { gate, colour } of picks) if (this.at.has(gate)) {
-      const [r, c] = this.at.get(gate);
-      svg.append(...ring(left + c * cw, over + r * rh, cw, rh, ink, colour));
-    }
+    for (const { gate, colour } of picks)
+      if (this.at.has(gate)) {
+        const [r, c] = this.at.get(gate);
+        svg.append(...ring(left + c * cw, over + r * rh, cw, rh, ink, colour));
+      }
     this.focusBox = s("g", {});
     svg.append(this.focusBox);
     this.#focusOn(this.focus);
     let x = left;
     for (const { words, dash, colour } of legend) {
-      svg.append(s("rect", { x, y: 4, width: 12, height: 10, fill: "none", stroke: colour ?? ink.outline, "stroke-width": 2, "stroke-dasharray": dash }));
+      svg.append(
+        s("rect", {
+          x,
+          y: 4,
+          width: 12,
+          height: 10,
+          fill: "none",
+          stroke: colour ?? ink.outline,
+          "stroke-width": 2,
+          "stroke-dasharray": dash,
+        }),
+      );
       this.text(x + 17, 13, words);
       x += widthOf(words) + 34;
     }
     if (bar) this.#bar(bar, width - 44, theme);
-    this.table(() => [["row", "column", "position", "parameters", bar || "value", "chosen"], ...[...this.at.keys()].map((g) => [space.rows[space.row[g]], space.columns[space.col[g]], space.position[g], space.n[g], values[g], ["", "chosen", "fills the rest"][state[g]]])]);
+    this.table(() => [
+      ["row", "column", "position", "parameters", bar || "value", "chosen"],
+      ...[...this.at.keys()].map((g) => [
+        space.rows[space.row[g]],
+        space.columns[space.col[g]],
+        space.position[g],
+        space.n[g],
+        values[g],
+        ["", "chosen", "fills the rest"][state[g]],
+      ]),
+    ]);
   }
 
   #box(r, c, inset) {
-    const { left, over, cw, rh } = this.geometry, gap = cw > 4 ? inset : 0;
+    const { left, over, cw, rh } = this.geometry,
+      gap = cw > 4 ? inset : 0;
     const [x, y] = [left + c * cw + gap, over + r * rh + gap];
     return `M${x.toFixed(2)} ${y.toFixed(2)}h${(cw - 2 * gap).toFixed(2)}v${(rh - 2 * gap).toFixed(2)}h${(2 * gap - cw).toFixed(2)}z`;
   }
 
   *#rects(theme) {
-    const { left, over, cw, rh } = this.geometry, { scale, low, high } = this.scene, gap = cw > 4 ? 0.5 : 0;
+    const { left, over, cw, rh } = this.geometry,
+      { scale, low, high } = this.scene,
+      gap = cw > 4 ? 0.5 : 0;
     for (const [gate, [r, c]] of this.at) {
       const value = this.values[gate];
-      if (!Number.isNaN(value)) yield [left + c * cw + gap, over + r * rh + gap, cw - 2 * gap, rh - 2 * gap, colourOf(theme, scale, (value - low) / (high - low || 1))];
+      if (!Number.isNaN(value))
+        yield [
+          left + c * cw + gap,
+          over + r * rh + gap,
+          cw - 2 * gap,
+          rh - 2 * gap,
+          colourOf(theme, scale, (value - low) / (high - low || 1)),
+        ];
     }
   }
 
   #cells(theme) {
-    const ratio = globalThis.devicePixelRatio || 1, pen = this.canvas.getContext("2d");
+    const ratio = globalThis.devicePixelRatio || 1,
+      pen = this.canvas.getContext("2d");
     this.canvas.width = this.width * ratio;
     this.canvas.height = this.height * ratio;
     this.canvas.style.cssText = `width:${this.width}px;height:${this.height}px`;
@@ -142,30 +221,83 @@ export class Heat extends Picture {
 
   /** Sums of rows at the right, of columns on top. */
   #margins({ weights, words }, x0, side) {
-    const { left, over, cw, rh, n } = this.geometry, ink = this.ink, colour = CATEGORICAL[0];
+    const { left, over, cw, rh, n } = this.geometry,
+      ink = this.ink,
+      colour = CATEGORICAL[0];
     const of = (gates) => gates.reduce((a, g) => a + (g >= 0 && this.values[g] > 0 ? this.values[g] * weights[g] : 0), 0);
-    const bodies = this.list.map((row) => (row.head ? 0 : of(Array.from(row.gates)))), most = Math.max(...bodies) || 1;
-    bodies.forEach((sum, r) => sum && this.svg.append(s("rect", { x: x0, y: over + r * rh + rh * 0.2, width: (sum / most) * (side - 4), height: rh * 0.6, fill: colour, opacity: 0.75, class: "s3-row-sum" }, s("title", {}, `${this.list[r].label}: ${say(sum)} ${words}`))));
+    const bodies = this.list.map((row) => (row.head ? 0 : of(Array.from(row.gates)))),
+      most = Math.max(...bodies) || 1;
+    bodies.forEach(
+      (sum, r) =>
+        sum &&
+        this.svg.append(
+          s(
+            "rect",
+            {
+              x: x0,
+              y: over + r * rh + rh * 0.2,
+              width: (sum / most) * (side - 4),
+              height: rh * 0.6,
+              fill: colour,
+              opacity: 0.75,
+              class: "s3-row-sum",
+            },
+            s("title", {}, `${this.list[r].label}: ${say(sum)} ${words}`),
+          ),
+        ),
+    );
     const columns = Array.from({ length: n }, (_, c) => of(this.list.flatMap((row) => (row.head ? [] : [row.gates[c]]))));
     const top = Math.max(...columns) || 1;
-    columns.forEach((sum, c) => sum && this.svg.append(s("rect", { x: left + c * cw + cw * 0.2, y: over - 3 - (sum / top) * 28, width: cw * 0.6, height: (sum / top) * 28, fill: colour, opacity: 0.75, class: "s3-column-sum" }, s("title", {}, `${this.space.columns[c]}: ${say(sum)} ${words}`))));
+    columns.forEach(
+      (sum, c) =>
+        sum &&
+        this.svg.append(
+          s(
+            "rect",
+            {
+              x: left + c * cw + cw * 0.2,
+              y: over - 3 - (sum / top) * 28,
+              width: cw * 0.6,
+              height: (sum / top) * 28,
+              fill: colour,
+              opacity: 0.75,
+              class: "s3-column-sum",
+            },
+            s("title", {}, `${this.space.columns[c]}: ${say(sum)} ${words}`),
+          ),
+        ),
+    );
     this.text(x0, over - 4, "sums", { fill: ink.muted, "font-size": 10 });
   }
 
   #bar(words, x, theme) {
-    const { over, rh } = this.geometry, height = Math.max(60, rh * this.list.length), id = `s3-gradient-${(gradients += 1)}`;
+    const { over, rh } = this.geometry,
+      height = Math.max(60, rh * this.list.length),
+      id = `s3-gradient-${(gradients += 1)}`;
     const { scale, low, high } = this.scene;
     this.svg.append(
-      s("defs", {}, s("linearGradient", { id, x1: 0, y1: 1, x2: 0, y2: 0 }, Array.from({ length: 11 }, (_, i) => s("stop", { offset: i / 10, "stop-color": colourOf(theme, scale, i / 10) })))),
-      s("rect", { x, y: over, width: 10, height, fill: `url(#${id})` }));
-    for (const v of ticks(low, high, 4)) this.text(x + 14, over + height * (1 - (v - low) / (high - low || 1)) + 4, say(v, 3), { "font-size": 10 });
+      s(
+        "defs",
+        {},
+        s(
+          "linearGradient",
+          { id, x1: 0, y1: 1, x2: 0, y2: 0 },
+          Array.from({ length: 11 }, (_, i) => s("stop", { offset: i / 10, "stop-color": colourOf(theme, scale, i / 10) })),
+        ),
+      ),
+      s("rect", { x, y: over, width: 10, height, fill: `url(#${id})` }),
+    );
+    for (const v of ticks(low, high, 4))
+      this.text(x + 14, over + height * (1 - (v - low) / (high - low || 1)) + 4, say(v, 3), { "font-size": 10 });
     this.text(x + 5, over - 10, words, { "text-anchor": "middle" });
   }
 
   #gateAt(event) {
     if (!this.geometry) return undefined;
-    const { left, over, cw, rh } = this.geometry, box = this.svg.getBoundingClientRect();
-    const row = this.list[Math.floor((event.clientY - box.top - over) / rh)], gate = row?.gates?.[Math.floor((event.clientX - box.left - left) / cw)];
+    const { left, over, cw, rh } = this.geometry,
+      box = this.svg.getBoundingClientRect();
+    const row = this.list[Math.floor((event.clientY - box.top - over) / rh)],
+      gate = row?.gates?.[Math.floor((event.clientX - box.left - left) / cw)];
     return gate >= 0 && !Number.isNaN(this.values[gate]) ? gate : undefined;
   }
 
@@ -174,7 +306,8 @@ export class Heat extends Picture {
     if (!this.focusBox) return;
     this.focusBox.replaceChildren();
     if (gate === null || !this.at.has(gate)) return this.tip(null);
-    const [r, c] = this.at.get(gate), { left, over, cw, rh } = this.geometry;
+    const [r, c] = this.at.get(gate),
+      { left, over, cw, rh } = this.geometry;
     this.focusBox.append(...ring(left + c * cw, over + r * rh, cw, rh, this.ink, this.ink.outline));
     const box = this.svg.getBoundingClientRect();
     this.tip(this.hover(gate), { clientX: box.left + left + (c + 1) * cw, clientY: box.top + over + (r + 1) * rh });
@@ -186,7 +319,10 @@ export class Heat extends Picture {
     const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (event.key === "Enter" && this.focus !== null) this.pick(this.focus, event);
     else if (way && this.list) {
-      let [r, c] = this.focus !== null && this.at.has(this.focus) ? this.at.get(this.focus) : [way[0] < 0 ? this.list.length : -1, way[1] < 0 ? this.geometry.n : -1];
+      let [r, c] =
+        this.focus !== null && this.at.has(this.focus)
+          ? this.at.get(this.focus)
+          : [way[0] < 0 ? this.list.length : -1, way[1] < 0 ? this.geometry.n : -1];
       if (this.focus === null || !this.at.has(this.focus)) [r, c] = way[0] ? [r, 0] : [0, c];
       for (let hop = 0; hop < this.list.length + this.geometry.n; hop++) {
         r += way[0];

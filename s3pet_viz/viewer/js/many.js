@@ -14,25 +14,73 @@ Object.assign(View.prototype, {
     this.askedFor = new Map();
     this.keptPairs = null;
     this.pairBoxes = [0, 1].map(() => h("select", {}));
-    this.pairBoxes.forEach((box, k) => box.addEventListener("change", () => { this.pair[k] = +box.value; this.queue(); }));
+    this.pairBoxes.forEach((box, k) =>
+      box.addEventListener("change", () => {
+        this.pair[k] = +box.value;
+        this.queue();
+      }),
+    );
     this.controls.append(
-      h("div", { class: "s3-line" }, ...facts.map((name) => this.select(name, [["", "all"], ...[...new Set(doc.runs.map((run) => run.facts[name]))].map((v) => [v, v])], (v) => (this.want[name] = v)))),
+      h(
+        "div",
+        { class: "s3-line" },
+        ...facts.map((name) =>
+          this.select(
+            name,
+            [["", "all"], ...[...new Set(doc.runs.map((run) => run.facts[name]))].map((v) => [v, v])],
+            (v) => (this.want[name] = v),
+          ),
+        ),
+      ),
       h("div", { class: "s3-line" }, h("label", {}, "A", this.pairBoxes[0]), h("label", {}, "B", this.pairBoxes[1])),
-      h("div", { class: "s3-line" }, ...this.rowControls(), this.select("overlap", [["gates", "by gates"], ["params", "by parameters"], ["rank", "rank correlation of p"]], (v) => (this.by = v))));
+      h(
+        "div",
+        { class: "s3-line" },
+        ...this.rowControls(),
+        this.select(
+          "overlap",
+          [
+            ["gates", "by gates"],
+            ["params", "by parameters"],
+            ["rank", "rank correlation of p"],
+          ],
+          (v) => (this.by = v),
+        ),
+      ),
+    );
     const pick = (gate, event) => this.pick(gate, event);
     this.maps = ["A", "B"].map((letter, k) => new Heat(`heatmap-${letter}`, this.about, { pick, hover: (gate) => this.runWords(k, gate) }));
-    this.difference = new Heat("difference", this.about, { pick, hover: (gate) => [this.label(gate), ...[0, 1].map((k) => `p in ${"AB"[k]} = ${say(this.shownRuns[k].p[gate])}`), `difference ${say(this.shownRuns[1].p[gate] - this.shownRuns[0].p[gate])}`] });
+    this.difference = new Heat("difference", this.about, {
+      pick,
+      hover: (gate) => [
+        this.label(gate),
+        ...[0, 1].map((k) => `p in ${"AB"[k]} = ${say(this.shownRuns[k].p[gate])}`),
+        `difference ${say(this.shownRuns[1].p[gate] - this.shownRuns[0].p[gate])}`,
+      ],
+    });
     this.overlap = new Matrix("overlap", this.about);
     this.pickedBars = new Bars("picked", this.about);
     this.health = h("div", {});
-    this.body.append(h("div", { class: "s3-grid" }, this.maps.map((map) => map.el)), this.difference.el, this.pickedBars.el, this.overlap.el, this.health);
+    this.body.append(
+      h(
+        "div",
+        { class: "s3-grid" },
+        this.maps.map((map) => map.el),
+      ),
+      this.difference.el,
+      this.pickedBars.el,
+      this.overlap.el,
+      this.health,
+    );
   },
 
   /** p and the choice of a run at its end, over the gates of all runs; null while the kernel is asked. */
   runOf(index) {
-    const { doc } = this.store, run = doc.runs[index];
+    const { doc } = this.store,
+      run = doc.runs[index];
     if (run.at === undefined) {
-      if (!(Date.now() - this.askedFor.get(index) < ASK_AGAIN)) { // the question or the answer may be lost
+      if (!(Date.now() - this.askedFor.get(index) < ASK_AGAIN)) {
+        // the question or the answer may be lost
         this.store.ask({ kind: "open", run: index });
         this.askedFor.set(index, Date.now());
         setTimeout(() => this.queue(), ASK_AGAIN + 1);
@@ -40,10 +88,14 @@ Object.assign(View.prototype, {
       return null;
     }
     const n = doc.space.n.length;
-    if (this.alphas.get(index)?.p.length !== n) { // the space has grown
-      const p = new Float64Array(n).fill(NaN), chosen = new Uint8Array(n), rank = new Float64Array(n).fill(NaN);
+    if (this.alphas.get(index)?.p.length !== n) {
+      // the space has grown
+      const p = new Float64Array(n).fill(NaN),
+        chosen = new Uint8Array(n),
+        rank = new Float64Array(n).fill(NaN);
       const values = new Float32Array(bytesOf(this.model.get("values")).slice(run.offset * 4, (run.offset + run.size) * 4).buffer);
-      const own = probabilities(values, run.zeta, run.tau), at = (i) => (run.at.length ? run.at[i] : i);
+      const own = probabilities(values, run.zeta, run.tau),
+        at = (i) => (run.at.length ? run.at[i] : i);
       orderOf(values).forEach((i, k) => (rank[at(i)] = k + 1));
       own.forEach((v, i) => (p[at(i)] = v));
       run.own.forEach((i, k) => (chosen[at(i)] = run.fill[k] ? 2 : 1));
@@ -54,44 +106,116 @@ Object.assign(View.prototype, {
 
   /** What tells a run from the others. */
   shortOf(run) {
-    const { runs } = this.store.doc, facts = Object.keys(run.facts).filter((name) => runs.some((one) => one.facts[name] !== run.facts[name]));
+    const { runs } = this.store.doc,
+      facts = Object.keys(run.facts).filter((name) => runs.some((one) => one.facts[name] !== run.facts[name]));
     const words = facts.map((name) => (name === "seed" ? `seed ${run.facts[name]}` : run.facts[name])).join(" · ");
     return words && runs.filter((one) => facts.every((name) => one.facts[name] === run.facts[name])).length === 1 ? words : run.name;
   },
 
   runWords(k, gate) {
-    const run = this.shownRuns[k], { space } = this.store.doc;
-    return [this.label(gate), space.position[gate], `${say(run.n ? run.n[run.at.length ? run.at.indexOf(gate) : gate] : space.n[gate])} parameters`, `p = ${say(run.p[gate])}`, `rank ${say(run.rank[gate])} of ${say(run.size)}`, ["not chosen", "chosen", "chosen to fill what is left of the budget"][run.chosen[gate]]];
+    const run = this.shownRuns[k],
+      { space } = this.store.doc;
+    return [
+      this.label(gate),
+      space.position[gate],
+      `${say(run.n ? run.n[run.at.length ? run.at.indexOf(gate) : gate] : space.n[gate])} parameters`,
+      `p = ${say(run.p[gate])}`,
+      `rank ${say(run.rank[gate])} of ${say(run.size)}`,
+      ["not chosen", "chosen", "chosen to fill what is left of the budget"][run.chosen[gate]],
+    ];
   },
 
   drawCompare() {
-    const { doc } = this.store, { space } = doc, want = this.want;
-    const passed = doc.runs.map((run, i) => i).filter((i) => Object.keys(want).every((name) => !want[name] || doc.runs[i].facts[name] === want[name]));
+    const { doc } = this.store,
+      { space } = doc,
+      want = this.want;
+    const passed = doc.runs
+      .map((run, i) => i)
+      .filter((i) => Object.keys(want).every((name) => !want[name] || doc.runs[i].facts[name] === want[name]));
     const none = !passed.length;
     const kept = passed.join();
     if (!none && kept !== this.keptPairs) {
       this.keptPairs = kept;
       this.pair = this.pair.map((i, k) => (passed.includes(i) ? i : passed[Math.min(k, passed.length - 1)]));
-      this.pairBoxes.forEach((box, k) => { box.replaceChildren(...passed.map((i) => h("option", { value: i }, doc.runs[i].label))); box.value = this.pair[k]; });
+      this.pairBoxes.forEach((box, k) => {
+        box.replaceChildren(...passed.map((i) => h("option", { value: i }, doc.runs[i].label)));
+        box.value = this.pair[k];
+      });
     }
     const runs = this.pair.map((i) => this.runOf(i));
-    put(this.words, `${say(passed.length)} of ${say(doc.runs.length)} runs${none ? ": no run has all three; widen a filter" : ""}${runs.includes(null) ? " · opening a run … (the kernel reads it as soon as it is free)" : ""}`);
+    put(
+      this.words,
+      `${say(passed.length)} of ${say(doc.runs.length)} runs${none ? ": no run has all three; widen a filter" : ""}${runs.includes(null) ? " · opening a run … (the kernel reads it as soon as it is free)" : ""}`,
+    );
     if (runs.includes(null)) return;
     this.shownRuns = runs;
-    const [a, b] = runs, finite = (list) => Array.from(list).filter(Number.isFinite);
-    const every = [...finite(a.p), ...finite(b.p)], high = this.scaleOwn ? Math.max(...every.slice(0, 1), every.reduce((x, y) => Math.max(x, y), 0)) : 1;
+    const [a, b] = runs,
+      finite = (list) => Array.from(list).filter(Number.isFinite);
+    const every = [...finite(a.p), ...finite(b.p)],
+      high = this.scaleOwn
+        ? Math.max(
+            ...every.slice(0, 1),
+            every.reduce((x, y) => Math.max(x, y), 0),
+          )
+        : 1;
     const mean = a.p.map((v, g) => (Number.isNaN(v) ? b.p[g] : Number.isNaN(b.p[g]) ? v : (v + b.p[g]) / 2));
-    const how = { ...this.how, keep: (g) => (!this.how.stack || space.stack[g] === this.how.stack) && (!this.how.type || space.type[g] === this.how.type) && (!this.how.module || space.module[g] === this.how.module) };
+    const how = {
+      ...this.how,
+      keep: (g) =>
+        (!this.how.stack || space.stack[g] === this.how.stack) &&
+        (!this.how.type || space.type[g] === this.how.type) &&
+        (!this.how.module || space.module[g] === this.how.module),
+    };
     const { rows } = arrange(space, mean, how);
-    runs.forEach((run, k) => this.maps[k].draw({ space, rows, values: run.p, state: run.chosen, picks: this.picks, title: `${"AB"[k]}: ${this.shortOf(run)}`, high, legend: [{ words: `${run.own.length} gates chosen, ${say(run.used)} of ${say(run.budget)} parameters` }], most: 380 }));
-    const delta = b.p.map((v, g) => v - a.p[g]), reach = this.scaleOwn ? finite(delta).reduce((x, y) => Math.max(x, Math.abs(y)), 1e-9) : 1;
+    runs.forEach((run, k) =>
+      this.maps[k].draw({
+        space,
+        rows,
+        values: run.p,
+        state: run.chosen,
+        picks: this.picks,
+        title: `${"AB"[k]}: ${this.shortOf(run)}`,
+        high,
+        legend: [{ words: `${run.own.length} gates chosen, ${say(run.used)} of ${say(run.budget)} parameters` }],
+        most: 380,
+      }),
+    );
+    const delta = b.p.map((v, g) => v - a.p[g]),
+      reach = this.scaleOwn ? finite(delta).reduce((x, y) => Math.max(x, Math.abs(y)), 1e-9) : 1;
     const only = a.chosen.map((c, g) => (Boolean(c) !== Boolean(b.chosen[g]) ? 1 : 0));
-    this.difference.draw({ space, rows, values: delta, state: only, picks: this.picks, title: "B minus A", note: "blue: likelier in B; brown: likelier in A", scale: "div", low: -reach, high: reach, bar: "Δp", legend: [{ words: "chosen by one of the two" }], most: 380 });
+    this.difference.draw({
+      space,
+      rows,
+      values: delta,
+      state: only,
+      picks: this.picks,
+      title: "B minus A",
+      note: "blue: likelier in B; brown: likelier in A",
+      scale: "div",
+      low: -reach,
+      high: reach,
+      bar: "Δp",
+      legend: [{ words: "chosen by one of the two" }],
+      most: 380,
+    });
     this.pickedBars.el.hidden = !this.picked.length;
-    if (this.picked.length) this.pickedBars.draw(this.picked.map((g) => ({ name: this.label(g), values: runs.map((run) => run.p[g]) })), { title: "p of the picked gates", names: runs.map((run, k) => `${"AB"[k]}: ${this.shortOf(run)}`), xLabel: "p" });
+    if (this.picked.length)
+      this.pickedBars.draw(
+        this.picked.map((g) => ({ name: this.label(g), values: runs.map((run) => run.p[g]) })),
+        { title: "p of the picked gates", names: runs.map((run, k) => `${"AB"[k]}: ${this.shortOf(run)}`), xLabel: "p" },
+      );
     this.drawOverlap(passed.slice(0, 40));
     this.scene = { name: a.name, step: a.step, steps: a.steps, budget: a.budget, used: a.used, chosen: this.ownGates(a) };
-    this.more = { runs: runs.map((run) => ({ run: run.name, step: run.step + 1, status: run.status, budget: run.budget, parameters: run.used, chosen: [...run.own] })) };
+    this.more = {
+      runs: runs.map((run) => ({
+        run: run.name,
+        step: run.step + 1,
+        status: run.status,
+        budget: run.budget,
+        parameters: run.used,
+        chosen: [...run.own],
+      })),
+    };
   },
 
   ownGates(run) {
@@ -101,23 +225,52 @@ Object.assign(View.prototype, {
   },
 
   drawOverlap(indices) {
-    const { space } = this.store.doc, runs = indices.map((i) => this.store.doc.runs[i].at && this.runOf(i)).filter(Boolean);
+    const { space } = this.store.doc,
+      runs = indices.map((i) => this.store.doc.runs[i].at && this.runOf(i)).filter(Boolean);
     this.overlap.el.hidden = runs.length < 2;
     if (runs.length < 2) return;
     const cell = (x, y) => {
-      let shared = 0, either = 0;
+      let shared = 0,
+        either = 0;
       const both = [[], []];
       space.n.forEach((size, g) => {
-        const weight = this.by === "params" ? size : 1, [inX, inY] = [x.chosen[g] > 0, y.chosen[g] > 0];
+        const weight = this.by === "params" ? size : 1,
+          [inX, inY] = [x.chosen[g] > 0, y.chosen[g] > 0];
         shared += inX && inY ? weight : 0;
         either += inX || inY ? weight : 0;
-        if (!Number.isNaN(x.p[g]) && !Number.isNaN(y.p[g])) { both[0].push(x.p[g]); both[1].push(y.p[g]); }
+        if (!Number.isNaN(x.p[g]) && !Number.isNaN(y.p[g])) {
+          both[0].push(x.p[g]);
+          both[1].push(y.p[g]);
+        }
       });
       const value = this.by === "rank" ? spearman(...both) : either ? shared / either : 1;
-      return { value, text: Number.isNaN(value) ? "–" : value.toFixed(2), mark: x === this.shownRuns[0] && y === this.shownRuns[1], hover: [`${x.label} / ${y.label}`, `${say(value, 3)}`] };
+      return {
+        value,
+        text: Number.isNaN(value) ? "–" : value.toFixed(2),
+        mark: x === this.shownRuns[0] && y === this.shownRuns[1],
+        hover: [`${x.label} / ${y.label}`, `${say(value, 3)}`],
+      };
     };
-    const names = runs.map((run) => this.shortOf(run)), words = { gates: "Gates in common (Jaccard)", params: "Parameters in common (Jaccard)", rank: "Rank correlation of p (Spearman)" }[this.by];
-    this.overlap.draw(names, names, runs.map((x) => runs.map((y) => cell(x, y))), { title: words, low: this.by === "rank" ? -1 : 0, high: 1, scale: this.by === "rank" ? "div" : "seq", pick: (i, j) => { this.pair = [i, j].map((k) => indices[k]); this.pairBoxes.forEach((box, k) => (box.value = this.pair[k])); this.queue(); } });
+    const names = runs.map((run) => this.shortOf(run)),
+      words = { gates: "Gates in common (Jaccard)", params: "Parameters in common (Jaccard)", rank: "Rank correlation of p (Spearman)" }[
+        this.by
+      ];
+    this.overlap.draw(
+      names,
+      names,
+      runs.map((x) => runs.map((y) => cell(x, y))),
+      {
+        title: words,
+        low: this.by === "rank" ? -1 : 0,
+        high: 1,
+        scale: this.by === "rank" ? "div" : "seq",
+        pick: (i, j) => {
+          this.pair = [i, j].map((k) => indices[k]);
+          this.pairBoxes.forEach((box, k) => (box.value = this.pair[k]));
+          this.queue();
+        },
+      },
+    );
   },
 
   // -- transfer ----------------------------------------------------------------------------------------
@@ -126,14 +279,55 @@ Object.assign(View.prototype, {
     const elsewhere = doc.targets.findIndex((target) => target !== doc.sources[0]);
     this.cell = [0, Math.max(0, elsewhere)];
     Object.assign(this, { value: "score", relative: "", seed: "" });
-    const relatives = [...new Set(doc.matrices.map((m) => m.relative))], seeds = [...new Set(doc.matrices.map((m) => m.seed))];
-    this.controls.append(h("div", { class: "s3-line" },
-      this.select("value", [["score", "score"], ["loss", "held-out loss"]], (v) => (this.value = v)),
-      this.select("relative to", relatives.map((r) => [r, RELATIVE[r]]), (v) => (this.relative = v)),
-      this.select("seed", seeds.map((v) => [v, v === "" ? "all (mean)" : v]), (v) => (this.seed = v)), ...this.rowControls().slice(0, -1)));
+    const relatives = [...new Set(doc.matrices.map((m) => m.relative))],
+      seeds = [...new Set(doc.matrices.map((m) => m.seed))];
+    this.controls.append(
+      h(
+        "div",
+        { class: "s3-line" },
+        this.select(
+          "value",
+          [
+            ["score", "score"],
+            ["loss", "held-out loss"],
+          ],
+          (v) => (this.value = v),
+        ),
+        this.select(
+          "relative to",
+          relatives.map((r) => [r, RELATIVE[r]]),
+          (v) => (this.relative = v),
+        ),
+        this.select(
+          "seed",
+          seeds.map((v) => [v, v === "" ? "all (mean)" : v]),
+          (v) => (this.seed = v),
+        ),
+        ...this.rowControls().slice(0, -1),
+      ),
+    );
     this.matrix = new Matrix("transfer", this.about);
-    this.maps = ["source", "own"].map((name) => new Heat(`structure-${name}`, this.about, { pick: (gate, event) => this.pick(gate, event), hover: (gate) => [this.label(gate), doc.space.position[gate], `${say(doc.space.n[gate])} parameters`, ...this.both.map((one) => `${one.set.has(gate) ? "in" : "not in"} ${one.name}`)] }));
-    this.body.append(this.matrix.el, this.pairWords = h("div", { class: "s3-line", role: "status" }), h("div", { class: "s3-grid" }, this.maps.map((map) => map.el)));
+    this.maps = ["source", "own"].map(
+      (name) =>
+        new Heat(`structure-${name}`, this.about, {
+          pick: (gate, event) => this.pick(gate, event),
+          hover: (gate) => [
+            this.label(gate),
+            doc.space.position[gate],
+            `${say(doc.space.n[gate])} parameters`,
+            ...this.both.map((one) => `${one.set.has(gate) ? "in" : "not in"} ${one.name}`),
+          ],
+        }),
+    );
+    this.body.append(
+      this.matrix.el,
+      (this.pairWords = h("div", { class: "s3-line", role: "status" })),
+      h(
+        "div",
+        { class: "s3-grid" },
+        this.maps.map((map) => map.el),
+      ),
+    );
   },
 
   /** Look at a cell: a source's row and a target's column. */
@@ -145,26 +339,80 @@ Object.assign(View.prototype, {
   },
 
   drawTransfer() {
-    const { doc } = this.store, { space } = doc;
+    const { doc } = this.store,
+      { space } = doc;
     const table = doc.matrices.find((m) => m.value === this.value && m.relative === this.relative && m.seed === this.seed);
     put(this.words, this.note || doc.hint);
-    this.matrix.draw(table.rows, doc.targets, table.cells, { title: table.title, note: table.note, scale: table.centred ? "div" : "seq", low: 0, high: 1, gap: doc.sources.length, picked: this.cell, pick: (i, j) => this.lookAt(i, j), rowLabel: "structure of", columnLabel: "trained on" });
-    const [i, j] = this.cell, source = doc.sources[i], target = doc.targets[j];
+    this.matrix.draw(table.rows, doc.targets, table.cells, {
+      title: table.title,
+      note: table.note,
+      scale: table.centred ? "div" : "seq",
+      low: 0,
+      high: 1,
+      gap: doc.sources.length,
+      picked: this.cell,
+      pick: (i, j) => this.lookAt(i, j),
+      rowLabel: "structure of",
+      columnLabel: "trained on",
+    });
+    const [i, j] = this.cell,
+      source = doc.sources[i],
+      target = doc.targets[j];
     const find = (name) => doc.structures[`${name}|${target}|${this.seed}`] ?? null;
-    const names = source === target ? [[source, `${target}'s own structure`]] : [[source, `structure of ${source}`], [target, `${target}'s own structure`]];
-    this.both = names.map(([name, words]) => ({ name: words, ...find(name) })).filter((one) => one.gates).map((one) => ({ ...one, set: new Set(one.gates) }));
+    const names =
+      source === target
+        ? [[source, `${target}'s own structure`]]
+        : [
+            [source, `structure of ${source}`],
+            [target, `${target}'s own structure`],
+          ];
+    this.both = names
+      .map(([name, words]) => ({ name: words, ...find(name) }))
+      .filter((one) => one.gates)
+      .map((one) => ({ ...one, set: new Set(one.gates) }));
     const shared = this.both.length === 2 ? this.both[0].gates.filter((g) => this.both[1].set.has(g)) : [];
-    const either = new Set(this.both.flatMap((one) => one.gates)).size, chance = doc.chance[`${source}|${target}|${this.seed}`];
-    put(this.pairWords, `${source} → ${target}: ${table.cells[i][j]?.hover?.[1] ?? "–"}${this.both.length === 2 ? ` · ${shared.length} gates shared of ${this.both.map((one) => one.gates.length).join(" and ")} (Jaccard ${(shared.length / either).toFixed(2)}${chance === undefined ? "" : `, by chance ${chance.toFixed(2)}`})` : ""}`);
+    const either = new Set(this.both.flatMap((one) => one.gates)).size,
+      chance = doc.chance[`${source}|${target}|${this.seed}`];
+    put(
+      this.pairWords,
+      `${source} → ${target}: ${table.cells[i][j]?.hover?.[1] ?? "–"}${this.both.length === 2 ? ` · ${shared.length} gates shared of ${this.both.map((one) => one.gates.length).join(" and ")} (Jaccard ${(shared.length / either).toFixed(2)}${chance === undefined ? "" : `, by chance ${chance.toFixed(2)}`})` : ""}`,
+    );
     const values = this.both.map((one) => Float64Array.from(space.n, (_, g) => (one.set.has(g) ? 1 : 0)));
-    const { rows } = arrange(space, values[0] ?? new Float64Array(space.n.length), { ...this.how, keep: (g) => (!this.how.stack || space.stack[g] === this.how.stack) && (!this.how.type || space.type[g] === this.how.type) && (!this.how.module || space.module[g] === this.how.module) });
+    const { rows } = arrange(space, values[0] ?? new Float64Array(space.n.length), {
+      ...this.how,
+      keep: (g) =>
+        (!this.how.stack || space.stack[g] === this.how.stack) &&
+        (!this.how.type || space.type[g] === this.how.type) &&
+        (!this.how.module || space.module[g] === this.how.module),
+    });
     const state = Uint8Array.from(space.n, (_, g) => (this.both.length === 2 && this.both.every((one) => one.set.has(g)) ? 1 : 0));
     this.maps.forEach((map, k) => {
       map.el.hidden = !this.both[k];
-      if (this.both[k]) map.draw({ space, rows, values: values[k], state, picks: this.picks, title: this.both[k].name, note: this.both[k].words, bar: "", legend: this.both.length === 2 ? [{ words: "in both structures" }] : [], most: 380 });
+      if (this.both[k])
+        map.draw({
+          space,
+          rows,
+          values: values[k],
+          state,
+          picks: this.picks,
+          title: this.both[k].name,
+          note: this.both[k].words,
+          bar: "",
+          legend: this.both.length === 2 ? [{ words: "in both structures" }] : [],
+          most: 380,
+        });
     });
     const one = this.both[0];
-    this.scene = one ? { name: one.name, step: NaN, steps: null, budget: one.budget, used: one.used, chosen: Uint8Array.from(space.n, (_, g) => (one.set.has(g) ? 1 : 0)) } : null;
+    this.scene = one
+      ? {
+          name: one.name,
+          step: NaN,
+          steps: null,
+          budget: one.budget,
+          used: one.used,
+          chosen: Uint8Array.from(space.n, (_, g) => (one.set.has(g) ? 1 : 0)),
+        }
+      : null;
     this.more = { source, target, value: table.cells[i][j]?.value ?? null, step: null };
   },
 });

@@ -8,28 +8,35 @@ export const expit = (x) => (x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 
 /** structure.solve_shift: zeta of sum_i sigmoid((alpha_i - zeta) / tau) n_i = budget (1 - 1e-7). Newton's method, kept
  *  within the bracket that is known in closed form. -Infinity where the budget exceeds the whole space. */
 export function solveShift(alpha, counts, budget, tau = 1) {
-  let total = 0, least = Infinity, most = -Infinity;
+  let total = 0,
+    least = Infinity,
+    most = -Infinity;
   for (let i = 0; i < alpha.length; i++) {
     total += counts[i];
     least = Math.min(least, alpha[i]);
     most = Math.max(most, alpha[i]);
   }
   if (budget > total) return -Infinity;
-  const share = (budget / total) * (1 - SLACK), centre = Math.log(share) - Math.log1p(-share);
-  let low = least / tau - centre, high = most / tau - centre;
+  const share = (budget / total) * (1 - SLACK),
+    centre = Math.log(share) - Math.log1p(-share);
+  let low = least / tau - centre,
+    high = most / tau - centre;
   const pad = 1e-9 * (1 + Math.abs(low) + Math.abs(high));
   low -= pad;
   high += pad;
   let shift = (low + high) / 2;
   for (let round = 0; round < 200 && high - low > 1e-13 * (1 + Math.abs(shift)); round++) {
-    let sum = -share, slope = 0;
+    let sum = -share,
+      slope = 0;
     for (let i = 0; i < alpha.length; i++) {
-      const p = expit(alpha[i] / tau - shift), part = (counts[i] / total) * p;
+      const p = expit(alpha[i] / tau - shift),
+        part = (counts[i] / total) * p;
       sum += part;
       slope += part * (1 - p);
     }
     if (sum === 0) break;
-    if (sum > 0) low = shift; else high = shift;
+    if (sum > 0) low = shift;
+    else high = shift;
     const next = shift + sum / slope;
     const ok = next > low && next < high;
     if (ok && Math.abs(next - shift) < 1e-14 * (1 + Math.abs(shift))) return next * tau;
@@ -53,7 +60,8 @@ export function orderOf(alpha) {
  *  (-1: all did). */
 export function select(order, counts, budget) {
   const chosen = new Uint8Array(order.length);
-  let left = budget, cut = -1;
+  let left = budget,
+    cut = -1;
   for (const i of order) {
     if (counts[i] <= left) {
       chosen[i] = cut < 0 ? 1 : 2;
@@ -66,9 +74,11 @@ export function select(order, counts, budget) {
 /** viewer.pack: a row of 16-bit codes. code = (place from the lowest) + (level of the value), so that the codes rise
  *  strictly in the order of the gates, which is exact, and the value is known to half a level. */
 export function unpack(codes, low, scale) {
-  const n = codes.length, at = new Int32Array(65536).fill(-1);
+  const n = codes.length,
+    at = new Int32Array(65536).fill(-1);
   for (let i = 0; i < n; i++) at[codes[i]] = i;
-  const order = new Int32Array(n), alpha = new Float64Array(n);
+  const order = new Int32Array(n),
+    alpha = new Float64Array(n);
   for (let code = 0, place = 0; place < n; code++) {
     const i = at[code];
     if (i < 0) continue;
@@ -92,7 +102,7 @@ export function thin(n, most) {
 export function meanRanks(values) {
   const order = Array.from(values, (_, i) => i).sort((a, b) => values[a] - values[b]);
   const ranks = new Float64Array(values.length);
-  for (let i = 0; i < order.length; ) {
+  for (let i = 0; i < order.length;) {
     let j = i;
     while (j + 1 < order.length && values[order[j + 1]] === values[order[i]]) j++;
     for (let k = i; k <= j; k++) ranks[order[k]] = (i + j) / 2 + 1;
@@ -103,8 +113,12 @@ export function meanRanks(values) {
 
 /** Spearman's rank correlation (runs.measures.spearman); NaN without spread. */
 export function spearman(a, b) {
-  const x = meanRanks(a), y = meanRanks(b), mean = (x.length + 1) / 2;
-  let xy = 0, xx = 0, yy = 0;
+  const x = meanRanks(a),
+    y = meanRanks(b),
+    mean = (x.length + 1) / 2;
+  let xy = 0,
+    xx = 0,
+    yy = 0;
   for (let i = 0; i < x.length; i++) {
     xy += (x[i] - mean) * (y[i] - mean);
     xx += (x[i] - mean) ** 2;
@@ -117,7 +131,8 @@ export function spearman(a, b) {
  *  the first principal axis. */
 export function likeness(rows) {
   const filled = rows.map((row) => {
-    const known = row.filter((v) => !Number.isNaN(v)), mean = known.reduce((a, b) => a + b, 0) / (known.length || 1);
+    const known = row.filter((v) => !Number.isNaN(v)),
+      mean = known.reduce((a, b) => a + b, 0) / (known.length || 1);
     return row.map((v) => (Number.isNaN(v) ? mean : v));
   });
   const width = rows[0]?.length ?? 0;
@@ -139,13 +154,18 @@ export function likeness(rows) {
 export function entries(order, counts, budgets) {
   const enters = new Float64Array(order.length).fill(Infinity);
   const inside = budgets.map((budget) => select(order, counts, budget).chosen);
-  inside.forEach((chosen, b) => chosen.forEach((c, i) => { if (c && budgets[b] < enters[i]) enters[i] = budgets[b]; }));
+  inside.forEach((chosen, b) =>
+    chosen.forEach((c, i) => {
+      if (c && budgets[b] < enters[i]) enters[i] = budgets[b];
+    }),
+  );
   return { enters, inside };
 }
 
 /** From the smallest gate to the whole space, evenly on a log scale. */
 export function budgetSteps(counts, points) {
-  const least = counts.reduce((a, b) => Math.min(a, b)), total = counts.reduce((a, b) => a + b, 0);
+  const least = counts.reduce((a, b) => Math.min(a, b)),
+    total = counts.reduce((a, b) => a + b, 0);
   const spread = Array.from({ length: points }, (_, i) => Math.round(least * (total / least) ** (i / (points - 1))));
   return [...new Set(spread)];
 }
@@ -153,7 +173,8 @@ export function budgetSteps(counts, points) {
 /** A few round numbers from low to high. */
 export function ticks(low, high, about = 5) {
   if (!(high > low)) return [low];
-  const rough = (high - low) / about, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / about,
+    power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
   const found = [];
   for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) found.push(Math.abs(v) < step * 1e-9 ? 0 : v);

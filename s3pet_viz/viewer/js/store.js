@@ -38,7 +38,8 @@ export class Rows {
     if (from > this.n) return true;
     const skip = this.n - from;
     if (count <= skip) return false;
-    const width = SCALARS.length, size = wide ? 4 : 2;
+    const width = SCALARS.length,
+      size = wide ? 4 : 2;
     const numbers = new Float64Array(bytesOf(scalars).slice(skip * width * 8, count * width * 8).buffer);
     const raw = bytesOf(values).slice(skip * gates * size, count * gates * size).buffer;
     this.parts.push({ from: this.n, count: count - skip, scalars: numbers, values: wide ? new Float32Array(raw) : new Uint16Array(raw) });
@@ -49,7 +50,8 @@ export class Rows {
 
   #join(gates) {
     const width = SCALARS.length;
-    const scalars = new Float64Array(this.n * width), values = new (this.wide ? Float32Array : Uint16Array)(this.n * gates);
+    const scalars = new Float64Array(this.n * width),
+      values = new (this.wide ? Float32Array : Uint16Array)(this.n * gates);
     for (const part of this.parts) {
       scalars.set(part.scalars, part.from * width);
       values.set(part.values, part.from * gates);
@@ -72,7 +74,8 @@ export class Rows {
 
   /** alpha and the order of the gates at a row; gates: their number. */
   alpha(row, gates) {
-    const part = this.#part(row), at = (row - part.from) * gates;
+    const part = this.#part(row),
+      at = (row - part.from) * gates;
     const values = part.values.subarray(at, at + gates);
     if (this.wide) return { alpha: values, order: null };
     return unpack(values, this.scalar(row, "low"), this.scalar(row, "scale"));
@@ -89,7 +92,10 @@ class Store {
     this.docText = this.liveText = "";
     this.live = {};
     this.gone = false;
-    model.on("change", () => { this.#refresh(); this.#tell(); }); // once for all that came in one message
+    model.on("change", () => {
+      this.#refresh();
+      this.#tell();
+    }); // once for all that came in one message
     model.on("comm_live_update", () => this.#kernel());
     const pulse = model.widget_manager && setInterval(() => this.#kernel(), PULSE); // a shutdown is not announced
     model.on("destroy", () => {
@@ -128,7 +134,8 @@ class Store {
 
   /** Whether the kernel is there, as the page's widget manager knows it. */
   async #kernel() {
-    const manager = this.model.widget_manager, was = this.gone;
+    const manager = this.model.widget_manager,
+      was = this.gone;
     const real = await Promise.resolve(manager?.get_model(this.model.get("home"))).catch(() => null);
     const dead = manager && "kernel" in manager && ["dead", "terminating", undefined].includes(manager.kernel?.status);
     this.gone = dead || real?.comm_live === false;

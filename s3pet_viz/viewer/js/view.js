@@ -1,7 +1,25 @@
 // The viewer: what is looked at, the controls, and the pictures. The kernel only feeds the store.
 
-const CURVE_POINTS = 512, TOP = 6, PLAY_SECONDS = 15, PLAY_RATE = 12, SLIDER = 1000, PATH_POINTS = 61, PATH_GATES = 40;
-const SIGNS = { starting: "◌", running: "▶", paused: "❚❚", finished: "✔", stopped: "■", failed: "✖", dead: "✖", good: "✔", note: "ℹ", warning: "▲", problem: "✖" };
+const CURVE_POINTS = 512,
+  TOP = 6,
+  PLAY_SECONDS = 15,
+  PLAY_RATE = 12,
+  SLIDER = 1000,
+  PATH_POINTS = 61,
+  PATH_GATES = 40;
+const SIGNS = {
+  starting: "◌",
+  running: "▶",
+  paused: "❚❚",
+  finished: "✔",
+  stopped: "■",
+  failed: "✖",
+  dead: "✖",
+  good: "✔",
+  note: "ℹ",
+  warning: "▲",
+  problem: "✖",
+};
 const ACTIONS = { running: ["pause", "stop"], paused: ["resume", "stop"], stopped: ["resume"], failed: ["resume"], dead: ["resume"] };
 const DOING = { pause: "pausing", resume: "resuming", stop: "stopping" };
 const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health" };
@@ -82,7 +100,21 @@ class View {
     this.title = h("b", {}, doc?.title ?? "");
     this.state_ = h("span", { class: "s3-status" });
     this.bar = h("i");
-    this.buttons = ["pause", "resume", "stop"].map((name) => h("button", { type: "button", onclick: () => this.request(name), title: { pause: "Hold the search after the present step", resume: "Let the search go on", stop: "End the search after the present step; it can be resumed" }[name] }, name[0].toUpperCase() + name.slice(1)));
+    this.buttons = ["pause", "resume", "stop"].map((name) =>
+      h(
+        "button",
+        {
+          type: "button",
+          onclick: () => this.request(name),
+          title: {
+            pause: "Hold the search after the present step",
+            resume: "Let the search go on",
+            stop: "End the search after the present step; it can be resumed",
+          }[name],
+        },
+        name[0].toUpperCase() + name.slice(1),
+      ),
+    );
     const control = doc?.control ? [h("span", { class: "s3-progress" }, this.bar), ...this.buttons] : [];
     this.head.append(this.title, h("span", { class: "s3-muted" }, doc?.subtitle ?? ""), this.state_, ...control);
     if (!doc?.space) return;
@@ -90,23 +122,57 @@ class View {
   }
 
   select(label, options, onchange, value) {
-    const box = h("select", { onchange: () => { onchange(box.value); this.queue(); } }, options.map(([key, words]) => h("option", { value: key }, words)));
+    const box = h(
+      "select",
+      {
+        onchange: () => {
+          onchange(box.value);
+          this.queue();
+        },
+      },
+      options.map(([key, words]) => h("option", { value: key }, words)),
+    );
     if (value !== undefined) box.value = value;
     return h("label", {}, label, box);
   }
 
   check(label, on, onchange, title = "") {
-    const box = h("input", { type: "checkbox", ".checked": on, onchange: () => { onchange(box.checked); this.queue(); } });
+    const box = h("input", {
+      type: "checkbox",
+      ".checked": on,
+      onchange: () => {
+        onchange(box.checked);
+        this.queue();
+      },
+    });
     return h("label", { title }, box, label);
   }
 
   /** How rows are shown, and what is saved: the same for every kind of view. */
   rowControls() {
-    const { space } = this.store.doc, values = (list) => [["", "all"], ...[...new Set(list)].map((v) => [v, v])];
+    const { space } = this.store.doc,
+      values = (list) => [["", "all"], ...[...new Set(list)].map((v) => [v, v])];
     const stacks = new Set(space.stack);
     return [
-      this.select("rows", [["order", "in the model's order"], ["p", "by p"], ["params", "by parameters"], ["likeness", "like rows together"]], (v) => (this.how.sort = v)),
-      this.select("group", [["none", "none"], ["module", "by module"], ["type", "by PET type"]], (v) => (this.how.group = v)),
+      this.select(
+        "rows",
+        [
+          ["order", "in the model's order"],
+          ["p", "by p"],
+          ["params", "by parameters"],
+          ["likeness", "like rows together"],
+        ],
+        (v) => (this.how.sort = v),
+      ),
+      this.select(
+        "group",
+        [
+          ["none", "none"],
+          ["module", "by module"],
+          ["type", "by PET type"],
+        ],
+        (v) => (this.how.group = v),
+      ),
       stacks.size > 1 && this.select("stack", values(space.stack), (v) => (this.how.stack = v)),
       this.select("type", values(space.type), (v) => (this.how.type = v)),
       this.select("module", values(space.module), (v) => (this.how.module = v)),
@@ -117,23 +183,64 @@ class View {
 
   buildRun(doc) {
     const run = doc.run;
-    this.stepBox = h("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "step", oninput: () => this.goTo(+this.stepBox.value) });
+    this.stepBox = h("input", {
+      type: "range",
+      min: 0,
+      max: 0,
+      step: 1,
+      "aria-label": "step",
+      oninput: () => this.goTo(+this.stepBox.value),
+    });
     this.play = h("button", { type: "button", onclick: () => this.togglePlay(), title: "Replay the search (space)" }, "Play");
     this.stepWords = h("span", {});
-    this.budgetBox = h("input", { type: "range", min: 0, max: SLIDER, step: 1, "aria-label": "budget", oninput: () => this.askBudget(Math.round(run.smallest * (run.total / run.smallest) ** (this.budgetBox.value / SLIDER))) });
-    this.budgetText = h("input", { type: "text", "aria-label": "budget in parameters or percent", title: "8404 or 0.2%", onchange: () => this.typeBudget() });
-    this.ownButton = h("button", { type: "button", onclick: () => this.askBudget(null), title: run.budget ? `Back to ${say(run.budget)} parameters` : "" }, "the run's budget");
+    this.budgetBox = h("input", {
+      type: "range",
+      min: 0,
+      max: SLIDER,
+      step: 1,
+      "aria-label": "budget",
+      oninput: () => this.askBudget(Math.round(run.smallest * (run.total / run.smallest) ** (this.budgetBox.value / SLIDER))),
+    });
+    this.budgetText = h("input", {
+      type: "text",
+      "aria-label": "budget in parameters or percent",
+      title: "8404 or 0.2%",
+      onchange: () => this.typeBudget(),
+    });
+    this.ownButton = h(
+      "button",
+      { type: "button", onclick: () => this.askBudget(null), title: run.budget ? `Back to ${say(run.budget)} parameters` : "" },
+      "the run's budget",
+    );
     const shown = new Set(doc.parts);
     this.parts = shown;
-    const chips = Object.entries(PARTS).filter(([name]) => name !== "worth" || doc.effects).map(([name, words]) => this.check(words, shown.has(name), (v) => { v ? shown.add(name) : shown.delete(name); }));
-    const copy = this.select("copy", [["", "…"], ["code", "code that opens this"], ["json", "the structure as JSON"], ["lora", "a LoraConfig (PEFT)"], ["picks", "the picked gates"]], (v) => v && this.copy(v));
+    const chips = Object.entries(PARTS)
+      .filter(([name]) => name !== "worth" || doc.effects)
+      .map(([name, words]) =>
+        this.check(words, shown.has(name), (v) => {
+          v ? shown.add(name) : shown.delete(name);
+        }),
+      );
+    const copy = this.select(
+      "copy",
+      [
+        ["", "…"],
+        ["code", "code that opens this"],
+        ["json", "the structure as JSON"],
+        ["lora", "a LoraConfig (PEFT)"],
+        ["picks", "the picked gates"],
+      ],
+      (v) => v && this.copy(v),
+    );
     this.copied = h("span", { class: "s3-muted", role: "status" });
     this.controls.append(
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "budget", this.budgetBox), this.budgetText, this.ownButton),
       h("div", { class: "s3-line" }, ...this.rowControls()),
-      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, copy, this.copied));
-    const about = this.about, pick = (gate, event) => this.pick(gate, event);
+      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, copy, this.copied),
+    );
+    const about = this.about,
+      pick = (gate, event) => this.pick(gate, event);
     this.map = new Heat("heatmap", about, { pick, hover: (gate) => this.gateWords(gate) });
     this.losses = new Lines("losses", about);
     this.entropies = new Lines("entropy", about);
@@ -146,7 +253,11 @@ class View {
     this.health = h("div", {});
     this.curvesRow = h("div", { class: "s3-three" }, this.losses.el, this.entropies.el, this.expected.el);
     this.traceRow = h("div", { class: "s3-grid" }, this.traces.el, this.facts);
-    this.sumsRow = h("div", { class: "s3-three" }, this.sums.map((one) => one.el));
+    this.sumsRow = h(
+      "div",
+      { class: "s3-three" },
+      this.sums.map((one) => one.el),
+    );
     this.body.append(this.map.el, this.curvesRow, this.traceRow, this.sumsRow, this.path.el, this.worth.el, this.health);
   }
 
@@ -163,7 +274,9 @@ class View {
   }
 
   typeBudget() {
-    const { run } = this.store.doc, text = this.budgetText.value.replaceAll(",", "").trim(), number = parseFloat(text);
+    const { run } = this.store.doc,
+      text = this.budgetText.value.replaceAll(",", "").trim(),
+      number = parseFloat(text);
     const wanted = text.endsWith("%") ? Math.floor((number / 100) * (run.backbone_params || NaN) * (1 + 1e-12)) : Math.round(number);
     if (Number.isFinite(wanted)) this.askBudget(wanted);
     else this.say(`budget: expected parameters (8404) or a share of the backbone (0.2%), found ${text}`);
@@ -208,7 +321,9 @@ class View {
 
   /** A click picks one gate; with Shift, Ctrl or Cmd several. A second click lets it go. */
   pick(gates, event) {
-    const asked = Array.isArray(gates) ? gates : [gates], { picked } = this, all = asked.every((g) => picked.includes(g));
+    const asked = Array.isArray(gates) ? gates : [gates],
+      { picked } = this,
+      all = asked.every((g) => picked.includes(g));
     const more = event.shiftKey || event.ctrlKey || event.metaKey;
     if (all) this.picked = more ? picked.filter((g) => !asked.includes(g)) : picked.length > asked.length ? asked : [];
     else this.picked = more ? [...new Set([...picked, ...asked])] : asked;
@@ -227,7 +342,8 @@ class View {
     this.tipBox.hidden = !lines;
     if (!lines) return;
     this.tipBox.replaceChildren(...lines.map((line, i) => h(i ? "div" : "b", {}, line)));
-    const { clientWidth, clientHeight } = document.documentElement, box = this.tipBox.getBoundingClientRect();
+    const { clientWidth, clientHeight } = document.documentElement,
+      box = this.tipBox.getBoundingClientRect();
     this.tipBox.style.left = `${Math.max(4, Math.min(event.clientX + 14, clientWidth - box.width - 8))}px`;
     this.tipBox.style.top = `${event.clientY + 16 + box.height > clientHeight ? event.clientY - box.height - 10 : event.clientY + 16}px`;
   }
@@ -245,91 +361,179 @@ class View {
   }
 
   status() {
-    const { live, doc, gone } = this.store, status = live.status ?? "";
+    const { live, doc, gone } = this.store,
+      status = live.status ?? "";
     if (this.pending && (live.status !== this.pending.status || live.asked !== this.pending.asked)) this.pending = null;
-    const waits = this.pending ? ` · ${DOING[this.pending.name]} … (the kernel passes it on as soon as it is free)` : live.doing ? ` · ${live.doing} …` : "";
+    const waits = this.pending
+      ? ` · ${DOING[this.pending.name]} … (the kernel passes it on as soon as it is free)`
+      : live.doing
+        ? ` · ${live.doing} …`
+        : "";
     put(this.state_, status ? `${SIGNS[status] ?? "•"} ${status}${waits}` : "");
-    for (const button of this.buttons) button.disabled = gone || this.pending !== null || live.doing || !(ACTIONS[status] ?? []).includes(button.textContent.toLowerCase());
+    for (const button of this.buttons)
+      button.disabled = gone || this.pending !== null || live.doing || !(ACTIONS[status] ?? []).includes(button.textContent.toLowerCase());
     const done = live.early_stop ? 1 : live.steps_total ? (live.step ?? 0) / live.steps_total : 0;
     this.bar.style.width = `${100 * done}%`;
     const notes = [];
-    if (gone) notes.push(["s3-note", "The kernel of this view is gone: this is the last picture that it sent. Run the cell again to follow the search, which runs in a process of its own."]);
+    if (gone)
+      notes.push([
+        "s3-note",
+        "The kernel of this view is gone: this is the last picture that it sent. Run the cell again to follow the search, which runs in a process of its own.",
+      ]);
     if (live.problem) notes.push(["s3-alert", `the run cannot be read now: ${live.problem}`]);
-    if (live.error) notes.push(["s3-alert", `${{ dead: "the search died", failed: "the search failed" }[status] ?? "error"}: ${live.error}`]);
+    if (live.error)
+      notes.push(["s3-alert", `${{ dead: "the search died", failed: "the search failed" }[status] ?? "error"}: ${live.error}`]);
     if (doc?.left_out?.length) notes.push(["s3-note", `left out: ${doc.left_out.join("; ")}`]);
     const text = JSON.stringify(notes);
-    if (text !== this.troubleText) this.trouble.replaceChildren(...notes.map(([kind, words]) => h("div", { class: kind, role: "alert" }, words)));
+    if (text !== this.troubleText)
+      this.trouble.replaceChildren(...notes.map(([kind, words]) => h("div", { class: kind, role: "alert" }, words)));
     this.troubleText = text;
     if (!doc?.space) put(this.words, live.words ?? "");
   }
 
   /** What is drawn, for tests and for other scripts. */
   state() {
-    const { store, scene } = this, { doc, live } = store, gates = (test) => (scene ? Array.from(scene.chosen, (c, i) => (test(c) ? i : -1)).filter((i) => i >= 0) : []);
-    const base = { run: scene?.name ?? doc?.run?.name ?? null, status: live.status ?? null, selected: [...this.picked], kernel: store.gone ? "gone" : "there" };
-    return { ...base, step: scene ? scene.step + 1 : null, steps: scene?.steps ?? live.steps_total ?? null, budget: scene?.budget ?? null, parameters: scene?.used ?? null, chosen: gates((c) => c > 0), fills: gates((c) => c === 2), ...this.more };
+    const { store, scene } = this,
+      { doc, live } = store,
+      gates = (test) => (scene ? Array.from(scene.chosen, (c, i) => (test(c) ? i : -1)).filter((i) => i >= 0) : []);
+    const base = {
+      run: scene?.name ?? doc?.run?.name ?? null,
+      status: live.status ?? null,
+      selected: [...this.picked],
+      kernel: store.gone ? "gone" : "there",
+    };
+    return {
+      ...base,
+      step: scene ? scene.step + 1 : null,
+      steps: scene?.steps ?? live.steps_total ?? null,
+      budget: scene?.budget ?? null,
+      parameters: scene?.used ?? null,
+      chosen: gates((c) => c > 0),
+      fills: gates((c) => c === 2),
+      ...this.more,
+    };
   }
 
   // -- one run -----------------------------------------------------------------------------------------
 
   get count() {
-    const { rows, last } = this.store, n = rows.n;
+    const { rows, last } = this.store,
+      n = rows.n;
     return n + (last && (!n || last.step > rows.scalar(n - 1, "step")) ? 1 : 0);
   }
 
   /** alpha, p and the choice at a row and a budget: what `run.p` and `run.structure` give. */
   sceneOf(row, budget) {
-    const { store } = this, { doc, live, rows, last } = store, { run, space } = doc, gates = space.n.length;
+    const { store } = this,
+      { doc, live, rows, last } = store,
+      { run, space } = doc,
+      gates = space.n.length;
     const newest = row === this.count - 1 && last;
     const { alpha, order = null } = newest ? last : rows.alpha(row, gates);
     const at = (name) => (newest ? last[name] : rows.scalar(row, name));
-    const own = budget === null, wanted = budget ?? run.budget, sorted = order ?? orderOf(alpha);
+    const own = budget === null,
+      wanted = budget ?? run.budget,
+      sorted = order ?? orderOf(alpha);
     const zeta = own ? at("zeta") : solveShift(alpha, space.n, wanted, run.tau);
-    const p = probabilities(alpha, zeta ?? -Infinity, run.tau), rank = new Int32Array(gates);
+    const p = probabilities(alpha, zeta ?? -Infinity, run.tau),
+      rank = new Int32Array(gates);
     sorted.forEach((gate, k) => (rank[gate] = k + 1));
     let { chosen, cut, used } = select(sorted, space.n, wanted);
-    if (own && newest && live.own) { // as the run itself wrote it
+    if (own && newest && live.own) {
+      // as the run itself wrote it
       const mine = new Set(live.own);
       chosen = chosen.map((c, i) => (mine.has(i) ? (cut >= 0 && rank[i] > rank[cut] ? 2 : 1) : 0));
       used = live.own.reduce((a, i) => a + space.n[i], 0);
     }
-    return { name: run.name, step: at("step"), steps: live.steps_total, alpha, p, chosen, cut, used, rank, order: sorted, budget: wanted, own, zeta };
+    return {
+      name: run.name,
+      step: at("step"),
+      steps: live.steps_total,
+      alpha,
+      p,
+      chosen,
+      cut,
+      used,
+      rank,
+      order: sorted,
+      budget: wanted,
+      own,
+      zeta,
+    };
   }
 
   gateWords(gate) {
-    const { scene } = this, { space } = this.store.doc, over = scene.cut < 0 ? null : scene.alpha[gate] - scene.alpha[scene.cut];
+    const { scene } = this,
+      { space } = this.store.doc,
+      over = scene.cut < 0 ? null : scene.alpha[gate] - scene.alpha[scene.cut];
     return [
-      this.label(gate), space.position[gate], `${say(space.n[gate])} parameters`, `p = ${say(scene.p[gate])}, α = ${say(scene.alpha[gate])}`,
-      `rank ${say(scene.rank[gate])} of ${say(space.n.length)}`, ["not chosen", "chosen", "chosen to fill what is left of the budget"][scene.chosen[gate]],
-      over === null ? "every gate fits the budget" : `${say(Math.abs(over), 3)} in α ${over > 0 ? "above" : over < 0 ? "below" : "from"} the cut`,
+      this.label(gate),
+      space.position[gate],
+      `${say(space.n[gate])} parameters`,
+      `p = ${say(scene.p[gate])}, α = ${say(scene.alpha[gate])}`,
+      `rank ${say(scene.rank[gate])} of ${say(space.n.length)}`,
+      ["not chosen", "chosen", "chosen to fill what is left of the budget"][scene.chosen[gate]],
+      over === null
+        ? "every gate fits the budget"
+        : `${say(Math.abs(over), 3)} in α ${over > 0 ? "above" : over < 0 ? "below" : "from"} the cut`,
     ];
   }
 
   drawRun() {
-    const { store, how } = this, { doc, live, rows } = store, { run, space } = doc, n = space.n.length, count = this.count;
+    const { store, how } = this,
+      { doc, live, rows } = store,
+      { run, space } = doc,
+      n = space.n.length,
+      count = this.count;
     this.body.hidden = this.controls.hidden = !count;
     if (!count) return put(this.words, live.words ?? "no step yet: the backbone and the data are loaded");
-    const row = Math.min(this.row ?? count - 1, count - 1), scene = (this.scene = this.sceneOf(row, this.budget));
+    const row = Math.min(this.row ?? count - 1, count - 1),
+      scene = (this.scene = this.sceneOf(row, this.budget));
     this.stepBox.max = count - 1;
     if (document.activeElement !== this.stepBox || this.row === null || this.playing) this.stepBox.value = row;
     this.stepBox.disabled = this.play.disabled = count < 2;
     const thinned = live.rows?.stride > 1 ? ` (every ${live.rows.stride}th step is kept here)` : "";
-    put(this.stepWords, `${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${thinned}${store.waiting ? " · earlier steps are on their way" : ""}`);
+    put(
+      this.stepWords,
+      `${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${thinned}${store.waiting ? " · earlier steps are on their way" : ""}`,
+    );
     const place = run.total > run.smallest ? (SLIDER * Math.log(scene.budget / run.smallest)) / Math.log(run.total / run.smallest) : SLIDER;
     if (document.activeElement !== this.budgetBox || this.budget === null) this.budgetBox.value = Math.round(place);
     if (document.activeElement !== this.budgetText) this.budgetText.value = say(scene.budget);
     this.ownButton.disabled = this.budget === null;
-    const nChosen = scene.chosen.reduce((a, c) => a + (c > 0), 0), share = run.backbone_params ? ` · ${say((100 * scene.used) / run.backbone_params, 3)} % of the backbone` : "";
-    const shown = Array.from({ length: n }, (_, g) => (!how.stack || space.stack[g] === how.stack) && (!how.type || space.type[g] === how.type) && (!how.module || space.module[g] === how.module));
-    const filtered = shown.includes(false) ? ` · ${shown.reduce((a, on, g) => a + (on && scene.chosen[g] > 0), 0)} of ${say(shown.filter(Boolean).length)} shown gates are chosen` : "";
+    const nChosen = scene.chosen.reduce((a, c) => a + (c > 0), 0),
+      share = run.backbone_params ? ` · ${say((100 * scene.used) / run.backbone_params, 3)} % of the backbone` : "";
+    const shown = Array.from(
+      { length: n },
+      (_, g) =>
+        (!how.stack || space.stack[g] === how.stack) &&
+        (!how.type || space.type[g] === how.type) &&
+        (!how.module || space.module[g] === how.module),
+    );
+    const filtered = shown.includes(false)
+      ? ` · ${shown.reduce((a, on, g) => a + (on && scene.chosen[g] > 0), 0)} of ${say(shown.filter(Boolean).length)} shown gates are chosen`
+      : "";
     const left = this.row === null && live.seconds_left ? ` · ${live.seconds_left} left` : "";
-    put(this.words, `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`);
+    put(
+      this.words,
+      `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`,
+    );
     const arranged = arrange(space, scene.p, { ...how, keep: (g) => shown[g] });
-    const fills = scene.chosen.includes(2), high = this.scaleOwn ? scene.p.reduce((a, b) => Math.max(a, b)) : 1, low = this.scaleOwn ? scene.p.reduce((a, b) => Math.min(a, b)) : 0;
+    const fills = scene.chosen.includes(2),
+      high = this.scaleOwn ? scene.p.reduce((a, b) => Math.max(a, b)) : 1,
+      low = this.scaleOwn ? scene.p.reduce((a, b) => Math.min(a, b)) : 0;
     this.map.draw({
-      space, rows: arranged.rows, values: scene.p, state: scene.chosen, picks: this.picks, title: `Gates at step ${say(scene.step + 1)}`,
-      note: arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`, low, high,
-      sums: { weights: space.n, words: "expected parameters" }, legend: [{ words: "chosen" }, ...(fills ? [{ words: "chosen to fill what is left of the budget", dash: "3 2" }] : [])],
+      space,
+      rows: arranged.rows,
+      values: scene.p,
+      state: scene.chosen,
+      picks: this.picks,
+      title: `Gates at step ${say(scene.step + 1)}`,
+      note: arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`,
+      low,
+      high,
+      sums: { weights: space.n, words: "expected parameters" },
+      legend: [{ words: "chosen" }, ...(fills ? [{ words: "chosen to fill what is left of the budget", dash: "3 2" }] : [])],
     });
     this.drawCurves(scene, row);
     this.drawTraces(scene, row);
@@ -350,40 +554,100 @@ class View {
   }
 
   drawCurves(scene, row) {
-    const { rows, doc } = this.store, blue = CATEGORICAL[0];
+    const { rows, doc } = this.store,
+      blue = CATEGORICAL[0];
     this.once("curves", this.curvesRow, "curves", [rows.era, rows.n], () => {
-      const at = thin(rows.n, CURVE_POINTS), x = rows.column("step", at).map((v) => v + 1), of = (name) => rows.column(name, at);
-      const expected = of("expected"), { budget } = doc.run;
+      const at = thin(rows.n, CURVE_POINTS),
+        x = rows.column("step", at).map((v) => v + 1),
+        of = (name) => rows.column(name, at);
+      const expected = of("expected"),
+        { budget } = doc.run;
       // Held at the budget it is a constant, and says nothing.
       const constant = budget && expected.every((v) => Math.abs(v / budget - 1) < 1e-3);
       this.expected.el.hidden = Boolean(constant); // before the others measure their width
-      this.losses.draw([{ name: "train", x, y: of("train_loss"), colour: blue }, { name: "validation", x, y: of("val_loss"), colour: CATEGORICAL[1], dash: "5 3" }], { title: "Loss" });
-      this.entropies.draw([{ name: "entropy", x, y: of("entropy"), colour: CATEGORICAL[2] }], { title: "Entropy of the gates, bits", zero: true, legend: false });
-      if (!constant) this.expected.draw([{ name: "expected", x, y: expected, colour: blue }], { title: "Expected parameters", zero: true, legend: false, marks: budget ? [{ y: budget, words: "budget" }] : [] });
+      this.losses.draw(
+        [
+          { name: "train", x, y: of("train_loss"), colour: blue },
+          { name: "validation", x, y: of("val_loss"), colour: CATEGORICAL[1], dash: "5 3" },
+        ],
+        { title: "Loss" },
+      );
+      this.entropies.draw([{ name: "entropy", x, y: of("entropy"), colour: CATEGORICAL[2] }], {
+        title: "Entropy of the gates, bits",
+        zero: true,
+        legend: false,
+      });
+      if (!constant)
+        this.expected.draw([{ name: "expected", x, y: expected, colour: blue }], {
+          title: "Expected parameters",
+          zero: true,
+          legend: false,
+          marks: budget ? [{ y: budget, words: "budget" }] : [],
+        });
     });
-    for (const chart of [this.losses, this.entropies, this.expected]) if (!chart.el.hidden) chart.mark(this.row === null ? NaN : scene.step + 1);
+    for (const chart of [this.losses, this.entropies, this.expected])
+      if (!chart.el.hidden) chart.mark(this.row === null ? NaN : scene.step + 1);
   }
 
   /** p of the picked gates over the steps, or of the likeliest. */
   drawTraces(scene, row) {
-    const { rows, doc } = this.store, { space, run } = doc;
-    if (this.likeliest?.n !== this.count) this.likeliest = { n: this.count, gates: Array.from(this.sceneOf(this.count - 1, null).order.slice(0, TOP)) };
+    const { rows, doc } = this.store,
+      { space, run } = doc;
+    if (this.likeliest?.n !== this.count)
+      this.likeliest = { n: this.count, gates: Array.from(this.sceneOf(this.count - 1, null).order.slice(0, TOP)) };
     const gates = this.picked.length ? this.picked : this.likeliest.gates; // of the newest step: they stay while steps are replayed
     this.once("trace", this.traceRow, "traces", [rows.era, rows.n, gates], () => {
-      const at = thin(rows.n, Math.max(16, Math.min(CURVE_POINTS, Math.round(2e6 / space.n.length)))), x = rows.column("step", at).map((v) => v + 1);
-      const lines = gates.map((gate, k) => ({ gate, name: this.label(gate), x, y: new Float64Array(at.length), colour: CATEGORICAL[k % CATEGORICAL.length], dash: k >= CATEGORICAL.length ? "5 3" : null }));
+      const at = thin(rows.n, Math.max(16, Math.min(CURVE_POINTS, Math.round(2e6 / space.n.length)))),
+        x = rows.column("step", at).map((v) => v + 1);
+      const lines = gates.map((gate, k) => ({
+        gate,
+        name: this.label(gate),
+        x,
+        y: new Float64Array(at.length),
+        colour: CATEGORICAL[k % CATEGORICAL.length],
+        dash: k >= CATEGORICAL.length ? "5 3" : null,
+      }));
       at.forEach((r, j) => {
-        const { alpha } = rows.alpha(r, space.n.length), zeta = rows.scalar(r, "zeta");
+        const { alpha } = rows.alpha(r, space.n.length),
+          zeta = rows.scalar(r, "zeta");
         for (const line of lines) line.y[j] = expit((alpha[line.gate] - zeta) / run.tau);
       });
-      this.traces.draw(lines, { title: this.picked.length ? "p of the picked gates" : "p of the likeliest gates", note: this.picked.length ? "as recorded" : "as recorded; click cells to pick others", zero: true, height: 210, legend: lines.length <= 4, pick: (line, event) => this.pick(line.gate, event) });
+      this.traces.draw(lines, {
+        title: this.picked.length ? "p of the picked gates" : "p of the likeliest gates",
+        note: this.picked.length ? "as recorded" : "as recorded; click cells to pick others",
+        zero: true,
+        height: 210,
+        legend: lines.length <= 4,
+        pick: (line, event) => this.pick(line.gate, event),
+      });
     });
     this.traces.mark(this.row === null ? NaN : scene.step + 1);
     const one = this.picked[this.picked.length - 1] ?? gates[0];
     this.once("trace", this.traceRow, "facts", [one, scene.step, scene.budget, rows.n, this.picked.length], () => {
-      const words = this.gateWords(one), effect = doc.effects?.find((e) => e.gate === one);
-      const facts = [["gate", words[0]], ["position", words[1]], ["PET type", [space.type[one], ...Object.entries(JSON.parse(space.options[one])).map(([name, value]) => `${name} = ${value}`)].join(", ")], ["parameters", `${words[2]} (${say((100 * space.n[one]) / scene.budget, 3)} % of the budget)`], ["now", words.slice(3).join("; ")], ...(effect ? [["loss without it", `${effect.increase >= 0 ? "+" : ""}${say(effect.increase)} ± ${say(effect.se, 2)}`]] : [])];
-      this.facts.replaceChildren(h("table", {}, h("tbody", {}, facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value))))));
+      const words = this.gateWords(one),
+        effect = doc.effects?.find((e) => e.gate === one);
+      const facts = [
+        ["gate", words[0]],
+        ["position", words[1]],
+        [
+          "PET type",
+          [space.type[one], ...Object.entries(JSON.parse(space.options[one])).map(([name, value]) => `${name} = ${value}`)].join(", "),
+        ],
+        ["parameters", `${words[2]} (${say((100 * space.n[one]) / scene.budget, 3)} % of the budget)`],
+        ["now", words.slice(3).join("; ")],
+        ...(effect ? [["loss without it", `${effect.increase >= 0 ? "+" : ""}${say(effect.increase)} ± ${say(effect.se, 2)}`]] : []),
+      ];
+      this.facts.replaceChildren(
+        h(
+          "table",
+          {},
+          h(
+            "tbody",
+            {},
+            facts.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value))),
+          ),
+        ),
+      );
     });
   }
 
@@ -396,14 +660,24 @@ class View {
       const groups = new Map();
       space.n.forEach((size, g) => {
         if (!shown[g]) return;
-        const key = keys[k](g), one = groups.get(key) ?? groups.set(key, { name: key, values: [0, 0], gates: [] }).get(key);
+        const key = keys[k](g),
+          one = groups.get(key) ?? groups.set(key, { name: key, values: [0, 0], gates: [] }).get(key);
         one.values[0] += scene.p[g] * size;
         if (scene.chosen[g]) one.values[1] += size;
         one.gates.push(g);
       });
       const order = k ? [...groups.keys()] : space.columns.filter((c) => groups.has(c));
       const rows = order.map((key) => ({ ...groups.get(key), strong: groups.get(key).gates.some((g) => this.picked.includes(g)) }));
-      chart.draw(rows, { title: `By ${["layer", "module", "PET type"][k]}`, names: ["expected", "chosen"], xLabel: "parameters", pick: (bar, event) => this.pick(bar.gates.filter((g) => scene.chosen[g]), event) });
+      chart.draw(rows, {
+        title: `By ${["layer", "module", "PET type"][k]}`,
+        names: ["expected", "chosen"],
+        xLabel: "parameters",
+        pick: (bar, event) =>
+          this.pick(
+            bar.gates.filter((g) => scene.chosen[g]),
+            event,
+          ),
+      });
     });
   }
 
@@ -411,10 +685,28 @@ class View {
   drawPath(scene) {
     const { space } = this.store.doc;
     this.once("path", this.path.el, "path", [scene.step, this.picked, scene.budget], () => {
-      const budgets = budgetSteps(space.n, PATH_POINTS), { enters } = entries(scene.order, space.n, budgets);
-      const first = Array.from(space.n, (_, g) => g).filter((g) => Number.isFinite(enters[g])).sort((a, b) => enters[a] - enters[b] || scene.rank[a] - scene.rank[b]);
-      const rows = first.slice(0, PATH_GATES).map((gate) => ({ name: this.label(gate), values: [Math.log10(enters[gate])], gate, strong: this.picked.includes(gate), colour: scene.chosen[gate] ? CATEGORICAL[0] : this.map.ink.muted }));
-      this.path.draw(rows, { title: "Gates in the order in which they enter as the budget grows", note: first.length > PATH_GATES ? `the first ${PATH_GATES} of ${say(first.length)}; blue: chosen now` : "blue: chosen now", names: ["enters at a budget of"], xLabel: "parameters, log scale", log: true, pick: (row, event) => this.pick(row.gate, event) });
+      const budgets = budgetSteps(space.n, PATH_POINTS),
+        { enters } = entries(scene.order, space.n, budgets);
+      const first = Array.from(space.n, (_, g) => g)
+        .filter((g) => Number.isFinite(enters[g]))
+        .sort((a, b) => enters[a] - enters[b] || scene.rank[a] - scene.rank[b]);
+      const rows = first
+        .slice(0, PATH_GATES)
+        .map((gate) => ({
+          name: this.label(gate),
+          values: [Math.log10(enters[gate])],
+          gate,
+          strong: this.picked.includes(gate),
+          colour: scene.chosen[gate] ? CATEGORICAL[0] : this.map.ink.muted,
+        }));
+      this.path.draw(rows, {
+        title: "Gates in the order in which they enter as the budget grows",
+        note: first.length > PATH_GATES ? `the first ${PATH_GATES} of ${say(first.length)}; blue: chosen now` : "blue: chosen now",
+        names: ["enters at a budget of"],
+        xLabel: "parameters, log scale",
+        log: true,
+        pick: (row, event) => this.pick(row.gate, event),
+      });
     });
   }
 
@@ -424,29 +716,69 @@ class View {
     this.once("worth", this.worth.el, "worth", [this.picked, Boolean(effects)], () => {
       this.worth.el.hidden = !effects;
       if (!effects) return;
-      const rows = [...effects].sort((a, b) => b.increase - a.increase).map((e) => ({ name: this.label(e.gate), values: [e.increase], error: e.se, gate: e.gate, strong: this.picked.includes(e.gate) }));
-      this.worth.draw(rows, { title: "How much the loss rises without each gate", note: "± one standard error", names: ["loss increase"], xLabel: "loss", pick: (row, event) => this.pick(row.gate, event) });
+      const rows = [...effects]
+        .sort((a, b) => b.increase - a.increase)
+        .map((e) => ({ name: this.label(e.gate), values: [e.increase], error: e.se, gate: e.gate, strong: this.picked.includes(e.gate) }));
+      this.worth.draw(rows, {
+        title: "How much the loss rises without each gate",
+        note: "± one standard error",
+        names: ["loss increase"],
+        xLabel: "loss",
+        pick: (row, event) => this.pick(row.gate, event),
+      });
     });
   }
 
   /** What can be pasted elsewhere. */
   async copy(kind) {
-    const { scene, store } = this, { space, run, code } = store.doc, chosen = Array.from(scene.chosen, (c, g) => (c ? g : -1)).filter((g) => g >= 0);
-    const gate = (g) => ({ index: g, position: space.position[g], stack: space.stack[g], layer: space.layer[g], module: space.module[g], pet_type: space.type[g], n_params: space.n[g], options: JSON.parse(space.options[g]) });
+    const { scene, store } = this,
+      { space, run, code } = store.doc,
+      chosen = Array.from(scene.chosen, (c, g) => (c ? g : -1)).filter((g) => g >= 0);
+    const gate = (g) => ({
+      index: g,
+      position: space.position[g],
+      stack: space.stack[g],
+      layer: space.layer[g],
+      module: space.module[g],
+      pet_type: space.type[g],
+      n_params: space.n[g],
+      options: JSON.parse(space.options[g]),
+    });
     const at = `${this.budget === null ? "" : `budget=${this.budget}`}${this.row === null ? "" : `${this.budget === null ? "" : ", "}step=${scene.step}`}`;
-    const lora = chosen.filter((g) => space.type[g] === "LoRA"), option = (g, name, other) => JSON.parse(space.options[g])[name] ?? other;
-    const ranks = lora.map((g) => option(g, "r", 1)), scales = lora.map((g) => option(g, "lora_alpha", 16));
-    const pattern = (values) => `{${lora.map((g, k) => [g, values[k]]).filter(([, v]) => v !== values[0]).map(([g, v]) => `r"^${space.position[g].replaceAll(".", "\\.")}$": ${v}`).join(", ")}}`;
+    const lora = chosen.filter((g) => space.type[g] === "LoRA"),
+      option = (g, name, other) => JSON.parse(space.options[g])[name] ?? other;
+    const ranks = lora.map((g) => option(g, "r", 1)),
+      scales = lora.map((g) => option(g, "lora_alpha", 16));
+    const pattern = (values) =>
+      `{${lora
+        .map((g, k) => [g, values[k]])
+        .filter(([, v]) => v !== values[0])
+        .map(([g, v]) => `r"^${space.position[g].replaceAll(".", "\\.")}$": ${v}`)
+        .join(", ")}}`;
     const texts = {
       code: `import s3pet_viz as s3\n\nrun = ${code}\nstructure = run.structure(${at})\n`,
-      json: JSON.stringify({ ...store.doc.structure, budget: scene.budget, n_params: scene.used, source: { ...store.doc.structure?.source, run: run.name, step: scene.step }, gates: chosen.map(gate) }, null, 1),
-      lora: lora.length ? `from peft import LoraConfig\n\n# ${lora.length} LoRA gates of ${chosen.length} chosen${lora.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        "${space.position[g]}",`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n` : "# no LoRA gate is chosen\n",
+      json: JSON.stringify(
+        {
+          ...store.doc.structure,
+          budget: scene.budget,
+          n_params: scene.used,
+          source: { ...store.doc.structure?.source, run: run.name, step: scene.step },
+          gates: chosen.map(gate),
+        },
+        null,
+        1,
+      ),
+      lora: lora.length
+        ? `from peft import LoraConfig\n\n# ${lora.length} LoRA gates of ${chosen.length} chosen${lora.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        "${space.position[g]}",`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
+        : "# no LoRA gate is chosen\n",
       picks: JSON.stringify(this.picked.map((g) => [space.position[g], space.type[g]])),
     };
     this.clipboard = texts[kind];
     const done = await toClipboard(texts[kind]);
     this.say(done ? "copied" : "the browser refused the clipboard");
-    this.controls.querySelectorAll("select").forEach((box) => { if (box.value === kind) box.value = ""; });
+    this.controls.querySelectorAll("select").forEach((box) => {
+      if (box.value === kind) box.value = "";
+    });
   }
 }
 
