@@ -48,10 +48,6 @@ from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
 
-#: What a resumed search may find in a new place.
-MAY_MOVE = ("task", "backbone")
-
-
 def search(
     *,
     task: Any = None,
@@ -252,7 +248,7 @@ def _writer(
             # The step is read anew, now that nobody else can move it.
             writer.continue_from(
                 first_step_of(started, config.steps),
-                config={name: getattr(config, name) for name in MAY_MOVE},
+                config={name: getattr(config, name) for name in layout.MAY_MOVE},
                 **{name: extra[name] for name in ("backbone", "task_origin", "fingerprint")},
             )
         except BaseException:
