@@ -48,6 +48,7 @@ from s3pet_viz.tuning.api import load_pair
 from s3pet_viz.tuning.device import Device
 from s3pet_viz.tuning.model_state import flags_kept
 
+
 def search(
     *,
     task: Any = None,
