@@ -30,8 +30,6 @@ _FLAGS = frozenset(
     "threads".split()
 )
 _DEFAULT_BACKBONE = "tiny-t5"
-#: What a resumed search may find in a new place.
-MAY_MOVE = ("task", "backbone")
 
 
 class Launched:
@@ -158,7 +156,7 @@ def relaunch(run: str | os.PathLike[str] | Run, *, threads: int | None = None, *
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in MAY_MOVE:
+        if name not in layout.MAY_MOVE:
             raise ConfigError(f"resume: a resumed search keeps its own options; {name!r} cannot be given")
     found = open_run(run)
     if not found.ended or found.status == "finished":

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import s3pet_viz as s3
 from s3pet_viz.cli import app
-from s3pet_viz.errors import ConfigError, RunError, TaskError
+from s3pet_viz.errors import ConfigError, RunError, S3PETError, TaskError
 from s3pet_viz.files import name_or_folder, named_in
 from s3pet_viz.launch import Launched, relaunch
 from s3pet_viz.resources import find_resource
@@ -327,3 +327,35 @@ def test_a_folder_that_is_renamed_keeps_what_was_written(home):
     run = open_run("kept")
     assert (run.status, run.n_steps) == ("dead", 2)
     assert s3.search(resume=run, progress=False).status == "finished"
+
+
+# -- pipes in folders of one's own ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX system")
+@pytest.mark.parametrize("name", ["train.jsonl", "validation.jsonl", "test.jsonl", "task.json"])
+def test_a_pipe_in_a_task_folder_is_named_at_once(home, name):
+    (home / "mood" / name).unlink(missing_ok=True)
+    os.mkfifo(home / "mood" / name)
+    with pytest.raises(TaskError, match=name):
+        s3.load_task("~/mood", form="text")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX system")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "any"])
+def test_a_pipe_in_a_backbone_folder_is_named_at_once(home, name):
+    (home / "small" / name).unlink(missing_ok=True)
+    os.mkfifo(home / "small" / name)
+    with pytest.raises(S3PETError, match=rf"{name}: expected a plain file, found a named pipe"):
+        s3.load_backbone("~/small")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of a POSIX system")
+@pytest.mark.parametrize("name", ["adapter.json", "structure.json", "adapter.safetensors"])
+def test_a_pipe_in_an_adapter_is_named_at_once(home, name):
+    run = stopped("a", task="~/mood", backbone="~/small")
+    s3.tune(run.structure(), task="~/mood", backbone="~/small", save="adapter", load={"max_rows": 24}, **TUNE)
+    (Path("adapter") / name).unlink()
+    os.mkfifo(Path("adapter") / name)
+    with pytest.raises(S3PETError, match=name):
+        s3.Adapter.from_pretrained("adapter")

@@ -45,6 +45,8 @@ _MOST_RUN_JSON = 4 * 1024**2
 _MOST_PARQUET, _MOST_FOOTER, _MOST_COLUMNS = 16 * 1024**2, 1024**2, 64
 #: What Parquet may be packed with: Snappy, as ours, makes at most 21 of 1; others make thousands.
 _PACKED = ("SNAPPY", "UNCOMPRESSED")
+#: Fields of a run's config that a resumed search may find in a new place.
+MAY_MOVE = ("task", "backbone")
 #: No search arrives at a larger alpha, and squares and differences of such still fit float32.
 MOST_ALPHA = 1e12
 

@@ -55,9 +55,6 @@ from s3pet_viz.tuning.model_state import at_work
 #: Fields of `SearchConfig` that say how task and backbone are loaded; `load` may say so too.
 _LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 
-#: What a resumed search may find in a new place.
-MAY_MOVE = ("task", "backbone")
-
 
 @alone_with_its_model
 def search(
@@ -273,7 +270,7 @@ def _writer(
             # The step is read anew, now that nobody else can move it.
             writer.continue_from(
                 first_step_of(started, config.steps),
-                config={name: getattr(config, name) for name in MAY_MOVE},
+                config={name: getattr(config, name) for name in layout.MAY_MOVE},
                 **{name: extra[name] for name in ("backbone", "task_origin", "fingerprint")},
             )
         except BaseException:
