@@ -79,9 +79,10 @@ def test_the_same_outputs(form, types, kind, tmp_path):
     assert isinstance(made.config, kind)
     assert made.gap < 1e-5
     assert_same(backbone.model, before)
-    ours = attached_logits(adapter, backbone)
-    assert gap(ours, logits(backbone.model)) > 1e-2
-    assert gap(logits(in_peft(tmp_path / "peft", form)), ours) < 1e-5
+    assert gap(attached_logits(adapter, backbone), logits(backbone.model)) > 1e-2
+    # In float64: how float32 rounds is the processor's business.
+    ours = attached_logits(adapter, tiny_backbone(form, torch.float64))
+    assert gap(logits(in_peft(tmp_path / "peft", form, torch.float64).double()), ours) < 5e-6  # T5 norms in float32
     trained = load_file(tmp_path / "peft" / "adapter_model.safetensors")
     extra = sum(t.numel() for t in adapter.head.values())
     if form in ("bert", "roberta") and "LNFit" in types:
