@@ -1,4 +1,4 @@
-# make demo, make test, make lab and make docs each do all of their own set-up, in .venv.
+# make demo, make test, make test-browser, make lab and make docs each do all of their own set-up, in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,13 +6,17 @@ STAMP  := $(VENV)/.installed
 # Test workers; each computes with one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-oldest lab lint docs clean
+.PHONY: demo test test-browser test-oldest lab lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/s3pet demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/browser
+
+# JupyterLab, figures and reports in a headless Chromium, one after the other.
+test-browser: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 # The oldest dependencies that pyproject.toml allows (torch apart), in an environment of their own.
 OLDEST := .venv-oldest

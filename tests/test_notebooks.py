@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from nbclient.exceptions import CellExecutionError
 from nbval_figures import readable
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "notebooks"
+needs_chrome = pytest.mark.skipif(
+    not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), reason="no Chrome is installed"
+)
 BOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = ["01_watch_a_search", "02_explain_a_structure", "03_compare_tasks_and_budgets", "04_transfer", "05_your_own_model_and_task"]
 
@@ -36,6 +49,110 @@ def test_small_static_and_ready_for_papermill(path):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             made = ("run = s3.launch", "s3.figures.", "view = s3.watch", "model =", "from transformers")
             assert "assert " in cell.source or cell.source.startswith(made)
+
+
+FIGURE, WIDGET = "application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-view+json"
+PICTURES = {"image/png", "image/svg+xml"}
+
+
+def load(path: Path) -> ModuleType:
+    """A script of docs/, which is no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+def test_every_figure_and_widget_has_a_picture(path):
+    """GitHub, nbviewer and the site show these alone."""
+    book = nbformat.read(path, as_version=4)
+    shown = [output.data for cell in book.cells for output in cell.get("outputs", []) if {FIGURE, WIDGET} & set(output.get("data", {}))]
+    assert shown
+    pictures = []
+    for data in shown:
+        for kind in PICTURES & set(data):
+            pictures.append(data[kind])
+            assert 1_000 < len(data[kind]) < 80_000, kind
+    assert len(pictures) == len(shown), "python docs/refresh_notebooks.py"
+    page = load(ROOT / "docs/mkdocs/hooks.py").notebook_html(path)
+    assert "<script" not in page
+    assert len(re.findall("data:image/(?:png|svg[+]xml);base64,.{1000}|<svg[ >]", page)) >= len(shown)
+    for data in shown:
+        if "image/png" in data:
+            assert "".join(data["image/png"].split())[:2000] in page
+            picture = base64.b64decode(data["image/png"])
+            assert picture.startswith(b"\x89PNG")
+            width = int.from_bytes(picture[16:20])
+            assert width == 900
+
+
+@pytest.fixture(scope="module")
+def refresh():
+    return load(ROOT / "docs/refresh_notebooks.py")
+
+
+class Drawn:
+    """A widget that can draw itself, as the kernel holds it, in cells that use nothing but ipywidgets."""
+
+    cells = (
+        "from ipywidgets import Button, IntSlider\nclass Viewer(IntSlider):\n"
+        "    def _static_svg(self):\n        return f'<svg>frame {self.value}</svg>'",
+        "one, two = Viewer(value=1), Button()\none",
+        "two",
+        "one.value = 7",
+    )
+
+
+@needs_chrome
+def test_outputs_get_their_pictures(refresh):
+    """A figure's is drawn; a widget's is that of its last frame; a widget that cannot draw itself is left alone."""
+    figure = "import plotly.io, plotly.graph_objects as go\nplotly.io.renderers.default = 'plotly_mimetype'\ngo.Figure(go.Scatter(y=[1, 2]))"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (*Drawn.cells, figure)])
+    frames = refresh.run(book)
+    assert len(book.cells) == len(Drawn.cells) + 1
+    refresh.clean(book)
+    refresh.add_pictures(book, frames)
+    data = [output.data for cell in book.cells for output in cell.outputs]
+    assert [sorted({FIGURE, WIDGET, *PICTURES} & set(one)) for one in data] == [[WIDGET, "image/svg+xml"], [WIDGET], [FIGURE, "image/png"]]
+    assert data[0]["image/svg+xml"] == "<svg>frame 7</svg>"
+    assert base64.b64decode(data[2]["image/png"]).startswith(b"\x89PNG")
+
+
+def test_a_widget_that_cannot_be_drawn_stops_the_refresh(refresh):
+    """A picture that is missing without a word would be the last run's."""
+    broken = Drawn.cells[0].replace("return f'<svg>frame {self.value}</svg>'", "raise ValueError('no frame')")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (broken, Drawn.cells[1])])
+    with pytest.raises(CellExecutionError, match="no frame"):
+        refresh.run(book)
+
+
+def test_pictures_are_not_compared(refresh, tmp_path):
+    """They are drawn from what is compared: a run has none, and passes; another figure does not."""
+    source = "import plotly.io, plotly.graph_objects as go\nplotly.io.renderers.default = 'plotly_mimetype'\ngo.Figure(go.Scatter(y=[1, 2]))"
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    refresh.run(book)
+    (output,) = book.cells[0].outputs
+    output.data |= {"image/png": "iVBORw0KGgo=", "image/svg+xml": "<svg/>"}
+
+    def code(name):
+        nbformat.write(book, tmp_path / name)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "nbval_figures", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+        where = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
+        return subprocess.run([*command, tmp_path / name], cwd=tmp_path, env={**os.environ, **where}, timeout=600, check=False).returncode
+
+    assert code("same.ipynb") == 0
+    output.data[FIGURE]["data"][0]["y"] = [1, 3]
+    assert code("other.ipynb") == 1
+
+
+@needs_chrome
+def test_a_picture_that_cannot_be_small_is_refused(refresh, monkeypatch):
+    monkeypatch.setattr(refresh, "MOST", 1_000)
+    with pytest.raises(ValueError, match="expected a picture below 1,000 bytes"):
+        refresh.png(go.Figure(go.Scatter(y=np.random.default_rng(0).random(200))).to_plotly_json())
 
 
 def test_figures_are_compared_as_numbers():

@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"\]\(\.\./([^)#\s]+)\)")
 #: A browser shows these as they are; other texts get a name that it shows too.
 _SHOWN = {".png", ".html", ".txt"}
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body{{max-width:960px;margin:24px auto;padding:0 16px;font:15px/1.5 sans-serif;color:#1f2933}}
+img,svg{{max-width:100%;height:auto}}pre{{overflow:auto;background:#f5f7f9;padding:8px}}
+.output_area pre,.output pre{{background:none}}td,th{{padding:2px 10px}}</style>
+{body}</html>"""
 log = logging.getLogger("mkdocs.hooks")
 
 
@@ -29,7 +34,20 @@ def on_config(config: Any, **_: Any) -> Any:
     return config
 
 
+def notebook_html(path: Path) -> str:
+    """A notebook as a page without scripts, as GitHub shows it: of figures and widgets the pictures."""
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    shown = ["text/html", "image/svg+xml", "image/png", "text/markdown", "text/plain"]
+    exporter = HTMLExporter(config=Config({"NbConvertBase": {"display_data_priority": shown}}), template_name="basic")
+    body, _ = exporter.from_filename(str(path))
+    return _PAGE.format(title=path.stem, body=body)
+
+
 def _copy(path: str) -> str:
+    if path.endswith(".ipynb"):
+        return f"repo/{path.removesuffix('.ipynb')}.html"
     return f"repo/{path}" if Path(path).suffix in _SHOWN else f"repo/{path}.txt"
 
 
@@ -53,7 +71,8 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
         if not source.is_file():
             log.warning("link to a file that is not in the repository: ../%s", path)  # with --strict the build fails
             continue
-        files.append(File.generated(config, _copy(path), content=source.read_bytes()))
+        content = notebook_html(source) if source.suffix == ".ipynb" else source.read_bytes()
+        files.append(File.generated(config, _copy(path), content=content))
     return files
 
 
