@@ -64,6 +64,13 @@ def test_no_file_is_long(path):
     assert lines <= MOST_LINES, f"{path}: expected at most {MOST_LINES} lines, found {lines}"
 
 
+def test_the_picture_of_the_house_has_every_room():
+    picture = (ROOT / "CONTRIBUTING.md").read_text().split("## The house")[1].split("```")[1]
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"cli"}
+    drawn = [left or right for left, right in re.findall(r"^  (\w+)/|\|  (\w+)/", picture, re.MULTILINE)]
+    assert sorted(drawn) == sorted(rooms)
+
+
 # -- the public face ---------------------------------------------------------------------------------------
 
 

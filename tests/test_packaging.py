@@ -47,6 +47,24 @@ def test_the_embedded_task_and_backbone_are_found_by_name(installed, tmp_path):
     assert 1.5e6 < int(size) < 3e6
 
 
+def test_the_viewers_module_comes_along(installed):
+    """Every file of it, and nothing that was not written here."""
+    ours = {p.name: p.read_bytes() for p in (ROOT / "s3pet_viz" / "viewer" / "js").iterdir()}
+    held = {p.name: p.read_bytes() for p in (installed / "s3pet_viz" / "viewer" / "js").iterdir()}
+    assert held == ours
+    assert {Path(name).suffix for name in ours} == {".js", ".css"}
+    code = "from s3pet_viz.viewer import page; print(len(page.module()), len(page.style()), page.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=installed, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    script, style, file = done.stdout.split()
+    assert int(script) == sum(len(data.decode()) for name, data in ours.items() if name.endswith(".js"))
+    assert int(style) > 0
+    assert file.startswith(str(installed))
+
+
 def test_the_wheel_holds_no_third_party_data(installed):
     names = {p.name for p in (installed / "s3pet_viz" / "_data" / "tasks").iterdir()}
     assert names == {"sentiment", "acceptability", "paraphrase", "entailment", "similarity"}
