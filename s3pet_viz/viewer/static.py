@@ -25,12 +25,14 @@ class Panel:
 
     Attributes:
         space: as `documents.space_doc`. values: 0 to 1 or NaN, shape (n_gates,). marked: bool, shape (n_gates,).
+        texts: what stands in the cells, if anything does.
     """
 
     title: str
     space: Doc
     values: np.ndarray
     marked: np.ndarray
+    texts: Sequence[str] = ()
 
 
 def svg(panels: Sequence[Panel], sentence: str) -> str:
@@ -55,7 +57,7 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     space = panel.space
     rows, columns = space["rows"], space["columns"]
     left = 14 + _CHAR * max(map(len, rows))
-    side = min(34.0, (_WIDTH - left - 10) / len(columns))
+    side = min(34.0 if not panel.texts else 110.0, (_WIDTH - left - 10) / len(columns))
     upright = max(map(len, columns)) * _CHAR > side
     row_height = max(2.0, min(_ROW, 420 / len(rows)))
     y0 = top + 22
@@ -74,6 +76,11 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
         for i in np.flatnonzero(panel.marked)
     )
     below = y0 + len(rows) * row_height
+    said = "".join(
+        f"<text x='{left + (column + 0.5) * side:.1f}' y='{y0 + (row + 0.5) * row_height + 4:.1f}' "
+        f"text-anchor='middle' fill='{'white' if value > 0.52 else _INK}'>{_text(words)}</text>"
+        for words, row, column, value in zip(panel.texts, space["row"], space["col"], panel.values, strict=False)
+    )
     every = max(1, int(np.ceil(10 / side)))
     labels = [
         f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>"
@@ -91,7 +98,7 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     head = f"<text x='8' y='{top + 12:.0f}' font-size='13' font-weight='bold'>{_text(panel.title)}</text>"
     lines = f"<path d='{ring}' fill='none' stroke='{_OUTLINE}' stroke-width='2'/>"
     height = below - top + (8 + _CHAR * max(map(len, columns)) if upright else 18)
-    return head + cells + lines + "".join(labels), height
+    return head + cells + said + lines + "".join(labels), height
 
 
 def _text(words: str) -> str:

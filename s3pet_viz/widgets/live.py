@@ -274,6 +274,10 @@ class LiveView(Viewer):
 
     # -- without scripts -------------------------------------------------------------------------------
 
+    def _static_svg(self) -> str:
+        self._update()  # the end may be newer than the thread's last look
+        return super()._static_svg()
+
     def panels(self) -> list[Panel]:
         run, frame = self.run, self.frame
         if run is None or frame.step is None or frame.p is None or frame.selected is None:

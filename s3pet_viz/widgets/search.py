@@ -11,15 +11,17 @@ from s3pet_viz.errors import S3PETError
 from s3pet_viz.launch import start
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.feed import Frame
+from s3pet_viz.viewer.static import svg
 from s3pet_viz.widgets import form
 from s3pet_viz.widgets.live import LiveView
+from s3pet_viz.widgets.viewer import Pictured
 
 _LABEL = {"description_width": "80px"}
 #: A row that breaks where it is narrow; nothing has a fixed place.
 _ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "width": "auto"}
 
 
-class LiveSearch(w.VBox):
+class LiveSearch(Pictured):
     """Choose a task, a backbone and a budget, press Start, and watch the search.
 
     The search runs in a process of its own: the kernel stays free, and may even end.
@@ -90,6 +92,10 @@ class LiveSearch(w.VBox):
 
     def __repr__(self) -> str:
         return "LiveSearch()"
+
+    def _static_svg(self) -> str:
+        chosen = ", ".join(f"{name} {field.value}" for name, field in self.fields.items())
+        return svg(self.view.panels(), f"In JupyterLab: a form that starts a search and shows it ({chosen}).")
 
     # -- inside ----------------------------------------------------------------------------------------
 

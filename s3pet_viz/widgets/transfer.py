@@ -39,15 +39,13 @@ class TransferExplorer(Viewer):
     def panels(self) -> list[Panel]:
         table = self._doc["matrices"][0]
         rows, columns = table["rows"], self._doc["targets"]
-        cells = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
-        labels = [
-            f"{name} ({', '.join(cell['text'] for cell in line)})"
-            for name, line in zip(rows, table["cells"], strict=True)
-        ]
-        space = {"rows": labels, "columns": columns, "row": [i for i, _ in cells], "col": [j for _, j in cells]}
-        shades = np.array([table["cells"][i][j]["shade"] for i, j in cells], dtype=float)
-        marked = np.array([table["cells"][i][j]["mark"] for i, j in cells], dtype=bool)
-        return [Panel(f"{table['title']}: rows are structures' sources, columns targets", space, shades, marked)]
+        cells = [cell for line in table["cells"] for cell in line]
+        at = [divmod(i, len(columns)) for i in range(len(cells))]
+        space = {"rows": rows, "columns": columns, "row": [i for i, _ in at], "col": [j for _, j in at]}
+        shades = np.array([cell["shade"] for cell in cells], dtype=float)
+        marked = np.array([cell["mark"] for cell in cells], dtype=bool)
+        title = f"{table['title']}: rows are structures' sources, columns targets"
+        return [Panel(title, space, shades, marked, [cell["text"] for cell in cells])]
 
     def __repr__(self) -> str:
         return f"TransferExplorer({len(self.matrix.sources)} sources, {len(self.matrix.targets)} targets)"

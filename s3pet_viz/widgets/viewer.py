@@ -82,7 +82,20 @@ class Page(anywidget.AnyWidget):
             self._beside = {}
 
 
-class Viewer(w.VBox):
+class Pictured(w.VBox):
+    """A box of widgets that leaves a picture where no widget is drawn: on GitHub, in an exported notebook."""
+
+    def _static_svg(self) -> str:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        data["image/svg+xml"] = self._static_svg()
+        return bundle
+
+
+class Viewer(Pictured):
     """A view of runs that is drawn and driven in the page: it stays right while the kernel is busy.
 
     Attributes:
@@ -147,9 +160,3 @@ class Viewer(w.VBox):
 
     def _heard(self, _: Any, message: Any, buffers: Any) -> None:
         """What the page asks; kinds that are not known are no request of ours."""
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        data["image/svg+xml"] = self._static_svg()
-        return bundle

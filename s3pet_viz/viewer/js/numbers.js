@@ -176,7 +176,9 @@ export function ticks(low, high, about = 5) {
   const rough = (high - low) / about,
     power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((m) => m * power >= rough) * power;
-  const found = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) found.push(Math.abs(v) < step * 1e-9 ? 0 : v);
-  return found;
+  const first = Math.ceil(low / step - 1e-9) * step,
+    most = Math.ceil(about) + 1; // counted: far from 0 a small step may change nothing
+  const found = Array.from({ length: most }, (_, i) => first + i * step).filter((v) => v <= high + step * 1e-9);
+  if (found.length < 2 && about < 64) return ticks(low, high, about * 2);
+  return found.length ? [...new Set(found)].map((v) => (Math.abs(v) < step * 1e-9 ? 0 : v)) : [low];
 }
