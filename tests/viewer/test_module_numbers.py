@@ -131,17 +131,27 @@ def test_thinning_is_even_and_keeps_the_last(node, n, most):
     if n:
         assert rows[-1] == n - 1
         assert len(rows) >= min(n, most / 4)
-    assert len({b - a for a, b in itertools.pairwise(rows)}) <= 1
+    assert len({b - a for a, b in itertools.pairwise(rows[:-1])}) <= 1
     assert (np.diff(rows) > 0).all()
 
 
+def test_ticks_end_wherever_they_are(node):
+    """A step that a number is too large to feel, a range of one number, none."""
+    for low, high in ((1e9, math.nextafter(1e9, math.inf)), (1e17, 1e17 + 16), (-1e300, 1e300), (3.0, 3.0), (0.0, 5e-324)):
+        for about in (2, 4.75, 12):
+            assert 1 <= len(node("ticks", [low, high, about])) <= 30
+    assert node("ticks", [0, 1, 4]) == [0, 0.5, 1]
+    assert node("ticks", [-1, 1, 4]) == [-1, -0.5, 0, 0.5, 1]
+
+
 @settings(deadline=None)
-@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(2, 12))
+@given(st.floats(-1e4, 1e4), st.floats(1e-4, 1e9), st.integers(2, 12))
 def test_ticks_lie_between_and_are_round(node, low, width, about):
     high = low + width
     found = node("ticks", [low, high, about])
-    step = width / about
-    assert all(low - step * 1e-6 <= value <= high + step * 1e-6 for value in found)
-    assert len(found) <= about + 2
-    if high > low:
-        assert len(found) >= 1
+    slack = 1e-6 * width + 1e-9 * abs(low)
+    assert all(low - slack <= value <= high + slack for value in found)
+    assert 2 <= len(found) <= 2 * about + 2
+    steps = np.diff(found)
+    assert steps == pytest.approx(np.full(len(steps), steps[0]), rel=1e-3)
+    assert round(steps[0] / 10 ** math.floor(math.log10(steps[0] * 1.001)), 2) in (1, 2, 5)
