@@ -166,7 +166,7 @@ def check_line(block: Block, words: list[str]) -> None:
         command: click.Command = commands[words[1]]
         command.make_parser(click.Context(command)).parse_args(args=list(words[2:]))  # an unknown option raises
     elif words[0] == "make":
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert words[1] in targets, where
     elif words[0] == "python":
         script = ROOT / words[1]
