@@ -30,6 +30,8 @@ _COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem
 
 #: The task was not learned where the training loss ends above this share of what one answer to every row would have.
 UNLEARNED = 0.95
+#: A loss fell at once where its first few values are above the last fifth by so many standard errors.
+_EARLY = 4
 #: Gates still move where the structure of 80 % of the way shares less than this with the last one (Jaccard).
 MOVING = 0.8
 _MOVING_FROM = 0.8
@@ -182,7 +184,7 @@ def _losses(run: Run) -> Iterator[Seen]:
     if fifth < 4:
         return
     first, last = known[:fifth], known[-fifth:]
-    noise = _noise(first, last)
+    noise = 2 * np.sqrt(first.var(ddof=1) / fifth + last.var(ddof=1) / fifth)  # two standard errors of the difference
     of = f"steps from {shrunk:,} on, where the budget stays" if shrunk else "search" if run.ended else "steps so far"
     before, after = _apart(first.mean(), last.mean())
     told = f"It was {before} in the first fifth of the {of}, and {after} in the last"
@@ -193,7 +195,7 @@ def _losses(run: Run) -> Iterator[Seen]:
         yield f"fell from {before} to {after}"
     elif shrunk:
         yield f"{before} where the budget came to stay, {after} at the end"
-    elif last.mean() < start.mean() - _noise(start, last):
+    elif last.mean() < start.mean() - _EARLY * last.std(ddof=1) * np.sqrt(1 / len(start) + 1 / fifth):
         yield "fell from {} to {} within the first fifth".format(*_apart(start.mean(), last.mean()))
     else:
         train, constant = _learned(run)
@@ -204,11 +206,6 @@ def _losses(run: Run) -> Iterator[Seen]:
                 "learned was learned in the first fifth, or before the search."
             )
         yield Finding("warning", "The validation loss did not fall", f"{told}: no fall beyond its noise. {why}")
-
-
-def _noise(first: np.ndarray, last: np.ndarray) -> float:
-    """Two standard errors of the difference of two means."""
-    return float(2 * np.sqrt(first.var(ddof=1) / len(first) + last.var(ddof=1) / len(last)))
 
 
 def _apart(a: float, b: float) -> tuple[str, str]:
