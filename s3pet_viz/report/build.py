@@ -242,7 +242,7 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
     made.heading("The structure", level)
     made.words(
         "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability "
-        "p. Outlined: chosen. The sliders show another step, and solve the shift again for another budget.", muted=True,
+        "p. Outlined: chosen (dotted: only to fill what is left of the budget). The sliders show another step, and solve the shift again for another budget.", muted=True,
     )  # fmt: skip
     made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
     made.add(
@@ -268,7 +268,7 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
         made.figure(
             figures.curves(run),
             "Losses (faint: raw; strong: mean of the last 5 % of the steps), mean gate entropy (0 bits: every gate "
-            "decided), and the expected parameters against the budget.",
+            "decided), and the expected parameters where the budget is not kept throughout.",
         )
     )
     made.heading("Other budgets", level)
