@@ -242,7 +242,8 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
     made.heading("The structure", level)
     made.words(
         "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability "
-        "p. Outlined: chosen (dotted: only to fill what is left of the budget). The sliders show another step, and solve the shift again for another budget.", muted=True,
+        "p. Outlined: chosen (dotted: only to fill what is left of the budget). "
+        "The sliders show another step, and solve the shift again for another budget.", muted=True,
     )  # fmt: skip
     made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
     made.add(
