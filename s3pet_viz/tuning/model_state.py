@@ -11,7 +11,7 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import base_of
-from s3pet_viz.backbones.shared import seeded
+from s3pet_viz.backbones.shared import alone, seeded
 from s3pet_viz.tuning.device import Device
 
 
@@ -40,8 +40,15 @@ def as_found(model: nn.Module) -> Iterator[None]:
     """Give a model back as it was, whatever happens inside: every tensor (its memory, so its device and dtype too), its
     ``requires_grad`` and gradient, the mode, hooks and attributes of every module, and its configs' fields.
 
-    Values that were changed in place stay changed: see `left_as_found`.
+    Values that were changed in place stay changed: see `left_as_found`. Another thread that comes with the same model
+    waits.
     """
+    with alone(model), _as_found(model):
+        yield
+
+
+@contextmanager
+def _as_found(model: nn.Module) -> Iterator[None]:
     parameters = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
     held = [vars(m) for m in model.modules()]
     # T5's stacks have configs of their own.

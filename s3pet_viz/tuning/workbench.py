@@ -13,12 +13,13 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
 from s3pet_viz.backbones.check import check_pass, check_task
-from s3pet_viz.backbones.shared import alone
 from s3pet_viz.errors import BackboneError, ConfigError, StructureError
 from s3pet_viz.export import Adapter
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import Task, TaskData, load_task
+from s3pet_viz.threads import LOCK
+from s3pet_viz.tuning.arguments import check_load
 from s3pet_viz.tuning.baselines import OTHERS
 from s3pet_viz.tuning.data import Features
 from s3pet_viz.tuning.device import Device
@@ -170,7 +171,7 @@ class Workbench:
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and not full else []
         head = list(backbone.head.values()) if method != "untouched" else []
-        with alone(backbone.model), self.working(), left_as_found([*full, *head, *extra]):
+        with self.working(), left_as_found([*full, *head, *extra]):
             raise_precision([*full, *extra])
             if method != "untouched":
                 reset_head(backbone, config.seed)
@@ -251,10 +252,6 @@ class Workbench:
         )
 
 
-#: Arguments of `load_task` that `load_pair` hands on.
-_TASK_OPTIONS = ("split", "seed", "max_rows", "task_spec", "name")
-
-
 def load_pair(
     task: Any,
     backbone: str | Path | None = None,
@@ -281,10 +278,9 @@ def load_pair(
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
     if backbone is not None and not isinstance(backbone, (str, Path)):
         raise ConfigError(f"backbone: expected a name or a folder, found {type(backbone).__name__}; see model=")
-    unknown = sorted(set(task_options) - set(_TASK_OPTIONS))
-    if unknown:
-        known = ", ".join(("head", "revision", "task_revision", "dtype", *_TASK_OPTIONS))
-        raise ConfigError(f"load: unknown option {unknown[0]!r} (expected some of {known})")
+    if model is None and tokenizer is not None:
+        raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
+    check_load({k: v for k, v in task_options.items() if k != "split"})
     if model is not None:
         with as_found(model) if isinstance(model, nn.Module) else nullcontext():
             made = wrap_backbone(model, tokenizer)
@@ -311,9 +307,10 @@ def load_pair(
 
 
 def _checked(backbone: Backbone, data: TaskData) -> TaskData:
-    data = check_task(backbone, data)
-    few = Features(data.train[:2], backbone, data.task)
-    check_pass(backbone, few.batch(range(len(few)), next(backbone.model.parameters()).device), data.task)
+    with LOCK:  # a pass, and a tokenizer that may be another thread's too
+        data = check_task(backbone, data)
+        few = Features(data.train[:2], backbone, data.task)
+        check_pass(backbone, few.batch(range(len(few)), next(backbone.model.parameters()).device), data.task)
     return data
 
 
