@@ -19,7 +19,11 @@ _FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "view.js", "many.js")
 _MOUNT = """
 for (const place of document.querySelectorAll("[data-s3pet-state]")) {
   const state = JSON.parse(document.getElementById(place.dataset.s3petState).textContent), heard = {};
-  const bytes = (text) => Uint8Array.from(atob(text ?? ""), (c) => c.charCodeAt(0));
+  const bytes = (text) => {
+    const signs = atob(text ?? ""), made = new Uint8Array(signs.length);
+    for (let i = 0; i < made.length; i++) made[i] = signs.charCodeAt(i);
+    return made;
+  };
   for (const name of ["values", "scalars", "last"]) state[name] = bytes(state[name]);
   const tell = (name) => (heard[name] ?? []).forEach((listener) => listener());
   VIEWER.render({ el: place, model: {

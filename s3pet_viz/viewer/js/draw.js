@@ -50,9 +50,9 @@ function colours(theme, name) {
   }));
 }
 
-export function colourOf(theme, name, share) {
-  return colours(theme, name)[Math.max(0, Math.min(255, Math.round(share * 255)))];
-}
+export const levelOf = (share) => Math.max(0, Math.min(255, Math.round(share * 255)));
+export const colourAt = (theme, name, level) => colours(theme, name)[level];
+export const colourOf = (theme, name, share) => colourAt(theme, name, levelOf(share));
 
 /** A number as people read it. */
 export function say(value, digits = 4) {
@@ -66,11 +66,17 @@ const short = (v) =>
   Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)}M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)}k` : say(v, 3);
 
 let pen = null;
+const widths = new Map();
 /** Width of text in px at a font size. */
 export function widthOf(text, size = 11) {
-  pen ??= document.createElement("canvas").getContext("2d");
-  pen.font = `${size}px Helvetica, Arial, sans-serif`;
-  return pen.measureText(text).width;
+  const key = `${size} ${text}`;
+  if (!widths.has(key)) {
+    pen ??= document.createElement("canvas").getContext("2d");
+    pen.font = `${size}px Helvetica, Arial, sans-serif`;
+    if (widths.size > 10_000) widths.clear();
+    widths.set(key, pen.measureText(text).width);
+  }
+  return widths.get(key);
 }
 
 export function clip(text, room, size = 11) {
@@ -192,7 +198,7 @@ export class Picture {
   source() {
     const whole = this.svg.cloneNode(true);
     const back = [s("rect", { width: this.width, height: this.height + 24, fill: this.ink.paper })];
-    for (const [x, y, w, height, colour] of this.cells) back.push(s("rect", { x, y, width: w, height, fill: colour }));
+    for (const cell of this.cells) back.push(s("path", cell));
     const inner = s("g", { transform: "translate(0 24)" }, back.slice(1), ...whole.childNodes);
     const text = s("text", { x: 8, y: 16, "font-size": 13, "font-weight": "bold" }, this.title.textContent);
     whole.replaceChildren(back[0], text, inner);

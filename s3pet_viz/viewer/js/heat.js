@@ -30,17 +30,20 @@ export function arrange(space, p, { sort = "order", group = "none", hidePale = f
 export const PALE = 0.05;
 let gradients = 0;
 
+const round = (x) => Math.round(x * 100) / 100;
+const pathOf = (x, y, w, h) => `M${round(x)} ${round(y)}h${round(w)}v${round(h)}h${round(-w)}z`;
+
 export class Heat extends Picture {
   /** pick(gate, event), hover(gate) => lines, key(event) for keys that are not the heatmap's own. */
   constructor(name, about, { pick, hover }) {
     super(name, about);
-    Object.assign(this, { pick, hover, focus: null, at: new Map() });
+    Object.assign(this, { pick, hover, focus: null });
     this.svg.setAttribute("tabindex", "0");
     this.svg.addEventListener("keydown", (event) => this.#key(event));
     this.svg.addEventListener("mousemove", (event) => {
       const gate = this.#gateAt(event);
       this.svg.style.cursor = gate === undefined ? "" : "pointer";
-      this.tip(gate === undefined ? null : this.hover(gate), event);
+      this.tip(gate === undefined ? this.#sumAt(event) : this.hover(gate), event);
     });
     this.svg.addEventListener("mouseleave", () => this.tip(null));
     this.svg.addEventListener("blur", () => this.#focusOn(null));
@@ -83,8 +86,11 @@ export class Heat extends Picture {
       ink = this.ink,
       theme = this.look();
     Object.assign(this, { geometry: { left, over, cw, rh, n }, space, list: rows, values, scene: { scale, low, high } });
-    this.at.clear();
-    rows.forEach((row, r) => row.head || row.gates.forEach((gate, c) => gate >= 0 && this.at.set(gate, [r, c])));
+    this.rowAt = new Int32Array(space.row.length).fill(-1); // where each gate is drawn, if it is
+    this.columnAt = new Int32Array(space.row.length);
+    rows.forEach((row, r) => {
+      for (let c = 0; !row.head && c < n; c++) if (row.gates[c] >= 0) [this.rowAt[row.gates[c]], this.columnAt[row.gates[c]]] = [r, c];
+    });
     this.#cells(theme);
     // Labels.
     const each = Math.max(1, Math.ceil(11 / cw));
@@ -119,6 +125,7 @@ export class Heat extends Picture {
           { "text-anchor": "middle", "font-weight": "bold" },
         );
       }
+    this.sums = null;
     if (sums) this.#margins(sums, width - right + 6, side);
     // What is chosen; what only fills the rest; what is picked.
     for (const [kind, dash] of [
@@ -126,7 +133,9 @@ export class Heat extends Picture {
       [2, "3 2"],
     ]) {
       let d = "";
-      for (const [gate, [r, c]] of this.at) if (state[gate] === kind) d += this.#box(r, c, 0.75);
+      state.forEach((one, gate) => {
+        if (one === kind && this.#drawn(gate)) d += this.#box(gate, 0.75);
+      });
       svg.append(
         s("path", {
           d,
@@ -139,8 +148,8 @@ export class Heat extends Picture {
       );
     }
     for (const { gate, colour } of picks)
-      if (this.at.has(gate)) {
-        const [r, c] = this.at.get(gate);
+      if (this.#drawn(gate)) {
+        const [r, c] = [this.rowAt[gate], this.columnAt[gate]];
         svg.append(...ring(left + c * cw, over + r * rh, cw, rh, ink, colour));
       }
     this.focusBox = s("g", {});
@@ -166,56 +175,63 @@ export class Heat extends Picture {
     if (bar) this.#bar(bar, width - 44, theme);
     this.table(() => [
       ["row", "column", "position", "parameters", bar || "value", "chosen"],
-      ...[...this.at.keys()].map((g) => [
-        space.rows[space.row[g]],
-        space.columns[space.col[g]],
-        space.position[g],
-        space.n[g],
-        values[g],
-        ["", "chosen", "fills the rest"][state[g]],
-      ]),
+      ...Array.from(space.row, (_, g) => g)
+        .filter((g) => this.#drawn(g))
+        .map((g) => [
+          space.rows[space.row[g]],
+          space.columns[space.col[g]],
+          space.position[g],
+          space.n[g],
+          values[g],
+          ["", "chosen", "fills the rest"][state[g]],
+        ]),
     ]);
   }
 
-  #box(r, c, inset) {
-    const { left, over, cw, rh } = this.geometry,
-      gap = cw > 4 ? inset : 0;
-    const [x, y] = [left + c * cw + gap, over + r * rh + gap];
-    return `M${x.toFixed(2)} ${y.toFixed(2)}h${(cw - 2 * gap).toFixed(2)}v${(rh - 2 * gap).toFixed(2)}h${(2 * gap - cw).toFixed(2)}z`;
+  #drawn(gate) {
+    return this.rowAt?.[gate] >= 0;
   }
 
-  *#rects(theme) {
+  /** The box of a gate's cell, so much smaller. */
+  #box(gate, inset) {
     const { left, over, cw, rh } = this.geometry,
-      { scale, low, high } = this.scene,
-      gap = cw > 4 ? 0.5 : 0;
-    for (const [gate, [r, c]] of this.at) {
-      const value = this.values[gate];
-      if (!Number.isNaN(value))
-        yield [
-          left + c * cw + gap,
-          over + r * rh + gap,
-          cw - 2 * gap,
-          rh - 2 * gap,
-          colourOf(theme, scale, (value - low) / (high - low || 1)),
-        ];
-    }
+      gap = cw > 4 ? inset : 0;
+    return pathOf(left + this.columnAt[gate] * cw + gap, over + this.rowAt[gate] * rh + gap, cw - 2 * gap, rh - 2 * gap);
+  }
+
+  /** Gates to draw by their colour: one list for each of the 256. */
+  #coloured() {
+    const { low, high } = this.scene,
+      lists = Array.from({ length: 256 }, () => []);
+    this.values.forEach((value, gate) => {
+      if (!Number.isNaN(value) && this.#drawn(gate)) lists[levelOf((value - low) / (high - low || 1))].push(gate);
+    });
+    return lists;
   }
 
   #cells(theme) {
     const ratio = globalThis.devicePixelRatio || 1,
-      pen = this.canvas.getContext("2d");
-    this.canvas.width = this.width * ratio;
-    this.canvas.height = this.height * ratio;
-    this.canvas.style.cssText = `width:${this.width}px;height:${this.height}px`;
-    pen.scale(ratio, ratio);
-    for (const [x, y, w, height, colour] of this.#rects(theme)) {
-      pen.fillStyle = colour;
-      pen.fillRect(x, y, w, height);
-    }
+      { canvas, width, height } = this,
+      { left, over, cw, rh } = this.geometry,
+      gap = cw > 4 ? 0.5 : 0,
+      pen = canvas.getContext("2d");
+    const [w, h] = [width, height].map((size) => Math.floor(size * ratio));
+    if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+    canvas.style.cssText = `width:${width}px;height:${height}px`;
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width + 1, height + 1);
+    this.#coloured().forEach((gates, level) => {
+      if (gates.length) pen.fillStyle = colourAt(theme, this.scene.scale, level);
+      for (const gate of gates)
+        pen.fillRect(left + this.columnAt[gate] * cw + gap, over + this.rowAt[gate] * rh + gap, cw - 2 * gap, rh - 2 * gap);
+    });
   }
 
   source() {
-    this.cells = [...this.#rects(this.look())];
+    const theme = this.look();
+    this.cells = this.#coloured().flatMap((gates, level) =>
+      gates.map((gate) => ({ d: this.#box(gate, 0.5), fill: colourAt(theme, this.scene.scale, level) })),
+    );
     return super.source();
   }
 
@@ -224,48 +240,24 @@ export class Heat extends Picture {
     const { left, over, cw, rh, n } = this.geometry,
       ink = this.ink,
       colour = CATEGORICAL[0];
-    const of = (gates) => gates.reduce((a, g) => a + (g >= 0 && this.values[g] > 0 ? this.values[g] * weights[g] : 0), 0);
-    const bodies = this.list.map((row) => (row.head ? 0 : of(Array.from(row.gates)))),
-      most = Math.max(...bodies) || 1;
-    bodies.forEach(
-      (sum, r) =>
-        sum &&
-        this.svg.append(
-          s(
-            "rect",
-            {
-              x: x0,
-              y: over + r * rh + rh * 0.2,
-              width: (sum / most) * (side - 4),
-              height: rh * 0.6,
-              fill: colour,
-              opacity: 0.75,
-              class: "s3-row-sum",
-            },
-            s("title", {}, `${this.list[r].label}: ${say(sum)} ${words}`),
-          ),
-        ),
+    const rows = new Float64Array(this.list.length),
+      columns = new Float64Array(n);
+    this.values.forEach((value, gate) => {
+      if (!(value > 0) || !this.#drawn(gate)) return;
+      rows[this.rowAt[gate]] += value * weights[gate];
+      columns[this.columnAt[gate]] += value * weights[gate];
+    });
+    this.sums = { rows, columns, words, x0 };
+    const [most, top] = [rows, columns].map((list) => list.reduce((a, b) => Math.max(a, b), 0) || 1);
+    const boxes = (list, box) => list.reduce((d, sum, i) => (sum ? d + pathOf(...box(sum, i)) : d), "");
+    const bars = (d, name) => this.svg.append(s("path", { d, fill: colour, opacity: 0.75, class: name }));
+    bars(
+      boxes(Array.from(rows), (sum, r) => [x0, over + r * rh + rh * 0.2, (sum / most) * (side - 4), rh * 0.6]),
+      "s3-row-sums",
     );
-    const columns = Array.from({ length: n }, (_, c) => of(this.list.flatMap((row) => (row.head ? [] : [row.gates[c]]))));
-    const top = Math.max(...columns) || 1;
-    columns.forEach(
-      (sum, c) =>
-        sum &&
-        this.svg.append(
-          s(
-            "rect",
-            {
-              x: left + c * cw + cw * 0.2,
-              y: over - 3 - (sum / top) * 28,
-              width: cw * 0.6,
-              height: (sum / top) * 28,
-              fill: colour,
-              opacity: 0.75,
-              class: "s3-column-sum",
-            },
-            s("title", {}, `${this.space.columns[c]}: ${say(sum)} ${words}`),
-          ),
-        ),
+    bars(
+      boxes(Array.from(columns), (sum, c) => [left + c * cw + cw * 0.2, over - 3 - (sum / top) * 28, cw * 0.6, (sum / top) * 28]),
+      "s3-column-sums",
     );
     this.text(x0, over - 4, "sums", { fill: ink.muted, "font-size": 10 });
   }
@@ -292,6 +284,19 @@ export class Heat extends Picture {
     this.text(x + 5, over - 10, words, { "text-anchor": "middle" });
   }
 
+  /** What the bar says that the pointer is on. */
+  #sumAt(event) {
+    if (!this.sums) return null;
+    const { left, over, cw, rh, n } = this.geometry,
+      { rows, columns, words, x0 } = this.sums,
+      box = this.svg.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top],
+      [r, c] = [Math.floor((y - over) / rh), Math.floor((x - left) / cw)];
+    if (x >= x0 && this.list[r] && !this.list[r].head) return [`${this.list[r].label}: ${say(rows[r])} ${words}`];
+    if (y < over && y > over - 34 && c >= 0 && c < n && columns[c]) return [`${this.space.columns[c]}: ${say(columns[c])} ${words}`];
+    return null;
+  }
+
   #gateAt(event) {
     if (!this.geometry) return undefined;
     const { left, over, cw, rh } = this.geometry,
@@ -305,8 +310,8 @@ export class Heat extends Picture {
     this.focus = gate;
     if (!this.focusBox) return;
     this.focusBox.replaceChildren();
-    if (gate === null || !this.at.has(gate)) return this.tip(null);
-    const [r, c] = this.at.get(gate),
+    if (gate === null || !this.#drawn(gate)) return this.tip(null);
+    const [r, c] = [this.rowAt[gate], this.columnAt[gate]],
       { left, over, cw, rh } = this.geometry;
     this.focusBox.append(...ring(left + c * cw, over + r * rh, cw, rh, this.ink, this.ink.outline));
     const box = this.svg.getBoundingClientRect();
@@ -319,11 +324,11 @@ export class Heat extends Picture {
     const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (event.key === "Enter" && this.focus !== null) this.pick(this.focus, event);
     else if (way && this.list) {
-      let [r, c] =
-        this.focus !== null && this.at.has(this.focus)
-          ? this.at.get(this.focus)
-          : [way[0] < 0 ? this.list.length : -1, way[1] < 0 ? this.geometry.n : -1];
-      if (this.focus === null || !this.at.has(this.focus)) [r, c] = way[0] ? [r, 0] : [0, c];
+      const from = this.focus !== null && this.#drawn(this.focus);
+      let [r, c] = from
+        ? [this.rowAt[this.focus], this.columnAt[this.focus]]
+        : [way[0] < 0 ? this.list.length : -1, way[1] < 0 ? this.geometry.n : -1];
+      if (!from) [r, c] = way[0] ? [r, 0] : [0, c];
       for (let hop = 0; hop < this.list.length + this.geometry.n; hop++) {
         r += way[0];
         c += way[1];

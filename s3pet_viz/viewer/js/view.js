@@ -433,7 +433,7 @@ class View {
     const at = (name) => (newest ? last[name] : rows.scalar(row, name));
     const own = budget === null,
       wanted = budget ?? run.budget,
-      sorted = order ?? orderOf(alpha);
+      sorted = order ?? (newest ? (last.order ??= orderOf(alpha)) : orderOf(alpha));
     const zeta = own ? at("zeta") : solveShift(alpha, space.n, wanted, run.tau);
     const p = probabilities(alpha, zeta ?? -Infinity, run.tau),
       rank = new Int32Array(gates);
