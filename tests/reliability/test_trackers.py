@@ -137,8 +137,6 @@ def test_wandb_offline(options, whole, tmp_path):
 
 
 def test_trackio(options, whole, tmp_path):
-    if importlib.util.find_spec("trackio") is None:
-        pytest.skip("needs trackio, which asks for an older pillow than constraints.txt pins: pip install trackio")
     script(TWICE, options, "trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
     run = open_run(tmp_path / "run")
     assert_same_result(run.path, whole[0])
