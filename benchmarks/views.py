@@ -14,7 +14,7 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -30,6 +30,7 @@ from lab import jupyterlab, open_notebook, page_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser") or ""
 
+MOVES = 40
 #: Milliseconds, by the page's clock, from `since` until all rows are there and drawn.
 DRAWN = """([since, rows]) => new Promise((done) => {
   const look = () => {
@@ -101,8 +102,8 @@ def row(what: str, values: list[float], unit: str, promised: float) -> None:
 
 
 def sliders(page, where: str) -> None:
-    for label, moves in (("step", 40), ("budget", 40)):
-        row(f"{label} slider, redraw {where}", page.evaluate(MOVED, [label, moves]), "ms", 60)
+    for label in ("step", "budget"):
+        row(f"{label} slider, redraw {where}", page.evaluate(MOVED, [label, MOVES]), "ms", 60)
 
 
 def standing(folder: Path, path: Path, args: argparse.Namespace) -> None:
@@ -126,15 +127,15 @@ def in_jupyterlab(folder: Path, path: Path, args: argparse.Namespace) -> None:
     )
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(book, folder / "views.ipynb")
-    opened, shown = [], []
+    took: list[float] = []
     with jupyterlab(folder) as address, page_of(CHROMIUM) as (page, errors):
         open_notebook(page, address, "views.ipynb")
 
         def run(cell: int) -> float:
+            """The page's clock when this cell was begun."""
             page.locator(".jp-Notebook .jp-Cell").nth(cell).click()
             page.keyboard.press("Escape")
-            page.locator(".jp-Notebook .jp-Cell.jp-mod-selected").wait_for()
-            began = page.evaluate("() => performance.now()")
+            began: float = page.evaluate("() => performance.now()")
             page.keyboard.press("Control+Enter")
             return began
 
@@ -145,23 +146,22 @@ def in_jupyterlab(folder: Path, path: Path, args: argparse.Namespace) -> None:
         run(0)
         idle(3)
         for _ in range(args.times):
-            began = run(1)
+            run(1)
             idle(3)
-            assert not page.locator(".s3pet-viewer").count()
-            began = run(2)
-            shown.append(page.evaluate(DRAWN, [began, args.steps]) / 1000)
+            took.append(page.evaluate(DRAWN, [run(2), args.steps]) / 1000)
             idle(1)
-            page.keyboard.press("Escape")
-            # Once more, with opening: the cell that makes the view shows it, too.
-            page.locator(".jp-Notebook .jp-Cell").nth(2).click()
-            page.evaluate("() => 0")
-            sliders(page, "in JupyterLab") if len(shown) == args.times else None
+            if len(took) == args.times:
+                sliders(page, "in JupyterLab")
             page.locator(".lm-MenuBar-itemLabel", has_text="Edit").first.click()
             page.locator(".lm-Menu-itemLabel", has_text="Clear Cell Output").first.click()
             page.wait_for_timeout(500)
-        row("JupyterLab: from the display to the whole history", shown, "s", 2)
+            assert not page.locator(".s3pet-viewer").count()
+        row("JupyterLab: from the display to the whole history", took, "s", 2)
         assert not errors, errors
-    del opened
+
+
+def hear(said: list[str], message: dict) -> None:
+    said.append(str(message["content"].get("text") or message["content"].get("traceback") or ""))
 
 
 def in_a_kernel(path: Path, args: argparse.Namespace) -> None:
@@ -170,10 +170,7 @@ def in_a_kernel(path: Path, args: argparse.Namespace) -> None:
         manager, client = start_new_kernel(kernel_name="python3")
         said: list[str] = []
         try:
-            client.execute_interactive(
-                OPEN.format(path=str(path)), timeout=300,
-                output_hook=lambda message: said.append(str(message["content"].get("text") or message["content"].get("traceback") or "")),
-            )  # fmt: skip
+            client.execute_interactive(OPEN.format(path=str(path)), timeout=300, output_hook=partial(hear, said))
         finally:
             manager.shutdown_kernel(now=True)
         seconds, rest, peak = map(float, "".join(said).split())
@@ -195,7 +192,7 @@ def main() -> None:
         folder = Path(temporary)
         path = folder / "run"
         record(path, args.gates, args.steps, 20 * args.gates)
-        print(f"{args.gates:,} gates x {args.steps:,} steps; medians of {args.times}, sliders of 40 moves\n")
+        print(f"{args.gates:,} gates x {args.steps:,} steps; medians of {args.times}, sliders of {MOVES} moves\n")
         print("| what | median | worst | promised | kept |\n|---|---|---|---|---|", flush=True)
         in_a_kernel(path, args)
         standing(folder, path, args)

@@ -15,7 +15,7 @@ MOST_WIDE, MOST = 8 << 20, 24 << 20
 _LEVEL = 2e-3
 _CODES = 65536
 #: Numbers that are packed at once: what that takes for a moment should not show in the kernel's memory.
-_AT_ONCE = 1 << 17
+_AT_ONCE = 1 << 16
 #: Bytes of gates from which on room is made at once.
 _MANY = 1 << 20
 
