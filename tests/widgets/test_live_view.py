@@ -239,6 +239,25 @@ def test_a_view_that_shows_another_run_says_so_to_its_page(finished, growing):
     view.close()
 
 
+def test_what_was_picked_in_one_run_is_not_picked_in_the_next(finished, growing):
+    """Gates have other numbers there."""
+    view = LiveView(finished().path)
+    view.selection = [1]
+    source = growing()
+    source.write()
+    view.attach(source.path)
+    assert view.selection == ()
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped"])
+def test_a_search_that_ended_before_its_first_step_promises_none(growing, seen, status):
+    source = growing()
+    source.end(status)
+    view = LiveView(source.path)
+    seen.append(view)
+    assert told(view)["words"] == "the search ended before its first step"
+
+
 def test_only_known_themes(finished):
     run = finished()
     for make in (lambda: watch(run, theme="blue"), lambda: StructureExplorer(run, theme="blue")):
@@ -383,7 +402,7 @@ def test_a_search_that_does_not_begin_is_shown(tmp_path, seen, monkeypatch):
     form.start_button.click()
     until(lambda: form.view.frame.status == "failed")
     assert "no such <task>" in told(form.view)["error"]
-    assert told(form.view)["words"] == "the search ended before it began"
+    assert told(form.view)["words"] == "the search ended before its first step"
     until(lambda: not form.start_button.disabled)
 
 
