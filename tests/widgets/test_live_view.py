@@ -243,7 +243,7 @@ def test_what_was_picked_in_one_run_is_not_picked_in_the_next(finished, growing)
     """Gates have other numbers there."""
     view = LiveView(finished().path)
     view.selection = [1]
-    source = growing()
+    source = growing("other")
     source.write()
     view.attach(source.path)
     assert view.selection == ()
