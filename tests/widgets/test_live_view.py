@@ -82,7 +82,8 @@ def test_new_steps_are_told_and_the_page_holds_all_of_them(growing, seen):
     assert live["seconds_left"] == "3 s"
     assert np.array_equal(np.frombuffer(view.page.get_state()["last"], np.float32), view.run.alpha())
     assert doc(view)["run"] == {
-        "name": "run", "tau": 1.0, "budget": 40, "backbone_params": 100_000, "smallest": 5, "total": 75,
+        "name": "run", "tau": 1.0, "budget": 40, "named": True, "backbone_params": 100_000, "smallest": 5,
+        "total": 75,
     }  # fmt: skip
     assert doc(view)["space"]["n"] == view.run.counts.tolist()
 
