@@ -75,7 +75,8 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         "code": f"s3.open_run({str(run.path)!r})", "structure": structure.to_dict(), "effects": _effects(run),
         "space": space_doc(run.gates_list),
         "run": {
-            "name": run.name, "tau": float(info["tau"]), "budget": info["budget"] or int(counts.sum()), "named": bool(info["budget"]),
+            "name": run.name, "tau": float(info["tau"]), "budget": info["budget"] or int(counts.sum()),
+            "named": bool(info["budget"]),
             "backbone_params": info["backbone_params"], "smallest": int(counts.min()), "total": int(counts.sum()),
         },
     }  # fmt: skip
