@@ -59,8 +59,9 @@ class Listing:
         self.runs = _Opened()
         for path, info, run in found:
             try:
-                if not info["budget"] or not _has_steps(path, info["n_gates"]):
-                    self.problems.append(f"{path}: no steps yet")
+                why = "no steps yet" if not _has_steps(path, info["n_gates"]) else "" if info["budget"] else "no budget"
+                if why:
+                    self.problems.append(f"{path}: {why}")
                     continue
             except S3PETError as error:
                 self.problems.append(str(error))

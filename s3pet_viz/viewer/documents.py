@@ -17,6 +17,7 @@ from s3pet_viz.runs.layout import read_json
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.viewer.feed import Frame, own_choice
+from s3pet_viz.viewer.pack import shift_of
 
 #: Parts of the page that show one run (js/view.js): which are open at first.
 LIVE_PARTS = ("curves", "health")
@@ -75,6 +76,7 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         "space": space_doc(run.gates_list),
         "run": {
             "name": run.name, "tau": float(info["tau"]), "budget": info["budget"] or int(counts.sum()),
+            "named": bool(info["budget"]),
             "backbone_params": info["backbone_params"], "smallest": int(counts.min()), "total": int(counts.sum()),
         },
     }  # fmt: skip
@@ -96,8 +98,8 @@ def _words(frame: Frame) -> str:
     """What is said before there is anything to draw."""
     if frame.step is not None:
         return ""
-    if frame.status == "failed":
-        return "the search ended before it began"
+    if frame.ended:
+        return "the search ended before its first step"
     return "no step yet: " + (
         "the backbone and the data are being loaded" if frame.status == "starting" else "the first step is on its way"
     )
@@ -185,6 +187,8 @@ class Compared:
             self._gates.setdefault(gate.key, gate)
         places = {key: i for i, key in enumerate(self._gates)}
         alpha, last = np.array(run.alpha(), dtype=np.float32), run.steps(last=1).iloc[0]
+        tau = float(run.info["tau"])
+        zeta = shift_of(alpha[None], np.asarray(run.p())[None], np.array([last["zeta"]]), tau)
         chosen = own_choice(run)
         selection = select_with_fill(alpha, run.counts, run.info["budget"])
         own = list(chosen) if chosen is not None else selection.chosen.tolist()
@@ -196,7 +200,7 @@ class Compared:
         entry |= {
             "name": run.name, "status": run.status, "budget": run.info["budget"], "used": int(run.counts[own].sum()),
             "step": int(last["step"]), "steps": run.info["steps_total"], "n": sizes if other else None,
-            "offset": self._size, "size": len(alpha), "zeta": float(last["zeta"]), "tau": float(run.info["tau"]),
+            "offset": self._size, "size": len(alpha), "zeta": float(zeta[0]), "tau": tau,
             "at": [] if at == list(range(len(at))) else at, "own": own, "fill": [i in fill for i in own],
         }  # fmt: skip
         self._values.append(alpha)

@@ -19,7 +19,7 @@ from s3pet_viz.runs.health import Finding, health
 from s3pet_viz.runs.life import ENDED, early_stop
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.structure import Gate, Structure, select
-from s3pet_viz.viewer.pack import SCALARS, History
+from s3pet_viz.viewer.pack import SCALARS, History, shift_of
 
 Source = Run | Launched | str | os.PathLike[str]
 
@@ -75,7 +75,7 @@ class PackedLog(TailLog):
     """A `TailLog` that keeps a `History` of what it reads."""
 
     def __init__(self, run: Path, counts: np.ndarray, tau: float) -> None:
-        self.history = History(len(counts), tau)
+        self.history, self._tau = History(len(counts), tau), tau
         super().__init__(run, counts)
 
     def _clear(self) -> None:
@@ -88,6 +88,7 @@ class PackedLog(TailLog):
 
     def _store(self, rows: dict[str, np.ndarray]) -> None:
         before = len(self)
+        rows = rows | {"zeta": shift_of(rows["alpha"], rows["p"], rows["zeta"], self._tau)}
         super()._store(rows)
         scalars = np.column_stack([self.column(name)[before:].astype(np.float64) for name in SCALARS[:-2]])
         self.history.add(scalars, rows["alpha"])

@@ -48,6 +48,21 @@ def encode(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return codes + places, low, scale
 
 
+def shift_of(alpha: np.ndarray, p: np.ndarray, zeta: np.ndarray, tau: float) -> np.ndarray:
+    """The shift that gives the recorded p, of the gate whose p says it best; the log's own zeta is that of the alpha
+    before the step, p that of the alpha after it.
+
+    Args:
+        alpha, p: float32, shape (n_rows, n_gates). zeta: of the log, shape (n_rows,): kept where p is damaged.
+    """
+    at = np.array([np.abs(row - np.float32(0.5)).argmin() for row in p], dtype=np.intp)
+    rows = np.arange(len(p))
+    best = p[rows, at].astype(np.float64)
+    with np.errstate(all="ignore"):
+        shift = alpha[rows, at] - tau * np.log(best / (1 - best))
+    return np.where((best > 0) & (best <= 1), shift, zeta)
+
+
 class History:
     """The rows that a page may ask for.
 

@@ -114,7 +114,7 @@ class LiveView(Viewer):
         self._end_thread()
         with self._lock:
             self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", ""
-            self.page.doc = "null"
+            self.page.selection, self.page.doc = [], "null"
         self.follow()
 
     def follow(self) -> None:

@@ -306,6 +306,80 @@ def test_sliders_keys_and_the_selection_need_no_kernel(server, book, shots):
         assert not errors, errors
 
 
+def test_hover_words_stand_beside_the_pointer_in_a_scrolled_notebook(server, book):
+    """JupyterLab makes what is "fixed" scroll with its notebook."""
+    from lab import open_notebook, page_of, run_all, until, views
+
+    name, _ = book(*["s3.widgets.StructureExplorer('similarity-0.2pct-s0')"] * 3, search=False)
+    with page_of(CHROMIUM, height=900) as (page, errors):
+        open_notebook(page, server[1], name)
+        run_all(page)
+        until(lambda: len(views(page)) >= 2 and views(page)[1]["inked"], 120, lambda: views(page))
+        map_ = page.locator(".s3pet-viewer .s3-heatmap svg").nth(1)
+        map_.scroll_into_view_if_needed()
+        box = map_.bounding_box()
+        x, y = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        tip = page.locator(".s3-tip:visible")
+        tip.wait_for(timeout=30_000)
+        found = tip.bounding_box()
+        assert 0 < found["x"] - x < 40
+        assert min(abs(found["y"] - y), abs(found["y"] + found["height"] - y)) < 40
+        assert not errors, errors
+
+
+def offline(page, folder, run):
+    """The page of `s3pet show --html`."""
+    from s3pet_viz.cli._output import heatmap_page
+
+    made = folder / "page.html"
+    made.write_text(heatmap_page(open_run(run)), encoding="utf-8")
+    page.goto(made.as_uri())
+    page.locator(".s3pet-viewer .s3-heatmap").wait_for(timeout=60_000)
+
+
+def test_at_every_step_the_page_draws_the_recorded_p(tmp_path):
+    from lab import page_of
+
+    run = open_run("similarity-0.2pct-s0")
+    with page_of(CHROMIUM) as (page, errors):
+        offline(page, tmp_path, "similarity-0.2pct-s0")
+        for step in (0, 3, 100, run.n_steps - 1):
+            p = page.evaluate("(row) => { const { view } = document.querySelector('.s3pet-viewer').s3pet; view.goTo(row); view.draw(); return [...view.scene.p]; }", step)
+            assert p == pytest.approx(run.p(step=step).tolist(), abs=1e-6)
+        assert not errors, errors
+
+
+def test_one_step_is_seen_and_what_is_saved_is_whole(tmp_path):
+    """A point where there is no line; XML though a name holds signs that XML has no word for; numbers, not logarithms."""
+    from xml.dom import minidom
+
+    import widget_runs
+    from lab import page_of
+
+    gates = [widget_runs.Gate(i, f"encoder.{i}.Q", "encoder", i, "Q\x01\"", "LoRA", 10 + i, {"r": 1 + i}) for i in range(4)]
+    made = widget_runs.Growing(tmp_path / "run", gates)
+    made.write()
+    made.end()
+    with page_of(CHROMIUM, width=336) as (page, errors):  # the heatmap is 300 px wide: a canvas's own width
+        offline(page, tmp_path, str(tmp_path / "run"))
+        page.wait_for_function("() => document.querySelector('.s3-heatmap canvas').width === 300")
+        assert page.locator(".s3-heatmap canvas").is_visible()
+        assert page.locator(".s3-traces circle").count() == 4
+        page.locator("label", has_text="other budgets").locator("input").check()
+        for picture in ("heatmap", "budget-path"):
+            for kind in ("svg", "png", "csv"):
+                with page.expect_download(timeout=30_000) as saved:
+                    page.locator(f".s3-{picture} .s3-tools button", has_text=kind.upper()).click(force=True)
+                saved.value.save_as(tmp_path / f"{picture}.{kind}")
+            assert minidom.parse(str(tmp_path / f"{picture}.svg")).getElementsByTagName("rect")
+            assert (tmp_path / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+        entered = [float(line.rsplit(",", 1)[1]) for line in (tmp_path / "budget-path.csv").read_text().splitlines()[1:]]
+        assert len(entered) == 4
+        assert min(entered) == 10
+        assert not errors, errors
+
+
 def test_without_anywidget_beside_the_server_a_picture_says_what_to_install(tmp_path_factory, shots):
     """JupyterLab in another environment than the kernel: it cannot load the module."""
     from lab import jupyterlab, open_notebook, page_of, run_all

@@ -52,6 +52,7 @@ const DO = {
   budgetSteps: ({ counts, points }) => viewer.budgetSteps(counts, points),
   ticks: ([low, high, about]) => viewer.ticks(low, high, about),
   arrange: ({ space, p, how, kept }) => viewer.arrange(space, p, kept ? { ...how, keep: (gate) => kept.includes(gate) } : how),
+  parseBudget: ([text, backbone]) => viewer.parseBudget(text, backbone),
   say: (values) => values.map((value) => viewer.say(value)),
   rows: ({ messages, gates }) => {
     const rows = new Rows();

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s3pet_viz.errors import BudgetError
 from s3pet_viz.figures.budget_path import _POINTS, select_many
 from s3pet_viz.runs.measures import mean_ranks, spearman
-from s3pet_viz.structure import probabilities, solve_shift
+from s3pet_viz.structure import parse_budget, probabilities, solve_shift
 from s3pet_viz.structure.budget import select_with_fill
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "gates.json").read_text())["cases"]
@@ -155,3 +156,21 @@ def test_ticks_lie_between_and_are_round(node, low, width, about):
     steps = np.diff(found)
     assert steps == pytest.approx(np.full(len(steps), steps[0]), rel=1e-3)
     assert round(steps[0] / 10 ** math.floor(math.log10(steps[0] * 1.001)), 2) in (1, 2, 5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["8404", "8_404", " 0.2% ", "0.0139 %", "0.07%", "1e-3", "2.5", "1e9", "0", "-5", "0%", "1e-9%", "abc", "8404x", "", "%", "1.0", "+7"],
+)
+def test_a_typed_budget_means_what_it_means_in_python(node, text):
+    try:
+        wanted = parse_budget(text, 2_053_000)
+    except BudgetError:
+        wanted = math.nan
+    found = node("parseBudget", [text, 2_053_000])
+    assert found == wanted or (math.isnan(found) and math.isnan(wanted))
+
+
+def test_a_typed_budget_may_have_the_commas_that_the_page_writes(node):
+    assert node("parseBudget", ["8,404", None]) == 8404
+    assert math.isnan(node("parseBudget", ["0.2%", None])), "a share of what?"

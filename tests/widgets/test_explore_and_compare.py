@@ -12,6 +12,7 @@ from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.explanation import Explanation, GateEffect
 from s3pet_viz.runs.listing import ALL, Listing, _number
+from s3pet_viz.structure import probabilities
 from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.viewer import documents
 from s3pet_viz.widgets import CompareRuns, StructureExplorer
@@ -133,7 +134,7 @@ def test_a_page_gets_each_run_at_its_end(folder):
         assert entry["label"] == label
         assert entry["facts"] == {"task": run.config["task"], "budget": "40", "seed": str(run.config["seed"])}
         assert np.array_equal(values[entry["offset"] : entry["offset"] + entry["size"]], run.alpha())
-        assert (entry["zeta"], entry["tau"]) == (run.steps()["zeta"].iloc[-1], run.info["tau"])
+        assert probabilities(run.alpha(), entry["zeta"], entry["tau"]) == pytest.approx(run.p(), abs=1e-6)
         assert (entry["step"], entry["status"], entry["budget"]) == (run.n_steps - 1, "finished", 40)
         assert entry["own"] == [g.index for g in run.structure().gates]
         fills = set(select_with_fill(run.alpha(), run.counts, 40).fill.tolist())

@@ -82,7 +82,8 @@ def test_new_steps_are_told_and_the_page_holds_all_of_them(growing, seen):
     assert live["seconds_left"] == "3 s"
     assert np.array_equal(np.frombuffer(view.page.get_state()["last"], np.float32), view.run.alpha())
     assert doc(view)["run"] == {
-        "name": "run", "tau": 1.0, "budget": 40, "backbone_params": 100_000, "smallest": 5, "total": 75,
+        "name": "run", "tau": 1.0, "budget": 40, "named": True, "backbone_params": 100_000, "smallest": 5,
+        "total": 75,
     }  # fmt: skip
     assert doc(view)["space"]["n"] == view.run.counts.tolist()
 
@@ -239,6 +240,25 @@ def test_a_view_that_shows_another_run_says_so_to_its_page(finished, growing):
     view.close()
 
 
+def test_what_was_picked_in_one_run_is_not_picked_in_the_next(finished, growing):
+    """Gates have other numbers there."""
+    view = LiveView(finished().path)
+    view.selection = [1]
+    source = growing("other")
+    source.write()
+    view.attach(source.path)
+    assert view.selection == ()
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped"])
+def test_a_search_that_ended_before_its_first_step_promises_none(growing, seen, status):
+    source = growing()
+    source.end(status)
+    view = LiveView(source.path)
+    seen.append(view)
+    assert told(view)["words"] == "the search ended before its first step"
+
+
 def test_only_known_themes(finished):
     run = finished()
     for make in (lambda: watch(run, theme="blue"), lambda: StructureExplorer(run, theme="blue")):
@@ -383,7 +403,7 @@ def test_a_search_that_does_not_begin_is_shown(tmp_path, seen, monkeypatch):
     form.start_button.click()
     until(lambda: form.view.frame.status == "failed")
     assert "no such <task>" in told(form.view)["error"]
-    assert told(form.view)["words"] == "the search ended before it began"
+    assert told(form.view)["words"] == "the search ended before its first step"
     until(lambda: not form.start_button.disabled)
 
 

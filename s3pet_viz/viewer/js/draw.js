@@ -65,6 +65,9 @@ export function say(value, digits = 4) {
 const short = (v) =>
   Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)}M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)}k` : say(v, 3);
 
+//: Signs that no XML file can hold (viewer.static).
+const NO_XML = /[^\t\n\r\x20-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
+
 let pen = null;
 const widths = new Map();
 /** Width of text in px at a font size. */
@@ -200,11 +203,12 @@ export class Picture {
     const back = [s("rect", { width: this.width, height: this.height + 24, fill: this.ink.paper })];
     for (const cell of this.cells) back.push(s("path", cell));
     const inner = s("g", { transform: "translate(0 24)" }, back.slice(1), ...whole.childNodes);
-    const text = s("text", { x: 8, y: 16, "font-size": 13, "font-weight": "bold" }, this.title.textContent);
+    const text = s("text", { x: 8, y: 16, "font-size": 13, "font-weight": "bold" }, clip(this.title.textContent, this.width - 30, 13));
+    text.append(s("tspan", { dx: 8, "font-size": 11, "font-weight": "normal", fill: this.ink.muted }, this.note.textContent.trim()));
     whole.replaceChildren(back[0], text, inner);
     whole.setAttribute("viewBox", `0 0 ${this.width} ${this.height + 24}`);
     whole.setAttribute("height", this.height + 24);
-    return new XMLSerializer().serializeToString(whole);
+    return new XMLSerializer().serializeToString(whole).replace(NO_XML, "\ufffd");
   }
 
   async save(kind) {
@@ -269,7 +273,7 @@ export class Lines extends Picture {
       this.line(left, py(v), right, py(v), ink.grid);
       this.text(left - 6, py(v) + 4, short(v), { "text-anchor": "end", fill: ink.muted });
     }
-    for (const v of ticks(first, last, Math.max(2, (right - left) / 70)))
+    for (const v of ticks(first, last, Math.max(2, (right - left) / 70)).filter(Number.isInteger))
       this.text(px(v), bottom + 15, short(v), { "text-anchor": "middle", fill: ink.muted });
     this.text((left + right) / 2, height - 3, xLabel, { "text-anchor": "middle", fill: ink.muted });
     for (const mark of marks) {
@@ -281,7 +285,11 @@ export class Lines extends Picture {
       let d = "",
         open = false;
       for (let i = 0; i < one.x.length; i++) {
-        if (Number.isFinite(one.y[i])) d += `${open ? "L" : "M"}${px(one.x[i]).toFixed(1)} ${py(one.y[i]).toFixed(1)}`;
+        if (Number.isFinite(one.y[i])) {
+          const [cx, cy] = [px(one.x[i]).toFixed(1), py(one.y[i]).toFixed(1)];
+          d += `${open ? "L" : "M"}${cx} ${cy}`;
+          if (!open && !Number.isFinite(one.y[i + 1])) svg.append(s("circle", { cx, cy, r: 3, fill: one.colour })); // no line would show it
+        }
         open = Number.isFinite(one.y[i]);
       }
       const style = {
@@ -297,7 +305,8 @@ export class Lines extends Picture {
           s("path", {
             d,
             fill: "none",
-            stroke: "transparent",
+            stroke: "none",
+            "pointer-events": "stroke",
             "stroke-width": 9,
             style: "cursor:pointer",
             onclick: (event) => pick(one, event),
@@ -403,7 +412,8 @@ export class Bars extends Picture {
           y: y - 2,
           width,
           height: step,
-          fill: "transparent",
+          fill: "none",
+          "pointer-events": "all",
           style: pick ? "cursor:pointer" : null,
           onmousemove: (event) =>
             this.tip(
@@ -423,7 +433,11 @@ export class Bars extends Picture {
     });
     this.table(() => [
       ["", ...names, ...(rows.some((r) => r.error) ? ["standard error"] : [])],
-      ...rows.map((row) => [row.name, ...row.values, ...(rows.some((r) => r.error) ? [row.error ?? ""] : [])]),
+      ...rows.map((row) => [
+        row.name,
+        ...row.values.map((v) => (log ? Math.round(10 ** v) : v)),
+        ...(rows.some((r) => r.error) ? [row.error ?? ""] : []),
+      ]),
     ]);
   }
 }
@@ -441,7 +455,7 @@ export class Matrix extends Picture {
     const width = this.el.clientWidth || 640,
       side = Math.min(120, (width - left - 16) / columns.length);
     const upright = columns.some((name) => widthOf(name) > side - 6),
-      head = (upright ? Math.min(110, 10 + Math.max(...columns.map((n) => widthOf(n)))) : 18) + (columnLabel ? 16 : 0);
+      head = (upright ? Math.min(170, 10 + Math.max(...columns.map((n) => widthOf(n)))) : 18) + (columnLabel ? 16 : 0);
     const tall = side > 54 ? 34 : 24,
       place = (i) => head + i * tall + (gap && i >= gap ? 8 : 0);
     const svg = this.start(title, place(rows.length - 1) + tall + 6, note),
@@ -456,7 +470,7 @@ export class Matrix extends Picture {
     if (columnLabel) this.text(left + (side * columns.length) / 2, 11, columnLabel, { "text-anchor": "middle", fill: ink.muted });
     columns.forEach((name, j) => {
       const x = left + (j + 0.5) * side;
-      if (upright) this.text(x + 4, head - 6, clip(name, 100), { transform: `rotate(-90 ${x + 4} ${head - 6})` });
+      if (upright) this.text(x + 4, head - 6, clip(name, 160), { transform: `rotate(-90 ${x + 4} ${head - 6})` });
       else this.text(x, head - 6, name, { "text-anchor": "middle" });
     });
     rows.forEach((name, i) => {
@@ -473,7 +487,7 @@ export class Matrix extends Picture {
         );
         if (side > 26) {
           const dark = scale === "div" ? Math.abs(share - 0.5) > 0.28 : share > 0.52;
-          this.text(x + side / 2, y + tall / 2 + 4, known ? cell.text : "–", {
+          this.text(x + side / 2, y + tall / 2 + 4, known ? clip(cell.text, side - 2) : "–", {
             "text-anchor": "middle",
             fill: dark === (theme === "light") ? "#ffffff" : "#14202b",
           });
@@ -489,7 +503,8 @@ export class Matrix extends Picture {
             y,
             width: side,
             height: tall,
-            fill: "transparent",
+            fill: "none",
+            "pointer-events": "all",
             style: pick ? "cursor:pointer" : null,
             onmousemove: (event) => this.tip(cell.hover ?? [`${name} / ${column}: ${cell.text}`], event),
             onmouseleave: () => this.tip(null),
@@ -498,6 +513,18 @@ export class Matrix extends Picture {
         );
       });
     });
+    if (picked) {
+      svg.setAttribute("tabindex", "0");
+      svg.setAttribute("aria-label", [title, ...(cells[picked[0]]?.[picked[1]]?.hover ?? [])].join(", "));
+      svg.onkeydown = (event) => {
+        const way = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+        if (!way) return;
+        const [i, j] = picked.map((at, k) => at + way[k]);
+        if (cells[i]?.[j]) pick(i, j);
+        event.preventDefault();
+        event.stopPropagation();
+      };
+    }
     this.table(() => [["", ...columns], ...rows.map((name, i) => [name, ...cells[i].map((cell) => (cell ? cell.value : ""))])]);
   }
 }

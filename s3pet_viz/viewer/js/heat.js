@@ -70,6 +70,8 @@ export class Heat extends Picture {
     sums = null,
     legend = [],
     most = 420,
+    counted = "gates expected",
+    outlined = "chosen",
   }) {
     const width = Math.max(260, this.el.clientWidth || 640),
       n = space.columns.length,
@@ -81,8 +83,8 @@ export class Heat extends Picture {
       up = cw < Math.max(...space.columns.map((c) => widthOf(c))) + 4;
     const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0);
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
-    const rh = Math.max(5, Math.min(21, Math.floor((most - over - under) / rows.length)));
-    const svg = this.start(title, over + rh * rows.length + under, note),
+    const rh = Math.max(rows.some((row) => row.head) ? 12 : 5, Math.min(21, Math.floor((most - over - under) / rows.length)));
+    const svg = this.start(title, over + Math.max(rh * rows.length + under, bar ? 70 : 0), note),
       ink = this.ink,
       theme = this.look();
     Object.assign(this, { geometry: { left, over, cw, rh, n }, space, list: rows, values, scene: { scale, low, high } });
@@ -110,7 +112,7 @@ export class Heat extends Picture {
         const words = `${row.label}: ${say(
           total((g) => values[g]),
           3,
-        )} of ${gates.length} gates expected, ${say(Math.round(total((g) => values[g] * space.n[g])))} parameters; ${gates.filter((g) => state[g]).length} chosen`;
+        )} of ${gates.length} ${counted}, ${say(Math.round(total((g) => values[g] * space.n[g])))} parameters; ${gates.filter((g) => state[g]).length} ${outlined}`;
         this.text(8, y, clip(words, width - 20), { "font-weight": "bold", fill: ink.muted, class: "s3-group" });
       } else if (rh >= 9 || !(r % Math.ceil(10 / rh)))
         this.text(left - 6, y, clip(row.label, left - 8), { "text-anchor": "end", "font-size": Math.min(11, rh + 2) });
@@ -174,7 +176,7 @@ export class Heat extends Picture {
     }
     if (bar) this.#bar(bar, width - 44, theme);
     this.table(() => [
-      ["row", "column", "position", "parameters", bar || "value", "chosen"],
+      ["row", "column", "position", "parameters", bar || "value", outlined],
       ...Array.from(space.row, (_, g) => g)
         .filter((g) => this.#drawn(g))
         .map((g) => [
@@ -183,7 +185,7 @@ export class Heat extends Picture {
           space.position[g],
           space.n[g],
           values[g],
-          ["", "chosen", "fills the rest"][state[g]],
+          ["", outlined, "fills the rest"][state[g]],
         ]),
     ]);
   }

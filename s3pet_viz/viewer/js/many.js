@@ -1,6 +1,7 @@
 // Several runs beside each other, and the matrix of a transfer study.
 
 const RELATIVE = { "": "nothing", own: "the target's own structure", random: "random structures", full: "full fine-tuning" };
+const OVERLAP = 40; // runs in the matrix of overlaps
 
 Object.assign(View.prototype, {
   // -- compare -----------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ Object.assign(View.prototype, {
         chosen = new Uint8Array(n),
         rank = new Float64Array(n).fill(NaN);
       const values = new Float32Array(bytesOf(this.model.get("values")).slice(run.offset * 4, (run.offset + run.size) * 4).buffer);
-      const own = probabilities(values, run.zeta, run.tau),
+      const own = probabilities(values, run.zeta ?? -Infinity, run.tau),
         at = (i) => (run.at.length ? run.at[i] : i);
       orderOf(values).forEach((i, k) => (rank[at(i)] = k + 1));
       own.forEach((v, i) => (p[at(i)] = v));
@@ -162,6 +163,7 @@ Object.assign(View.prototype, {
     const how = {
       ...this.how,
       keep: (g) =>
+        !Number.isNaN(mean[g]) && // of another run
         (!this.how.stack || space.stack[g] === this.how.stack) &&
         (!this.how.type || space.type[g] === this.how.type) &&
         (!this.how.module || space.module[g] === this.how.module),
@@ -195,6 +197,8 @@ Object.assign(View.prototype, {
       low: -reach,
       high: reach,
       bar: "Δp",
+      counted: "gates more expected in B",
+      outlined: "chosen by one of the two",
       legend: [{ words: "chosen by one of the two" }],
       most: 380,
     });
@@ -204,7 +208,7 @@ Object.assign(View.prototype, {
         this.picked.map((g) => ({ name: this.label(g), values: runs.map((run) => run.p[g]) })),
         { title: "p of the picked gates", names: runs.map((run, k) => `${"AB"[k]}: ${this.shortOf(run)}`), xLabel: "p" },
       );
-    this.drawOverlap(passed.slice(0, 40));
+    this.drawOverlap(passed);
     this.scene = { name: a.name, step: a.step, steps: a.steps, budget: a.budget, used: a.used, chosen: this.ownGates(a) };
     this.more = {
       runs: runs.map((run) => ({
@@ -226,7 +230,8 @@ Object.assign(View.prototype, {
 
   drawOverlap(indices) {
     const { space } = this.store.doc,
-      runs = indices.map((i) => this.store.doc.runs[i].at && this.runOf(i)).filter(Boolean);
+      known = indices.filter((i) => this.store.doc.runs[i].at).slice(0, OVERLAP),
+      runs = known.map((i) => this.runOf(i));
     this.overlap.el.hidden = runs.length < 2;
     if (runs.length < 2) return;
     const cell = (x, y) => {
@@ -261,11 +266,12 @@ Object.assign(View.prototype, {
       runs.map((x) => runs.map((y) => cell(x, y))),
       {
         title: words,
+        note: runs.length < indices.length ? `${runs.length} of ${indices.length} runs: those that were opened, ${OVERLAP} at most` : "",
         low: this.by === "rank" ? -1 : 0,
         high: 1,
         scale: this.by === "rank" ? "div" : "seq",
         pick: (i, j) => {
-          this.pair = [i, j].map((k) => indices[k]);
+          this.pair = [i, j].map((k) => known[k]);
           this.pairBoxes.forEach((box, k) => (box.value = this.pair[k]));
           this.queue();
         },
@@ -375,7 +381,7 @@ Object.assign(View.prototype, {
       chance = doc.chance[`${source}|${target}|${this.seed}`];
     put(
       this.pairWords,
-      `${source} → ${target}: ${table.cells[i][j]?.hover?.[1] ?? "–"}${this.both.length === 2 ? ` · ${shared.length} gates shared of ${this.both.map((one) => one.gates.length).join(" and ")} (Jaccard ${(shared.length / either).toFixed(2)}${chance === undefined ? "" : `, by chance ${chance.toFixed(2)}`})` : ""}`,
+      `${source} → ${target}: ${table.cells[i][j]?.hover?.[1] ?? "–"}${this.both.length === 2 ? ` · ${shared.length} gates shared of ${this.both.map((one) => one.gates.length).join(" and ")} (Jaccard ${(either ? shared.length / either : 1).toFixed(2)}${chance === undefined ? "" : `, by chance ${chance.toFixed(2)}`})` : ""}`,
     );
     const values = this.both.map((one) => Float64Array.from(space.n, (_, g) => (one.set.has(g) ? 1 : 0)));
     const { rows } = arrange(space, values[0] ?? new Float64Array(space.n.length), {
@@ -398,6 +404,8 @@ Object.assign(View.prototype, {
           title: this.both[k].name,
           note: this.both[k].words,
           bar: "",
+          counted: "gates in it",
+          outlined: this.both.length === 2 ? "in both structures" : "",
           legend: this.both.length === 2 ? [{ words: "in both structures" }] : [],
           most: 380,
         });

@@ -170,6 +170,16 @@ export function budgetSteps(counts, points) {
   return [...new Set(spread)];
 }
 
+/** structure.parse_budget, also with commas: parameters, or a share of the backbone ("0.2%", "2e-3"); NaN: neither. */
+export function parseBudget(text, backbone) {
+  const plain = text.replace(/[\s,]/g, ""),
+    percent = plain.endsWith("%"),
+    digits = percent ? plain.slice(0, -1) : plain;
+  if (/^\+?\d+(_\d{3})*$/.test(plain)) return +plain.replaceAll("_", "") || NaN;
+  const share = digits ? +digits / (percent ? 100 : 1) : NaN;
+  return share > 0 && share <= 1 ? Math.floor(share * (backbone || NaN) * (1 + 1e-12)) || NaN : NaN;
+}
+
 /** A few round numbers from low to high. */
 export function ticks(low, high, about = 5) {
   if (!(high > low)) return [low];

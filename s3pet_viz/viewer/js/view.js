@@ -38,8 +38,6 @@ function themeOf(wanted) {
 class View {
   constructor(model, el) {
     Object.assign(this, { model, el, store: storeOf(model), row: null, budget: null, playing: null, pending: null, memo: {} });
-    this.how = { sort: "order", group: "none", hidePale: false, stack: "", type: "", module: "" };
-    this.scaleOwn = false;
     el.classList.add("s3pet-viewer");
     el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys stay out of it
     el.tabIndex = -1;
@@ -87,7 +85,11 @@ class View {
   build() {
     const doc = this.store.doc;
     this.shape = doc?.id ?? "";
-    this.row = this.scene = null;
+    this.row = this.scene = this.likeliest = null;
+    this.how = { sort: "order", group: "none", hidePale: false, stack: "", type: "", module: "" }; // as the new controls say
+    this.scaleOwn = false;
+    clearInterval(this.playing);
+    this.playing = null;
     this.budget = this.store.live.budget ?? null; // a page of its own may begin at another
     this.more = undefined;
     this.memo = {};
@@ -221,7 +223,7 @@ class View {
           v ? shown.add(name) : shown.delete(name);
         }),
       );
-    const copy = this.select(
+    const copy = (this.copyBox = this.select(
       "copy",
       [
         ["", "…"],
@@ -231,7 +233,7 @@ class View {
         ["picks", "the picked gates"],
       ],
       (v) => v && this.copy(v),
-    );
+    ));
     this.copied = h("span", { class: "s3-muted", role: "status" });
     this.controls.append(
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
@@ -275,12 +277,13 @@ class View {
 
   typeBudget() {
     const { run } = this.store.doc,
-      text = this.budgetText.value.replaceAll(",", "").trim(),
-      number = parseFloat(text);
-    const wanted = text.endsWith("%") ? Math.floor((number / 100) * (run.backbone_params || NaN) * (1 + 1e-12)) : Math.round(number);
-    if (Number.isFinite(wanted)) this.askBudget(wanted);
-    else this.say(`budget: expected parameters (8404) or a share of the backbone (0.2%), found ${text}`);
-    this.queue();
+      text = this.budgetText.value.trim(),
+      wanted = parseBudget(text, run.backbone_params);
+    if (Number.isNaN(wanted)) return this.say(`budget: expected parameters (8404) or a share of the backbone (0.2%), found ${text}`);
+    this.askBudget(wanted);
+    const shown = this.budget ?? run.budget; // the smallest gate at least, all gates at most
+    this.say(shown === wanted ? "" : `budgets here go from ${say(run.smallest)} to ${say(run.total)} parameters`);
+    this.budgetText.value = say(shown);
   }
 
   togglePlay() {
@@ -310,7 +313,8 @@ class View {
   // -- the selection -----------------------------------------------------------------------------------
 
   get picked() {
-    return this.model.get("selection") ?? [];
+    const count = this.store.doc?.space?.n.length ?? 0; // picked in another run, perhaps
+    return (this.model.get("selection") ?? []).filter((gate) => gate < count);
   }
 
   set picked(gates) {
@@ -324,6 +328,7 @@ class View {
     const asked = Array.isArray(gates) ? gates : [gates],
       { picked } = this,
       all = asked.every((g) => picked.includes(g));
+    if (!asked.length) return;
     const more = event.shiftKey || event.ctrlKey || event.metaKey;
     if (all) this.picked = more ? picked.filter((g) => !asked.includes(g)) : picked.length > asked.length ? asked : [];
     else this.picked = more ? [...new Set([...picked, ...asked])] : asked;
@@ -343,9 +348,11 @@ class View {
     if (!lines) return;
     this.tipBox.replaceChildren(...lines.map((line, i) => h(i ? "div" : "b", {}, line)));
     const { clientWidth, clientHeight } = document.documentElement,
-      box = this.tipBox.getBoundingClientRect();
-    this.tipBox.style.left = `${Math.max(4, Math.min(event.clientX + 14, clientWidth - box.width - 8))}px`;
-    this.tipBox.style.top = `${event.clientY + 16 + box.height > clientHeight ? event.clientY - box.height - 10 : event.clientY + 16}px`;
+      { style } = this.tipBox;
+    style.left = style.top = "0";
+    const { x, y, width, height } = this.tipBox.getBoundingClientRect(); // in JupyterLab "fixed" is within the notebook, and scrolls with it
+    style.left = `${Math.max(4, Math.min(event.clientX + 14, clientWidth - width - 8)) - x}px`;
+    style.top = `${(event.clientY + 16 + height > clientHeight ? event.clientY - height - 10 : event.clientY + 16) - y}px`;
   }
 
   // -- what it says ------------------------------------------------------------------------------------
@@ -383,6 +390,8 @@ class View {
     if (live.problem) notes.push(["s3-alert", `the run cannot be read now: ${live.problem}`]);
     if (live.error)
       notes.push(["s3-alert", `${{ dead: "the search died", failed: "the search failed" }[status] ?? "error"}: ${live.error}`]);
+    if (doc?.run && !doc.run.named)
+      notes.push(["s3-note", "The run names no budget, so it chose no gates: choose a budget. At first all gates fit."]);
     if (doc?.left_out?.length) notes.push(["s3-note", `left out: ${doc.left_out.join("; ")}`]);
     const text = JSON.stringify(notes);
     if (text !== this.troubleText)
@@ -690,15 +699,13 @@ class View {
       const first = Array.from(space.n, (_, g) => g)
         .filter((g) => Number.isFinite(enters[g]))
         .sort((a, b) => enters[a] - enters[b] || scene.rank[a] - scene.rank[b]);
-      const rows = first
-        .slice(0, PATH_GATES)
-        .map((gate) => ({
-          name: this.label(gate),
-          values: [Math.log10(enters[gate])],
-          gate,
-          strong: this.picked.includes(gate),
-          colour: scene.chosen[gate] ? CATEGORICAL[0] : this.map.ink.muted,
-        }));
+      const rows = first.slice(0, PATH_GATES).map((gate) => ({
+        name: this.label(gate),
+        values: [Math.log10(enters[gate])],
+        gate,
+        strong: this.picked.includes(gate),
+        colour: scene.chosen[gate] ? CATEGORICAL[0] : this.map.ink.muted,
+      }));
       this.path.draw(rows, {
         title: "Gates in the order in which they enter as the budget grows",
         note: first.length > PATH_GATES ? `the first ${PATH_GATES} of ${say(first.length)}; blue: chosen now` : "blue: chosen now",
@@ -753,7 +760,7 @@ class View {
       `{${lora
         .map((g, k) => [g, values[k]])
         .filter(([, v]) => v !== values[0])
-        .map(([g, v]) => `r"^${space.position[g].replaceAll(".", "\\.")}$": ${v}`)
+        .map(([g, v]) => `${JSON.stringify(`^${space.position[g].replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`)}: ${v}`)
         .join(", ")}}`;
     const texts = {
       code: `import s3pet_viz as s3\n\nrun = ${code}\nstructure = run.structure(${at})\n`,
@@ -769,16 +776,14 @@ class View {
         1,
       ),
       lora: lora.length
-        ? `from peft import LoraConfig\n\n# ${lora.length} LoRA gates of ${chosen.length} chosen${lora.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        "${space.position[g]}",`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
+        ? `from peft import LoraConfig\n\n# ${lora.length} LoRA gates of ${chosen.length} chosen${lora.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        ${JSON.stringify(space.position[g])},`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
         : "# no LoRA gate is chosen\n",
       picks: JSON.stringify(this.picked.map((g) => [space.position[g], space.type[g]])),
     };
     this.clipboard = texts[kind];
     const done = await toClipboard(texts[kind]);
     this.say(done ? "copied" : "the browser refused the clipboard");
-    this.controls.querySelectorAll("select").forEach((box) => {
-      if (box.value === kind) box.value = "";
-    });
+    this.copyBox.lastChild.value = "";
   }
 }
 
