@@ -227,9 +227,15 @@ def test_what_was_asked_and_lost_is_asked_again(node, tmp_path, small):
 
 def test_a_document_that_was_lost_is_asked_for(node, growing_page):
     view, source, page = growing_page
+    page.hear([{k: v for k, v in state.items() if k != "doc"} for state in page.wire.told])
+    assert page.known["waiting"], "before the first step, too"
+    page.answered()
+    assert not page.known["waiting"]
+    page.hear([{"doc": "null"}])
     source.write(2)
     view._update()
-    page.hear([{k: v for k, v in state.items() if k != "doc"} for state in page.wire.told if "live" in state])
+    page.hear([{k: v for k, v in state.items() if k != "doc"} for state in page.wire.told if "live" in state][-1:])
+    node("wait", 4000)
     assert page.known["n"] == 0
     page.answered()
     assert page.known["n"] == 2
