@@ -80,6 +80,8 @@ def add_pictures(book: nbformat.NotebookNode, frames: dict[str, str]) -> None:
                 output.metadata[PNG] = {"width": WIDTH, "alt": title.replace("<br>", " · ")}
             elif WIDGET in data and data[WIDGET]["model_id"] in frames:
                 data[SVG] = frames[data[WIDGET]["model_id"]]
+        if cell.cell_type == "code":  # a bar of progress is a widget, too, and leaves nothing
+            cell.outputs = [o for o in cell.outputs if not (WIDGET in o.get("data", {}) and SVG not in o.data)]
 
 
 def png(figure: dict[str, Any]) -> str:

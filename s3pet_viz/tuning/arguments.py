@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.runs import Run
 from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import Task
 from s3pet_viz.tuning import checks
@@ -87,7 +88,8 @@ _LOAD: dict[str, tuple[Test, str]] = {
 #: Argument -> what it is, in code and in words.
 _KINDS: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("progress", "retry", "overwrite", "metric"), (_flag, "true or false")),
-    **dict.fromkeys(("out", "resume", "save"), (_place, "a path")),
+    **dict.fromkeys(("out", "save"), (_place, "a path")),
+    "resume": (lambda value: isinstance(value, Run) or _place(value), "a run or its path"),
     **dict.fromkeys(("on_cell", "on_scores"), (_function, "a function")),
     **dict.fromkeys(("device", "precision"), (_text, "text")),
     "split": (_or_none(lambda value: isinstance(value, str) and value in SPLITS), f"one of {', '.join(SPLITS)}"),

@@ -11,7 +11,6 @@ from s3pet_viz.errors import S3PETError
 from s3pet_viz.launch import start
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.feed import Frame
-from s3pet_viz.viewer.static import svg
 from s3pet_viz.widgets import form
 from s3pet_viz.widgets.live import LiveView
 from s3pet_viz.widgets.viewer import Pictured
@@ -94,8 +93,22 @@ class LiveSearch(Pictured):
         return "LiveSearch()"
 
     def _static_svg(self) -> str:
-        chosen = ", ".join(f"{name} {field.value}" for name, field in self.fields.items())
-        return svg(self.view.panels(), f"In JupyterLab: a form that starts a search and shows it ({chosen}).")
+        if self.view.run is not None:
+            return self.view._static_svg()
+        rows = []
+        for i, (name, field) in enumerate(self.fields.items()):
+            x, y = 8 + 280 * (i % 3), 34 + 30 * (i // 3)
+            rows.append(
+                f"<text x='{x + 66}' y='{y}' text-anchor='end'>{name}</text>"
+                f"<rect x='{x + 74}' y='{y - 15}' width='180' height='22' fill='none' stroke='#9aa5b1'/>"
+                f"<text x='{x + 82}' y='{y}'>{html.escape(str(field.value))}</text>"
+            )
+        said = "A form that starts a search and shows it: in JupyterLab it can be filled in."
+        return (
+            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 860 150' width='860' font-size='12' "
+            f"font-family='Helvetica,Arial,sans-serif'><rect width='860' height='150' fill='white'/>{''.join(rows)}"
+            f"<text x='8' y='138' fill='#5f6c78'>{said}</text></svg>"
+        )
 
     # -- inside ----------------------------------------------------------------------------------------
 

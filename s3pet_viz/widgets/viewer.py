@@ -35,7 +35,7 @@ class Page(anywidget.AnyWidget):
     """What a page knows of a viewer. Every attribute travels; changes that belong together go in one message.
 
     Attributes:
-        uid: of the viewer. home: of its model in the page. doc: what stays, as JSON. live: what changes, as JSON.
+        uid: of the viewer. place: of its model in the page. doc: what stays, as JSON. live: what changes, as JSON.
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates.
     """
@@ -43,7 +43,7 @@ class Page(anywidget.AnyWidget):
     _esm = page.module()
     _css = page.style()
     uid = t.Unicode().tag(sync=True)
-    home = t.Unicode().tag(sync=True)
+    place = t.Unicode().tag(sync=True)
     doc = t.Unicode("null").tag(sync=True)
     live = t.Unicode("{}").tag(sync=True)
     scalars = t.Bytes(b"").tag(sync=True)
@@ -55,7 +55,7 @@ class Page(anywidget.AnyWidget):
         self._whole = whole
         self._beside: dict[str, Any] = {}
         super().__init__(uid=uuid.uuid4().hex, **state)
-        self.home = self.model_id or ""
+        self.place = self.model_id or ""
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """A page that opens late gets the whole history, also where only what was new was sent before."""

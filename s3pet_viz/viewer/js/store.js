@@ -136,7 +136,7 @@ class Store {
   async #kernel() {
     const manager = this.model.widget_manager,
       was = this.gone;
-    const real = await Promise.resolve(manager?.get_model(this.model.get("home"))).catch(() => null);
+    const real = await Promise.resolve(manager?.get_model(this.model.get("place"))).catch(() => null);
     const dead = manager && "kernel" in manager && ["dead", "terminating", undefined].includes(manager.kernel?.status);
     this.gone = dead || real?.comm_live === false;
     if (this.gone !== was) this.#tell();
