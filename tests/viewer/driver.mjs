@@ -58,7 +58,7 @@ const DO = {
     const rows = new Rows();
     const gaps = messages.map(([about, scalars, values]) => rows.take(about, bytes(scalars), bytes(values), gates));
     const all = Array.from({ length: rows.n }, (_, row) => row);
-    return { gaps, n: rows.n, parts: rows.parts.length, steps: rows.column("step", all), alpha: all.map((row) => rows.alpha(row, gates).alpha), orders: all.map((row) => rows.alpha(row, gates).order) };
+    return { gaps, n: rows.n, rowOf: all.length ? [-1, 0, 1, 4, 5, 1e9].map((step) => rows.rowOf(step)) : null, parts: rows.parts.length, steps: rows.column("step", all), alpha: all.map((row) => rows.alpha(row, gates).alpha), orders: all.map((row) => rows.alpha(row, gates).order) };
   },
   open: ({ name, state }) => { viewer.storeOf((models[name] = new Model(state))); },
   tell: ({ name, state }) => models[name].set(state),

@@ -108,6 +108,7 @@ def test_beyond_the_limits_history_is_packed_then_thinned_evenly_and_says_so(nod
                 assert np.abs(np.array(got) - true).max() <= np.ptp(true) / 65_000
     assert not about["wide"]
     assert about["stride"] == 16
+    assert found["rowOf"] == [0, 0, 0, 0, 0, found["n"] - 1]
     assert len(eras) == 1 + 1 + 4, "wide, packed, and halved four times"
 
 
@@ -214,6 +215,7 @@ def test_many_small_parts_are_joined(node):
     ]
     found = node("rows", {"messages": messages, "gates": 3})
     assert found["parts"] <= 64
+    assert found["rowOf"] == [0, 0, 1, 4, 5, 499], "of the steps -1, 0, 1, 4, 5 and of one that is to come"
     assert found["steps"] == list(range(500))
     assert np.array_equal(np.array(found["alpha"], dtype=np.float32), alpha)
 

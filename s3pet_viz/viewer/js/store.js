@@ -68,6 +68,13 @@ export class Rows {
     return part.scalars[(row - part.from) * SCALARS.length + SCALARS.indexOf(name)];
   }
 
+  /** The last row that is no later than a step. */
+  rowOf(step) {
+    let row = this.n - 1;
+    while (row > 0 && this.scalar(row, "step") > step) row--;
+    return row;
+  }
+
   column(name, rows) {
     return rows.map((row) => this.scalar(row, name));
   }

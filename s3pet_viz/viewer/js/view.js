@@ -85,7 +85,7 @@ class View {
   build() {
     const doc = this.store.doc;
     this.shape = doc?.id ?? "";
-    this.row = this.scene = this.likeliest = null;
+    this.row = this.scene = this.likeliest = this.era = null;
     this.how = { sort: "order", group: "none", hidePale: false, stack: "", type: "", module: "" }; // as the new controls say
     this.scaleOwn = false;
     clearInterval(this.playing);
@@ -496,8 +496,13 @@ class View {
       count = this.count;
     this.body.hidden = this.controls.hidden = !count;
     if (!count) return put(this.words, live.words ?? "no step yet: the backbone and the data are loaded");
+    if (rows.n && rows.era !== this.era) {
+      if (this.row !== null && this.era) this.row = rows.rowOf(this.lookedAt); // thinned, or taken back: not another step
+      this.era = rows.era;
+    }
     const row = Math.min(this.row ?? count - 1, count - 1),
       scene = (this.scene = this.sceneOf(row, this.budget));
+    if (rows.n) this.lookedAt = scene.step;
     this.stepBox.max = count - 1;
     if (document.activeElement !== this.stepBox || this.row === null || this.playing) this.stepBox.value = row;
     this.stepBox.disabled = this.play.disabled = count < 2;
