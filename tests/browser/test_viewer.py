@@ -398,7 +398,7 @@ def test_without_anywidget_beside_the_server_a_picture_says_what_to_install(tmp_
         run_all(page)
         picture = page.locator(".jp-OutputArea .s3pet-static svg")
         picture.wait_for(state="visible", timeout=120_000)
-        assert "pip install anywidget in the environment that runs JupyterLab" in " ".join(picture.text_content().split())
+        assert "pip install anywidget in the environment that runs JupyterLab" in " ".join(picture.locator("text").all_text_contents())
         assert picture.locator("path").count() > 5
         page.screenshot(path=shots / "viewer-no-anywidget.png")
 
