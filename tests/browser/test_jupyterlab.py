@@ -18,23 +18,6 @@ NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)")
 
 
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory):
-    """Where screenshots go: $S3PET_SCREENSHOTS, to look at them."""
-    folder = Path(os.environ.get("S3PET_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    from lab import jupyterlab
-
-    root = tmp_path_factory.mktemp("lab")
-    with jupyterlab(root) as address:
-        yield root, address
-
-
 def put(root: Path, name: str, **parameters: object) -> str:
     """A notebook without outputs, with these parameters, as papermill would set them."""
     book = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
