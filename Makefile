@@ -25,7 +25,7 @@ test-oldest:
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt \
 		-e ".[hub,notebook,export,dask,slurm,minilm,peft,tracking]" "pytest>=8" pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -o addopts= -o filterwarnings=default --timeout 300 \
-		tests/structure tests/runs tests/tasks tests/results tests/backbones tests/pet tests/figures
+		tests/structure tests/runs tests/tasks tests/analysis tests/backbones tests/pet tests/figures
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

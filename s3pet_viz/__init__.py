@@ -12,40 +12,38 @@ Public names are imported when they are first used, so that ``import s3pet_viz``
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from s3pet_viz import errors as errors
     from s3pet_viz import figures as figures
     from s3pet_viz import widgets as widgets
+    from s3pet_viz.analysis import Study as Study
+    from s3pet_viz.analysis import Transfer as Transfer
+    from s3pet_viz.analysis import open_study as open_study
+    from s3pet_viz.analysis.explanation import Explanation as Explanation
+    from s3pet_viz.analysis.health import health as health
     from s3pet_viz.backbones import load_backbone as load_backbone
+    from s3pet_viz.config import SearchConfig as SearchConfig
+    from s3pet_viz.config.tuning import TuneConfig as TuneConfig
+    from s3pet_viz.engine import Callback as Callback
+    from s3pet_viz.engine.api import search as search
     from s3pet_viz.export import Adapter as Adapter
     from s3pet_viz.export import merge as merge
     from s3pet_viz.export import to_peft as to_peft
-    from s3pet_viz.launch import launch as launch
-    from s3pet_viz.report import report as report
-    from s3pet_viz.results import Study as Study
-    from s3pet_viz.results import Transfer as Transfer
-    from s3pet_viz.results import open_study as open_study
+    from s3pet_viz.launcher import launch as launch
+    from s3pet_viz.reports import report as report
     from s3pet_viz.runs import Run as Run
     from s3pet_viz.runs import open_run as open_run
-    from s3pet_viz.runs.explanation import Explanation as Explanation
-    from s3pet_viz.runs.health import health as health
-    from s3pet_viz.search import Callback as Callback
-    from s3pet_viz.search import SearchConfig as SearchConfig
-    from s3pet_viz.search.api import search as search
     from s3pet_viz.structure import Gate as Gate
     from s3pet_viz.structure import Structure as Structure
     from s3pet_viz.structure import from_s3delta as from_s3delta
     from s3pet_viz.structure import parse_budget as parse_budget
     from s3pet_viz.structure import to_s3delta as to_s3delta
-    from s3pet_viz.study.sweep import sweep as sweep
-    from s3pet_viz.study.transfer import transfer as transfer
+    from s3pet_viz.studies.sweep import sweep as sweep
+    from s3pet_viz.studies.transfer import transfer as transfer
     from s3pet_viz.tasks import load_task as load_task
-    from s3pet_viz.tuning import Scores as Scores
-    from s3pet_viz.tuning import TuneConfig as TuneConfig
+    from s3pet_viz.training.scores import Scores as Scores
     from s3pet_viz.tuning.api import baselines as baselines
     from s3pet_viz.tuning.api import evaluate as evaluate
     from s3pet_viz.tuning.api import tune as tune
@@ -56,10 +54,10 @@ if TYPE_CHECKING:
 
 #: Public name -> the module it comes from. The type checker's list above holds the same names (a test compares them).
 _HOME = {
-    "search": "search.api",
-    "Callback": "search",
-    "SearchConfig": "search",
-    "launch": "launch",
+    "search": "engine.api",
+    "Callback": "engine",
+    "SearchConfig": "config",
+    "launch": "launcher",
     "watch": "widgets",
     "open_run": "runs",
     "Run": "runs",
@@ -69,17 +67,17 @@ _HOME = {
     "Adapter": "export",
     "to_peft": "export",
     "merge": "export",
-    "Scores": "tuning",
-    "TuneConfig": "tuning",
-    "sweep": "study.sweep",
-    "transfer": "study.transfer",
-    "open_study": "results",
-    "Study": "results",
-    "Transfer": "results",
+    "Scores": "training.scores",
+    "TuneConfig": "config",
+    "sweep": "studies.sweep",
+    "transfer": "studies.transfer",
+    "open_study": "analysis",
+    "Study": "analysis",
+    "Transfer": "analysis",
     "explain": "tuning.explain",
-    "Explanation": "runs.explanation",
-    "health": "runs.health",
-    "report": "report",
+    "Explanation": "analysis.explanation",
+    "health": "analysis.health",
+    "report": "reports",
     "Structure": "structure",
     "from_s3delta": "structure",
     "to_s3delta": "structure",
@@ -111,18 +109,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Face(ModuleType):
-    """`search`, `launch` and `report` are functions and modules of one name; importing the latter must not hide the
-    former.
-
-    So write ``from s3pet_viz.search import engine``, never ``import s3pet_viz.search.engine as engine``.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in ("search", "launch", "report") and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Face

@@ -12,7 +12,7 @@ from transfer_problems import even, write_transfer
 
 import s3pet_viz as s3
 from s3pet_viz import figures
-from s3pet_viz.runs.explanation import Explanation, GateEffect
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
 
 #: Names in `figures` that draw: the browser test and the themes leave none out.
 DRAWING = {name for name in figures.__all__ if not name.endswith("_table")} - {"save", "consensus_structure"}

@@ -131,7 +131,7 @@ KINDS = {
         "structure.read_final_alphas(f / 'a.txt')"),
     "final_alphas: lines": (lambda f: (f / "a.txt").write_text("\n" * 16_000_000),
                             "structure.read_final_alphas(f / 'a.txt')"),
-    "study.json: lists": (lambda f: (f / "study.json").write_text(_LISTS), "results.open_study(f)"),
+    "study.json: lists": (lambda f: (f / "study.json").write_text(_LISTS), "analysis.open_study(f)"),
 }  # fmt: skip
 #: Those whose readers need torch, which has a large process of its own.
 TORCH_KINDS = {
@@ -152,11 +152,11 @@ def _lines(folder: Path, lines: object) -> None:
 
 def measure(name: str, folder: Path) -> dict[str, object]:
     """Open it in this process: seconds, peak memory above what the process had before (MB), and what was said."""
-    from s3pet_viz import results, runs, structure
+    from s3pet_viz import analysis, runs, structure
+    from s3pet_viz.analysis import explanation
     from s3pet_viz.errors import S3PETError
-    from s3pet_viz.runs import explanation
 
-    known = {"f": folder, "runs": runs, "structure": structure, "results": results, "explanation": explanation}
+    known = {"f": folder, "runs": runs, "structure": structure, "analysis": analysis, "explanation": explanation}
     if name in TORCH_KINDS:
         from s3pet_viz import export, pet, tasks
 

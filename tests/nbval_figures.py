@@ -1,6 +1,6 @@
 """nbval compares the figures of the notebooks too: as numbers, to 6 digits, because the last ones differ between processors.
 
-Their pictures are drawn from them afterwards (docs/refresh_notebooks.py), and are not compared.
+Their pictures are drawn from them afterwards (tools/refresh_notebooks.py), and are not compared.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import s3pet_viz as s3
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError, S3PETError
-from s3pet_viz.tuning import TuneConfig, Workbench, workbench
+from s3pet_viz.tuning import Workbench, workbench
 
 GATE = s3.Gate(0, "decoder.final_layer_norm", "decoder", 4, "Final.LN", "LNFit", 128)
 STRUCTURE = s3.Structure((GATE,), "tiny-t5", 1)

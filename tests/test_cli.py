@@ -272,7 +272,7 @@ def test_demo(mood, tiny_folder, tmp_path):
 
 
 def test_interrupted_search_says_how_to_resume(mood, tiny_folder, tmp_path, monkeypatch):
-    from s3pet_viz.search import engine
+    from s3pet_viz.engine import loop as engine
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     options = ("--task", mood, "--backbone", tiny_folder("t5"), "--budget", 600, "--steps", 6, "--quiet")

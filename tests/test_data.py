@@ -20,8 +20,8 @@ BACKBONE = DATA / "backbones" / "tiny-t5"
 
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """``data/make_tasks.py`` imported the way the script sees its siblings."""
-    monkeypatch.syspath_prepend(str(DATA))
+    """``tools/make_tasks.py`` imported the way the script sees its siblings."""
+    monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     return importlib.import_module("make_tasks")
 
 
@@ -85,7 +85,7 @@ def test_tasks_are_small() -> None:
 def test_pretraining_never_saw_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     training = json.loads((BACKBONE / "training.json").read_text(encoding="utf-8"))
     assert not set(training["mixture"]) & set(TASKS)
-    monkeypatch.syspath_prepend(str(DATA))
+    monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     skills = importlib.import_module("skills")
     assert {name: list(weights) for name, (_, *weights) in skills.MIXTURE.items()} == training["mixture"]
     prefixes = {f"{name} text:" for name in TASKS} | {f"{name} sentence1:" for name in TASKS}
@@ -129,7 +129,7 @@ def test_task_words_are_whole_tokens(task: str) -> None:
 
 
 def test_the_table_in_the_readme_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(DATA))
+    monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     measure = importlib.import_module("measure")
     rows = measure.pd.read_json(DATA / "measured.jsonl", lines=True)
     assert measure.table(rows) in (DATA / "README.md").read_text(encoding="utf-8")

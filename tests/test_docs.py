@@ -94,7 +94,7 @@ def test_a_marker_changes_what_it_names():
         doc_blocks.run_python(Block(ROOT / "README.md", 1, "python", "f.h\n", changed="g(a=5)"), {"f": property()} | {"f": Block})
     with pytest.raises(AssertionError, match="s3.serach"):
         doc_blocks.check_python(Block(ROOT / "README.md", 1, "python", "s3.serach()\n"), FACE, FIGURES)
-    for line in ("s3pet serach", "python benchmarks/views.py --nothing 3", "make coffee", "rm -r data"):
+    for line in ("s3pet serach", "python benchmarks/speed/views.py --nothing 3", "make coffee", "rm -r data"):
         with pytest.raises(AssertionError, match=line.split()[1]):
             doc_blocks.run_sh(Block(ROOT / "README.md", 1, "sh", line))
     with pytest.raises(Exception, match="--bugdet"):

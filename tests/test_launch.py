@@ -14,7 +14,7 @@ import pytest
 
 import s3pet_viz as s3
 from s3pet_viz.errors import BudgetError, ConfigError, RunError, TaskError
-from s3pet_viz.launch import Launched, relaunch, start
+from s3pet_viz.launcher import Launched, relaunch, start
 from s3pet_viz.runs.lock import WriterLock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of a POSIX system")

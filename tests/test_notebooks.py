@@ -76,7 +76,7 @@ def test_every_figure_and_widget_has_a_picture(path):
         for kind in PICTURES & set(data):
             pictures.append(data[kind])
             assert 1_000 < len(data[kind]) < 80_000, kind
-    assert len(pictures) == len(shown), "python docs/refresh_notebooks.py"
+    assert len(pictures) == len(shown), "python tools/refresh_notebooks.py"
     page = load(ROOT / "docs/mkdocs/hooks.py").notebook_html(path)
     assert "<script" not in page
     assert len(re.findall("data:image/(?:png|svg[+]xml);base64,.{1000}|<svg[ >]", page)) >= len(shown)
@@ -91,7 +91,7 @@ def test_every_figure_and_widget_has_a_picture(path):
 
 @pytest.fixture(scope="module")
 def refresh():
-    return load(ROOT / "docs/refresh_notebooks.py")
+    return load(ROOT / "tools/refresh_notebooks.py")
 
 
 class Drawn:

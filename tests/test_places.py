@@ -18,7 +18,7 @@ import s3pet_viz as s3
 from s3pet_viz.cli import app
 from s3pet_viz.errors import ConfigError, RunError, S3PETError, TaskError
 from s3pet_viz.files import name_or_folder, named_in
-from s3pet_viz.launch import Launched, relaunch
+from s3pet_viz.launcher import Launched, relaunch
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.listing import Listing

@@ -16,13 +16,13 @@ import pytest
 from report_problems import EVIL, space, write_run
 from typer.testing import CliRunner
 
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
 from s3pet_viz.cli import app
 from s3pet_viz.errors import ConfigError, RunError
-from s3pet_viz.report import page as page_module
-from s3pet_viz.report import report
-from s3pet_viz.report.page import figure_json
+from s3pet_viz.reports import page as page_module
+from s3pet_viz.reports import report
+from s3pet_viz.reports.page import figure_json
 from s3pet_viz.runs import open_run
-from s3pet_viz.runs.explanation import Explanation, GateEffect
 
 CHROME = Path("/usr/bin/chromium")
 

@@ -19,18 +19,18 @@ from report_problems import write_run
 from transfer_problems import write_study
 
 from s3pet_viz import figures, open_run
+from s3pet_viz.analysis import Study, Transfer
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
+from s3pet_viz.analysis.health import health
+from s3pet_viz.analysis.study import is_plain
 from s3pet_viz.cli._output import heatmap_page
 from s3pet_viz.errors import printable
-from s3pet_viz.report import page as page_module
-from s3pet_viz.report import report
+from s3pet_viz.reports import page as page_module
+from s3pet_viz.reports import report
 from s3pet_viz.resources import find_resource
-from s3pet_viz.results import Study, Transfer
-from s3pet_viz.results.study import is_plain
-from s3pet_viz.runs.explanation import Explanation, GateEffect
-from s3pet_viz.runs.health import health
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.structure import Structure
-from s3pet_viz.study.cells import key_of
+from s3pet_viz.studies.cells import key_of
 from s3pet_viz.widgets import CompareRuns, LiveView, StructureExplorer, TransferExplorer
 
 ROOT = Path(__file__).parent.parent
@@ -293,7 +293,7 @@ def test_a_result_names_a_recorded_run_by_its_name_alone(tmp_path):
     folder = write_study(tmp_path / "s", lambda *_: 0.5, targets=["a", "b"], seeds=[0], searches=True)
     import shutil
 
-    from s3pet_viz.results.study import run_folder
+    from s3pet_viz.analysis.study import run_folder
 
     shutil.rmtree(folder / "runs")
     path = folder / "cells" / "search-0.json"

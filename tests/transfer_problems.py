@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.results import Transfer
-from s3pet_viz.results.study import KIND, SCHEMA_VERSION
+from s3pet_viz.analysis import Transfer
+from s3pet_viz.analysis.study import KIND, SCHEMA_VERSION
 from s3pet_viz.runs import open_run
 from s3pet_viz.structure import Structure
 

@@ -25,6 +25,7 @@ from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.backbones.tables import Family
+from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
@@ -33,9 +34,7 @@ from s3pet_viz.threads import LOCK
 
 Form = Literal["text", "pair"]
 #: What a user may ask for, see `load_backbone`.
-HEADS = ("auto", "lm", "classification")
 #: Of the weights in memory; ``auto`` is the files' own.
-DTYPES = ("float32", "bfloat16", "auto")
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")

@@ -1,7 +1,7 @@
 """The tables of names: which module of a backbone family is what, in the canonical vocabulary.
 
 To add a family: one table here, and its tiny model in ``tests/tiny_families.py``. Then run
-``python docs/make_compatibility.py``.
+``python tools/make_compatibility.py``.
 
 Canonical modules: ``SelfAttn.Q/K/V/O``, ``CrossAttn.Q/K/V/O``, ``FFN.W1``, ``FFN.W2`` (and ``FFN.W1.gate`` where the
 feed-forward block is gated), the blocks ``SelfAttn``, ``CrossAttn``, ``FFN`` (their output before the residual

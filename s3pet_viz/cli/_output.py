@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from s3pet_viz.runs import Run
     from s3pet_viz.runs.reader import Budget
     from s3pet_viz.structure import Structure
-    from s3pet_viz.tuning import Scores
+    from s3pet_viz.training.scores import Scores
 
 _MOST_GATES = 24
 
@@ -57,8 +57,8 @@ def share(params: int, backbone_params: int) -> str:
 
 def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = None) -> RenderableType:
     """The text heatmap of a run (at its own or another budget) or of a structure."""
+    from s3pet_viz.figures.text import text_heatmap
     from s3pet_viz.runs import Run
-    from s3pet_viz.runs.text import text_heatmap
 
     if not isinstance(source, Run):
         return text_heatmap(source.gates, None, [True] * len(source), width=width)

@@ -12,7 +12,7 @@ from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
     from s3pet_viz.structure import Structure
-    from s3pet_viz.tuning import Scores
+    from s3pet_viz.training.scores import Scores
 
 DEFAULT_BUDGET = "0.1%"
 

@@ -22,7 +22,7 @@ def pause(run: RunFolder) -> None:
 
 def resume(run: RunFolder) -> None:
     """Let a paused search go on, or continue one that was stopped, failed or died, in a process of its own."""
-    from s3pet_viz.launch import relaunch
+    from s3pet_viz.launcher import relaunch
     from s3pet_viz.runs import open_run
 
     found = open_run(run)

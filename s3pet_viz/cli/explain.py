@@ -13,7 +13,7 @@ from s3pet_viz.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from s3pet_viz.runs.explanation import Explanation
+    from s3pet_viz.analysis.explanation import Explanation
 
 Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run folder or a structure file.")]
 Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
@@ -110,8 +110,8 @@ def effects_table(made: Explanation) -> Table:
     """One row per gate, the one that matters most first."""
     from rich.text import Text
 
+    from s3pet_viz.analysis.explanation import shown
     from s3pet_viz.cli._output import plain_table
-    from s3pet_viz.runs.explanation import shown
 
     names = ("p", "rank", "loss +", "±", "score", "gradient")
     table = plain_table("gate", *names, right=len(names))

@@ -21,7 +21,7 @@ def report(runs: Runs, out: Out = Path("report.html"), title: Title = None, forc
 
     It holds all figures and tables, and opens without a network.
     """
-    from s3pet_viz.report import report as write
+    from s3pet_viz.reports import report as write
     from s3pet_viz.runs import open_run
 
     c.check_free(out, force)

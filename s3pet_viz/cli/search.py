@@ -183,7 +183,7 @@ def _set_options(given: list[str] | None) -> dict[str, Any]:
 
 def _detach(options: dict[str, Any], resume: Path | None, threads: int | None) -> None:
     from s3pet_viz.cli._output import quoted
-    from s3pet_viz.launch import launch, relaunch
+    from s3pet_viz.launcher import launch, relaunch
 
     run = launch(**options, threads=threads) if resume is None else relaunch(resume, **options, threads=threads)
     path = quoted(run.path)
@@ -193,7 +193,7 @@ def _detach(options: dict[str, Any], resume: Path | None, threads: int | None) -
 
 def _report(run: Run) -> None:
     from s3pet_viz.cli import _output as o
-    from s3pet_viz.runs.life import said_status
+    from s3pet_viz.runs.status import said_status
 
     structure = run.structure()
     c.say("")

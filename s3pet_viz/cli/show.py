@@ -68,7 +68,7 @@ def show(
 
 def _facts_of_run(run: Run) -> dict[str, object]:
     from s3pet_viz.cli import _output as o
-    from s3pet_viz.runs.life import said_status
+    from s3pet_viz.runs.status import said_status
 
     info, config = run.info, run.config
     total = f" of {info['steps_total']:,}" if info["steps_total"] else ""

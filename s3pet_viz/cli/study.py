@@ -11,7 +11,7 @@ from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
-    from s3pet_viz.results import Study, Transfer
+    from s3pet_viz.analysis import Study, Transfer
 
 _SEARCH_STEPS = c.option("Steps of each search. [default: 200]", min=1)
 _TUNE_STEPS = c.option("Steps of each training. [default: 300]", min=1)
@@ -77,7 +77,7 @@ def sweep(
     _say_study(study)
     rows = study.table()
     if {"searched", "random"} <= set(rows["method"]):
-        from s3pet_viz.results.statistics import sentence
+        from s3pet_viz.analysis.statistics import sentence
 
         for _, row in study.differences(scale="points").iterrows():
             c.say(f"{row['task']} {row['budget']}".strip() + f": {sentence(row)}")

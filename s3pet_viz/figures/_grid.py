@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.grid import column_order, row_order, rows_of
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.runs.grid import column_order, row_order, rows_of
 from s3pet_viz.structure import Gate
 
 ROW_PX = 21

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.measures import Chance, chance_overlap, need_sizes, random_structures
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, as_sources, joint_gates, labels, need_space, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.measures import Chance, chance_overlap, need_sizes, random_structures
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.structure import Structure
 

@@ -9,13 +9,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from s3pet_viz.analysis.grid import rows_of
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, as_source, gate_names, need_space, shorten, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.grid import rows_of
-from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.structure import PET_TYPES, FinalAlphas, Structure, parse_budget, pet_type_order
 

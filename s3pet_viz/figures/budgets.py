@@ -12,11 +12,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from s3pet_viz.analysis import Study, Transfer, open_study
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.results import Study, Transfer, open_study
 
 Value = Literal["score", "loss"]
 #: A study, one of transfer, the path of a study's folder, or a recorded study's name.

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.grid import rows_of
+from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, as_source, joint_gates, labels, view
 from s3pet_viz.figures._grid import Grid, Scale, axes, casing, cells, limits, outline
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import shown
-from s3pet_viz.runs.grid import rows_of
-from s3pet_viz.runs.measures import jaccard
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.structure import Gate
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.consensus import mean_probabilities
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, View, as_sources, filled, labels, need_space, view
@@ -15,8 +17,6 @@ from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import gate_cells, heatmap_table
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.consensus import mean_probabilities
-from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import check_budget

@@ -7,13 +7,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from s3pet_viz.analysis.health import OFF_BUDGET
+from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import RunLike, as_run, shorten
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.health import OFF_BUDGET
-from s3pet_viz.runs.measures import entropy, expected_params
+from s3pet_viz.structure.budget import expected_params
 
 _MAX_STEPS = 500
 #: The smoothed line is a mean over this part of all steps before each.

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, View, as_sources, joint_gates, shorten, view
 from s3pet_viz.figures._grid import FILLS, Scale, add_chosen, axes, cells, limits
 from s3pet_viz.figures._grid import Grid as Grid  # what widgets and tests draw on
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.runs.grid import rows_of
 from s3pet_viz.runs.reader import Budget, ranks
 from s3pet_viz.structure import Gate, Structure
 

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.explanation import NOISE, Explanation, shown
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.explanation import NOISE, Explanation, shown
 
 ExplanationLike = Explanation | Run | str | os.PathLike[str]
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.measures import jaccard, need_sizes, spearman
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, View, as_sources, labels, view
 from s3pet_viz.figures._grid import bar
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.runs.measures import jaccard, need_sizes, spearman
 from s3pet_viz.runs.reader import Budget
 
 By = Literal["gates", "params", "spearman"]

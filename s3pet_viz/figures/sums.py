@@ -10,12 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from s3pet_viz.analysis.grid import MODULES, column_order
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, View, as_sources, joint_gates, shorten, view
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.runs.grid import MODULES, column_order
-from s3pet_viz.runs.measures import need_sizes
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.structure import Gate, pet_type_order
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis import Study, Transfer
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._grid import bar, cased, ring
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.results import Study, Transfer
 
 Value = Literal["score", "loss"]
 Relative = Literal["own", "random", "full"]

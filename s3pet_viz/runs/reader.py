@@ -19,8 +19,8 @@ from s3pet_viz.files import is_there, named_in, parse_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.heads import Row, StepHeads
-from s3pet_viz.runs.life import Life, said_status
 from s3pet_viz.runs.process import reap
+from s3pet_viz.runs.status import Life, said_status
 from s3pet_viz.runs.steps import StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, select, solve_shift
 from s3pet_viz.structure.budget import check_budget

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from s3pet_viz.runs import layout
-from s3pet_viz.runs.measures import expected_params
 from s3pet_viz.runs.steps import StepLog
+from s3pet_viz.structure.budget import expected_params
 
 #: Rows of alpha that are kept of the way, at most.
 _SAMPLES = 64

@@ -253,3 +253,16 @@ def _check_gates(alpha: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float6
     if wrong.size:
         raise BudgetError(f"alpha: expected finite values, found {a[wrong[0]]} at gate {wrong[0]}")
     return a, n
+
+
+def expected_params(p: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """Parameters expected in use, ``sum_i p_i n_i``.
+
+    Args:
+        p: shape (..., n_gates).
+        counts: shape (n_gates,), parameters of each gate.
+
+    Returns:
+        Shape (...,).
+    """
+    return np.asarray(np.asarray(p, dtype=np.float64) @ np.asarray(counts, dtype=np.float64))

@@ -2,21 +2,22 @@
 is worth.
 """
 
+from s3pet_viz.config.tuning import TuneConfig
+from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.api import baselines, summary, tune
-from s3pet_viz.tuning.rivals import RIVAL_METHODS, RIVALS, RivalScores, rival_scores, rival_structure
-from s3pet_viz.tuning.train import TuneConfig
-from s3pet_viz.tuning.workbench import Scores, Workbench
+from s3pet_viz.tuning.one_pass import ONE_PASS, ONE_PASS_METHODS, OnePassScores, one_pass_scores, one_pass_structure
+from s3pet_viz.tuning.workbench import Workbench
 
 __all__ = [
-    "RIVALS",
-    "RIVAL_METHODS",
-    "RivalScores",
+    "ONE_PASS",
+    "ONE_PASS_METHODS",
+    "OnePassScores",
     "Scores",
     "TuneConfig",
     "Workbench",
     "baselines",
-    "rival_scores",
-    "rival_structure",
+    "one_pass_scores",
+    "one_pass_structure",
     "summary",
     "tune",
 ]

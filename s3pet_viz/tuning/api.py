@@ -12,18 +12,21 @@ import pandas as pd
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.config.checks import seed_list, short, whole
+from s3pet_viz.config.tuning import make_config
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
-from s3pet_viz.tuning.arguments import check_arguments
+from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
+from s3pet_viz.training.pair import load_pair
+from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
-from s3pet_viz.tuning.checks import seed_list, short, whole
-from s3pet_viz.tuning.evaluate import evaluate as evaluate_backbone
-from s3pet_viz.tuning.rivals import RIVAL_METHODS, Per, RivalScores, parse_rival, score_gates
-from s3pet_viz.tuning.workbench import Scores, Workbench, check_workbench, load_pair, make_config
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, Per, parse_rival, score_gates
+from s3pet_viz.tuning.workbench import Workbench, check_workbench
 
 __all__ = [
     "DEFAULT_BASELINES",
@@ -216,7 +219,7 @@ def baselines(
     parse_budget(budget, 10**15)  # its form
     n_random = whole("n_random", n_random, 1)
     numbers = seed_list(seeds)
-    allowed = {*MANUAL, *OTHERS, *RIVAL_METHODS, "random"}
+    allowed = {*MANUAL, *OTHERS, *ONE_PASS_METHODS, "random"}
     for name in methods:
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(sorted(allowed))}, found {name!r}")
@@ -231,7 +234,7 @@ def baselines(
         chosen.remove("head")
     plan = list(_plan(bench.backbone, chosen, budget, chosen_space, n_random, structures or {}))
     rows = []
-    scored: dict[tuple[str, int], RivalScores] = {}
+    scored: dict[tuple[str, int], OnePassScores] = {}
     for name, which, method in plan:
         for seed in numbers if method != "untouched" else numbers[:1]:
             seeded = replace(config, seed=seed)
@@ -274,12 +277,12 @@ def _plan(
         yield name, 0, structure
     gates: list[Gate] = []
     parameters = 0
-    if "random" in methods or set(methods) & set(RIVAL_METHODS):
+    if "random" in methods or set(methods) & set(ONE_PASS_METHODS):
         gates, _ = candidate_gates(positions(backbone.model), load_space(space))
         parameters = parse_budget(budget, backbone.n_params)
         check_budget([g.n_params for g in gates], parameters)
     for name in methods:
-        if name in RIVAL_METHODS:
+        if name in ONE_PASS_METHODS:
             yield name, 0, _Rival(*parse_rival(name), gates, parameters)
         elif name == "random":
             for k in range(n_random):

@@ -17,20 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
+from s3pet_viz.config.checks import short, whole
+from s3pet_viz.config.tuning import make_config
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError
 from s3pet_viz.files import expanded, is_folder, is_there
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run, open_run
-from s3pet_viz.runs.explanation import Explanation, GateEffect
 from s3pet_viz.runs.reader import ranks
 from s3pet_viz.structure import Structure
 from s3pet_viz.threads import LOCK
-from s3pet_viz.tuning.arguments import check_arguments
-from s3pet_viz.tuning.checks import short, whole
-from s3pet_viz.tuning.data import IGNORE, Features
-from s3pet_viz.tuning.evaluate import evaluate
+from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.training.batches import IGNORE, Features
+from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.tuning.origin import origin_of
-from s3pet_viz.tuning.workbench import Workbench, check_workbench, make_config
+from s3pet_viz.tuning.workbench import Workbench, check_workbench
 
 #: Losses of some rows under gates z: (n_gates,) -> (rows,), differentiable in z.
 RowLosses: TypeAlias = Callable[[Tensor], Tensor]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from s3pet_viz.analysis.explanation import EXPLAIN, Explanation
+from s3pet_viz.analysis.grid import column_order, row_order, rows_of
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.explanation import EXPLAIN, Explanation
-from s3pet_viz.runs.grid import column_order, row_order, rows_of
 from s3pet_viz.runs.layout import read_json
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import select_with_fill

@@ -12,11 +12,11 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
+from s3pet_viz.analysis.health import Finding, health
 from s3pet_viz.errors import RunError, S3PETError
-from s3pet_viz.launch import Launched
+from s3pet_viz.launcher import Launched
 from s3pet_viz.runs import Run, layout, open_run
-from s3pet_viz.runs.health import Finding, health
-from s3pet_viz.runs.life import ENDED, early_stop
+from s3pet_viz.runs.status import ENDED, early_stop
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.viewer.pack import SCALARS, History, shift_of

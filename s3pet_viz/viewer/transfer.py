@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from s3pet_viz.analysis import Transfer
+from s3pet_viz.analysis.measures import chance_overlap, random_structures
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.figures.transfer import Words, compared, yardsticks
-from s3pet_viz.results import Transfer
-from s3pet_viz.runs.measures import chance_overlap, random_structures
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.viewer.documents import Doc, space_doc
 

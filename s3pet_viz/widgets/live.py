@@ -19,7 +19,7 @@ from s3pet_viz.viewer.feed import Feed, Frame, Source
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.widgets.viewer import Viewer
 
-#: Least time between two messages, in seconds. What that costs a search: benchmarks/watch_cost.py.
+#: Least time between two messages, in seconds. What that costs a search: benchmarks/speed/watch_cost.py.
 INTERVAL = 0.25
 #: The thread rests at least this long, in seconds, however slow reading is: the kernel has other work too.
 _REST = 0.05

@@ -8,10 +8,10 @@ from typing import Any
 import ipywidgets as w
 
 from s3pet_viz.errors import S3PETError
-from s3pet_viz.launch import start
+from s3pet_viz.launcher import start
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.feed import Frame
-from s3pet_viz.widgets import form
+from s3pet_viz.widgets import search_form as form
 from s3pet_viz.widgets.live import LiveView
 from s3pet_viz.widgets.viewer import Pictured
 

@@ -14,9 +14,9 @@ from tiny_families import TINY, tiny_family
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import load_backbone, wrap_backbone
+from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.engine.attached import attached
 from s3pet_viz.errors import BackboneError, ConfigError
-from s3pet_viz.search.attached import attached
-from s3pet_viz.search.config import SearchConfig
 from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.origin import origin_of
 
@@ -106,7 +106,7 @@ def test_a_search_with_frozen_weights_in_half_precision(tmp_path, name, monkeypa
         seen["frozen"] = {p.dtype for n, p in backbone.model.named_parameters() if n not in backbone.head}
         return attached(backbone, *rest)
 
-    monkeypatch.setattr(sys.modules["s3pet_viz.search.api"], "attached", keep)  # `s3.search` is the function
+    monkeypatch.setattr(sys.modules["s3pet_viz.engine.api"], "attached", keep)  # `s3.search` is the function
     given = {"task": mood_data(24, 8), "load": {"task_spec": MOOD}, "budget": 400}
     run = s3.search(**given, backbone=folder, dtype="auto", callbacks=[Look()], out=tmp_path / "run", **FAST)
     assert seen == {"frozen": {torch.bfloat16}, "weights": torch.float32}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from s3pet_viz import figures
+from s3pet_viz.analysis import open_study
+from s3pet_viz.analysis.study import KIND, SCHEMA_VERSION
 from s3pet_viz.errors import ConfigError, StudyError
-from s3pet_viz.results import open_study
-from s3pet_viz.results.study import KIND, SCHEMA_VERSION
 
 #: (task, budget, method, source, seed): score, percent
 ROWS = {

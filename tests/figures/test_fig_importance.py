@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.figures import importance, importance_table
-from s3pet_viz.runs.explanation import Explanation, GateEffect
 
 
 def explained(run, task="mood", with_p=True) -> Explanation:

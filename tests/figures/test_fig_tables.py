@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from s3pet_viz import figures as f
+from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.errors import BudgetError, ConfigError, StructureError
 from s3pet_viz.figures.budget_path import select_many
 from s3pet_viz.runs import Run, RunWriter, open_run
-from s3pet_viz.runs.measures import entropy
 from s3pet_viz.structure import Gate, probabilities, select, select_with_fill, solve_shift
 
 SIZES = (10, 20, 10, 40)

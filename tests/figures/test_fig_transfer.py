@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from transfer_problems import TASKS, even, recorded, write_study, write_transfer
 
 from s3pet_viz import figures
+from s3pet_viz.analysis import open_study
+from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.figures import _style, transfer, transfer_table
 from s3pet_viz.figures._print import printed
-from s3pet_viz.results import open_study
-from s3pet_viz.runs.measures import jaccard
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 GLUE = ["boolq", "cola", "mrpc", "qnli", "rte", "sst2", "stsb", "paraphrase_identification"]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from s3pet_viz.search import SearchConfig
-from s3pet_viz.search.api import make_state
-from s3pet_viz.search.checkpoint import FILE, load_checkpoint, load_stability, next_step_of, save_checkpoint
-from s3pet_viz.search.stability import Stability
+from s3pet_viz.engine import SearchConfig
+from s3pet_viz.engine.api import make_state
+from s3pet_viz.engine.checkpoint import FILE, load_checkpoint, load_stability, next_step_of, save_checkpoint
+from s3pet_viz.engine.stability import Stability
 
 PRINT = {"backbone parameters": 10, "gates": "abc", "training rows": 8, "data": "def"}
 META = {

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from report_problems import write_run
 
 from s3pet_viz import figures
+from s3pet_viz.analysis import Study, Transfer
 from s3pet_viz.figures._data import as_source, view
 from s3pet_viz.pet import load_space
 from s3pet_viz.resources import find_resource
-from s3pet_viz.results import Study, Transfer
 from s3pet_viz.structure import Structure, from_s3delta, read_final_alphas
 from s3pet_viz.tasks import load_task
 

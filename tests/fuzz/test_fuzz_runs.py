@@ -17,13 +17,13 @@ from report_problems import write_run
 from rich.console import Console
 
 from s3pet_viz import figures
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
+from s3pet_viz.analysis.health import health
 from s3pet_viz.cli._output import facts_table, gates_table, heatmap_text
 from s3pet_viz.cli.show import _facts_of_run
-from s3pet_viz.report import page as page_module
-from s3pet_viz.report import report
+from s3pet_viz.reports import page as page_module
+from s3pet_viz.reports import report
 from s3pet_viz.runs import open_run
-from s3pet_viz.runs.explanation import Explanation, GateEffect
-from s3pet_viz.runs.health import health
 from s3pet_viz.runs.layout import steps_schema
 from s3pet_viz.runs.tail import TailLog
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from s3pet_viz.cli import app
 from s3pet_viz.cli.search import _set_options
-from s3pet_viz.search import SearchConfig
+from s3pet_viz.config.tuning import make_config
+from s3pet_viz.engine import SearchConfig
 from s3pet_viz.structure import parse_budget, select, solve_shift
-from s3pet_viz.tuning.api import make_config
 
 ANY = st.one_of(
     st.sampled_from([w for w in WRONG if w != "@deep@"]), st.integers(), st.floats(), st.text(max_size=20),

@@ -14,10 +14,10 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import s3pet_viz.pet.fused as fused_module
+from s3pet_viz.analysis.grid import row_order
 from s3pet_viz.backbones import is_conv1d, positions, wrap_backbone
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.pet import Space, SpaceEntry, candidate_gates, insert, load_space
-from s3pet_viz.runs.grid import row_order
 from s3pet_viz.tuning.baselines import manual_structure
 
 #: What can be said by the weights that a model has.

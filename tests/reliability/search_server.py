@@ -16,8 +16,8 @@ from faults import Faults
 
 from s3pet_viz.backbones import load_backbone
 from s3pet_viz.cli import main
+from s3pet_viz.engine import search
 from s3pet_viz.errors import S3PETError
-from s3pet_viz.search import search
 
 
 def child(order):

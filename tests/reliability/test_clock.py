@@ -11,11 +11,11 @@ import pytest
 from reliability_problems import assert_same_result, until_steps
 
 from s3pet_viz import health
-from s3pet_viz.report import report
+from s3pet_viz.engine import Callback, search
+from s3pet_viz.reports import report
 from s3pet_viz.runs import open_run
 from s3pet_viz.runs.naming import new_folder
-from s3pet_viz.search import Callback, search
-from s3pet_viz.study.worker import execute
+from s3pet_viz.studies.worker import execute
 
 HOUR = 3600.0
 

@@ -12,10 +12,10 @@ import pytest
 from reliability_problems import assert_same_result, finish
 from test_kill import KILLS
 
+from s3pet_viz.engine import search
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.place import DiskError, append_whole, check_place
-from s3pet_viz.search import search
 from s3pet_viz.structure import Gate
 
 

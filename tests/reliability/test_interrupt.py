@@ -11,8 +11,8 @@ import pytest
 from reliability_problems import assert_same_result, until_steps
 from test_kill import KILLS
 
+from s3pet_viz.engine.checkpoint import next_step_of
 from s3pet_viz.runs import open_run
-from s3pet_viz.search.checkpoint import next_step_of
 
 
 def command(options, folder):

@@ -29,7 +29,7 @@ from s3pet_viz.backbones import load_backbone, positions
 from s3pet_viz.backbones.shared import RandomStream, seeded
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.threads import LOCK, no_warnings
-from s3pet_viz.tuning import Workbench, rival_scores
+from s3pet_viz.tuning import Workbench, one_pass_scores
 
 MINUTES = 300  # s; nothing here takes as long
 TUNE = {"steps": 4, "batch_size": 4, "evaluations": 2, "device": "cpu", "progress": False}
@@ -72,7 +72,7 @@ def structure_of(folder):
 
 def rivals(folder):
     bench = Workbench.open(DATA["task"], folder, device="cpu", **DATA["load"])
-    made = rival_scores(bench, "sensitivity", warm_steps=3, rows=16, progress=False)
+    made = one_pass_scores(bench, "sensitivity", warm_steps=3, rows=16, progress=False)
     return [made.score.tobytes()]
 
 

@@ -15,9 +15,9 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from reliability_problems import assert_same_result
 from test_tracking import expected
 
+from s3pet_viz.engine.tracking import tracker_names
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import open_run
-from s3pet_viz.search.tracking import tracker_names
 
 #: Of the processes here: nothing is sent anywhere.
 OFFLINE = {"WANDB_MODE": "offline", "COMET_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

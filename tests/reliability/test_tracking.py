@@ -12,12 +12,13 @@ from accelerate.tracking import GeneralTracker
 from reliability_problems import assert_same_result
 from test_interrupt import command
 
+from s3pet_viz.analysis.measures import entropy
+from s3pet_viz.engine import Callback, search
+from s3pet_viz.engine.tracking import tracker_names
 from s3pet_viz.errors import ConfigError, MissingExtraError
-from s3pet_viz.launch import _arguments
+from s3pet_viz.launcher import _arguments
 from s3pet_viz.runs import open_run
-from s3pet_viz.runs.measures import entropy, expected_params
-from s3pet_viz.search import Callback, search
-from s3pet_viz.search.tracking import tracker_names
+from s3pet_viz.structure.budget import expected_params
 
 
 def events(folder):

@@ -12,12 +12,12 @@ import subprocess
 import pytest
 from reliability_problems import assert_same_result, until_steps
 
+from s3pet_viz.engine import Callback, search
 from s3pet_viz.errors import RunError
-from s3pet_viz.launch import Launched
+from s3pet_viz.launcher import Launched
 from s3pet_viz.runs import RunWriter, lock, open_run
 from s3pet_viz.runs.control import ControlReader, drop_stale_request, write_request
 from s3pet_viz.runs.lock import LockHeldError, WriterLock, process_lives, process_mark
-from s3pet_viz.search import Callback, search
 from s3pet_viz.structure import Gate
 
 GATES = [Gate(0, "e.q", "encoder", 0, "SelfAttn.Q", "LoRA", 20)]

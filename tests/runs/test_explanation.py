@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import RunWriter, open_run
-from s3pet_viz.runs.explanation import Explanation, GateEffect
 from s3pet_viz.structure import Gate
 
 NAMES = ("p", "alpha", "rank", "loss_increase", "loss_increase_se", "metric_change", "gradient")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s3pet_viz.analysis.health import Finding, health
 from s3pet_viz.runs import Run, RunWriter, open_run
-from s3pet_viz.runs.health import Finding, health
 from s3pet_viz.structure import Gate, Structure, probabilities, select, solve_shift
 from s3pet_viz.structure.budget import budget_at
 

@@ -1,4 +1,4 @@
-"""What is read of a long run and of many, and what small files that ask for much cost. Times: benchmarks/reading_cost.py."""
+"""What is read of a long run and of many, and what small files that ask for much cost. Times: benchmarks/speed/reading_cost.py."""
 
 from __future__ import annotations
 

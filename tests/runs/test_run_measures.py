@@ -12,19 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from s3pet_viz.analysis.health import Finding, Findings, health
+from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, jaccard_params, random_structures, spearman
 from s3pet_viz.errors import StructureError
 from s3pet_viz.runs import Run, RunWriter, open_run
-from s3pet_viz.runs.health import Finding, Findings, health
-from s3pet_viz.runs.measures import (
-    chance_overlap,
-    entropy,
-    expected_params,
-    jaccard,
-    jaccard_params,
-    random_structures,
-    spearman,
-)
 from s3pet_viz.structure import Gate, Structure, probabilities, solve_shift
+from s3pet_viz.structure.budget import expected_params
 
 
 def test_entropy():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from s3pet_viz.analysis.grid import column_order, row_order, rows_of
 from s3pet_viz.errors import RunError
-from s3pet_viz.runs.grid import column_order, row_order, rows_of
-from s3pet_viz.runs.text import text_heatmap
+from s3pet_viz.figures.text import text_heatmap
 from s3pet_viz.structure import Gate
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from hostile_files import spoil
 
+from s3pet_viz.analysis.explanation import Explanation
 from s3pet_viz.errors import FileError, RunError, S3PETError
 from s3pet_viz.files import open_plain, read_json, write_bytes_atomic
 from s3pet_viz.runs import RunWriter, open_run
-from s3pet_viz.runs.explanation import Explanation
 from s3pet_viz.runs.heads import StepHeads
 from s3pet_viz.runs.lock import WriterLock, lock_is_held
 from s3pet_viz.runs.place import DiskError, LostRunError

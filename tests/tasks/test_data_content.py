@@ -19,7 +19,7 @@ from s3pet_viz.errors import NonFiniteLossError, TaskError
 from s3pet_viz.pet import Space, SpaceEntry, candidate_gates
 from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import load_task
-from s3pet_viz.tuning.data import Features
+from s3pet_viz.training.batches import Features
 from s3pet_viz.tuning.workbench import Workbench
 
 Writer = Callable[..., Path]

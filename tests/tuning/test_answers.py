@@ -14,8 +14,8 @@ from transformers import ByT5Tokenizer, GenerationConfig, PreTrainedTokenizerFas
 
 import s3pet_viz as s3
 from s3pet_viz.errors import BackboneError, TaskError
+from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.tuning import Workbench
-from s3pet_viz.tuning.evaluate import evaluate
 
 K = {"budget": "0.2%", "steps": 2, "batch_size": 8, "progress": False, "device": "cpu"}
 

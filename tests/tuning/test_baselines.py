@@ -12,13 +12,14 @@ from problems import MOOD, STRENGTH, assert_same, mood_data, snapshot, tiny_mode
 from tuning_problems import FAST, run, structure_for
 
 from s3pet_viz.backbones import positions, wrap_backbone
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import BackboneError, BudgetError, ConfigError, StructureError
 from s3pet_viz.pet import PRESETS, candidate_gates
 from s3pet_viz.structure import Structure
-from s3pet_viz.tuning import TuneConfig, Workbench, baselines, summary, tune
+from s3pet_viz.training.fit import Splits
+from s3pet_viz.training.model_state import as_found
+from s3pet_viz.tuning import Workbench, baselines, summary, tune
 from s3pet_viz.tuning.baselines import MANUAL, manual_structure, random_structure
-from s3pet_viz.tuning.model_state import as_found
-from s3pet_viz.tuning.train import Splits
 
 # -- structures ----------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from problems import MOOD, PAIRS, SPECIALS, STRENGTH, WORDS, tiny_model, tokeniz
 from s3pet_viz.backbones import wrap_backbone
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks import task_from_dict
-from s3pet_viz.tuning.data import BLOCK, IGNORE, Features, shuffled
+from s3pet_viz.training.batches import BLOCK, IGNORE, Features, shuffled
 
 ROWS = [
     {"text": "good cat", "label": 1},

@@ -15,13 +15,13 @@ from transformers import PreTrainedTokenizerFast
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import positions, wrap_backbone
+from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.errors import BackboneError, ConfigError, TaskError
 from s3pet_viz.pet import candidate_gates, insert, load_space
-from s3pet_viz.search.backbone_problem import BackboneProblem
 from s3pet_viz.tasks import task_from_dict
+from s3pet_viz.training.batches import IGNORE, Features
+from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.tuning import Workbench
-from s3pet_viz.tuning.data import IGNORE, Features
-from s3pet_viz.tuning.evaluate import evaluate
 from s3pet_viz.tuning.explain import row_losses
 
 CAUSAL = [tiny for tiny in TINY if tiny.causal]

@@ -14,17 +14,18 @@ from problems import MOOD, STRENGTH, assert_same, mood_data, snapshot, tiny_mode
 from tuning_problems import FAST, bench, structure_for
 from typer.testing import CliRunner
 
+from s3pet_viz.analysis.explanation import Explanation
 from s3pet_viz.backbones import positions
 from s3pet_viz.cli import app
+from s3pet_viz.config.tuning import TuneConfig
+from s3pet_viz.engine.api import search
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError, StructureError
 from s3pet_viz.files import json_ready
 from s3pet_viz.pet import PRESETS, Space, SpaceEntry, candidate_gates, insert
 from s3pet_viz.runs import RunWriter, open_run
-from s3pet_viz.runs.explanation import Explanation
-from s3pet_viz.search.api import search
 from s3pet_viz.structure import Structure
-from s3pet_viz.tuning import TuneConfig, Workbench
-from s3pet_viz.tuning.evaluate import evaluate
+from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.explain import _some_rows, explain, gate_gradients, leave_one_out, row_losses
 
 ONES = torch.ones(3, dtype=torch.float64)

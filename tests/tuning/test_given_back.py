@@ -15,9 +15,9 @@ import s3pet_viz as s3
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.export import Adapter
 from s3pet_viz.pet import insert
-from s3pet_viz.tuning import Workbench, rival_scores
-from s3pet_viz.tuning.evaluate import evaluate as evaluate_backbone
-from s3pet_viz.tuning.model_state import as_found
+from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
+from s3pet_viz.training.model_state import as_found
+from s3pet_viz.tuning import Workbench, one_pass_scores
 
 FAST = {"steps": 2, "batch_size": 8, "progress": False}
 GIVEN = {"task": mood_data(24, 8), "load": {"task_spec": MOOD}, "device": "cpu"}
@@ -103,7 +103,7 @@ WORK = {
         workbench=by_workbench(m, f), methods=["untouched", "BitFit", "random", "full", "gradient"], budget=300, seeds=1,
         n_random=1, **FAST,
     ),
-    "rivals": lambda m, f: rival_scores(by_workbench(m, f), "sensitivity", warm_steps=1, progress=False),
+    "rivals": lambda m, f: one_pass_scores(by_workbench(m, f), "sensitivity", warm_steps=1, progress=False),
     "merge": lambda m, f: s3.merge(adapter_of(m, f).only(()), m),
     "attach": lambda m, f: adapter_of(m, f).attach(m).detach(),
     "workbench": by_workbench,

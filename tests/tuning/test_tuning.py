@@ -11,13 +11,14 @@ import torch
 from problems import LABELS, MOOD, STRENGTH, assert_same, mood_data, snapshot, tiny_model, tokenizer_of
 from tuning_problems import FAST, bench, run, structure_for
 
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError, NonFiniteLossError
 from s3pet_viz.pet import PRESETS, insert
-from s3pet_viz.tuning import TuneConfig, Workbench
-from s3pet_viz.tuning.data import Features
-from s3pet_viz.tuning.device import Device
-from s3pet_viz.tuning.evaluate import evaluate
-from s3pet_viz.tuning.train import train
+from s3pet_viz.training.batches import Features
+from s3pet_viz.training.device import Device
+from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.training.fit import train
+from s3pet_viz.tuning import Workbench
 
 # -- learning ------------------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ def test_which_weights_are_the_best(monkeypatch, said, best):
         score, loss = next(script)
         return {"score": score, "loss": loss}
 
-    monkeypatch.setattr("s3pet_viz.tuning.train.evaluate", evaluate)
+    monkeypatch.setattr("s3pet_viz.training.fit.evaluate", evaluate)
     result = trained(wb, steps=8, evaluations=4)
     assert result.best_step == 2 * (best + 1)
     assert (result.validation["score"], result.validation["loss"]) == said[best]

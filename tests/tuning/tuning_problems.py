@@ -5,9 +5,10 @@ from __future__ import annotations
 from problems import MOOD, mood_data, tiny_model, tokenizer_of
 
 from s3pet_viz.backbones import positions
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.pet import Space, SpaceEntry, candidate_gates
 from s3pet_viz.structure import Structure
-from s3pet_viz.tuning import TuneConfig, Workbench
+from s3pet_viz.tuning import Workbench
 
 BIASES = Space("biases", (SpaceEntry("LoRA", ("SelfAttn.Q", "SelfAttn.V")), SpaceEntry("BitFit", ("*.LN", "FFN.W2"))))
 FAST = {"steps": 6, "batch_size": 8, "evaluations": 2, "lr": 1e-2}

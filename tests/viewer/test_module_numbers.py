@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s3pet_viz.analysis.measures import mean_ranks, spearman
 from s3pet_viz.errors import BudgetError
 from s3pet_viz.figures.budget_path import _POINTS, select_many
-from s3pet_viz.runs.measures import mean_ranks, spearman
 from s3pet_viz.structure import parse_budget, probabilities, solve_shift
 from s3pet_viz.structure.budget import select_with_fill
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from widget_runs import HOSTILE, space
 
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.runs import layout
-from s3pet_viz.runs.explanation import Explanation, GateEffect
 from s3pet_viz.runs.listing import ALL, Listing, _number
 from s3pet_viz.structure import probabilities
 from s3pet_viz.structure.budget import select_with_fill

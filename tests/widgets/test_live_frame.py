@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import RunWriter, layout
-from s3pet_viz.runs.measures import entropy, expected_params
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.structure import probabilities, select
+from s3pet_viz.structure.budget import expected_params
 from s3pet_viz.viewer import pack
 from s3pet_viz.viewer.feed import Feed
 

@@ -17,12 +17,12 @@ from widget_runs import HOSTILE, space
 
 import s3pet_viz.widgets as widgets
 from s3pet_viz.errors import ConfigError, MissingExtraError
-from s3pet_viz.launch import Launched
+from s3pet_viz.launcher import Launched
 from s3pet_viz.runs import layout
 from s3pet_viz.viewer import pack
 from s3pet_viz.widgets import LiveSearch, LiveView, StructureExplorer, watch
 from s3pet_viz.widgets import search as search_module
-from s3pet_viz.widgets.form import MODES, SPACES, check_form
+from s3pet_viz.widgets.search_form import MODES, SPACES, check_form
 
 
 def until(condition, seconds: float = 120.0) -> None:
@@ -452,8 +452,8 @@ def test_hub_names_and_folders_are_taken(tmp_path):
 
 
 def test_the_forms_lists_are_the_searchs():
+    from s3pet_viz.engine.modes import MODES as SEARCH_MODES
     from s3pet_viz.pet.space import PRESETS
-    from s3pet_viz.search.modes import MODES as SEARCH_MODES
 
     assert set(MODES) == set(SEARCH_MODES)
     assert {space.removesuffix("+cross") for space in SPACES} == set(PRESETS)

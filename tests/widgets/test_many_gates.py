@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from s3pet_viz.analysis.grid import column_order
 from s3pet_viz.runs import RunWriter, open_run
-from s3pet_viz.runs.grid import column_order
 from s3pet_viz.structure import Gate, probabilities, solve_shift
 from s3pet_viz.viewer import pack
 from s3pet_viz.widgets import StructureExplorer

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from transfer_problems import TASKS, even, recorded, write_study, write_transfer
 
+from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.figures import transfer_table
-from s3pet_viz.runs.measures import jaccard
 from s3pet_viz.widgets import TransferExplorer
 
 HOSTILE = "<img src=x onerror=alert(1)>"

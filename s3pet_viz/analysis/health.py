@@ -1,0 +1,439 @@
+"""Search health in words: what a run's numbers say about whether its structure can be trusted.
+
+Each finding is a rule of thumb with one threshold, a constant below; none of them proves anything.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, random_structures, spearman
+from s3pet_viz.runs.reader import Run
+from s3pet_viz.structure import Structure, select
+from s3pet_viz.structure.budget import budget_at, expected_params
+
+Level = Literal["good", "note", "warning", "problem"]
+_COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem": "#b42318"}
+
+#: The task was not learned where the training loss ends above this share of what one answer to every row would have.
+UNLEARNED = 0.95
+#: A loss fell at once where its first few values are above the last fifth by so many standard errors.
+_EARLY = 4
+#: Gates still move where the structure of 80 % of the way shares less than this with the last one (Jaccard).
+MOVING = 0.8
+_MOVING_FROM = 0.8
+#: Gates have hardly separated where the entropy is above this share of what equal gates would have.
+UNDECIDED = 0.95
+#: Their order is steady from this rank correlation on.
+_STEADY = 0.9
+#: A run shorter than this many steps is too short for alpha (rate 0.1) to travel: 0.1 x 50 = 5 in logits at most.
+FEW_STEPS = 50
+#: One PET type has taken over where it holds this share of the chosen gates ...
+COLLAPSE = 0.9
+#: ... though it has no more than this share of the search space; fewer chosen gates than this say nothing.
+_COLLAPSE_SPACE, _COLLAPSE_GATES = 0.75, 4
+#: Part of the budget that a structure should use.
+UNUSED = 0.9
+#: Expected parameters may differ from the budget by this, relatively: the solver is exact to 1e-7, p is float32.
+OFF_BUDGET = 1e-3
+#: Seeds disagree below this mean Jaccard; and are no better than chance inside the band of random structures.
+DISAGREE = 0.5
+_DRAWS = 200
+
+
+class Finding(NamedTuple):
+    """One thing seen: how bad (good, note, warning, problem), a short title, and what was seen and what to do."""
+
+    level: Level
+    title: str
+    text: str
+
+
+class Findings(list[Finding]):
+    """Findings, worst first; shown as sentences."""
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{f.level}: {f.title}. {f.text}" for f in self)
+
+    def _repr_html_(self) -> str:
+        lines = (
+            f"<li><b style='color:{_COLOURS[f.level]}'>{html.escape(f.title)}</b> {html.escape(f.text)}</li>"
+            for f in self
+        )
+        return f"<ul>{''.join(lines)}</ul>"
+
+
+#: What a rule looks at; it says in words what it saw in order, yields a finding for what is not, or nothing where the
+#: run lacks the numbers.
+Seen = Finding | str
+Rule = Callable[[Run], Iterator[Seen]]
+
+
+def health(runs: Run | Sequence[Run]) -> Findings:
+    """What to know before trusting a structure, worst first; one finding "Nothing unusual" where all is well, which
+    lists what was looked at.
+
+    Args:
+        runs: one run, or several: each is looked at, and then how far runs of one question (task, backbone,
+            budget, mode) that differ by their seed agree.
+
+    Raises:
+        RunError: a run is damaged.
+    """
+    several = [runs] if isinstance(runs, Run) else list(runs)
+    found: list[Finding] = []
+    well: dict[str, list[str]] = {}
+    for run in several:
+        for name, seen in _of_run(run):
+            if isinstance(seen, str):
+                well.setdefault(name, []).append(seen)
+            else:
+                found.append(seen if len(several) == 1 else seen._replace(title=f"{run.name}: {seen.title}"))
+    for agreement in _of_seeds(several):
+        if isinstance(agreement, str):
+            well.setdefault(_SEEDS, []).append(agreement)
+        else:
+            found.append(agreement)
+    if not found:
+        found.append(Finding("good", "Nothing unusual", _said(several, well)))
+    return Findings(sorted(found, key=lambda finding: list(_COLOURS)[::-1].index(finding.level)))
+
+
+def _said(runs: Sequence[Run], well: dict[str, list[str]]) -> str:
+    """What was looked at, with its numbers where it is one run, and what could not be."""
+    one = len(runs) == 1
+    text = "No rule of thumb found anything to say. Looked at: "
+    text += "; ".join(f"{name} ({seen[0]})" if one or name == _SEEDS else name for name, seen in well.items()) + "."
+    lacking = [name for name in _RULES if len(well.get(name, [])) < len(runs)]
+    if lacking:
+        text += f" Not looked at{'' if one else ' in every run'}, for lack of numbers: {', '.join(lacking)}."
+    if going := sum(not run.ended for run in runs):
+        text += " The search is not over yet." if one else f" {going} of the {len(runs)} searches are not over yet."
+    return text
+
+
+def _of_run(run: Run) -> Iterator[tuple[str, Seen]]:
+    if not run.n_steps:
+        for seen in _end(run):
+            yield _END, seen
+        yield _END, Finding("note", "No steps yet", "The search has not recorded a step, so there is nothing to judge.")
+        return
+    for name, rule in _RULES.items():
+        for seen in rule(run):
+            yield name, seen
+
+
+def _end(run: Run) -> Iterator[Seen]:
+    status, error, early = run.status, run.error, run.early_stop
+    if status in ("failed", "dead"):
+        what = "failed" if status == "failed" else "is dead: its process ended without saying so,"
+        said = f" Its last error: {error.rstrip('.')}." if error else ""
+        steps = f" Its {run.n_steps:,} recorded steps can be read; resume it to go on." if run.n_steps else ""
+        yield Finding(
+            "problem", f"The search {status if status == 'failed' else 'died'}",
+            f"The search {what} after {run.n_steps:,} steps.{said}{steps}",
+        )  # fmt: skip
+    elif early:
+        rate = run.steps()["lr"].to_numpy()
+        left = rate[-1] / rate[0] if len(rate) and rate[0] > 0 else 0.0
+        why = f" The learning rate was still {left:.0%} of the first." if left >= 0.005 else ""
+        if _rested(run):
+            why += " That the structure rested is no proof that it would have stayed."
+        yield Finding("note", "The search stopped early", f"It finished {early}.{why}")
+    elif run.ended:
+        yield f"{status} after {run.n_steps:,} steps"
+
+
+def _rested(run: Run) -> bool:
+    """Whether it ended early because its structure did not change."""
+    return "unchanged" in (run.early_stop or "")
+
+
+def _losses(run: Run) -> Iterator[Seen]:
+    steps = run.steps()
+    # A shrinking budget raises the loss by itself: such a search is judged from where the budget stays.
+    shrunk = sum(_open_start(run))
+    for name in ("train_loss", "val_loss"):
+        values = steps[name].to_numpy()
+        # A step that does not measure the validation loss has NaN.
+        wrong = np.flatnonzero(~np.isfinite(values) if name == "train_loss" else np.isinf(values))
+        if len(wrong):
+            which, at = "training" if name == "train_loss" else "validation", int(steps["step"].iloc[wrong[0]])
+            yield Finding(
+                "problem", "The loss is not finite",
+                f"The {which} loss was {values[wrong[0]]:g} at step {at:,}, so alpha follows noise from there. Lower "
+                "the learning rate.",
+            )  # fmt: skip
+            return
+    loss = steps["val_loss"].to_numpy()[shrunk:]
+    known = loss[~np.isnan(loss)]
+    fifth = len(known) // 5
+    if fifth < 4:
+        return
+    first, last = known[:fifth], known[-fifth:]
+    noise = 2 * np.sqrt(first.var(ddof=1) / fifth + last.var(ddof=1) / fifth)  # two standard errors of the difference
+    of = f"steps from {shrunk:,} on, where the budget stays" if shrunk else "search" if run.ended else "steps so far"
+    before, after = _apart(first.mean(), last.mean())
+    told = f"It was {before} in the first fifth of the {of}, and {after} in the last"
+    start = known[: max(4, fifth // 5)]
+    if last.mean() > first.mean() + noise:
+        yield Finding("warning", "The validation loss rose", f"{told}. Lower the learning rate, or stop earlier.")
+    elif last.mean() < first.mean() - noise:
+        yield f"fell from {before} to {after}"
+    elif shrunk:
+        yield f"{before} where the budget came to stay, {after} at the end"
+    elif last.mean() < start.mean() - _EARLY * last.std(ddof=1) * np.sqrt(1 / len(start) + 1 / fifth):
+        yield "fell from {} to {} within the first fifth".format(*_apart(start.mean(), last.mean()))
+    else:
+        train, constant = _learned(run)
+        why = "The PET weights have learned little: raise the learning rate or the steps."
+        if constant and train <= UNLEARNED * constant:
+            why = (
+                f"The training loss is {train:.3g}, below the {constant:.3g} of one answer to every row: what was "
+                "learned was learned in the first fifth, or before the search."
+            )
+        yield Finding("warning", "The validation loss did not fall", f"{told}: no fall beyond its noise. {why}")
+
+
+def _apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers as text, with as many digits as tell them apart."""
+    for digits in range(3, 9):
+        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
+def _learned(run: Run) -> tuple[float, float | None]:
+    """Mean training loss of the last fifth, and that of one answer to every row where it is recorded."""
+    loss = run.steps()["train_loss"].to_numpy()
+    constant = run.info.get("constant_loss")
+    return float(loss[-max(1, len(loss) // 5) :].mean()), constant or None
+
+
+def _unlearned(run: Run) -> Iterator[Seen]:
+    last, constant = _learned(run)
+    if not constant or run.n_steps < 20:
+        return
+    if last <= UNLEARNED * constant:
+        yield f"training loss {last:.3g}, below the {constant:.3g} of one answer to every row"
+        return
+    ended = "ended at" if run.ended else "is at"
+    if last > constant / UNLEARNED:
+        so = "So the search has not even learned which answers there are"
+    else:
+        so = "So the search learned which answers there are and not which is right"
+    how = "" if sum(_open_start(run)) else ", or from open gates (open_steps and shrink_steps)"
+    yield Finding(
+        "warning", "The task was not learned",
+        f"The training loss {ended} {last:.3g}; one answer to every row would have {constant:.3g}. {so}, and its gates "
+        f"are chosen for that. Search longer, at another learning rate{how}.",
+    )  # fmt: skip
+
+
+def _length(run: Run) -> Iterator[Seen]:
+    if run.n_steps >= FEW_STEPS:
+        yield f"{run.n_steps:,}"
+        return
+    longer = f"Search for {FEW_STEPS} steps or more, better a few hundred."
+    if _rested(run):
+        longer = "Let stop_when_stable or eval_every be larger, so that the search goes on for longer."
+    rest = longer if run.ended else "It is not over yet."
+    alphas = run.alphas()
+    moved = float(np.abs(alphas[-1] - alphas[0]).max())
+    yield Finding(
+        "note" if not run.ended else "warning", "Few steps",
+        f"{run.n_steps:,} steps were taken, in which alpha moved by {moved:.2g} at most. {rest}",
+    )  # fmt: skip
+
+
+def _separation(run: Run) -> Iterator[Seen]:
+    counts = run.counts
+    p = run.p().astype(np.float64)
+    # Equal gates, all at p = expected size over total, have the largest entropy at this expected size: of the mean over
+    # parameters always (entropy is concave), of the mean over gates where all gates are of one size. Both must be near
+    # it: small gates that are half open have more than equal gates, though large ones are shut.
+    equal = float(np.clip(expected_params(p, counts) / counts.sum(), 0, 1))
+    most, bits = float(entropy(equal)), entropy(p)
+    if most <= 0:
+        return
+    share = float(min(bits.mean(), bits @ counts / counts.sum()) / most)
+    if share <= UNDECIDED:
+        yield f"gate entropy {share:.0%} of what equal gates would have"
+        return
+    alphas = run.alphas()
+    rho = spearman(alphas[int(_MOVING_FROM * (len(alphas) - 1))], alphas[-1])
+    if np.isnan(rho):
+        order = "all alpha are equal, so the gates have no order"
+    elif rho < _STEADY:
+        order = f"their order still changes (rank correlation {rho:.2f} over the last fifth of the steps)"
+    else:
+        order = f"their order was the same over the last fifth of the steps (rank correlation {rho:.2f}), by little"
+    yield Finding(
+        "warning", "The gates have hardly separated",
+        f"The gate entropy is {share:.0%} of what equal gates would have: {order}. Search longer, or raise the alpha "
+        "learning rate.",
+    )  # fmt: skip
+
+
+def _moving(run: Run) -> Iterator[Seen]:
+    budget = run.info["budget"]
+    if not budget or run.n_steps < 10:
+        return
+    alphas = run.alphas()
+    at = int(_MOVING_FROM * (len(alphas) - 1))
+    before, after = (_chosen(run, alphas[i], budget) for i in (at, len(alphas) - 1))
+    share = jaccard(before, after)
+    if share >= MOVING:
+        yield f"overlap {share:.2f} of the structures before and after the last fifth of the steps"
+        return
+    came = f"{len(after - before)} of the {len(after)} chosen gates came in during the last fifth of the steps"
+    if len(before - after):
+        came += f" and {len(before - after)} went"
+    rest = "Search longer before you read the structure." if run.ended else "It is not over yet."
+    text = f"{came} (overlap {share:.2f} with the structure before). {rest}"
+    yield Finding("warning", "Gates are still moving", text)
+
+
+def _collapse(run: Run) -> Iterator[Seen]:
+    if not run.info["budget"]:
+        return
+    chosen = Counter(g.pet_type for g in run.structure().gates)
+    space = Counter(g.pet_type for g in run.gates_list)
+    total = sum(chosen.values())
+    if total < _COLLAPSE_GATES:
+        return
+    pet_type, most = chosen.most_common(1)[0]
+    among = space[pet_type] / len(run.gates_list)
+    if most / total < COLLAPSE or among > _COLLAPSE_SPACE:
+        yield f"{most} of {total} chosen gates are {pet_type}, as are {among:.0%} of the search space"
+        return
+    # Only a type that is cheaper than the others is favoured by a small budget.
+    mine, others = (
+        np.median([g.n_params for g in run.gates_list if (g.pet_type == pet_type) == same]) for same in (True, False)
+    )
+    sizes = f"its gates have {mine:,g} parameters in the median, the others {others:,g}"
+    small = f"{run.info['budget'] / run.counts.sum():.2g} of all the gates' parameters"
+    if mine < others:
+        why = f"It is cheap ({sizes}): at this budget ({small}) cheap gates may crowd out the others."
+    elif mine > others:
+        why = f"Not for being cheap: {sizes}. So it was chosen against its cost, which leaves room for fewer gates."
+    else:
+        why = f"Its cost does not say why: {sizes}, too."
+    yield Finding(
+        "warning", f"Almost all chosen gates are {pet_type}",
+        f"{most} of {total} chosen gates are {pet_type}, which is {among:.0%} of the search space. {why} Compare with "
+        "a larger budget or a space without it.",
+    )  # fmt: skip
+
+
+def _budget(run: Run) -> Iterator[Seen]:
+    budget = run.info["budget"]
+    if not budget:
+        return
+    total = int(run.counts.sum())
+    if budget >= total:
+        yield Finding(
+            "note", "The budget does not bind",
+            f"The budget of {budget:,} parameters holds the whole search space ({total:,}): nothing was searched for.",
+        )  # fmt: skip
+        return
+    held = budget_at(int(run.steps()["step"].iloc[-1]), budget, total, *_open_start(run))
+    expected = float(expected_params(run.p(), run.counts))
+    if abs(expected / held - 1) > OFF_BUDGET:
+        yield Finding(
+            "problem", "The budget is not kept",
+            f"{expected:,.1f} parameters are expected in use, but the budget is {held:,.0f}. The recorded p do not "
+            "belong to this budget; do not trust this run.",
+        )  # fmt: skip
+    else:
+        yield f"{expected:,.1f} parameters expected in use, of {held:,.0f}"
+
+
+def _unused(run: Run) -> Iterator[Seen]:
+    budget = run.info["budget"]
+    if not budget or budget >= run.counts.sum():
+        return
+    used, keys = run.structure().n_params, run.structure().keys
+    if used >= UNUSED * budget:
+        yield f"the structure uses {used:,} of {budget:,} parameters"
+        return
+    smallest = min(g.n_params for g in run.gates_list if g.key not in keys)
+    if smallest > budget - used:
+        why = f"no gate that is left is small enough for the rest (the smallest has {smallest:,}). A slightly "
+        why += "different budget may fit the modules better."
+    else:
+        why = f"a gate that is left, of {smallest:,}, would fit. This is not what the rule of selection gives."
+    yield Finding(
+        "note", "Part of the budget is unused",
+        f"The structure has {used:,} of {budget:,} parameters ({used / budget:.0%}): {why}",
+    )  # fmt: skip
+
+
+def _open_start(run: Run) -> list[int]:
+    """Its `open_steps` and `shrink_steps`; 0 for what is no number of steps."""
+    given = [run.config.get(name) for name in ("open_steps", "shrink_steps")]
+    return [v if type(v) is int and v > 0 else 0 for v in given]
+
+
+def _of_seeds(runs: Sequence[Run]) -> Iterator[Seen]:
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if run.n_steps and run.info["budget"]:
+            facts = (run.config.get("task"), run.info["backbone"], run.info["budget"], run.config.get("mode"))
+            groups.setdefault(tuple(map(str, facts)), []).append(run)
+    for group in groups.values():
+        if len(group) > 1 and len({tuple(g.key for g in run.gates_list) for run in group}) == 1:
+            yield from _agreement(group)
+
+
+def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
+    chosen: list[tuple[object, Structure]] = [(run.config.get("seed"), run.structure()) for run in group]
+    # Two runs of one seed agree by themselves.
+    pairs = [jaccard(a, b) for (s, a), (t, b) in itertools.combinations(chosen, 2) if s is None or s != t]
+    if not pairs:
+        return
+    mean = float(np.mean(pairs))
+    counts, budget = group[0].counts, group[0].info["budget"]
+    chance = chance_overlap(*(random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1)))
+    task = str(group[0].config.get("task") or group[0].name).rstrip("/").rpartition("/")[2]
+    seen = (
+        f"{len(group)} runs on {task} overlap by {mean:.2f} on average (Jaccard of their gates); random structures of "
+        f"this budget overlap by {chance.mean:.2f} (95 %: {chance.low:.2f} to {chance.high:.2f})"
+    )
+    if mean <= chance.high:
+        yield Finding(
+            "problem", "Seeds agree no better than chance",
+            f"{seen}. A single run's structure says nothing: search longer and use the consensus.",
+        )  # fmt: skip
+    elif mean < DISAGREE:
+        yield Finding(
+            "warning", "Seeds disagree",
+            f"{seen}. Read what the seeds share (the consensus), not single gates of one run.",
+        )  # fmt: skip
+    else:
+        yield seen
+
+
+def _chosen(run: Run, alpha: np.ndarray, budget: float) -> frozenset[tuple[str, str]]:
+    return frozenset(run.gates_list[i].key for i in select(alpha, run.counts, budget))
+
+
+_END, _SEEDS = "how it ended", "agreement of seeds"
+_RULES: dict[str, Rule] = {
+    _END: _end,
+    "validation loss": _losses,
+    "task learned": _unlearned,
+    "number of steps": _length,
+    "gates separated": _separation,
+    "gates at rest": _moving,
+    "PET types": _collapse,
+    "budget kept": _budget,
+    "budget used": _unused,
+}

@@ -1,0 +1,131 @@
+"""Numbers that say what a search found and how far two searches agree. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from s3pet_viz.errors import StructureError
+from s3pet_viz.structure import Gate, Structure
+
+Key = tuple[str, str]
+
+
+def entropy(p: ArrayLike) -> NDArray[np.float64]:
+    """Entropy of each gate in bits, ``-p log2 p - (1 - p) log2(1 - p)``; shape of `p`.
+
+    0 where a gate is surely open or closed, 1 where it is open half the time. NaN stays NaN.
+    """
+    q = np.asarray(p, dtype=np.float64)
+    total = np.zeros_like(q)
+    for part in (q, 1 - q):
+        positive = part > 0
+        total -= np.where(positive, part, 0) * np.log2(np.where(positive, part, 1))
+    return np.where(np.isnan(q), np.nan, total)
+
+
+def jaccard(a: Structure | Iterable[Key], b: Structure | Iterable[Key]) -> float:
+    """Gates in both over gates in either; two empty structures overlap by 1.
+
+    Args:
+        a, b: structures, or collections of gate keys (position, PET type).
+    """
+    left, right = (frozenset(s.keys if isinstance(s, Structure) else s) for s in (a, b))
+    union = len(left | right)
+    return len(left & right) / union if union else 1.0
+
+
+def jaccard_params(a: Structure, b: Structure) -> float:
+    """`jaccard` with each gate counted by its parameters.
+
+    Raises:
+        StructureError: a structure without sizes (a published file read without its backbone).
+    """
+    need_sizes((*a.gates, *b.gates), "overlap by parameters")
+    return a.overlap(b, weighted=True)
+
+
+def spearman(p: ArrayLike, q: ArrayLike) -> float:
+    """Rank correlation of two vectors, shape (n,); ties share their mean rank. NaN below two values or without spread.
+
+    Source: Spearman 1904; Pearson's correlation of the ranks.
+    """
+    left, right = mean_ranks(p), mean_ranks(q)
+    if left.shape != right.shape:
+        raise ValueError(f"expected two vectors of one length, found {left.shape} and {right.shape}")
+    if len(left) < 2:
+        return float("nan")
+    left, right = left - left.mean(), right - right.mean()
+    scale = np.sqrt((left @ left) * (right @ right))
+    return float(left @ right / scale) if scale > 0 else float("nan")
+
+
+def mean_ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Ranks from 1 (lowest), shape (n,); equal values share the mean of their ranks."""
+    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse.ravel()]
+
+
+class Chance(NamedTuple):
+    """Overlap that random structures have: its mean, and the band that holds 95 % of the draws."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def random_structures(counts: ArrayLike, budget: float, *, draws: int, seed: int) -> NDArray[np.bool_]:
+    """Random structures of a budget: gates in a random order, each taken where it still fits.
+
+    The same greedy rule as the selection's, with a random order in place of alpha's.
+
+    Args:
+        counts: shape (n_gates,), parameters of each gate.
+        budget: in parameters.
+
+    Returns:
+        Shape (draws, n_gates), True where chosen.
+    """
+    n = np.asarray(counts, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    order = rng.permuted(np.broadcast_to(np.arange(len(n)), (draws, len(n))), axis=1)
+    left = np.full(draws, budget, dtype=np.float64)
+    chosen = np.zeros((draws, len(n)), dtype=bool)
+    rows = np.arange(draws)
+    for place in order.T:
+        fits = n[place] <= left
+        chosen[rows, place] = fits
+        left -= np.where(fits, n[place], 0)
+    return chosen
+
+
+def chance_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_], weights: ArrayLike | None = None) -> Chance:
+    """Jaccard of random structures, draw by draw.
+
+    Args:
+        a, b: shape (draws, n_gates), from `random_structures` with two seeds, over the same gates.
+        weights: shape (n_gates,); None counts gates.
+    """
+    w = np.ones(a.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    union = (a | b) @ w
+    overlap = np.where(union > 0, ((a & b) @ w) / np.where(union > 0, union, 1), 1.0)
+    low, high = np.quantile(overlap, [0.025, 0.975])
+    return Chance(float(overlap.mean()), float(low), float(high))
+
+
+def need_sizes(gates: Iterable[Gate], what: str) -> None:
+    """Refuse gates whose size is not known.
+
+    Raises:
+        StructureError: names the first such gate and how sizes become known.
+    """
+    for gate in gates:
+        if gate.n_params < 1:
+            raise StructureError(
+                f"{what}: the size of gate {gate.position} {gate.pet_type} is not known; "
+                "read the published file with its backbone: from_s3delta(path, backbone='t5-large')"
+            )

@@ -1,0 +1,282 @@
+"""Statistics of a study's tidy table: means with intervals, and paired differences.
+
+Pure functions of a table as `Study.table` gives it, one row per finished training. Nothing here picks a best row.
+How the intervals are made and how often they hold: s3pet_viz/results/intervals.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+from scipy.special import gammaln
+
+from s3pet_viz.analysis._table import APART, known, mean, of_method, prepared, unmixed
+from s3pet_viz.analysis.intervals import Bounds, Floats, Interval, alike, interval
+from s3pet_viz.analysis.keeping import keeps
+from s3pet_viz.errors import ConfigError
+
+__all__ = ["Interval", "differences", "interval", "keeps", "sentence", "summary"]
+
+Value = Literal["score", "loss"]
+Scale = Literal["raw", "points"]
+
+
+def summary(
+    table: pd.DataFrame, by: Sequence[str] = ("task", "budget", "method", "mode"), *, level: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """One row per group, in order of first appearance.
+
+    Columns: those of `by`; score (mean), spread (its standard deviation over n - 1; NaN for one), n, low, high
+    (`interval` of the mean score, rows counted as independent), and the means loss, pet_params, percent, seconds.
+    A score or loss that is not known (NaN) makes its mean NaN.
+
+    Args:
+        level, seed: as `interval`.
+
+    Raises:
+        ConfigError: a column is missing, or a wrong level.
+    """
+    rows = prepared(table, (*by, "score", "loss", "pet_params", "percent", "seconds"), "summary")
+    made = []
+    rows["score"] = known(rows["score"])
+    for key, group in rows.groupby(list(by), sort=False):
+        score = interval(group["score"], level=level, seed=seed)
+        spread = float(np.std(group["score"].to_numpy(), ddof=1)) if score.n > 1 else math.nan
+        means = [mean(group[name]) for name in ("loss", "pet_params", "percent", "seconds")]
+        made.append((*key, score.mean, spread, score.n, score.low, score.high, *means))
+    columns = [*by, "score", "spread", "n", "low", "high", "loss", "pet_params", "percent", "seconds"]
+    return pd.DataFrame(made, columns=columns)
+
+
+class _Sample(NamedTuple):
+    """Values whose mean is a part of a group's difference; `units` name what is drawn again: seeds, or single runs."""
+
+    kind: str
+    units: Sequence[Hashable]
+    values: Floats
+
+
+class _Group(NamedTuple):
+    """The difference within one group."""
+
+    key: tuple[str, ...]
+    mean_a: float
+    mean_b: float
+    n_a: int
+    n_b: int
+    paired: bool
+    samples: list[_Sample]
+    better: float
+    effect: float
+
+    @property
+    def difference(self) -> float:
+        return self.mean_a - self.mean_b
+
+
+def differences(
+    table: pd.DataFrame,
+    *,
+    a: str = "searched",
+    b: str = "random",
+    by: Sequence[str] = ("task", "budget"),
+    value: Value = "score",
+    scale: Scale = "raw",
+    level: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Method a minus method b, one row per group that has both, and a last row "all".
+
+    Paired where two seeds or more are in both (or each has the same single seed): for each such seed the mean over a's
+    rows minus the mean over b's rows; rows of other seeds are left out. Else all rows of both, unpaired. A method whose
+    rows have no budget (or mode) is compared with every one of its task.
+
+    The row "all" is the mean over groups, each weighing alike. Its bootstrap draws seeds within each task, the same
+    ones for all groups of a task, since these may share runs (full fine-tuning has no budget): the interval is about
+    these tasks and budgets, not about tasks in general. Where a group has a single pair, whole tasks are drawn instead,
+    which is wider. Tasks have metrics of different scales; `effect` has none.
+
+    Columns: those of `by`; a, b, value, unit ("points" or ""); mean_a, mean_b, difference, low, high, level; n_a, n_b
+    (rows used), n_pairs (of seeds; 0 where unpaired), n_groups, paired; better (share of pairs in which a wins, a tie
+    is half a win; unpaired: of all pairs of rows); effect (the difference over the standard deviation of b's rows in
+    the group, times the small-sample correction of Hedges, J. Educ. Stat. 1981; NaN below three rows; "all": mean of
+    those that are known); test (what was done, in words).
+
+    Args:
+        by: columns that make a group, "task" among them.
+        value: ``score`` (higher is better) or ``loss`` (lower is better).
+        scale: ``points``: scores times 100.
+        level, resamples, seed: as `interval`.
+
+    Raises:
+        ConfigError: a column or method is missing, no group has both methods, or rows of one group mix budgets,
+            modes or sources.
+    """
+    _one_of("value", value, get_args(Value))
+    _one_of("scale", scale, get_args(Scale))
+    if scale == "points" and value != "score":
+        raise ConfigError(f"scale: expected 'raw' for value {value!r} (points are scores times 100), found 'points'")
+    if "task" not in by:
+        raise ConfigError(f"by: expected 'task' among the columns, found {', '.join(by) or 'none'}")
+    if a == b:
+        raise ConfigError(f"differences: expected two methods, found {a!r} twice")
+    bounds = Bounds(level, resamples, seed)
+    rows = prepared(table, ("method", "seed", "draw", value, *APART, *by), "differences")
+    rows["value"] = known(rows[value]) * (100 if scale == "points" else 1)
+    left, right = (of_method(rows, name, "differences") for name in (a, b))
+    groups = []
+    for key in _keys([left, right], by):
+        sides = [_matching(side, by, key) for side in (left, right)]
+        if all(map(len, sides)):
+            for name, side in zip((a, b), sides, strict=True):
+                unmixed(side, name, by, key, "differences")
+            groups.append(_compare(*sides, key=key, sign=-1 if value == "loss" else 1))
+    if not groups:
+        raise ConfigError(f"differences: expected {a!r} and {b!r} within one {' and '.join(by)}, found none with both")
+    facts = (a, b, value, "points" if scale == "points" else "")
+    made = [(*g.key, *facts, *_row(g, bounds)) for g in groups]
+    label = tuple("all" if name == "task" else "" for name in by)
+    made.append((*label, *facts, *_overall(groups, list(by).index("task"), bounds)))
+    numbers = "mean_a mean_b difference low high level n_a n_b n_pairs n_groups paired better effect test".split()
+    return pd.DataFrame(made, columns=[*by, "a", "b", "value", "unit", *numbers])
+
+
+def _keys(sides: Sequence[pd.DataFrame], by: Sequence[str]) -> list[tuple[str, ...]]:
+    """Groups in order of appearance; one with a blank is left out where another fills the blank."""
+    found = list(dict.fromkeys(key for side in sides for key in side[list(by)].itertuples(index=False, name=None)))
+
+    def filled(key: tuple[str, ...]) -> bool:
+        return any(key != k and all(x in ("", y) for x, y in zip(key, k, strict=True)) for k in found)
+
+    return [key for key in found if not filled(key)]
+
+
+def _matching(side: pd.DataFrame, by: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
+    keep = np.ones(len(side), dtype=bool)
+    for name, wanted in zip(by, key, strict=True):
+        keep &= side[name].isin([wanted] if name == "task" else [wanted, ""]).to_numpy()
+    return side[keep]
+
+
+def _compare(x: pd.DataFrame, y: pd.DataFrame, *, key: tuple[str, ...], sign: int) -> _Group:
+    seeds = sorted(set(x["seed"]) & set(y["seed"]))
+    paired = len(seeds) > 1 or (len(seeds) == 1 and x["seed"].nunique() == y["seed"].nunique() == 1)
+    if paired:
+        x, y = x[x["seed"].isin(seeds)], y[y["seed"].isin(seeds)]
+        one, two = (_of_seeds(side, seeds) for side in (x, y))
+        samples = [_Sample("pair", list(seeds), one - two)]
+        won = np.sign(one - two)
+    else:
+        one, two = (side["value"].to_numpy(float) for side in (x, y))
+        units = [list(zip(side["seed"], side["draw"], strict=True)) for side in (x, y)]
+        samples = [_Sample("a", units[0], one), _Sample("b", units[1], -two)]
+        won = np.sign(np.subtract.outer(one, two))
+    rest = np.sort(y["value"].to_numpy(float))
+    spread = rest.std(ddof=1) if len(rest) > 2 and not alike(rest) else math.nan
+    effect = _hedges(len(rest) - 1) * (one.mean() - two.mean()) / spread if spread > 0 else math.nan
+    return _Group(
+        key, float(one.mean()), float(two.mean()), len(x), len(y), paired, samples,
+        float((1 + sign * won).mean() / 2), float(effect),
+    )  # fmt: skip
+
+
+def _of_seeds(side: pd.DataFrame, seeds: Sequence[Any]) -> Floats:
+    """The mean of each seed's rows, shape (n_seeds,)."""
+    of, values = side["seed"].to_numpy(), side["value"].to_numpy(float)
+    return np.array([np.sort(values[of == seed]).mean() for seed in seeds])
+
+
+def _hedges(freedom: int) -> float:
+    """J(freedom): the expected standard deviation is too small, so its inverse is too large by 1 / J."""
+    return math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
+
+
+def _row(group: _Group, bounds: Bounds) -> tuple[Any, ...]:
+    ordered = [np.sort(sample.values) for sample in group.samples]
+    low, high = bounds(ordered)
+    pairs = len(ordered[0]) if group.paired else 0
+    test = "paired over seeds, widened bootstrap" if group.paired else "unpaired, widened bootstrap of both"
+    if math.isnan(low):
+        test = _no_interval(ordered)
+    return (
+        group.mean_a, group.mean_b, group.difference, group.difference + low, group.difference + high, bounds.level,
+        group.n_a, group.n_b, pairs, 1, group.paired, group.better, group.effect, test,
+    )  # fmt: skip
+
+
+def _no_interval(samples: Sequence[Floats]) -> str:
+    if not all(np.isfinite(s).all() for s in samples):
+        return "no interval: a value is not known"
+    return "no interval: one value only" if min(map(len, samples)) < 2 else "no interval: values all alike"
+
+
+def _overall(groups: Sequence[_Group], task: int, bounds: Bounds) -> tuple[Any, ...]:
+    """The row "all": groups weigh alike; what is drawn are seeds within tasks, else tasks."""
+    total = len(groups)
+    samples: list[Floats] = []
+    if all(len(sample.values) > 1 for group in groups for sample in group.samples):
+        test = "seeds drawn within each task, groups weigh alike, widened bootstrap"
+        # What each unit adds to the mean over groups: for complete tables exactly its mean over the groups of its task.
+        parts: dict[tuple[str, str], dict[Hashable, float]] = {}
+        for group in groups:
+            for kind, units, values in group.samples:
+                part = parts.setdefault((group.key[task], kind), {})
+                for unit, share in zip(units, (values - values.mean()) / (len(values) * total), strict=True):
+                    part[unit] = part.get(unit, 0.0) + share
+        samples = [np.sort(list(part.values())) * len(part) for _, part in sorted(parts.items())]
+    else:
+        test = "tasks drawn (a group has a single run), widened bootstrap"
+        tasks: dict[str, float] = {}
+        for group in groups:
+            tasks[group.key[task]] = tasks.get(group.key[task], 0.0) + group.difference / total
+        samples = [np.sort(list(tasks.values())) * len(tasks)]
+    low, high = bounds(samples)
+    if math.isnan(low):
+        test = _no_interval(samples)
+    mean_a, mean_b, better = np.mean([(g.mean_a, g.mean_b, g.better) for g in groups], axis=0).tolist()
+    effects = [g.effect for g in groups if not math.isnan(g.effect)]
+    pairs = sum(len(g.samples[0].values) for g in groups if g.paired)
+    return (
+        mean_a, mean_b, mean_a - mean_b, mean_a - mean_b + low, mean_a - mean_b + high, bounds.level,
+        sum(g.n_a for g in groups), sum(g.n_b for g in groups), pairs, total, all(g.paired for g in groups), better,
+        float(np.mean(effects)) if effects else math.nan, test,
+    )  # fmt: skip
+
+
+def sentence(row: pd.Series | Mapping[str, Any]) -> str:
+    """A row of `differences` as one plain sentence that says n, the interval, and whether it is settled.
+
+    ``searched - random = +1.8 points (95 % interval +0.1 to +3.6; 3 pairs of seeds)``; where the interval holds 0 or is
+    not known, ``: not settled`` follows.
+    """
+    difference, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+    said = _signed([difference, low, high], least=1 if row["unit"] == "points" else 3)
+    what = {"points": " points"}.get(row["unit"], " in held-out loss" if row["value"] == "loss" else "")
+    if row["paired"]:
+        count = f"{row['n_pairs']} {'pair' if row['n_pairs'] == 1 else 'pairs'} of seeds"
+    else:
+        count = f"{row['n_a']} against {row['n_b']} runs"
+    if row["n_groups"] > 1:
+        count += f" in {row['n_groups']} groups"
+    bounded = not math.isnan(low)
+    limits = f"{100 * row['level']:g} % interval {said[1]} to {said[2]}" if bounded else str(row["test"])
+    settled = bounded and not low <= 0 <= high
+    return f"{row['a']} - {row['b']} = {said[0]}{what} ({limits}; {count}){'' if settled else ': not settled'}"
+
+
+def _signed(values: Sequence[float], least: int) -> list[str]:
+    """Numbers with a sign and as many decimals as keep one that is not zero from being said as zero, six at most."""
+    digits = least
+    while digits < 6 and any(0 < abs(v) < 0.5 * 10.0**-digits for v in values):
+        digits += 1
+    return [f"{v + 0.0:+.{digits}f}" for v in values]
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")

@@ -1,0 +1,236 @@
+"""The matrix of a transfer study: structures of source tasks, trained on target tasks."""
+
+from __future__ import annotations
+
+import html
+import os
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from s3pet_viz.analysis.measures import jaccard
+from s3pet_viz.analysis.study import Study, open_study
+from s3pet_viz.errors import ConfigError, StudyError
+from s3pet_viz.structure import Gate, Structure
+
+Value = Literal["score", "loss"]
+Relative = Literal["own", "random", "full"]
+By = Literal["gates", "params"]
+
+#: Methods whose structure has a source.
+FROM_SOURCE = ("searched", "consensus", "given")
+
+
+class Transfer:
+    """What structures of source tasks score on target tasks, at one budget.
+
+    Attributes:
+        study: the study that it reads.
+        budget: the label of the budget. mode: of the searches.
+        targets: tasks that structures were trained on (columns).
+        sources: where structures come from (rows): tasks that were searched, ``consensus``, names of given structures.
+        references: further rows that have no source: ``random``, ``full``, ``head``, ... where they were trained.
+
+    Args:
+        study: a study, its folder, or the name of a recorded one.
+        budget, mode: which, where the study has several.
+
+    Raises:
+        StudyError: not a study; or one without a structure trained on another task than its source.
+        ConfigError: a budget or mode that it does not have.
+    """
+
+    def __init__(
+        self, study: Study | str | os.PathLike[str], *, budget: str | None = None, mode: str | None = None
+    ) -> None:
+        self.study = open_study(study)
+        rows = self.study.table()
+        found = rows[rows["method"].isin(FROM_SOURCE)]
+        moved = found[found["source"] != found["task"]]
+        if moved.empty:
+            raise StudyError(f"{self.study.path}: expected structures trained on tasks not their own, found none yet")
+        self.budget = _pick("budget", budget, moved)
+        self.mode = _pick("mode", mode, moved[(moved["budget"] == self.budget) & (moved["method"] == "searched")])
+        at_budget = rows[(rows["budget"] == self.budget) & rows["mode"].isin(["", self.mode])]
+        targets = set(moved.loc[moved["budget"] == self.budget, "task"])
+        self.targets: list[str] = [t for t in dict.fromkeys(rows["task"]) if t in targets]
+        made = at_budget[at_budget["method"].isin(FROM_SOURCE) & at_budget["task"].isin(targets)]
+        order = [t for t in self.targets if (made["source"] == t).any()]
+        self.sources: list[str] = list(dict.fromkeys([*order, *made["source"]]))
+        free = rows[(rows["budget"].isin(["", self.budget])) & rows["task"].isin(targets) & (rows["source"] == "")]
+        names = list(dict.fromkeys(free["method"]))
+        first = [n for n in ("random", "full", "head") if n in names]
+        self.references: list[str] = [*first, *(n for n in names if n not in first)]
+        self._rows = pd.concat([made, free], ignore_index=True)
+        every = self.study.structures()
+        self._structures = {key: every[key] for key in self._rows["key"] if key in every}
+        at_home = made[(made["method"] == "searched") & (made["source"] == made["task"])]
+        self._own_keys = {(str(r.task), int(r.seed)): str(r.key) for r in at_home.itertuples()}  # type: ignore[arg-type]
+
+    # -- numbers ---------------------------------------------------------------------------------------
+
+    def table(self) -> pd.DataFrame:
+        """One row per training.
+
+        Columns: source (a reference's name for those), target, seed, draw, score, metric, loss, kind (``source`` or the
+        reference's name), overlap and overlap_params (Jaccard of its structure with the target's own of that seed, by
+        gates and by parameters; NaN where either is missing), pet_params, key.
+        """
+        rows = []
+        for row in self._rows.to_dict("records"):
+            is_source = row["method"] in FROM_SOURCE
+            mine = self._structures.get(row["key"])
+            own = self._own(str(row["task"]), int(row["seed"]))
+            rows.append(
+                {
+                    "source": row["source"] if is_source else row["method"], "target": row["task"], "seed": row["seed"],
+                    "draw": row["draw"], "score": row["score"], "metric": row["metric"], "loss": row["loss"],
+                    "kind": "source" if is_source else row["method"],
+                    "overlap": jaccard(mine, own) if mine is not None and own is not None else np.nan,
+                    "overlap_params": (
+                        mine.overlap(own, weighted=True) if mine is not None and own is not None else np.nan
+                    ),
+                    "pet_params": row["pet_params"], "key": row["key"],
+                }
+            )  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def matrix(self, *, value: Value = "score", relative: Relative | None = None) -> pd.DataFrame:
+        """Means over seeds; index sources (and references where `relative` is None), columns targets.
+
+        Args:
+            value: ``score`` or ``loss``.
+            relative: None, the value itself; ``own``, minus the target's own structure (seed by seed); ``random``,
+                minus the mean of the random structures; ``full``, the share of full fine-tuning (value / full's mean).
+
+        Raises:
+            ConfigError: another word, or there is nothing to be relative to.
+        """
+        _among("value", value, Value)
+        rows = self.table()
+        if relative is None:
+            return self._pivot(rows, value, [*self.sources, *self.references], "mean")
+        _among("relative", relative, Relative)
+        sources = rows[rows["kind"] == "source"].copy()
+        if relative == "own":
+            own = sources[sources["source"] == sources["target"]].set_index(["target", "seed"])[value]
+            if own.empty:
+                raise ConfigError("relative: expected the targets' own structures in the study, found none")
+            index = pd.MultiIndex.from_frame(sources[["target", "seed"]])
+            sources[value] = sources[value].to_numpy() - own.reindex(index).to_numpy()
+        else:
+            base = rows[rows["kind"] == relative].groupby("target")[value].mean()
+            if base.empty:
+                found_here = ", ".join(self.references)
+                raise ConfigError(f"relative: expected {relative} among the trainings, found {found_here}")
+            found = base.reindex(sources["target"]).to_numpy()
+            sources[value] = sources[value] / found if relative == "full" else sources[value] - found
+        return self._pivot(sources, value, self.sources, "mean")
+
+    def spread(self, *, value: Value = "score") -> pd.DataFrame:
+        """Standard deviation over trainings (ddof 1; NaN for one); as `matrix`."""
+        _among("value", value, Value)
+        return self._pivot(self.table(), value, [*self.sources, *self.references], "std")
+
+    def counts(self) -> pd.DataFrame:
+        """Trainings behind each number of `matrix`."""
+        return self._pivot(self.table(), "score", [*self.sources, *self.references], "count").fillna(0).astype(int)
+
+    def overlap(self, *, by: By = "gates") -> pd.DataFrame:
+        """Mean Jaccard of each source's structure with the target's own; sources x targets."""
+        _among("by", by, By)
+        rows = self.table()
+        column = "overlap" if by == "gates" else "overlap_params"
+        return self._pivot(rows[rows["kind"] == "source"], column, self.sources, "mean")
+
+    def correlation(self, *, value: Value = "score") -> float:
+        """Spearman's correlation between a source's overlap with the target's own structure and what it scores there,
+        off the diagonal, each target's own mean taken out. NaN below three pairs or without spread.
+        """
+        from s3pet_viz.analysis.measures import spearman
+
+        rows = self.table()
+        rows = rows[(rows["kind"] == "source") & (rows["source"] != rows["target"])].dropna(subset=["overlap"])
+        cells = rows.groupby(["source", "target"])[[value, "overlap"]].mean()
+        if len(cells) < 3:
+            return float("nan")
+        centred = cells - cells.groupby("target").transform("mean")
+        return spearman(centred["overlap"], centred[value])
+
+    # -- structures ------------------------------------------------------------------------------------
+
+    def structure(self, source: str, *, seed: int | None = None, target: str | None = None) -> Structure:
+        """A source's structure.
+
+        Args:
+            seed: None: the first that there is.
+            target: needed only for a source whose structure depends on the target (consensus of the others).
+
+        Raises:
+            ConfigError: no such source, seed or target.
+        """
+        rows = self._rows[self._rows["method"].isin(FROM_SOURCE)]
+        for name, wanted in (("source", source), ("task", target), ("seed", seed)):
+            if wanted is None:
+                continue
+            found = list(dict.fromkeys(rows[name]))
+            rows = rows[rows[name] == wanted]
+            if rows.empty:
+                word = {"task": "target"}.get(name, name)
+                raise ConfigError(f"{word}: expected one of {', '.join(map(str, found))}, found {wanted!r}")
+        return self._structures[str(rows["key"].iloc[0])]
+
+    def gates(self) -> list[Gate] | None:
+        """Every gate of the search space, where a search of the study is at hand; else None."""
+        for run in self.study.runs():
+            return list(run.gates_list)
+        return None
+
+    def _own(self, target: str, seed: int) -> Structure | None:
+        key = self._own_keys.get((target, seed))
+        return None if key is None else self._structures[key]
+
+    def _pivot(self, rows: pd.DataFrame, value: str, index: list[str], how: str) -> pd.DataFrame:
+        made = rows.groupby(["source", "target"])[value].agg(how).unstack("target")
+        made = made.reindex(index=index, columns=self.targets)
+        made.index.name, made.columns.name = "source", "target"
+        return made
+
+    # -- as text ---------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        n = int(self.counts().loc[self.sources].to_numpy().sum())
+        return f"Transfer({len(self.sources)} sources, {len(self.targets)} targets, {self.budget}, {n} trainings)"
+
+    def _repr_html_(self) -> str:
+        number, spread, counts = self.matrix(), self.spread(), self.counts()
+        head = "".join(f"<th>{html.escape(t)}</th>" for t in self.targets)
+        body = ""
+        for name in number.index:
+            cells = ""
+            for target in self.targets:
+                mean, std, n = number.loc[name, target], spread.loc[name, target], counts.loc[name, target]
+                text = "–" if not np.isfinite(mean) else f"{mean:.3f}" + (f" ± {std:.3f}" if n > 1 else "")
+                bold = "font-weight:bold;" if name == target else ""
+                cells += f"<td style='{bold}text-align:right' title='n = {n}'>{text}</td>"
+            body += f"<tr><th style='text-align:left'>{html.escape(str(name))}</th>{cells}</tr>"
+        return (
+            f"<p>{html.escape(repr(self))}: mean score on held-out rows; rows: where the structure comes from</p>"
+            f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+
+def _pick(name: str, wanted: str | None, rows: pd.DataFrame) -> str:
+    found = list(dict.fromkeys(rows[name]))
+    if wanted is None:
+        return str(rows[name].value_counts().index[0]) if found else ""
+    if str(wanted) not in found:
+        raise ConfigError(f"{name}: expected one of {', '.join(found)}, found {wanted!r}")
+    return str(wanted)
+
+
+def _among(name: str, value: object, kinds: object) -> None:
+    allowed = get_args(kinds)
+    if value not in allowed:
+        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")

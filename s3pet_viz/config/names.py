@@ -1,0 +1,20 @@
+"""The names that options take, for every room that needs them."""
+
+from __future__ import annotations
+
+#: How a search moves alpha, see `engine.modes`.
+MODES = ("fast", "paper", "first-order", "single-level", "exact")
+#: Embedded spaces; ``+cross`` adds cross-attention.
+SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross")
+#: How both learning rates move over a search.
+SCHEDULES = ("linear", "constant")
+#: Heads that `backbones.load_backbone` gives.
+HEADS = ("auto", "lm", "classification")
+#: Of the frozen weights; ``auto`` is the files' own.
+DTYPES = ("float32", "bfloat16", "auto")
+#: In what passes compute. fp16 needs loss scaling, which a difference of gradients does not survive.
+PRECISIONS = ("fp32", "bf16")
+#: How a task's rows become train, validation and test, see `tasks.load_task`.
+SPLITS = ("paper", "holdout")
+
+DEFAULT_BACKBONE = "tiny-t5"

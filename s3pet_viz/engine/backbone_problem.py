@@ -1,0 +1,105 @@
+"""The bi-level problem of a real backbone: PET weights (and a head) on a task's two split_batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3pet_viz.engine.problem import Half
+from s3pet_viz.pet import PETs
+from s3pet_viz.training.batches import IGNORE
+
+
+class BackboneProblem:
+    """`Problem` over a transformers model with PET modules attached.
+
+    Args:
+        model: a frozen backbone whose output has ``.loss`` when the batch has ``labels``.
+        pets: PET modules attached to it.
+        batch: the batch of a half at a step, on the model's device.
+        head: trainable parameters outside the gates, by name in `model`.
+        head_lr_ratio: the head's learning rate over that of the PET weights.
+        autocast: a context factory for mixed precision.
+        compile: take the loss through torch.compile; the first passes take minutes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pets: PETs,
+        batch: Callable[[Half, int], Mapping[str, Tensor]],
+        *,
+        head: Mapping[str, nn.Parameter] | None = None,
+        head_lr_ratio: float = 1.0,
+        autocast: Callable[[], Any] = contextlib.nullcontext,
+        compile: bool = False,
+    ) -> None:
+        self.net = _GatedLoss(model, pets)
+        # Not dynamic=True: tracing symbolic sizes through the gates took ten times longer (benchmarks/NOTES.md).
+        self._loss: Any = torch.compile(self.net) if compile else self.net
+        self._batch = batch
+        self._autocast = autocast
+        head = head or {}
+        names = {f"pets.{n}": p for n, p in pets.named_parameters()} | {f"model.{n}": p for n, p in head.items()}
+        self.names = list(names)
+        self.weights: Sequence[Tensor] = list(names.values())
+        self.lr_scale: Sequence[float] = [head_lr_ratio if n.startswith("model.") else 1.0 for n in self.names]
+
+    @contextlib.contextmanager
+    def differentiable_twice(self) -> Iterator[None]:
+        pets = self.net.pets
+        was, pets.fused = pets.fused, False
+        try:
+            yield
+        finally:
+            pets.fused = was
+
+    def batch(self, half: Half, step: int) -> Mapping[str, Tensor]:
+        return self._batch(half, step)
+
+    @property
+    def closed(self) -> frozenset[int]:
+        return self.net.pets.closed
+
+    @closed.setter
+    def closed(self, gates: frozenset[int]) -> None:
+        self.net.pets.closed = gates
+
+    def size(self, batch: Mapping[str, Tensor]) -> int:
+        labels = batch["labels"]
+        return int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels)
+
+    def parts(self, batch: Mapping[str, Tensor], n: int) -> Iterable[tuple[float, Mapping[str, Tensor]]]:
+        rows = len(batch["labels"])
+        if n == 1 or rows == 1:
+            return [(1.0, batch)]
+        cut = [{k: v[at : at + -(-rows // n)] for k, v in batch.items()} for at in range(0, rows, -(-rows // n))]
+        sizes = [self.size(part) for part in cut]
+        return [(size / sum(sizes), part) for size, part in zip(sizes, cut, strict=True)]
+
+    def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+        with self._autocast():
+            if weights is None:
+                loss: Tensor = self._loss(batch, z)
+                return loss
+            named = dict(zip(self.names, weights, strict=True))
+            return torch.func.functional_call(self.net, named, (batch, z))
+
+
+class _GatedLoss(nn.Module):
+    """Backbone and PET modules under one roof, so that `functional_call` can stand in for their weights."""
+
+    def __init__(self, model: nn.Module, pets: PETs) -> None:
+        super().__init__()
+        self.model, self.pets = model, pets
+        # A decoder's cache is for generation; in training it is only memory.
+        self.options = {"use_cache": False} if model.can_generate() else {}  # type: ignore[operator]
+
+    def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
+        # Not only while the loss is computed: checkpointed layers run again in the backward pass.
+        self.pets.hold(z)
+        return self.model(**batch, **self.options).loss

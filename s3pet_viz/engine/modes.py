@@ -1,0 +1,370 @@
+"""One search step in each mode. Source: arXiv 2206.07382, section 3.2, and ../shared/method.md section 3.
+
+A mode is a function of a `State` and a step number. It moves w and alpha and returns a `StepResult`. Every
+random choice is a pure function of (seed, step, purpose), so that a resumed search repeats it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3pet_viz.backbones.shared import seeded
+from s3pet_viz.engine.gates import GateModel, GateSample
+from s3pet_viz.engine.optim import SGD, AdamW, FlatWeights, clip_
+from s3pet_viz.engine.problem import Half, Problem
+from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.training.processes import Processes
+
+# Purposes of random numbers.
+GATES, TRAIN_MASKS, VAL_MASKS, WEIGHT_STEP, WEIGHT_GATES = range(5)
+
+#: Central difference of the published code: eps = 0.01 / ||v||.
+PAPER_EPS = 1e-2
+#: One-sided difference of fast mode: where truncation and float32 rounding errors cross (benchmarks/noise/fast_eps.py).
+FAST_EPS = 1e-3
+#: xi H is heavy-tailed (benchmarks/noise/alpha_noise.py: up to 5 times dL_val/dalpha on a real encoder, its mean not
+#: distinguishable from 0), and one outlier slows AdamW's alpha for hundreds of steps: keep it at most as long.
+SECOND_ORDER_CAP = 1.0
+#: AdamW is close to sign descent before, and its true second-order term close to zero.
+SECOND_ORDER_FROM = 20
+
+
+@dataclass
+class StepResult:
+    """What one step did. Tensors of shape (n_gates,) are float64 on the CPU.
+
+    ``alpha_grad`` is the gradient before clipping and ``hessian`` the second-order term H in it (before xi).
+    ``losses`` lists every loss in the order it was computed.
+    """
+
+    zeta: float
+    p: Tensor
+    train_loss: float
+    val_loss: float
+    alpha_grad: Tensor
+    hessian: Tensor | None = None
+    losses: list[float] = field(default_factory=list)
+    detail: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Pass:
+    """A loss and its gradients: dz (n_gates,) on the CPU, dw flat (None where not asked for)."""
+
+    loss: float
+    dz: Tensor
+    dw: Tensor | None
+
+
+class State:
+    """Everything that a search step reads and moves.
+
+    Attributes:
+        w: the PET weights (flat), alpha: structure parameters, shape (n_gates,), float64.
+        w_opt, alpha_opt: their optimisers.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        gates: GateModel,
+        *,
+        lr: float = 3e-4,
+        alpha_lr: float = 0.1,
+        clip: float = 2.0,
+        seed: int = 0,
+        weight_optimizer: type[AdamW] | type[SGD] = AdamW,
+        difference_eps: float | None = None,
+        second_order_from: int = SECOND_ORDER_FROM,
+        second_order_cap: float | None = SECOND_ORDER_CAP,
+        second_order_every: int = 1,
+        antithetic: bool = False,
+        accumulation: int = 1,
+        team: Processes | None = None,
+        schedule: Callable[[int], float] = lambda step: 1.0,
+    ) -> None:
+        self.problem, self.gates = problem, gates
+        self.w = FlatWeights(problem.weights)
+        self.alpha = torch.zeros(len(gates.counts), dtype=torch.float64)
+        self.w_opt = weight_optimizer(self.w.flat, self.w.sizes)
+        self.alpha_opt = AdamW(self.alpha)
+        self.lr, self.alpha_lr, self.clip, self.seed = lr, alpha_lr, clip, seed
+        self.difference_eps = difference_eps
+        self.second_order_from = second_order_from
+        self.second_order_cap = second_order_cap
+        self.second_order_every = second_order_every
+        self.antithetic = antithetic
+        self.accumulation = accumulation
+        self.team = team or Processes()
+        self.schedule = schedule
+        scale = [torch.full((n,), s, dtype=torch.float32) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
+        self.lr_scale = torch.cat(scale).to(self.w.flat) if scale else self.w.flat.clone()
+
+    # -- ingredients -----------------------------------------------------------------------------------
+
+    def w_lr(self, step: int) -> Tensor:
+        """Learning rate of each weight at this step (flat)."""
+        return self.lr_scale * (self.lr * self.schedule(step))
+
+    def draw(self, step: int, purpose: int = GATES) -> Tensor:
+        """Uniforms for the gates at this step, shape (n_gates,). Antithetic: every second step mirrors the last."""
+        mirror = self.antithetic and step % 2 == 1
+        rng = np.random.default_rng([self.seed, step - mirror, purpose])
+        u = torch.from_numpy(rng.random(len(self.gates.counts)))
+        u = 1 - u if mirror else u
+        return u.clamp(1e-12, 1 - 1e-12)
+
+    def sample(self, step: int, purpose: int = GATES) -> GateSample:
+        return self.gates.sample(self.alpha, self.draw(step, purpose))
+
+    def run(
+        self, half: Half, step: int, z: Tensor, masks: int, *, dw: bool = True, dz: bool = True
+    ) -> Pass:
+        """Forward and backward at the present w. `masks` names the dropout masks: equal ones are equal."""
+        batch = self.problem.batch(half, step)
+        gate = z.detach().to(self.w.flat).requires_grad_(dz)
+        # Read on the CPU, where z is: no gate is asked on the device.
+        closed = torch.nonzero(z == 0).flatten().tolist() if self.gates.skip_below else ()
+        self.problem.closed = frozenset(closed)
+        inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
+        loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), None
+        with self.masks(step, masks), self.w.fixed() if not dw else nullcontext():
+            for share, part in self.problem.parts(batch, self.accumulation):
+                part_loss = self.problem.loss(part, gate) * share
+                grads = list(torch.autograd.grad(part_loss, inputs, allow_unused=True))
+                loss = loss + part_loss.detach()
+                gate_grad = grads.pop(0) if dz else None
+                if gate_grad is not None:
+                    dz_sum = dz_sum + gate_grad
+                if dw:
+                    dw_sum = self.w.join(grads) if dw_sum is None else dw_sum.add_(self.w.join(grads))
+        found = [loss, dz_sum.detach(), *([dw_sum] if dw_sum is not None else [])]
+        if self.team.size > 1:
+            found = self.team.mean(self.problem.size(batch), found)
+        loss, dz_sum = found[:2]
+        dw_sum = found[2] if dw else None
+        return Pass(loss=self.check(loss, half, step), dz=dz_sum.to("cpu", torch.float64), dw=dw_sum)
+
+    def masks(self, step: int, masks: int) -> AbstractContextManager[None]:
+        """Inside, dropout masks are a pure function of (seed, step, purpose, place in the team)."""
+        own = [self.team.rank] if self.team.rank else []
+        state = np.random.SeedSequence([self.seed, step, masks, *own]).generate_state(1, np.uint64)
+        return seeded(int(state[0]))
+
+    def check(self, loss: Tensor, half: Half, step: int) -> float:
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise NonFiniteLossError(f"step {step}: {half} loss is {value}")
+        return value
+
+    def move_alpha(self, grad: Tensor, step: int) -> None:
+        """Clip and step alpha; refuses a gradient that is not finite."""
+        if not torch.isfinite(grad).all():
+            raise NonFiniteLossError(f"step {step}: the gradient of alpha is not finite")
+        grad = grad.clone()
+        clip_(grad, self.clip)
+        self.alpha = self.alpha_opt.update(self.alpha, grad, self.alpha_lr * self.schedule(step))
+
+
+# -- the second-order term -----------------------------------------------------------------------------
+
+
+def central_difference(state: State, step: int, z: Tensor, v: Tensor, c: float) -> tuple[Tensor, list[float]]:
+    """``d2L_train/(dz dw) . v`` by central differences with eps = c / (||v|| + 1e-6), ||v|| over all w.
+
+    Leaves w exactly as it was: the values are kept and copied back.
+    """
+    kept = state.w.flat.clone()
+    eps = c / (float(torch.linalg.vector_norm(v)) + 1e-6)
+    state.w.set(kept + eps * v)
+    plus = state.run("train", step, z, TRAIN_MASKS, dw=False)
+    state.w.set(kept - eps * v)
+    minus = state.run("train", step, z, TRAIN_MASKS, dw=False)
+    state.w.set(kept)
+    return (plus.dz - minus.dz) / (2 * eps), [plus.loss, minus.loss]
+
+
+def one_sided_difference(
+    state: State, step: int, z: Tensor, at: Tensor, base: Pass, v: Tensor, c: float
+) -> tuple[Tensor, float]:
+    """The same by one extra pass, from the pass `base` that was taken at weights `at` anyway.
+
+    Leaves w as it found it.
+    """
+    kept = state.w.flat.clone()
+    eps = c / (float(torch.linalg.vector_norm(v)) + 1e-6)
+    state.w.set(at + eps * v)
+    shifted = state.run("train", step, z, TRAIN_MASKS, dw=False)
+    state.w.set(kept)
+    return (shifted.dz - base.dz) / eps, shifted.loss
+
+
+# -- modes ---------------------------------------------------------------------------------------------
+
+
+def paper_step(state: State, step: int) -> StepResult:
+    """The published step: virtual weight step, central differences, then alpha, then w. Five passes."""
+    lr = state.w_lr(step)
+    sample = state.sample(step)
+    kept = state.w.flat.clone()
+    train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False)
+    assert train.dw is not None
+    virtual = state.w_opt.peek(kept, train.dw, lr)
+    state.w.set(virtual)
+    val = state.run("val", step, sample.z, VAL_MASKS)
+    state.w.set(kept)
+    assert val.dw is not None
+    # xi is the learning rate of w, as if its optimiser were SGD; a head's own rate enters as a ratio.
+    xi = state.lr * state.schedule(step)
+    direction = val.dw * state.lr_scale
+    dz, difference_losses = central_difference(
+        state, step, sample.z, direction, state.difference_eps or PAPER_EPS
+    )
+    hessian = sample.pull_back(dz)
+    grad = sample.pull_back(val.dz) - xi * hessian
+    state.move_alpha(grad, step)
+
+    fresh = state.sample(step, WEIGHT_GATES)
+    weight = state.run("train", step, fresh.z, WEIGHT_STEP, dz=False)
+    assert weight.dw is not None
+    clip_(weight.dw, state.clip)
+    state.w.set(state.w_opt.update(kept, weight.dw, lr))
+    return StepResult(
+        zeta=sample.zeta,
+        p=sample.p.detach(),
+        train_loss=weight.loss,
+        val_loss=val.loss,
+        alpha_grad=grad,
+        hessian=hessian,
+        losses=[train.loss, val.loss, *difference_losses, weight.loss],
+        detail={"virtual": virtual, "v": val.dw, "w_grad": weight.dw, "z": sample.z.detach()},
+    )
+
+
+def fast_step(state: State, step: int) -> StepResult:
+    """Three passes at the old alpha: the weight update doubles as the virtual step, H is one-sided.
+
+    A step without H is `first_order_step`, two passes; with H in every k-th step only, it counts k times there, so that
+    its mean over steps stays.
+    """
+    if state.w_opt.t < state.second_order_from or step % state.second_order_every:
+        return first_order_step(state, step)
+    lr = state.w_lr(step)
+    sample = state.sample(step)
+    before = state.w.flat.clone()
+    train = state.run("train", step, sample.z, TRAIN_MASKS)
+    factor = _update_weights(state, train, before, lr)
+    val = state.run("val", step, sample.z, VAL_MASKS)
+    assert val.dw is not None
+    first = sample.pull_back(val.dz)
+    # Everything that turns dL_train/dw into the step, held constant: rate, AdamW's slope, clip factor.
+    xi = state.lr * state.schedule(step)
+    v_bar = state.lr_scale * state.w_opt.slope() * factor * val.dw
+    dz, loss = one_sided_difference(state, step, sample.z, before, train, v_bar, state.difference_eps or FAST_EPS)
+    hessian = sample.pull_back(dz)
+    grad = first - state.second_order_every * _capped(xi * hessian, first, state.second_order_cap)
+    state.move_alpha(grad, step)
+    losses = [train.loss, val.loss, loss]
+    return StepResult(sample.zeta, sample.p.detach(), train.loss, val.loss, grad, hessian, losses)
+
+
+def _capped(term: Tensor, other: Tensor, cap: float | None) -> Tensor:
+    """`term`, scaled down to an L2 norm of at most `cap` times that of `other`."""
+    limit = float("inf") if cap is None else cap * float(torch.linalg.vector_norm(other))
+    norm = float(torch.linalg.vector_norm(term))
+    return term if norm <= limit else term * (limit / norm)
+
+
+def first_order_step(state: State, step: int) -> StepResult:
+    """fast without H: two passes."""
+    sample = state.sample(step)
+    train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False)
+    _update_weights(state, train, state.w.flat, state.w_lr(step))
+    val = state.run("val", step, sample.z, VAL_MASKS, dw=False)
+    grad = sample.pull_back(val.dz)
+    state.move_alpha(grad, step)
+    return StepResult(sample.zeta, sample.p.detach(), train.loss, val.loss, grad, None, [train.loss, val.loss])
+
+
+def single_level_step(state: State, step: int) -> StepResult:
+    """w and alpha from the same train loss: one pass. The validation loss is not computed (NaN)."""
+    sample = state.sample(step)
+    train = state.run("train", step, sample.z, TRAIN_MASKS)
+    _update_weights(state, train, state.w.flat, state.w_lr(step))
+    grad = sample.pull_back(train.dz)
+    state.move_alpha(grad, step)
+    return StepResult(sample.zeta, sample.p.detach(), train.loss, float("nan"), grad, None, [train.loss])
+
+
+def exact_step(state: State, step: int) -> StepResult:
+    """fast's step with its gradient by automatic differentiation through the weight step. For checking.
+
+    Holds AdamW's second moments and the clip factor constant. Needs a loss that is twice differentiable
+    (eager attention) and memory for its graph.
+    """
+    with state.problem.differentiable_twice():
+        return _exact_step(state, step)
+
+
+def _exact_step(state: State, step: int) -> StepResult:
+    lr = state.w_lr(step)
+    sample = state.sample(step)
+    z = sample.z.detach().to(state.w.flat).requires_grad_()
+    batch = state.problem.batch("train", step)
+    with state.masks(step, TRAIN_MASKS):
+        loss = state.problem.loss(batch, z)
+        train_loss = state.check(loss, "train", step)
+        grads = torch.autograd.grad(loss, state.w.parameters, create_graph=True, allow_unused=True)
+    flat_grad = state.w.join(grads)
+    factor = clip_(flat_grad, state.clip)
+    after = state.w_opt.update(state.w.flat, flat_grad, lr)
+    slope = state.w_opt.slope() * lr * factor
+    # The value of w' is the step taken; its derivative is the step's. w itself moves only once the graph that
+    # still reads it is done with.
+    stepped = [
+        w if g is None else w - s * (g - g.detach())
+        for w, s, g in zip(state.w.split(after), state.w.split(slope), grads, strict=True)
+    ]
+    batch = state.problem.batch("val", step)
+    with state.masks(step, VAL_MASKS):
+        val = state.problem.loss(batch, z, stepped)
+        val_loss = state.check(val, "val", step)
+        (dz,) = torch.autograd.grad(val, z)
+    state.w.set(after)
+    grad = sample.pull_back(dz.to("cpu", torch.float64))
+    state.move_alpha(grad, step)
+    return StepResult(sample.zeta, sample.p.detach(), train_loss, val_loss, grad, None, [train_loss, val_loss])
+
+
+def warmup_step(state: State, step: int) -> StepResult:
+    """Move only the weights, at gates drawn from the present alpha."""
+    sample = state.sample(step)
+    train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False)
+    _update_weights(state, train, state.w.flat, state.w_lr(step))
+    still = torch.zeros_like(state.alpha)
+    return StepResult(sample.zeta, sample.p.detach(), train.loss, float("nan"), still, None, [train.loss])
+
+
+def _update_weights(state: State, train: Pass, before: Tensor, lr: Tensor) -> float:
+    assert train.dw is not None
+    factor = clip_(train.dw, state.clip)
+    state.w.set(state.w_opt.update(before, train.dw, lr))
+    return factor
+
+
+Step = Callable[[State, int], StepResult]
+
+#: Search modes by name.
+MODES: dict[str, Step] = {
+    "fast": fast_step,
+    "paper": paper_step,
+    "first-order": first_order_step,
+    "single-level": single_level_step,
+    "exact": exact_step,
+}

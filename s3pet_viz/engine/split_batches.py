@@ -1,0 +1,46 @@
+"""The two halves of a task's training split, as batches."""
+
+from __future__ import annotations
+
+import torch
+
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.errors import TaskError
+from s3pet_viz.tasks import TaskData
+from s3pet_viz.threads import LOCK
+from s3pet_viz.training.batches import Features, shuffled
+from s3pet_viz.training.device import Device
+from s3pet_viz.training.processes import Processes
+
+
+class SplitBatches:
+    """The training split cut in two with a seed: train for the weights, val for alpha."""
+
+    def __init__(
+        self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device, team: Processes
+    ) -> None:
+        if len(data.train) < 2:
+            raise TaskError(
+                f"task {data.task.name}: expected at least 2 training rows to halve, found {len(data.train)}"
+            )
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed)).tolist()
+        middle = len(order) // 2
+        if middle < team.size:
+            raise TaskError(
+                f"task {data.task.name}: expected at least {2 * team.size} training rows for {team.size} processes, "
+                f"found {len(data.train)}"
+            )
+        self.device, self.team = device.torch, team
+        self.features, self.indices = {}, {}
+        for k, (half, part) in enumerate((("train", order[:middle]), ("val", order[middle:]))):
+            rows = [data.train[i] for i in sorted(part)]
+            with LOCK:  # as in `Splits.make`
+                self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
+            self.indices[half] = shuffled(
+                self.features[half].lengths, config.batch_size * team.size, [config.seed, 20 + k]
+            )
+
+    def batch(self, half: str, step: int) -> dict[str, torch.Tensor]:
+        mine = self.indices[half](step)[self.team.rank :: self.team.size]
+        return self.features[half].batch(mine, self.device)

@@ -1,0 +1,136 @@
+"""A heatmap for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.console import Group
+from rich.style import Style
+from rich.text import Text
+
+from s3pet_viz.analysis.grid import column_order, row_order, rows_of
+from s3pet_viz.errors import RunError, printable
+from s3pet_viz.structure import Gate
+
+#: Light to dark: the shade alone tells the level where there is no colour.
+_SHADES = "·░▒▓█"
+_COLOURS = ("#9db7d1", "#7fa8d1", "#4a8cc2", "#2f74b5", "#1f5f9f")
+_CHOSEN = Style(color="#f26b1d", bold=True)
+_SHORT = {"LowRankAdapter": "LRA"}
+_WIDTH = 80
+
+
+def text_heatmap(
+    gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None
+) -> Group:
+    """Rows = module and PET type, columns = layers, a shaded block per gate, ● after chosen ones.
+
+    The encoder stands beside the decoder where both fit, else above it; a stack that does not fit is
+    folded. Print it with a `rich.console.Console`; it reads without colour too.
+
+    Args:
+        gates: the search space, shape (n_gates,).
+        p: shape (n_gates,), probabilities; shaded on the scale 0 to the largest p. None: only the choice is shown.
+        selected: shape (n_gates,) of bool, or indices of the chosen gates.
+        width: columns of the terminal; 80 where not given.
+
+    Raises:
+        RunError: shapes differ.
+    """
+    values = np.asarray(np.zeros(len(gates)) if p is None else p, dtype=np.float64)
+    if values.shape != (len(gates),) or not len(gates):
+        raise RunError(f"p: expected one value per gate, shape ({len(gates)},), found {values.shape}")
+    chosen = np.zeros(len(gates), dtype=bool)
+    mask = np.asarray(selected)
+    if mask.dtype == bool and mask.shape != values.shape:
+        raise RunError(f"selected: expected shape ({len(gates)},), found {mask.shape}")
+    chosen[mask if mask.dtype == bool else mask.astype(np.int64)] = True
+
+    high = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
+    levels = np.zeros(len(gates), dtype=np.int64)
+    if high > 0:
+        levels = np.clip(np.nan_to_num(values) / high * len(_SHADES), 0, len(_SHADES) - 1).astype(np.int64)
+    rows = rows_of(gates)
+    cells = {
+        (row, gate.column): (int(level), bool(mark))
+        for row, gate, level, mark in zip(rows, gates, levels, chosen, strict=True)
+    }
+    labels = {row: _short(row) for row in row_order(gates)}
+    margin = max(len(label) for label in labels.values()) + 1
+    room = max(2, (width or _WIDTH) - margin)
+    blocks = [_block(columns, labels, cells, margin) for columns in _fold(column_order(gates), room)]
+    lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
+    return Group(*lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH))
+
+
+def _fold(columns: list[str], room: int) -> list[list[str]]:
+    """Columns of each block; "" is the gap between the stacks. A column takes two characters."""
+    stacks: dict[str, list[str]] = {}
+    for column in columns:
+        stacks.setdefault(column[0], []).append(column)
+    together = [column for i, stack in enumerate(stacks.values()) for column in ([""] if i else []) + stack]
+    if 2 * len(together) <= room:
+        return [together]
+    per = room // 2
+    return [stack[i : i + per] for stack in stacks.values() for i in range(0, len(stack), per)]
+
+
+def _block(
+    columns: list[str], labels: dict[str, str], cells: dict[tuple[str, str], tuple[int, bool]], margin: int
+) -> list[Text]:
+    lines = [Text(" " * margin + line.rstrip(), style="dim") for line in _header(columns)]
+    for row, label in labels.items():
+        line = Text(label.ljust(margin))
+        for column in columns:
+            if (row, column) not in cells:
+                line.append("  ")
+                continue
+            level, chosen = cells[row, column]
+            line.append(_SHADES[level], Style(color=_COLOURS[level]))
+            line.append("●" if chosen else " ", _CHOSEN if chosen else "")
+        line.rstrip()
+        if any((row, column) in cells for column in columns):
+            lines.append(line)
+    return lines
+
+
+def _header(columns: list[str]) -> list[str]:
+    """The stack's name, the tens and the ones of the layer numbers; e and f are the outer norms."""
+    name = [" "] * (2 * len(columns))
+    last = ""
+    for at, column in enumerate(columns):
+        if column and column[0] != last:
+            last = column[0]
+            word = {"E": "encoder", "D": "decoder"}.get(last, last)
+            if 2 * sum(c[:1] == last for c in columns) < len(word):
+                word = last
+            name[2 * at : 2 * at + len(word)] = word
+    short = [column.partition(".")[2] for column in columns]
+    short = [{"emb": "e", "final": "f"}.get(label, label) for label in short]
+    tens = "".join((label[:-1][-1:] or " ") + " " for label in short)
+    ones = "".join((label[-1:] or " ") + " " for label in short)
+    return ["".join(name), *([tens] if tens.strip() else []), ones]
+
+
+def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
+    chosen = Text("● ", _CHOSEN)
+    chosen.append(f"chosen ({n_chosen:,})", Style.null())
+    if high is None:
+        return [chosen]
+    shades = Text("p  ")
+    for level, shade in enumerate(_SHADES):
+        shades.append(shade, Style(color=_COLOURS[level]))
+        shades.append(f" {high * (level + 1) / len(_SHADES):.2g}  " if high > 0 else " 0  ")
+    shades.append("(upper ends)", "dim")
+    if shades.cell_len + 3 + chosen.cell_len <= width:
+        return [Text.assemble(shades, "   ", chosen)]
+    return [shades, chosen]
+
+
+def _short(row: str) -> str:
+    module, _, pet = row.partition(" · ")
+    for name, short in _SHORT.items():
+        pet = pet.replace(name, short)
+    return printable(f"{module} {pet}")

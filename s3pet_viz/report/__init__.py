@@ -1,5 +1,0 @@
-"""A run, or several, as one static HTML file that needs no network."""
-
-from s3pet_viz.report.build import report
-
-__all__ = ["report"]

@@ -1,0 +1,438 @@
+"""What stands in a report, and in which order."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from s3pet_viz import figures
+from s3pet_viz.analysis.explanation import EXPLAIN, Explanation, shown
+from s3pet_viz.analysis.health import health
+from s3pet_viz.errors import ConfigError, RunError, S3PETError
+from s3pet_viz.figures._data import RunLike, as_run, labels, shorten
+from s3pet_viz.files import is_folder, located, write_text_atomic
+from s3pet_viz.reports.page import Page, note, table, text
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.layout import read_json
+from s3pet_viz.runs.listing import FIELDS, fact
+from s3pet_viz.runs.reader import ranks
+from s3pet_viz.runs.status import said_status
+from s3pet_viz.structure import Structure
+from s3pet_viz.viewer.documents import Compared
+from s3pet_viz.viewer.page import compared_state, run_state
+
+#: Bytes of a run's history in the file, at most.
+_HISTORY = 1 << 20
+#: Searches of up to so many are columns of a table; more are its rows.
+_BESIDE = 4
+_WORDS = {
+    "running": "It is still running: this report shows it as it was.",
+    "paused": "It is paused: this report shows it as it was.",
+    "starting": "It is starting: this report shows it as it was.",
+    "stopped": "It was stopped before its last step and can be resumed.",
+    "failed": "It failed; the steps before that are shown.",
+    "dead": "Its process is gone without having ended it; the steps that it wrote are shown.",
+}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A run that was read through once, so that nothing is written about a damaged one.
+
+    Attributes:
+        label: tells it from the others; text from outside.
+        structure: None before the first step.
+        explanation: None where there is none, or it is of an older structure (`stale`).
+    """
+
+    run: Run
+    label: str
+    structure: Structure | None
+    scores: Mapping[str, Any] | None
+    explanation: Explanation | None
+    stale: bool
+    status: str
+    error: str | None
+
+
+def report(runs: RunLike | Iterable[RunLike], out: str | os.PathLike[str], *, title: str | None = None) -> Path:
+    """Write one HTML file about a search, or about several beside each other. It opens anywhere, without a network.
+
+    It holds plotly.js (5 MB), every figure, the tables and the search's health in words. The same runs give the same
+    file. A search without steps, still running or dead is reported as such.
+
+    Args:
+        runs: a run, its directory or a recorded run's name; or several of them.
+        out: the file; parents are made, a file is replaced as a whole or not at all.
+        title: instead of the run's name.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: no run, or the file cannot be written.
+        RunError, StructureError: a run is missing, foreign or damaged; names the file. Nothing is written then.
+    """
+    target = located(out)
+    if is_folder(target):
+        raise ConfigError(f"{target}: expected a file name, found a folder")
+    given: Any = [runs] if isinstance(runs, (Run, str, os.PathLike)) or not isinstance(runs, Iterable) else runs
+    opened = [as_run(run) for run in given]
+    if not opened:
+        raise ConfigError("runs: expected at least one run, found none")
+    names = [opened[0].name] if len(opened) == 1 else labels(opened, most=48)
+    checked = [_read(run, name) for run, name in zip(opened, names, strict=True)]
+    whole = _page(checked, title).render()
+    try:
+        return write_text_atomic(target, whole)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written ({error.strerror})") from None
+
+
+def _read(run: Run, label: str) -> _Opened:
+    """Read all that the report needs of a run."""
+    status = run.status
+    structure = run.structure() if run.n_steps else None
+    run.evals()
+    explanation, stale = None, False
+    path = run.path / EXPLAIN
+    if path.exists():
+        explanation = Explanation.from_dict(read_json(path), where=str(path))
+        stale = structure is None or {e.gate.key for e in explanation.effects} != structure.keys
+    return _Opened(
+        run, label, structure, run.scores(), None if stale else explanation, stale, status,
+        run.error if status in ("failed", "dead") else None,
+    )  # fmt: skip
+
+
+def _page(runs: Sequence[_Opened], title: str | None) -> Page:
+    several = len(runs) > 1
+    made = Page(title or (f"{len(runs)} searches compared" if several else f"Search report: {runs[0].label}"))
+    made.add(
+        f"<header><h1>{text(made.title)}</h1><p class='muted'>{text(_subtitle(runs))}</p></header>"
+    )
+    made.heading("Overview")
+    _facts(made, runs)
+    for one in runs:
+        _state(made, one, several)
+    made.heading("Search health, in words")
+    made.words("Rules of thumb on the numbers of the search; none of them proves anything.", muted=True)
+    for finding in health([one.run for one in runs] if several else runs[0].run):
+        made.add(
+            f"<div class='finding {text(finding.level)}'><b>{text(finding.level)}</b>"
+            f"<b>{text(finding.title)}</b><br>{text(finding.text)}</div>"
+        )
+    if several:
+        _compared(made, runs)
+    for number, one in enumerate(runs, 1):
+        _one(made, one, several, number)
+    _origins(made, runs)
+    return made
+
+
+def _subtitle(runs: Sequence[_Opened]) -> str:
+    gates = {len(one.run.gates_list) for one in runs}
+    space = f"{gates.pop():,} gates" if len(gates) == 1 else "different search spaces"
+    backbones = {str(one.run.info["backbone"]) for one in runs if one.run.info["backbone"]}
+    on = f" on {', '.join(sorted(backbones))}" if backbones else ""
+    return f"Structure search for PET modules{on}, {space}. Written by s3pet_viz; nothing is loaded from a network."
+
+
+# -- facts -------------------------------------------------------------------------------------------------
+
+
+def _facts(made: Page, runs: Sequence[_Opened]) -> None:
+    _beside(made, runs, [_facts_of(one) for one in runs], "search")
+
+
+def _facts_of(one: _Opened) -> dict[str, object]:
+    run, info, config = one.run, one.run.info, one.run.config
+    steps = run.steps()
+    budget, params = info["budget"], info["backbone_params"]
+    structure = one.structure
+    share = f" = {budget / params:.4%} of the backbone" if budget and params else ""
+    facts: dict[str, object] = {
+        "run": run.name,
+        "status": said_status(one.status, run.early_stop),
+        "task": config.get("task"),
+        "backbone": info["backbone"],
+        "backbone parameters": f"{params:,}" if params else None,
+        "mode": config.get("mode"),
+        "seed": config.get("seed"),
+        "budget": f"{budget:,} parameters{share}" if budget else None,
+        "search space": f"{len(run.gates_list):,} gates, {int(run.counts.sum()):,} parameters",
+        "steps": f"{run.n_steps:,}" + (f" of {info['steps_total']:,}" if info["steps_total"] else ""),
+        "seconds": f"{steps['seconds'].sum():,.1f}" if len(steps) else None,
+        "last losses": None,
+        "chosen": f"{len(structure):,} gates, {structure.n_params:,} parameters" if structure is not None else None,
+        "score when tuned": None,
+        "started": info.get("started"),
+        "finished": info.get("finished"),
+        "folder": run.path,
+    }
+    if len(steps):
+        last = steps.iloc[-1]
+        facts["last losses"] = f"{shown(last['train_loss'], '.4g')} train, {shown(last['val_loss'], '.4g')} validation"
+    score = _flat(one.scores or {}).get("metrics.score")
+    if isinstance(score, (int, float)):
+        facts["score when tuned"] = f"{score:.4f} on {(one.scores or {}).get('task')}"
+    return facts
+
+
+def _state(made: Page, one: _Opened, several: bool) -> None:
+    who = f"{one.label}: " if several else ""
+    if one.status in _WORDS:
+        made.add(note(f"{who}{one.status}. {_WORDS[one.status]}"))
+    if one.structure is None:
+        made.add(note(f"{who}no steps are recorded yet, so there is nothing to draw."))
+    if one.error:
+        made.add(f"<pre>{text(one.error)}</pre>")
+
+
+def _beside(
+    made: Page, runs: Sequence[_Opened], facts: Sequence[Mapping[str, object]], what: str, *, mark: bool = False
+) -> None:
+    """A table of facts: one column per run, of many one row per run. Facts that no run knows are left out.
+
+    Args:
+        mark: colour the facts that differ.
+    """
+    names = list(dict.fromkeys(name for one in facts for name in one))
+    names = [name for name in names if any(one.get(name) is not None for one in facts)]
+    cells = {name: [_said(one.get(name)) for one in facts] for name in names}
+    if not names:
+        made.words("Nothing is recorded.", muted=True)
+    elif len(runs) == 1:
+        made.add(table(["", ""], [(name, *cells[name]) for name in names]))
+    elif len(runs) <= _BESIDE:
+        marked = [i for i, name in enumerate(names) if mark and len(set(cells[name])) > 1]
+        made.add(table(["", *(one.label for one in runs)], [(name, *cells[name]) for name in names], marked=marked))
+    else:
+        # Too wide to be read with every fact: those that are the same everywhere are said once.
+        same = [name for name in names if len(set(cells[name])) == 1]
+        rest = [name for name in names if name not in same]
+        if rest:
+            rows = [(one.label, *(cells[name][i] for name in rest)) for i, one in enumerate(runs)]
+            made.add(table([what, *rest], rows))
+        if same:
+            made.words("The same for all:")
+            made.add(table(["", ""], [(name, cells[name][0]) for name in same]))
+
+
+# -- one search --------------------------------------------------------------------------------------------
+
+
+def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
+    run = one.run
+    if several:
+        made.heading(f"Search: {one.label}")
+        level = 3
+    else:
+        level = 2
+    if one.structure is None:
+        if several:
+            made.words("No steps are recorded yet, so there is nothing to draw.")
+        return
+    made.heading("The structure", level)
+    made.words(
+        "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability "
+        "p. Outlined: chosen (dotted: only to fill what is left of the budget). "
+        "The sliders show another step, and solve the shift again for another budget.", muted=True,
+    )  # fmt: skip
+    made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
+    made.add(
+        made.figure(
+            figures.sums(run, by="layer"),
+            "By layer: gates and parameters expected to be open (bars), and chosen (diamonds).",
+        )
+    )
+    by_module = made.figure(figures.sums(run, by="module"), "The same by module.")
+    by_type = made.figure(figures.sums(run, by="pet_type"), "The same by PET type.")
+    made.add(f"<div class='pair'>{by_module}{by_type}</div>")
+    made.heading("Chosen gates", level)
+    _gates(made, one)
+    made.heading("How the search went", level)
+    made.add(
+        made.figure(
+            figures.trace(run),
+            "Gate probabilities over the steps: the likeliest gates in colour (chosen ones thicker), all others grey. "
+            "Lines that still rise or fall at the end have not settled.",
+        )
+    )
+    made.add(
+        made.figure(
+            figures.curves(run),
+            "Losses (faint: raw; strong: mean of the last 5 % of the steps), mean gate entropy (0 bits: every gate "
+            "decided), and the expected parameters where the budget is not kept throughout.",
+        )
+    )
+    made.heading("Other budgets", level)
+    made.add(
+        made.figure(
+            figures.budget_path(run),
+            "Which gates enter as the budget grows: α is kept and the selection made again at each budget. The dashed "
+            "line is the search's own budget.",
+        )
+    )
+    _importance(made, one, level)
+    made.heading("Scores", level)
+    if one.scores is None:
+        made.words("This structure has not been tuned in its run folder (s3pet tune).", muted=True)
+    else:
+        made.add(table(["", ""], [(name, _said(value)) for name, value in _flat(one.scores).items()]))
+
+
+def _importance(made: Page, one: _Opened, level: int) -> None:
+    if one.stale:
+        made.heading("What each gate is worth", level)
+        made.add(note(f"{EXPLAIN} explains another structure than this run has now; explain it again (s3pet explain)."))
+    if one.explanation is None:
+        return
+    made.heading("What each gate is worth", level)
+    made.words(one.explanation.summary)
+    made.add(
+        made.figure(
+            figures.importance(one.explanation),
+            "Left: how much the validation loss of the tuned structure rises when one gate is closed, with its "
+            "standard error; dark where that is more than noise. Right: p of the same gates.",
+        )
+    )
+
+
+def _gates(made: Page, one: _Opened) -> None:
+    """The chosen gates, the likeliest first."""
+    structure, run = one.structure, one.run
+    assert structure is not None
+    at = {gate.key: i for i, gate in enumerate(run.gates_list)}
+    p, alpha = run.p(), run.alpha()
+    rank = ranks(alpha)
+    worth = {e.gate.key: e for e in one.explanation.effects} if one.explanation is not None else {}
+    cells: list[tuple[float, tuple[str, ...]]] = []
+    for gate in structure.gates:
+        i = at.get(gate.key)
+        numbers = (float(p[i]), float(alpha[i]), float(rank[i])) if i is not None else (math.nan,) * 3
+        options = ", ".join(f"{name} {value}" for name, value in sorted(gate.options.items()))
+        effect = (shown(worth[gate.key].loss_increase, "+.4f"),) if worth else ()
+        found = (
+            gate.column, gate.module, gate.pet_type, options, f"{gate.n_params:,}", shown(numbers[0], ".4f"),
+            shown(numbers[1], "+.4f"), shown(numbers[2], ".0f"), *effect, gate.position,
+        )  # fmt: skip
+        cells.append((-numbers[0] if math.isfinite(numbers[0]) else 1.0, found))
+    cells.sort(key=lambda pair: pair[0])
+    head = ["layer", "module", "PET type", "options", "parameters", "p", "α", "rank"]
+    head += ["loss without it", "position"] if worth else ["position"]
+    made.words(f"{len(structure):,} gates, {structure.n_params:,} parameters; the likeliest first.")
+    made.add(table(head, [found for _, found in cells], numbers=range(4, len(head) - 1), long=True))
+
+
+# -- several searches --------------------------------------------------------------------------------------
+
+
+def _compared(made: Page, runs: Sequence[_Opened]) -> None:
+    made.heading("Side by side")
+    drawn = [one for one in runs if one.structure is not None]
+    if len(drawn) > 1:
+        runs_at = {one.label: one.run for one in drawn}
+        facts = {one.label: {name: fact(one.run, name) for name in FIELDS} for one in drawn}
+        made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"))))
+    if len(drawn) < 2:
+        made.add(note("Fewer than two of these searches have steps, so there is nothing to compare yet."))
+        return
+    sources = [one.run for one in drawn]
+
+    made.heading("Differences")
+    if len(drawn) > 2:
+        made.words(f"Each against the first, {drawn[0].label}.")
+    for other in sources[1:]:
+        _figure(
+            made, lambda other=other: figures.compare(sources[0], other),  # type: ignore[misc]
+            "p of the second less p of the first: blue gates gained, brown gates lost. Marks tell which gates both "
+            "chose, and which only one.",
+        )  # fmt: skip
+    made.heading("Overlap")
+    words = {
+        "gates": "Gates chosen by both over gates chosen by either (Jaccard).",
+        "params": "The same with each gate counted by its parameters.",
+        "spearman": "Rank correlation of p over the gates that both have: 1 where the order is the same.",
+    }
+    made.add("<div class='pair'>")
+    for by, caption in words.items():
+        _figure(made, lambda by=by: figures.overlap(sources, by=by), caption)  # type: ignore[misc]
+    made.add("</div>")
+    made.heading("Agreement, against chance")
+    _figure(
+        made, lambda: figures.agreement(sources),
+        "The overlap of each pair beside the band that random structures of the same budgets give: a filled mark is "
+        "above chance.",
+    )  # fmt: skip
+    made.heading("Consensus")
+    _figure(
+        made, lambda: figures.consensus(sources),
+        "The mean p of all searches; outlined: the structure that it selects.",
+    )  # fmt: skip
+    _figure(made, lambda: figures.heatmap(sources, value="count"), "In how many of the searches each gate is chosen.")
+
+
+def _figure(made: Page, draw: Callable[[], go.Figure], caption: str) -> None:
+    """A figure that not every set of runs allows; where it does not, why."""
+    try:
+        made.add(made.figure(draw(), caption))
+    except RunError:
+        raise
+    except S3PETError as error:
+        made.add(note(f"Not drawn: {error}"))
+
+
+# -- where it came from ------------------------------------------------------------------------------------
+
+
+def _origins(made: Page, runs: Sequence[_Opened]) -> None:
+    made.heading("Configuration")
+    if len(runs) > 1:
+        made.words("Everything that decided the searches; what differs is coloured.")
+    _beside(made, runs, [_flat(one.run.config) for one in runs], "search", mark=True)
+    made.heading("Versions and machine")
+    own = ("host", "device", "precision", "task_origin", "space_missing", "load", "lr", "head_params", "stop_reason")
+    facts = [
+        {**_flat(_mapping(one.run.info.get("versions"))), **_flat({k: one.run.info.get(k) for k in own})}
+        for one in runs
+    ]
+    _beside(made, runs, facts, "search", mark=True)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"versions": value}
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; empty lists and objects are left out."""
+    return dict(_leaves(data, prefix))
+
+
+def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif value != []:
+            yield f"{prefix}{key}", value
+
+
+def _said(value: object) -> str:
+    """A fact in a cell."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(_said, value))
+    return shorten(str(value), 600)

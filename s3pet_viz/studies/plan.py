@@ -1,0 +1,217 @@
+"""What a study is asked for, checked before any long work, and the cells that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from s3pet_viz.backbones import positions
+from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import name_or_folder
+from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.structure import Structure, parse_budget
+from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.studies.cells import Cell, key_of
+from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.training.device import check_device
+from s3pet_viz.training.pair import load_pair
+from s3pet_viz.tuning.baselines import MANUAL, OTHERS
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS
+
+#: Options that a search and a training both have; given once, they hold for both.
+_SHARED = ("batch_size", "lr", "head_lr", "clip", "max_source_length")
+_SEARCH = {f.name for f in fields(SearchConfig)} - {"task", "backbone", "budget", "space", "mode", "seed", "steps"}
+_TUNE = {f.name for f in fields(TuneConfig)} - {"steps", "seed"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the searches and trainings of one task are done.
+
+    Attributes:
+        steps: of a search. tune_steps: of a training.
+        search, tune: further options of `SearchConfig` and `TuneConfig`.
+    """
+
+    steps: int = 200
+    tune_steps: int = 300
+    search: Mapping[str, Any] | None = None
+    tune: Mapping[str, Any] | None = None
+
+    @classmethod
+    def make(cls, options: Mapping[str, Any], where: str) -> Recipe:
+        """From flat options: ``steps``, ``tune_steps``, ``search``, ``tune``, and any option of either.
+
+        Raises:
+            ConfigError: an option that neither has.
+        """
+        check_arguments(search=options.get("search"), tune=options.get("tune"))
+        search = dict(options.get("search") or {})
+        tune = dict(options.get("tune") or {})
+        for name, value in options.items():
+            if name in ("steps", "tune_steps", "search", "tune"):
+                continue
+            if name in _SEARCH:
+                search.setdefault(name, value)
+            if name in _TUNE:
+                tune.setdefault(name, value)
+            if name not in _SEARCH | _TUNE:
+                known = ", ".join(sorted({"steps", "tune_steps", "search", "tune", *_SEARCH, *_TUNE}))
+                raise ConfigError(f"{where}: unknown option {name!r} (expected one of {known})")
+        return cls(
+            **{k: options[k] for k in ("steps", "tune_steps") if options.get(k) is not None}, search=search, tune=tune
+        )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every cell of a study shares."""
+
+    tasks: Mapping[str, str]
+    backbone: str
+    space: Any
+    recipes: Mapping[str, Recipe]
+    split: str
+    device: str
+    precision: str
+    load: Mapping[str, Any]
+
+    # -- cells -----------------------------------------------------------------------------------------
+
+    def search(self, task: str, budget: Any, mode: str, seed: int) -> Cell:
+        """A search. ``load``'s entries go where `search` takes them."""
+        recipe = self.recipes[task]
+        what = {
+            "task": self.tasks[task], "backbone": self.backbone, "budget": budget, "space": self.space, "mode": mode,
+            "steps": recipe.steps, "seed": seed, "split": self.split, "device": self.device,
+            "precision": self.precision, **self.load, **(recipe.search or {}),
+        }  # fmt: skip
+        labels = {"task": task, "budget": str(budget), "mode": mode, "seed": seed, "method": "search"}
+        return Cell(key_of("search", task, budget, mode, f"s{seed}"), "search", labels, what)
+
+    def tune(
+        self,
+        task: str,
+        method: str,
+        structure: Mapping[str, Any],
+        seed: int,
+        *,
+        budget: Any = "",
+        budget_params: int = 0,
+        mode: str = "",
+        source: str = "",
+        draw: int = 0,
+        needs: Sequence[Cell] = (),
+    ) -> Cell:
+        """A training of a structure (see `worker`) on a task."""
+        recipe = self.recipes[task]
+        options = {"steps": recipe.tune_steps, "seed": seed, **(recipe.tune or {})}
+        bench = {
+            "task": self.tasks[task], "backbone": self.backbone, "device": self.device, "precision": self.precision,
+            "split": self.split, "max_source_length": (recipe.tune or {}).get("max_source_length"), **self.load,
+        }  # fmt: skip
+        labels = {
+            "task": task, "budget": str(budget), "budget_params": budget_params, "method": method, "mode": mode,
+            "source": source, "draw": draw, "seed": seed,
+        }  # fmt: skip
+        origin = "" if source in ("", task) else f"from-{source}"
+        key = key_of(task, budget, method, mode, origin, f"d{draw}" if method == "random" else "", f"s{seed}")
+        what = {"structure": dict(structure), "bench": bench, "options": options}
+        return Cell(key, "tune", labels, what, tuple(c.key for c in needs))
+
+    def random(self, task: str, budget: Any, budget_params: int, seed: int, which: int) -> Cell:
+        """A random structure of its own for each seed: draw 100 * which + seed."""
+        draw = 100 * which + seed
+        structure = {"kind": "random", "budget": budget, "space": self.space, "draw": draw}
+        return self.tune(task, "random", structure, seed, budget=budget, budget_params=budget_params, draw=draw)
+
+    def rival(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
+        structure = {"kind": "rival", "name": name, "budget": budget, "space": self.space, "seed": seed}
+        return self.tune(task, name, structure, seed, budget=budget, budget_params=budget_params)
+
+    def plain(self, task: str, name: str, seed: int) -> Cell:
+        """A method without a budget: a manual structure, full, head, untouched."""
+        return self.tune(task, name, {"kind": "method", "name": name}, seed)
+
+    # -- checks ----------------------------------------------------------------------------------------
+
+    def check(
+        self, budgets: Sequence[Any], modes: Iterable[str], structures: Iterable[Structure] = ()
+    ) -> dict[Any, int]:
+        """Load every task and the backbone once and try what the cells will ask of them.
+
+        Returns:
+            Budget -> parameters.
+
+        Raises:
+            S3PETError: one of its kinds, for whatever would fail later.
+        """
+        from s3pet_viz.pet import insert
+
+        sizes: dict[Any, int] = {}
+        for budget in budgets:
+            parse_budget(budget, 10**15)  # its form
+        for label, recipe in self.recipes.items():  # nothing has to be loaded for these
+            make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
+            for mode in modes:
+                cell = self.search(label, budgets[0], mode, 0)
+                extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
+                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+        for task in self.tasks.values():
+            made, _ = load_pair(task, self.backbone, split=self.split, **self.load)
+            sizes = {b: parse_budget(b, made.n_params) for b in budgets}
+            if sizes:
+                gates, _ = candidate_gates(positions(made.model), load_space(self.space))
+                for size in sizes.values():
+                    check_budget([g.n_params for g in gates], size)
+            for structure in structures:
+                insert(made.model, structure.gates).detach()
+        return sizes
+
+
+def make_ground(
+    tasks: Mapping[str, str],
+    backbone: str | None,
+    *,
+    space: Any,
+    options: Mapping[str, Any],
+    per_task: Mapping[str, Mapping[str, Any]] | None,
+    split: str,
+    device: str,
+    precision: str,
+    load: Mapping[str, Any] | None,
+) -> Ground:
+    """The shared part of a study from its arguments.
+
+    Raises:
+        ConfigError: an unknown option, or `per_task` names a task that is not in the study.
+    """
+    for name in per_task or {}:
+        if name not in tasks:
+            raise ConfigError(f"per_task: expected tasks among {', '.join(tasks)}, found {name!r}")
+    recipes = {
+        task: Recipe.make({**options, **(per_task or {}).get(task, {})}, f"options of {task}") for task in tasks
+    }
+    check_device(device)
+    loaded = load_space(space)
+    preset = isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json"))
+    field = space if preset else loaded.to_dict()
+    return Ground(
+        tasks, name_or_folder(backbone or "tiny-t5"), field, recipes, split, device, precision,
+        {k: v for k, v in (load or {}).items() if v is not None},
+    )  # fmt: skip
+
+
+def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: a name that no method has.
+    """
+    allowed = (*searched, "random", *ONE_PASS_METHODS, *MANUAL, *OTHERS)
+    for name in methods:
+        if name not in allowed:
+            raise ConfigError(f"methods: expected names among {', '.join(allowed)}, found {name!r}")
+
+

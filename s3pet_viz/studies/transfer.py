@@ -1,0 +1,209 @@
+"""`transfer`: does a structure found on one task serve another?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s3pet_viz.analysis.transfer import Transfer
+from s3pet_viz.config.checks import seed_list, whole
+from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.files import expanded, is_folder, is_there, read_json
+from s3pet_viz.resources import find_resource
+from s3pet_viz.runs import Run, open_run
+from s3pet_viz.structure import Structure, from_s3delta
+from s3pet_viz.structure.published import is_s3delta
+from s3pet_viz.studies.cells import Cell, as_list, task_names, unique
+from s3pet_viz.studies.executors import as_executor
+from s3pet_viz.studies.plan import Ground, check_methods, make_ground
+from s3pet_viz.studies.runner import OnCell, run_cells
+from s3pet_viz.studies.sweep import new_study
+from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS
+
+CONSENSUS = "consensus"
+
+
+def transfer(
+    *,
+    targets: Any,
+    sources: Any = None,
+    backbone: str | Path | None = None,
+    budget: str | int | float,
+    seeds: int | Iterable[int] = 3,
+    mode: str = "fast",
+    references: Sequence[str] = ("random", "full"),
+    n_random: int = 1,
+    space: Any = "S3PET-M",
+    out: str | Path | None = None,
+    executor: Any = None,
+    workers: int | None = None,
+    retry: bool = False,
+    progress: bool = True,
+    on_cell: OnCell | None = None,
+    split: str = "paper",
+    device: str = "auto",
+    precision: str = "fp32",
+    load: Mapping[str, Any] | None = None,
+    per_task: Mapping[str, Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> Transfer:
+    """Train the structures of source tasks on target tasks, at one budget; call it again to go on where it ended.
+
+    Args:
+        targets: names or folders of tasks.
+        sources: each a task (searched here), ``"consensus"`` (mean p of the source tasks' searches, the target's own
+            left out), a `Run` or its folder (its structure at `budget`), a `Structure` or its file, a published
+            structure file. Default: the targets and the consensus.
+        budget, mode, space: of the searches.
+        seeds: of searches, trainings and random structures; how many (0, 1, ...) or which.
+        references: what the matrix is held against: ``random``, ``full``, ``head``, rivals, manual structures.
+        out, executor, workers, retry, per_task, load, options: as `sweep`. A sweep's folder may go on as a transfer
+            study: cells that are done there are not done again.
+
+    Returns:
+        The `Transfer`: ``.matrix()``, ``.matrix(relative="own")``, ``.spread()``, ``.overlap()``, ``.table()``.
+
+    Raises:
+        S3PETError: one of its kinds, before any long work starts.
+        KeyboardInterrupt: after Ctrl-C; what is done is kept.
+    """
+    check_arguments(
+        backbone=backbone, budget=budget, mode=mode, references=references, out=out, retry=retry, progress=progress,
+        on_cell=on_cell, split=split, device=device, precision=precision, load=load, per_task=per_task, workers=workers,
+    )  # fmt: skip
+    executor = None if executor is None else as_executor(executor)
+    n_random = whole("n_random", n_random, 1)
+    target_names = task_names(as_list(targets, "targets"))
+    wanted = [*target_names.values(), CONSENSUS] if sources is None else _listed(sources)
+    found = [_source(source, budget) for source in wanted]
+    source_tasks = task_names(s.task for s in found if s.task) if any(s.task for s in found) else {}
+    clash = [n for n in source_tasks if n in target_names and source_tasks[n] != target_names[n]]
+    if clash:
+        name = clash[0]
+        raise ConfigError(f"sources: task {name!r} is {source_tasks[name]}, but the target is {target_names[name]}")
+    names = [s.name for s in found]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise ConfigError(f"sources: two are called {twice[0]!r}")
+    if CONSENSUS in names and not source_tasks:
+        raise ConfigError("sources: a consensus needs source tasks, found none")
+    check_methods(references, ())
+    seed_numbers = seed_list(seeds)
+    ground = make_ground(
+        {**source_tasks, **target_names}, str(backbone) if backbone is not None else None, space=space, options=options,
+        per_task=per_task, split=split, device=device, precision=precision, load=load,
+    )  # fmt: skip
+    given = [s.structure for s in found if s.structure is not None]
+    size = ground.check([budget], [mode] if source_tasks else (), given)[budget]
+    for s in found:
+        if s.structure is not None and s.structure.n_params > size:
+            warnings.warn(
+                f"source {s.name} has {s.structure.n_params:,} parameters, the others at most {size:,}: "
+                "it is not compared at one budget",
+                stacklevel=2,
+            )
+    cells = unique(
+        _plan(ground, found, source_tasks, target_names, budget, size, seed_numbers, mode, references, n_random)
+    )
+    settings = {
+        "targets": dict(target_names), "sources": names, "backbone": ground.backbone, "budget": str(budget),
+        "seeds": seed_numbers, "mode": mode, "references": list(references), "n_random": n_random,
+        "space": ground.space, "split": split, "precision": precision, "options": options, "per_task": per_task or {},
+    }  # fmt: skip
+    study = run_cells(
+        cells, out if out is not None else new_study("transfer", ground.backbone), kind="transfer", settings=settings,
+        executor=executor, workers=workers, retry=retry, progress=progress, on_cell=on_cell,
+    )  # fmt: skip
+    return Transfer(study, budget=str(budget), mode=mode if source_tasks else None)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a structure comes from: a task to search on, a structure at hand, or (neither) the consensus."""
+
+    name: str
+    task: str | None = None
+    structure: Structure | None = None
+
+
+def _plan(
+    ground: Ground,
+    sources: Sequence[_Source],
+    source_tasks: Mapping[str, str],
+    targets: Mapping[str, str],
+    budget: Any,
+    size: int,
+    seeds: Sequence[int],
+    mode: str,
+    references: Sequence[str],
+    n_random: int,
+) -> list[Cell]:
+    cells: list[Cell] = []
+    for seed in seeds:
+        runs = {task: ground.search(task, budget, mode, seed) for task in source_tasks}
+        cells += runs.values()
+        for target in targets:
+            for source in sources:
+                more: dict[str, Any] = {"budget": budget, "budget_params": size, "source": source.name}
+                if source.task is not None:
+                    run = runs[source.name]
+                    recipe = {"kind": "run", "run": run.key, "budget": budget}
+                    cells.append(ground.tune(target, "searched", recipe, seed, mode=mode, needs=[run], **more))
+                elif source.structure is not None:
+                    recipe = {"kind": "given", "structure": source.structure.to_dict()}
+                    cells.append(ground.tune(target, "given", recipe, seed, **more))
+                else:
+                    others = [run for task, run in runs.items() if task != target]
+                    if others:
+                        recipe = {"kind": "consensus", "runs": [r.key for r in others], "budget": budget}
+                        cells.append(ground.tune(target, "consensus", recipe, seed, mode=mode, needs=others, **more))
+            for name in references:
+                if name == "random":
+                    cells += [ground.random(target, budget, size, seed, k) for k in range(n_random)]
+                elif name in ONE_PASS_METHODS:
+                    cells.append(ground.rival(target, name, budget, size, seed))
+                elif name != "untouched" or seed == seeds[0]:
+                    cells.append(ground.plain(target, name, seed))
+    return cells
+
+
+def _listed(sources: Any) -> list[Any]:
+    single = isinstance(sources, (str, Path, Run, Structure))
+    if not single and not isinstance(sources, Iterable):
+        raise ConfigError(f"sources: expected tasks, runs or structures, found {type(sources).__name__}")
+    made = [sources] if single else list(sources)
+    if not made:
+        raise ConfigError("sources: expected at least one, found none")
+    return made
+
+
+def _source(source: Any, budget: Any) -> _Source:
+    """What a source means.
+
+    Raises:
+        ConfigError: no task, run or structure. StructureError, RunError: a damaged file.
+    """
+    if isinstance(source, Run):
+        return _Source(source.name, structure=source.structure(budget))
+    if isinstance(source, Structure):
+        name = source.source.get("baseline") or source.source.get("run") or source.source.get("task") or "given"
+        return _Source(f"structure of {name}", structure=source)
+    if not isinstance(source, (str, Path)):
+        raise ConfigError(f"sources: expected tasks, runs or structures, found {type(source).__name__}")
+    if source == CONSENSUS:
+        return _Source(CONSENSUS)
+    path = expanded(source)
+    if is_there(path) and not is_folder(path):
+        return _Source(path.stem, structure=_read(path))
+    if is_there(path / "run.json") or (not is_there(path) and find_resource("runs", str(source))):
+        run = open_run(source)
+        return _Source(run.name, structure=run.structure(budget))
+    return _Source(path.name or str(source), task=str(source))
+
+
+def _read(path: Path) -> Structure:
+    return from_s3delta(path) if is_s3delta(read_json(path, StructureError)) else Structure.load(path)

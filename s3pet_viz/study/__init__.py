@@ -1,6 +1,0 @@
-"""Studies: many searches and trainings planned as cells, run by any executor, each exactly once."""
-
-from s3pet_viz.study.cells import Cell
-from s3pet_viz.study.runner import run_cells
-
-__all__ = ["Cell", "run_cells"]

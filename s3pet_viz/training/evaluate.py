@@ -1,0 +1,96 @@
+"""Evaluate a backbone as it stands: the task's own metrics, and the mean loss."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.tasks import Task, compute_metrics
+from s3pet_viz.threads import LOCK
+from s3pet_viz.training.batches import IGNORE, Features
+
+
+@torch.no_grad()
+def evaluate(
+    backbone: Backbone,
+    task: Task,
+    features: Features,
+    *,
+    batch_size: int = 64,
+    autocast: Callable[[], Any] = contextlib.nullcontext,
+) -> dict[str, float]:
+    """Metrics of the task and ``loss``.
+
+    Language models generate greedily; a classification head is read. ``loss`` is the mean over target tokens (language
+    models) or over examples (heads); ``score`` is the task's main score.
+
+    Raises:
+        NonFiniteLossError: the loss is NaN or infinite.
+    """
+    model = backbone.model
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    said: dict[int, Any] = {}
+    total, weight = 0.0, 0
+    try:
+        for indices in features.by_length(batch_size):
+            batch = features.batch(indices, device)
+            with LOCK, autocast():
+                output = model(**batch, return_dict=True)
+                if backbone.form == "text":
+                    answers = _generate(backbone, task, features.prompts(indices, device))
+                else:
+                    answers = _read_head(task, output.logits)
+            said.update(zip(indices.tolist(), answers, strict=True))
+            size = int((batch["labels"] != IGNORE).sum()) if backbone.form == "text" else len(indices)
+            total += float(output.loss) * size
+            weight += size
+    finally:
+        model.train(was_training)
+    loss = total / weight
+    if not torch.isfinite(torch.tensor(loss)):
+        raise NonFiniteLossError(f"evaluation of {task.name}: loss is {loss}")
+    predictions = [said[i] for i in range(len(features))]
+    return {**compute_metrics(task, features.examples, predictions), "loss": loss}
+
+
+def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) -> list[Any]:
+    from transformers import GenerationConfig
+
+    model: Any = backbone.model
+    # Greedy search alone. A setting that is not given here would be the checkpoint's own (BART's has beams and banned
+    # repeats), also where a config is passed: so the model has no other while it writes.
+    own, model.generation_config = model.generation_config, GenerationConfig(
+        max_new_tokens=task.max_target_length,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=backbone.pad_id,
+        eos_token_id=backbone.end_id,
+        decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
+    )
+    try:
+        tokens = model.generate(
+            input_ids=prompts["input_ids"],
+            attention_mask=prompts["attention_mask"],
+            generation_config=model.generation_config,
+        )
+    finally:
+        model.generation_config = own
+    # What is said, behind what was asked, or behind the token that the decoder starts with.
+    texts = backbone.said(tokens[:, prompts["input_ids"].shape[1] if backbone.causal else 1 :])
+    return [task.parse_prediction(text) for text in texts]
+
+
+def _read_head(task: Task, logits: torch.Tensor) -> list[Any]:
+    logits = logits.float()
+    if task.kind == "regression":
+        return logits.squeeze(-1).tolist()
+    if task.scores_candidates:
+        return (logits[:, 1] - logits[:, 0]).tolist()
+    return logits.argmax(-1).tolist()

@@ -1,0 +1,92 @@
+"""A backbone and a task, loaded so that they fit each other: where every way to search, train or score begins."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
+from s3pet_viz.backbones.check import check_pass, check_task
+from s3pet_viz.errors import BackboneError, ConfigError
+from s3pet_viz.tasks import Task, TaskData, load_task
+from s3pet_viz.threads import LOCK
+from s3pet_viz.training.arguments import check_load
+from s3pet_viz.training.batches import Features
+from s3pet_viz.training.model_state import as_found
+
+
+def load_pair(
+    task: Any,
+    backbone: str | Path | None = None,
+    *,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    head: str = "auto",
+    revision: str | None = None,
+    task_revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    **task_options: Any,
+) -> tuple[Backbone, TaskData]:
+    """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
+
+    Every way to search, train or score begins here, and so do the checks that the two can work together
+    (`backbones.check`). `head` and `dtype` are as in `load_backbone`; a model in memory has its own, and is left as
+    found.
+
+    Raises:
+        ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
+            TaskError, BackboneError (a head in memory that is not for this task, a tokenizer of another model, ...).
+    """
+    if (backbone is None) == (model is None):
+        raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
+    if backbone is not None and not isinstance(backbone, (str, Path)):
+        raise ConfigError(f"backbone: expected a name or a folder, found {type(backbone).__name__}; see model=")
+    if model is None and tokenizer is not None:
+        raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
+    check_load({k: v for k, v in task_options.items() if k != "split"})
+    if model is not None:
+        with as_found(model) if isinstance(model, nn.Module) else nullcontext():
+            made = wrap_backbone(model, tokenizer)
+            if head not in ("auto", "lm" if made.form == "text" else "classification"):
+                kind = type(model).__name__
+                raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
+            data = load_task(task, form=made.form, revision=task_revision, **task_options)
+            if made.form == "pair":
+                _check_head(model, data.task)
+            return made, _checked(made, data)
+    # The task decides the head's width, the backbone decides the task's form: read the task first as text.
+    data = load_task(task, form="text", revision=task_revision, **task_options)
+    made = load_backbone(
+        str(backbone),
+        head=head,
+        num_labels=data.task.num_labels,
+        regression=data.task.kind == "regression",
+        revision=revision,
+        dtype=dtype,
+    )
+    if made.form == "pair":
+        data = load_task(task, form="pair", revision=task_revision, **task_options)
+    return made, _checked(made, data)
+
+
+def _checked(backbone: Backbone, data: TaskData) -> TaskData:
+    with LOCK:  # a pass, and a tokenizer that may be another thread's too
+        data = check_task(backbone, data)
+        few = Features(data.train[:2], backbone, data.task)
+        check_pass(backbone, few.batch(range(len(few)), next(backbone.model.parameters()).device), data.task)
+    return data
+
+
+def _check_head(model: nn.Module, task: Task) -> None:
+    config: Any = model.config
+    kind = "regression" if task.kind == "regression" else "single_label_classification"
+    # transformers finds an unset problem_type out from the width of the head.
+    if config.num_labels != task.num_labels or config.problem_type not in (None, kind):
+        raise BackboneError(
+            f"backbone: task {task.name} expects a model with num_labels={task.num_labels} for {kind}, found "
+            f"num_labels={config.num_labels} (problem_type {config.problem_type})"
+        )

@@ -1,0 +1,72 @@
+"""What a trained structure scored."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a tuned structure scores on the held-out split.
+
+    Attributes:
+        method: ``structure`` or a baseline's name.
+        metrics: on the held-out split; ``score`` is the task's main one, ``loss`` the mean loss.
+        validation: the same on the split that chose the best weights.
+        pet_params: trained PET parameters (all weights for ``full``). head_params: trained parameters of an
+            encoder's head (and pooler, if asked for): they are needed by every method and counted apart.
+        backbone_params: of the backbone without head.
+    """
+
+    method: str
+    task: str
+    backbone: str
+    metrics: dict[str, float]
+    validation: dict[str, float]
+    pet_params: int
+    head_params: int
+    backbone_params: int
+    seed: int
+    steps: int
+    best_step: int
+    seconds: float
+    n_gates: int = 0
+    pooler: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        return self.metrics["score"]
+
+    @property
+    def fraction(self) -> float:
+        return self.pet_params / self.backbone_params
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def row(self) -> dict[str, Any]:
+        """One tidy row of a table."""
+        return {
+            "method": self.method,
+            "task": self.task,
+            "seed": self.seed,
+            "score": self.score,
+            "loss": self.metrics["loss"],
+            "validation": self.validation["score"],
+            "pet_params": self.pet_params,
+            "percent": 100 * self.fraction,
+            "head_params": self.head_params,
+            "n_gates": self.n_gates,
+            "best_step": self.best_step,
+            "seconds": self.seconds,
+            **{k: v for k, v in self.metrics.items() if k not in ("score", "loss")},
+        }
+
+    def __repr__(self) -> str:
+        head = f" + {self.head_params:,} of the head" if self.head_params else ""
+        return (
+            f"Scores({self.method} on {self.task}: {self.score:.4f}, loss {self.metrics['loss']:.4f}, "
+            f"{self.pet_params:,} PET parameters{head})"
+        )

@@ -1,0 +1,355 @@
+"""Cheap rivals of the search: structures picked by one pass of scores over the open gates.
+
+They cost seconds. A search that does not beat them at the same budget is not worth its time, so they are baselines.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from s3pet_viz.backbones import positions
+from s3pet_viz.config.checks import whole
+from s3pet_viz.config.tuning import TuneConfig, default_lr
+from s3pet_viz.errors import ConfigError, NonFiniteLossError
+from s3pet_viz.pet import PETs, candidate_gates, insert, load_space
+from s3pet_viz.runs.reader import ranks
+from s3pet_viz.structure import Gate, Structure, parse_budget, select
+from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.structure import gates_by_index
+from s3pet_viz.training.fit import fit
+from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
+from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
+from s3pet_viz.tuning.workbench import Workbench
+
+#: The scores. `one_pass_scores` says what each is.
+ONE_PASS = ("gradient", "fisher", "sensitivity")
+
+#: Names of baselines: gates in the order of their score, or (``/param``) of their score per parameter.
+ONE_PASS_METHODS = tuple(f"{kind}{per}" for kind in ONE_PASS for per in ("", "/param"))
+
+#: Training rows that the scores read, unless said otherwise. A mean over n rows leaves 1/n of the rows' variance in a
+#: squared gradient, and on MiniLM and sst2 that variance is 60 times the squared gradient, summed over all gates.
+ROWS = {"gradient": 2048, "fisher": 512, "sensitivity": 2048}
+
+#: Steps of PET training before the scores are taken, unless said otherwise.
+WARM_STEPS = {"gradient": 0, "fisher": 0, "sensitivity": 50}
+
+#: Rows to a pass, unless said otherwise. Fisher information needs the gradient of each row apart.
+BATCH_SIZE = {"gradient": 32, "fisher": 1, "sensitivity": 32}
+
+Per: TypeAlias = Literal["gate", "param"]
+
+
+@dataclass(frozen=True, eq=False)
+class OnePassScores:
+    """What one pass of scores says of every gate of a search space.
+
+    Attributes:
+        kind: one of `ONE_PASS`.
+        gates: of the space, in index order.
+        score: shape (n_gates,), float64, at least 0; higher is taken first.
+        rows: training rows that the score is a mean over. warm_steps: training steps before it.
+        steps: forward-backward passes in all: the warm steps and one for each batch of scored rows.
+        seconds: wall time of all of it.
+        seed, task, backbone, backbone_params: what it was measured with and on.
+    """
+
+    kind: str
+    gates: tuple[Gate, ...]
+    score: NDArray[np.float64]
+    rows: int
+    warm_steps: int
+    steps: int
+    seconds: float
+    seed: int
+    task: str
+    backbone: str
+    backbone_params: int
+
+    @property
+    def per_param(self) -> NDArray[np.float64]:
+        """`score` over the parameters of the gate, shape (n_gates,)."""
+        return self.score / np.array([g.n_params for g in self.gates])
+
+    def table(self) -> pd.DataFrame:
+        """One row per gate: position, stack, layer, module, pet_type, n_params, score, per_param, rank,
+        rank_per_param (1 = highest; ties: lower index first).
+        """
+        columns = ("position", "stack", "layer", "module", "pet_type", "n_params")
+        made = pd.DataFrame({c: [getattr(g, c) for g in self.gates] for c in columns})
+        return made.assign(
+            score=self.score,
+            per_param=self.per_param,
+            rank=ranks(self.score),
+            rank_per_param=ranks(self.per_param),
+        )
+
+    def structure(self, budget: str | int | float, per: Per = "gate") -> Structure:
+        """The gates of the highest scores that fit a budget, by the rule that makes a structure of a search's alpha.
+
+        Args:
+            budget: a fraction of the backbone or a number of parameters, see `structure.parse_budget`.
+            per: ``gate`` takes gates in the order of their score, as a search does in the order of p, which favours
+                large modules; ``param`` in the order of score per parameter, the greedy rule for the largest sum of
+                scores under a budget.
+
+        Raises:
+            BudgetError: not a budget, or below the smallest module. ConfigError: `per` is neither.
+        """
+        if per not in ("gate", "param"):
+            raise ConfigError(f"per: expected 'gate' or 'param', found {per!r}")
+        counts = [g.n_params for g in self.gates]
+        parameters = parse_budget(budget, self.backbone_params)
+        check_budget(counts, parameters)
+        chosen = select(self.score if per == "gate" else self.per_param, counts, parameters)
+        source = {
+            "baseline": self.kind if per == "gate" else f"{self.kind}/param",
+            "seed": self.seed,
+            "task": self.task,
+            "rows": self.rows,
+            "warm_steps": self.warm_steps,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+        }
+        return Structure(gates_by_index(self.gates, chosen), self.backbone, self.backbone_params, parameters, source)
+
+
+def one_pass_structure(
+    bench: Workbench,
+    name: str,
+    *,
+    budget: str | int | float,
+    space: Any = "S3PET-M",
+    seed: int = 0,
+    **options: Any,
+) -> Structure:
+    """The structure that a cheap rival picks for a budget.
+
+    Args:
+        name: one of `ONE_PASS_METHODS`, e.g. ``gradient`` or ``gradient/param``.
+        budget: as `OnePassScores.structure`.
+        space, seed, options: as `one_pass_scores`.
+
+    Returns:
+        Its ``source`` holds ``baseline`` (the name), ``seed``, ``task``, and what the scores took: ``rows``,
+        ``warm_steps``, ``steps``, ``seconds``.
+
+    Raises:
+        ConfigError, BudgetError, SpaceError: before anything is scored. NonFiniteLossError: while scoring.
+    """
+    kind, per = parse_rival(name)
+    gates = _gates_of(bench, space)
+    check_budget([g.n_params for g in gates], parse_budget(budget, bench.backbone.n_params))
+    return score_gates(bench, kind, gates, seed=seed, **options).structure(budget, per)
+
+
+def parse_rival(name: str) -> tuple[str, Per]:
+    """``fisher/param`` -> (``fisher``, ``param``); without a slash: per gate.
+
+    Raises:
+        ConfigError: no rival of that name.
+    """
+    if name not in ONE_PASS_METHODS:
+        raise ConfigError(f"rival: expected one of {', '.join(ONE_PASS_METHODS)}, found {name!r}")
+    return (name.removesuffix("/param"), "param") if name.endswith("/param") else (name, "gate")
+
+
+def one_pass_scores(
+    bench: Workbench, kind: str, *, space: Any = "S3PET-M", seed: int = 0, **options: Any
+) -> OnePassScores:
+    """Score every gate of a search space, with all of them inserted and open (z = 1).
+
+    - ``gradient``: ``||dL/dw||^2``, the squared norm of the gradient of the mean training loss with respect to the
+      weights w of the gate: how fast gradient descent on this gate would lower the loss, to first order. Selection
+      of single weights by gradient: Zhang et al. 2023 (arXiv 2312.10136).
+    - ``fisher``: the mean over rows of ``||dL_row/dw||^2``, the trace of the gate's block of the empirical Fisher
+      information, as in the FISH mask (Sung et al. 2021, arXiv 2111.09839), where it is taken of single weights of the
+      backbone. It equals ``gradient`` plus the variance of the row gradients. It takes a pass per row.
+    - ``sensitivity``: ``|dL/dz|`` at z = 1, the connection sensitivity of SNIP (Lee et al. 2019, arXiv 1810.02340)
+      with gates for connections. Rows are summed before the absolute value: closing a gate changes the mean loss, in
+      which rows that it helps and rows that it harms cancel. Deltas of LoRA, BitFit and LNFit are zero at the
+      start, and dL/dz with them; so all gates are trained for `warm_steps` first.
+
+    All of them depend on how a module is written: LoRA's scale of 16 counts 256-fold in a squared gradient.
+
+    At the start B of a LoRA is zero and its A has no gradient: its score is that of B alone, though A counts
+    in its parameters. An encoder's head is drawn with the seed, as in tuning, and without warm steps the
+    gradients reach the gates through that random head.
+
+    Dropout is on in the warm steps, as in tuning, and off when scores are taken. The backbone, its head, its modes and
+    torch's random state are left as they were found.
+
+    Args:
+        kind: one of `ONE_PASS`.
+        space: a preset, a file, a mapping or a Space, see `pet.load_space`.
+        seed: of the initial PET weights, the head, the rows that are scored and the batches of the warm steps.
+        options: those of `score_gates` (rows, batch_size, warm_steps, config, progress).
+
+    Raises:
+        ConfigError, SpaceError: before any long work. NonFiniteLossError: a loss or a score is NaN or infinite.
+    """
+    _check_kind(kind)
+    return score_gates(bench, kind, _gates_of(bench, space), seed=seed, **options)
+
+
+def score_gates(
+    bench: Workbench,
+    kind: str,
+    gates: Sequence[Gate],
+    *,
+    seed: int = 0,
+    rows: int | None = None,
+    batch_size: int | None = None,
+    warm_steps: int | None = None,
+    config: TuneConfig | None = None,
+    progress: bool = True,
+) -> OnePassScores:
+    """`one_pass_scores` of these gates.
+
+    Args:
+        rows: at most so many training rows, drawn with the seed; default 2048, and 512 for ``fisher``.
+        batch_size: rows to a pass; default 32, and 1 for ``fisher``. It is only a matter of speed and memory, but for
+            ``fisher``: with b rows to a pass that is the mean of ``||dL_group/dw||^2`` over groups of b (of like
+            length), in which the variance of the row gradients counts 1/b.
+        warm_steps: training steps of all gates and the head before the scores are taken, at learning rates that
+            decay linearly to 0; default 50 for ``sensitivity``, else 0.
+        config: how they are trained: its lr, head_lr, batch_size and clip. An encoder's pooler stays frozen.
+
+    Raises:
+        As `one_pass_scores`; StructureError: a gate is not of this backbone.
+    """
+    _check_kind(kind)
+    most = ROWS[kind] if rows is None else rows
+    size = BATCH_SIZE[kind] if batch_size is None else batch_size
+    warm = WARM_STEPS[kind] if warm_steps is None else warm_steps
+    for what, value, least in (("rows", most, 1), ("batch_size", size, 1), ("warm_steps", warm, 0)):
+        whole(what, value, least)
+    if kind == "sensitivity" and warm == 0:
+        raise ConfigError(
+            "warm_steps: expected at least 1 for 'sensitivity', found 0; "
+            "the deltas of LoRA, BitFit and LNFit are zero at the start, and so is dL/dz"
+        )
+    started = time.perf_counter()
+    backbone, train = bench.backbone, bench.splits.train
+    drawn = np.random.default_rng([seed, 31]).permutation(len(train))[:most]
+    scored = train.take(sorted(drawn.tolist()))
+    with bench.working(), left_as_found(list(backbone.head.values())):
+        reset_head(backbone, seed)
+        pets = insert(backbone.model, gates, seed=seed)
+        try:
+            raise_precision(pets.parameters())
+            parts = row_losses(bench, pets, scored, size)
+            task = bench.splits.data.task.name
+            label = f"{kind} scores on {task}"
+            steps = warm + len(parts)
+            with tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar:
+                if warm:
+                    _warm(bench, pets, replace(config or TuneConfig(), steps=warm, seed=seed), label, bar.update)
+                backbone.model.eval()
+                found = _MEASURES[kind](pets, [_counted(part, bar.update) for part in parts])
+        finally:
+            pets.detach()
+    if not np.isfinite(found).all():
+        gate = gates[int(np.flatnonzero(~np.isfinite(found))[0])]
+        raise NonFiniteLossError(f"{label}: the score of {gate.position} {gate.pet_type} is not finite")
+    return OnePassScores(
+        kind=kind,
+        gates=tuple(gates),
+        score=found,
+        rows=len(scored),
+        warm_steps=warm,
+        steps=steps,
+        seconds=time.perf_counter() - started,
+        seed=seed,
+        task=task,
+        backbone=backbone.name,
+        backbone_params=backbone.n_params,
+    )
+
+
+def _gradient(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
+    """||mean over rows of the gradient||^2 of each gate."""
+    total, n_rows = torch.zeros((), dtype=torch.float64), 0
+    for part in parts:
+        gradient, rows = _summed_gradient(pets, part)
+        total, n_rows = total + gradient, n_rows + rows
+    return _by_gate((total / n_rows) ** 2, pets)
+
+
+def _fisher(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
+    """Mean over the parts' mean gradients (one row each: over rows) of ||gradient||^2, weighted by their rows."""
+    total, n_rows = torch.zeros((), dtype=torch.float64), 0
+    for part in parts:
+        gradient, rows = _summed_gradient(pets, part)
+        total, n_rows = total + rows * (gradient / rows) ** 2, n_rows + rows
+    return _by_gate(total / n_rows, pets)
+
+
+def _sensitivity(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
+    """|mean over rows of dL/dz| of each gate at z = 1."""
+    first = next(pets.parameters())
+    open_gates = torch.ones(len(pets.gates), dtype=first.dtype, device=first.device)
+    return gate_gradients(parts, open_gates).abs().numpy()
+
+
+_MEASURES: dict[str, Callable[[PETs, Sequence[RowLosses]], NDArray[np.float64]]] = {
+    "gradient": _gradient,
+    "fisher": _fisher,
+    "sensitivity": _sensitivity,
+}
+
+
+def _summed_gradient(pets: PETs, part: RowLosses) -> tuple[Tensor, int]:
+    """Gradient of the sum of the rows' losses, all PET weights in a line (gate order), and the number of rows."""
+    first = next(pets.parameters())
+    losses = part(torch.ones(len(pets.gates), dtype=first.dtype, device=first.device))
+    # A weight that no row reaches has gradient zero.
+    gradients = torch.autograd.grad(losses.sum(), list(pets.parameters()), materialize_grads=True)
+    return torch.cat([g.flatten() for g in gradients]).cpu().double(), len(losses)
+
+
+def _by_gate(values: Tensor, pets: PETs) -> NDArray[np.float64]:
+    """Sums over the weights of each gate, shape (n_gates,)."""
+    return np.array([float(v.sum()) for v in values.split([g.n_params for g in pets.gates])])
+
+
+def _counted(part: RowLosses, tick: Callable[[], Any]) -> RowLosses:
+    def losses(z: Tensor) -> Tensor:
+        made = part(z)
+        tick()
+        return made
+
+    return losses
+
+
+def _warm(bench: Workbench, pets: PETs, config: TuneConfig, label: str, tick: Callable[[], Any]) -> None:
+    """Train all gates and the head as tuning does, on the batches that a tuning with this seed begins with.
+
+    `tuning.train.train` is not called: it scores the validation and the test split.
+    """
+    backbone = bench.backbone
+    lr = config.lr or default_lr(backbone.n_params)
+    groups = [(list(pets.parameters()), lr), (list(backbone.head.values()), config.head_lr or lr)]
+    fit(
+        backbone, bench.splits.train, groups, config, bench.device,
+        label=f"{label}: warm-up", after=lambda step, loss: tick(),
+    )  # fmt: skip
+
+
+def _gates_of(bench: Workbench, space: Any) -> list[Gate]:
+    return candidate_gates(positions(bench.backbone.model), load_space(space))[0]
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in ONE_PASS:
+        raise ConfigError(f"rival: expected one of {', '.join(ONE_PASS)}, found {kind!r}")

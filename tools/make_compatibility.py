@@ -1,0 +1,137 @@
+"""Write docs/compatibility.md: run every check of tests/family_checks.py on every tiny model of tests/tiny_families.py.
+
+    python tools/make_compatibility.py
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from family_checks import CHECKS, outcome  # noqa: E402
+from tiny_families import TINY  # noqa: E402
+
+from s3pet_viz.backbones import FAMILIES, positions  # noqa: E402
+from s3pet_viz.files import write_text_atomic  # noqa: E402
+
+TEXT = """# Which backbones work
+
+Written by `python tools/make_compatibility.py` (transformers {transformers}, torch {torch}); do not edit. Each cell is a run of a
+check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again.
+
+## What was checked
+
+{table}
+
+- insertion: with LoRA, BitFit and LNFit everywhere the model's outputs are its own (float32: to the bit; float64: to
+  1e-12); after `detach` weights and outputs are the old ones to the bit.
+- fast, paper, first-order, single-level, exact: a search in this mode; the budget is met, and the model is left bit-identical.
+- tuning: a structure is trained and scored: by generation, or by the classification head.
+- adapter: every gate of S3PET-M, weights far from zero, in an adapter folder and back: the same outputs to the bit.
+- PEFT, merged: LoRA and LNFit gates, loaded by `PeftModel` and by plain transformers: the same outputs in float64 to
+  1e-12 (Gemma 1e-6: its norm computes in float32). merged BitFit: every BitFit gate; one whose module has no bias is refused.
+
+## Heads
+
+| family | `model_type` | `head="auto"` | also |
+|---|---|---|---|
+{heads}
+
+`lm`: the task's text form. An encoder-decoder reads the source and writes the target. A decoder-only model reads
+`<source> answer:` and writes ` <target>` and its end token; the loss is that of these answer tokens alone, and prompts are padded on the
+left for generation. It pads with its tokenizer's pad token, or else with the end token.
+
+`classification`: a head of its own, trained beside the PET modules. Ask for it with
+`s3.search(..., head="classification")` or `s3pet search --set head=classification`; `tune`, `explain`, `baselines`, `sweep` and `transfer` take
+`load={{"head": "classification"}}`, and follow a run that has it. A pair of texts is read by a decoder-only model with a line break
+in between.
+
+## Positions
+
+{positions}
+
+GPT-2 computes queries, keys and values with one matrix, `SelfAttn.QKV`: a single position, with a single LoRA of rank r for all three. A
+space that names `SelfAttn.Q`, `K` or `V` gets it, once.
+
+Gemma multiplies by 1 + weight in its norms. LNFit's delta, `w * normalise(h)`, adds w to that sum, as in any other norm.
+
+Linear layers and norms that are no position:
+
+{left_out}
+
+## Not supported
+
+- Quantised weights (bitsandbytes, GPTQ, AWQ, ...): refused with a `BackboneError` that says what was found.
+- Gemma 2 and 3, Qwen 3, LLaMA 4 and other families: refused by name, before the weights are read. Gemma 2 and Qwen 3
+  have norms that the vocabulary has no name for.
+- Encoder-decoders with a classification head.
+"""
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _models() -> str:
+    lines = [_row("backbone", *CHECKS), f"|---{'|---' * len(CHECKS)}|"]
+    for tiny in TINY:
+        found = []
+        for column, check in CHECKS.items():
+            print(f"{tiny.name}: {column}", file=sys.stderr)
+            found.append(outcome(check, tiny).replace("|", "/").replace("\n", " "))
+        lines.append(_row(tiny.name, *found))
+    return "\n".join(lines)
+
+
+def _heads() -> str:
+    rows = []
+    for family in FAMILIES:
+        rows.append(
+            _row(
+                family.name,
+                ", ".join(family.model_types),
+                "classification" if family.encoder_only else "lm",
+                "classification" if family.decoder_only else "",
+            )
+        )
+    return "\n".join(rows)
+
+
+def _positions() -> str:
+    lines = [_row("backbone", "positions in a layer", "outside the layers"), "|---|---|---|"]
+    for tiny in TINY:
+        if "," in tiny.name:
+            continue
+        found = positions(tiny.model())
+        last = max(p.layer for p in found if p.layer >= 0 and not p.module.startswith("Final."))
+        stack = "decoder" if any(p.stack == "decoder" for p in found) else "encoder"
+        inside = [p.module for p in found if p.layer == last and p.stack == stack and not p.module.startswith("Final.")]
+        outside = dict.fromkeys(p.module for p in found if p.module.startswith(("Emb.", "Final.")))
+        lines.append(_row(tiny.name, ", ".join(inside), ", ".join(outside)))
+    return "\n".join(lines)
+
+
+def _left_out() -> str:
+    return "\n".join(f"- {tiny.name}: `{name}`, {why}" for tiny in TINY for name, why in tiny.left_out.items())
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    write_text_atomic(
+        ROOT / "docs" / "compatibility.md",
+        TEXT.format(
+            transformers=transformers.__version__,
+            torch=torch.__version__.split("+")[0],
+            table=_models(),
+            heads=_heads(),
+            positions=_positions(),
+            left_out=_left_out(),
+        ),
+    )
