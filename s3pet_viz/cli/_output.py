@@ -57,8 +57,8 @@ def share(params: int, backbone_params: int) -> str:
 
 def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = None) -> RenderableType:
     """The text heatmap of a run (at its own or another budget) or of a structure."""
-    from s3pet_viz.figures.text import text_heatmap
     from s3pet_viz.runs import Run
+    from s3pet_viz.viewer.text import text_heatmap
 
     if not isinstance(source, Run):
         return text_heatmap(source.gates, None, [True] * len(source), width=width)

@@ -129,7 +129,7 @@ def picture(model: Feed, frame: Frame, width: int, height: int | None = None) ->
     from rich.console import Group
     from rich.text import Text
 
-    from s3pet_viz.figures.text import text_heatmap
+    from s3pet_viz.viewer.text import text_heatmap
 
     name = printable(model.run.name if model.run is not None else model.path)
     status = f"{_SIGNS.get(frame.status, '◌')} {frame.status}"

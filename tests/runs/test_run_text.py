@@ -10,8 +10,8 @@ from rich.console import Console
 
 from s3pet_viz.analysis.grid import column_order, row_order, rows_of
 from s3pet_viz.errors import RunError
-from s3pet_viz.figures.text import text_heatmap
 from s3pet_viz.structure import Gate
+from s3pet_viz.viewer.text import text_heatmap
 
 
 def lines(renderable: object, width: int = 80) -> list[str]:

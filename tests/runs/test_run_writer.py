@@ -308,7 +308,7 @@ def test_attach_writes_scores_but_no_steps(create, record):
 
 
 def test_importing_runs_loads_neither_plotly_nor_torch():
-    code = "import sys, s3pet_viz.figures.text; print(sorted({'torch', 'plotly'} & set(sys.modules)))"
+    code = "import sys, s3pet_viz.viewer.text; print(sorted({'torch', 'plotly'} & set(sys.modules)))"
     root = Path(files.__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert out.stdout.strip() == "[]"
