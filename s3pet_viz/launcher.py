@@ -21,7 +21,7 @@ from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import refuse_occupied
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.runs.status import said_status
-from s3pet_viz.structure import parse_budget
+from s3pet_viz.structure import Budget
 
 #: Options of ``s3pet search`` that have a flag of their own; every other goes through ``--set``.
 _FLAGS = frozenset(
@@ -127,7 +127,7 @@ def start(**options: Any) -> Launched:
             raise ConfigError(f"{name}: expected a value, found none")
     given.setdefault("backbone", _DEFAULT_BACKBONE)
     arguments = _arguments(given)
-    parse_budget(given["budget"], 10**15)  # its form
+    Budget.parse(given["budget"])
     out = given.get("out")
     if out is None:
         seed = given.get("seed", 0)

@@ -40,22 +40,22 @@ def test_detached_stopped_and_continued(tmp_path):
         assert re.search(r"searching in process (\d+)", text)[1] == str(run.info["pid"])
         assert run.config["tau"] == 0.5
         call("stop", out)
-        assert run.wait(60).status == "stopped"
+        assert run.wait(180).status == "stopped"
         call("resume", out)
         assert run.status == "running"
         done = run.n_steps
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while run.n_steps == done:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         call("stop", out)
-        assert run.wait(60).status == "stopped"
+        assert run.wait(180).status == "stopped"
         call("search", "--resume", out, "--detach", "--threads", 1)
         assert run.status == "running"
     finally:
         if not run.ended:
             run.stop()
-            run.wait(60)
+            run.wait(180)
 
 
 @pytest.mark.parametrize(

@@ -164,5 +164,5 @@ def test_recorded_runs_are_small_and_name_no_folder_of_the_machine_they_come_fro
     files = [p for folder in ("runs", "studies") for p in (DATA / folder).rglob("*") if p.is_file()]
     assert sum(p.stat().st_size for p in files if "runs" in p.relative_to(DATA).parts[:1]) < 20e6
     for path in files:
-        if path.suffix == ".json":
+        if path.suffix in (".json", ".jsonl"):
             assert not re.search(r'"/(work|tmp|home|root)/', path.read_text(encoding="utf-8")), path

@@ -81,7 +81,7 @@ def test_recorded_runs_studies_and_the_command_come_along(installed, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     runs, studies, status, *_ = done.stdout.split()
-    assert int(runs) >= 30
+    assert int(runs) == len(list((ROOT / "data" / "runs").iterdir())) > 10
     assert int(studies) >= 2
     assert status == "finished"
     (information,) = installed.glob("s3pet_viz-*.dist-info")

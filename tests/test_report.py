@@ -359,7 +359,7 @@ def test_in_a_browser(tmp_path, browser):
     page.on("pageerror", lambda error: seen.append(f"error {error}"))
     page.on("request", lambda request: seen.append(f"request {request.url}"))
     page.goto(path.as_uri())
-    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    page.wait_for_selector("html[data-drawn]", timeout=180_000)
     page.mouse.move(300, 300)
     assert seen == [f"request {path.as_uri()}"]
     n_figures = len(read(path).figures)

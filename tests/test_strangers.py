@@ -234,9 +234,9 @@ def test_in_a_browser(tmp_path, monkeypatch):
             page.on("pageerror", lambda error, seen=seen: seen.append(f"error {error}"))
             page.on("request", lambda request, seen=seen: seen.append(request.url))
             page.goto(path.as_uri())
-            page.wait_for_selector(".s3pet-viewer .s3-heatmap svg text", timeout=60_000)
+            page.wait_for_selector(".s3pet-viewer .s3-heatmap svg text", timeout=180_000)
             if path is pages[0]:
-                page.wait_for_selector(".js-plotly-plot .main-svg", timeout=60_000)
+                page.wait_for_selector(".js-plotly-plot .main-svg", timeout=180_000)
             for box in page.locator(".s3pet-viewer input[type=checkbox]").all():
                 box.check()
             svgs = page.locator(".s3pet-viewer figure svg")

@@ -179,6 +179,9 @@ def test_in_a_terminal(live, monkeypatch):
         for step in range(10, 60):
             append(live, step)
             time.sleep(0.02)
+        deadline = time.monotonic() + 120
+        while len(times) < 2 and time.monotonic() < deadline:  # a busy machine
+            time.sleep(0.02)
         live.set_status("finished")
 
     thread = threading.Thread(target=search)
@@ -209,7 +212,7 @@ def test_a_killed_search_is_dead(tmp_path):
     search.wait()
     began = time.monotonic()
     assert [frame.status for frame in frames][-1] == "dead"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 120
     shown = call(path, code=1)
     assert "killed?" in shown
     assert "the last words" in shown

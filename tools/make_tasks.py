@@ -206,7 +206,7 @@ def write(out: Path, seed: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tasks")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "data" / "tasks")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     write(args.out, args.seed)

@@ -26,7 +26,7 @@ from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.baselines import random_structure
 
-HERE = Path(__file__).parent
+DATA = Path(__file__).parents[1] / "data"
 TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
 CHANCE = {"similarity": 0.0}
 #: Budget, steps and learning rate of the PET weights. On acceptability learning sets in late: at the others' 250 steps of
@@ -36,7 +36,7 @@ USUAL = ("0.2%", 250, 2e-2)
 
 
 def measure(args: argparse.Namespace) -> pd.DataFrame:
-    log = HERE / "measured.jsonl"
+    log = DATA / "measured.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     full = make_config(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
@@ -118,11 +118,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into data/README.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = pd.read_json(HERE / "measured.jsonl", lines=True) if args.table_only else measure(args)
+    rows = pd.read_json(DATA / "measured.jsonl", lines=True) if args.table_only else measure(args)
     text = table(rows)
     print(text)
     if args.write:
-        readme = HERE / "README.md"
+        readme = DATA / "README.md"
         pattern = r"(<!-- table:measure -->\n).*?(<!-- /table:measure -->)"
         readme.write_text(
             re.sub(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text(), flags=re.DOTALL)

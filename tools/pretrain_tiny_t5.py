@@ -264,7 +264,7 @@ def save(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "backbones" / "tiny-t5")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "data" / "backbones" / "tiny-t5")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--second-steps", type=int, default=2400)

@@ -1,6 +1,6 @@
 """Signal to noise of the alpha gradient: is it above its noise, and what does the second-order term add?
 
-    python benchmarks/noise/alpha_noise.py --task ../shared/datasets/sst2 --backbone minilm --warm 60
+    python benchmarks/noise/alpha_noise.py --task path/to/datasets/sst2 --backbone minilm --warm 60
 
 After some steps of a search w and alpha are frozen, and the alpha gradient (its two terms apart) is drawn many
 times, each time with fresh batches, gates and masks. Prints norms and the share of gates whose mean is more than

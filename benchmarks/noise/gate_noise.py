@@ -1,6 +1,6 @@
 """Does a backbone learn a task while its gates are drawn anew in every step?
 
-    python benchmarks/noise/gate_noise.py --task ../shared/datasets/stsb --backbone minilm
+    python benchmarks/noise/gate_noise.py --task path/to/datasets/stsb --backbone minilm
 
 Weights alone, alpha at 0, so that every gate is open with the same p; mean training loss of the last 50 steps. It is
 about noise: a gate that is open in every step can be relied on by the others, one that is drawn anew cannot.
@@ -20,7 +20,7 @@ CASES = [("0.38%", (3e-3, 1e-3, 3e-4)), ("0.19%", (1e-3,)), ("0.0139%", (3e-3,))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="../shared/datasets/stsb")
+    parser.add_argument("--task", required=True, help="a task, or the folder of one")
     parser.add_argument("--backbone", default="minilm")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

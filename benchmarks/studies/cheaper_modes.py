@@ -12,7 +12,7 @@ import argparse
 import itertools
 
 import pandas as pd
-from studies_common import STUDIES, keep_cells_only, report
+from studies_common import STUDIES, keep_cells_only, portable, report
 from tiny_t5 import COMMON, MIDDLE, TASKS
 
 import s3pet_viz as s3
@@ -44,6 +44,7 @@ def main() -> None:
                 device="cpu", out=folder, workers=args.workers, on_cell=report, search=options, **COMMON,
             )  # fmt: skip
             keep_cells_only(study)
+            portable(folder)
         if folder.is_dir():
             study = s3.open_study(folder)
             tables.append(_rows(study, way))

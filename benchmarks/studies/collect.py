@@ -16,6 +16,7 @@ from pathlib import Path
 from studies_common import RUNS, STUDIES, keep_runs, move_paths, portable
 
 import s3pet_viz as s3
+from s3pet_viz.analysis.study import read_result
 from s3pet_viz.files import write_json_atomic
 
 
@@ -26,14 +27,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", help="record searches of these seeds alone")
     args = parser.parse_args()
     theirs, mine = args.study.resolve(), STUDIES / args.study.name
-    (mine / "cells").mkdir(parents=True, exist_ok=True)
-    taken = []
-    for path in sorted((theirs / "cells").glob("*.json")):
-        if not (mine / "cells" / path.name).exists():
-            shutil.copy(path, mine / "cells" / path.name)
-            taken.append(path.stem)
-    for key in taken:
-        result = json.loads((mine / "cells" / f"{key}.json").read_text(encoding="utf-8"))
+    plan = json.loads((theirs / "study.json").read_text(encoding="utf-8"))
+    here = mine / "study.json"
+    known = {c["key"]: c for c in (json.loads(here.read_text(encoding="utf-8"))["cells"] if here.exists() else [])}
+    known |= {c["key"]: c for c in plan["cells"] if c["key"] not in known}
+    taken = {c["key"]: read_result(theirs, c["key"]) for c in plan["cells"] if read_result(mine, c["key"]) is None}
+    taken = {key: result for key, result in taken.items() if result is not None}
+    for key, result in taken.items():
+        write_json_atomic(mine / "cells" / f"{key}.json", result)
         name = result.get("recorded")
         if name and (theirs.parent.parent / "runs" / name).is_dir():  # kept as a recorded run there already
             shutil.copytree(theirs.parent.parent / "runs" / name, RUNS / name, dirs_exist_ok=True)
@@ -41,12 +42,8 @@ def main() -> None:
                 move_paths(RUNS / name / file)
         elif (theirs / "runs" / key).is_dir() and result["status"] == "done":
             shutil.copytree(theirs / "runs" / key, mine / "runs" / key, dirs_exist_ok=True)
-    plan = json.loads((theirs / "study.json").read_text(encoding="utf-8"))
-    here = mine / "study.json"
-    known = {c["key"]: c for c in (json.loads(here.read_text(encoding="utf-8"))["cells"] if here.exists() else [])}
-    known |= {c["key"]: c for c in plan["cells"] if c["key"] not in known}
-    done = {path.stem for path in (mine / "cells").glob("*.json")}
-    write_json_atomic(here, {**plan, "cells": [c for c in known.values() if c["key"] in done]})
+    done = [c for c in known.values() if read_result(mine, c["key"]) is not None]
+    write_json_atomic(here, {**plan, "cells": done})
     keep_runs(s3.open_study(mine), args.prefix, args.seeds)
     shutil.rmtree(mine / "runs", ignore_errors=True)
     portable(mine)

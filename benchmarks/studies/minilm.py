@@ -1,6 +1,6 @@
 """MiniLM on real tasks: the studies behind docs/results.md, stage by stage.
 
-    python benchmarks/studies/minilm.py --data ../shared/datasets
+    python benchmarks/studies/minilm.py --data path/to/datasets
 
 Every training is a cell of one study, done once; start it again to go on. The budgets and recipes below were fixed before
 the runs. `--stages` picks some of the stages; the default is all, in an order in which each makes the table larger.
@@ -44,7 +44,7 @@ STAGES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/datasets"))
+    parser.add_argument("--data", type=Path, required=True, help="the folder with sst2, stsb, ...")
     parser.add_argument("--out", type=Path, default=STUDIES / "minilm")
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--workers", type=int, default=None)
@@ -60,8 +60,8 @@ def main() -> None:
                 per_task={t: PER_TASK[t] for t in names if t in PER_TASK}, on_cell=report, **COMMON,
             )  # fmt: skip
             print(f"{stage}: {study!r}", flush=True)
-            keep_runs(study, "minilm-", seeds=(0,))
-    portable(args.out)
+            keep_runs(study, "minilm-", (0,), args.data)
+    portable(args.out, args.data)
 
 
 if __name__ == "__main__":

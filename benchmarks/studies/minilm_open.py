@@ -1,6 +1,6 @@
 """MiniLM on real tasks, searched from open gates: does the search learn where it did not?
 
-    python benchmarks/studies/minilm_open.py --data ../shared/datasets     # run what is missing, then print
+    python benchmarks/studies/minilm_open.py --data path/to/datasets     # run what is missing, then print
     python benchmarks/studies/minilm_open.py --print                       # print what is there
 
 Searches begin with every gate open at a rate at which that trains, and the budget shrinks after (`open_steps`,
@@ -29,7 +29,7 @@ STUDY, BEFORE = STUDIES / "minilm-open", STUDIES / "minilm"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/datasets"))
+    parser.add_argument("--data", type=Path, default=Path("path/to/datasets"), help="the folder with sst2, stsb, ...")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--stages", nargs="*", type=int, default=range(len(STAGES)), help="their numbers, from 0")
     parser.add_argument("--print", action="store_true", help="run nothing")
@@ -42,8 +42,8 @@ def main() -> None:
             split="holdout", device="cpu", out=STUDY, workers=args.workers, on_cell=report,
             per_task={task: PER_TASK[task]} if task in PER_TASK else {}, search=OPEN, **COMMON,
         )  # fmt: skip
-        keep_runs(study, "minilm-open-", seeds=(0,))
-    portable(STUDY)
+        keep_runs(study, "minilm-open-", (0,), args.data)
+    portable(STUDY, args.data)
     before, after = s3.open_study(BEFORE).table(), s3.open_study(STUDY).table()
     before["method"] = before["method"].replace("searched", "searched before")
     table = pd.concat([before, after], ignore_index=True)

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs/results.md"
+ROOT = HERE.parents[1]
+PAGE = ROOT / "docs/results.md"
 #: Marker -> what prints its tables.
 TABLES = {
     "study:tiny-t5": ["print_study.py", "tiny-t5"],
@@ -24,7 +25,7 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for marker, (script, *arguments) in TABLES.items():
         done = subprocess.run(
-            [sys.executable, HERE / script, *arguments], capture_output=True, text=True, check=True, cwd=HERE.parent
+            [sys.executable, HERE / script, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
         )
         table = done.stdout.strip()
         block = re.compile(rf"(?s)(<!-- {marker} -->\n).*?(\n<!-- /{marker} -->)")

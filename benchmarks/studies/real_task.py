@@ -1,6 +1,6 @@
 """Search, tune and compare on one real task; prints the table of docs/results.md.
 
-    python benchmarks/studies/real_task.py --task ../shared/datasets/sst2 --out out/sst2
+    python benchmarks/studies/real_task.py --task path/to/datasets/sst2 --out out/sst2
 
 Each training run is appended to OUT/rows.jsonl as soon as it is done, and is not repeated when the script is
 started again. Searches go to OUT/search-s<seed>.

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from pack import pack
+
 import s3pet_viz as s3
 from s3pet_viz.files import write_json_atomic
 
@@ -17,25 +19,25 @@ RUNS, STUDIES = DATA / "runs", DATA / "studies"
 
 
 #: Where the real tasks lie, as recorded studies say it; `point_at` says where they lie here.
-SHARED = "../shared/datasets"
+ELSEWHERE = "path/to/datasets"
 
 
-def moved(node: Any, to: str) -> Any:
-    """JSON values with the folders of tasks moved to `to`, those of the embedded ones to data/tasks."""
+def moved(node: Any, to: str, data: str = ELSEWHERE) -> Any:
+    """JSON values with the tasks in `data`, or in a folder called datasets, moved to `to`, the embedded ones to data/tasks."""
     if isinstance(node, dict):
-        return {k: moved(v, to) for k, v in node.items()}
+        return {k: moved(v, to, data) for k, v in node.items()}
     if isinstance(node, list):
-        return [moved(v, to) for v in node]
+        return [moved(v, to, data) for v in node]
     folder, slash, name = node.rpartition("/") if isinstance(node, str) else ("", "", "")
-    if slash and (folder.endswith("shared/datasets") or (folder == SHARED)):
+    if slash and (folder == data or Path(folder).name == "datasets"):
         return f"{to}/{name}"
     return f"data/tasks/{name}" if slash and folder.endswith("data/tasks") else node
 
 
-def move_paths(path: Path, to: str = SHARED) -> None:
+def move_paths(path: Path, to: str = ELSEWHERE, data: str = ELSEWHERE) -> None:
     """`moved` for a JSON file, in place."""
     was = json.loads(path.read_text(encoding="utf-8"))
-    now = moved(was, to)
+    now = moved(was, to, data)
     if now != was:
         write_json_atomic(path, now)
 
@@ -46,10 +48,10 @@ def point_at(study: Path, data: Path) -> None:
         move_paths(study / "study.json", str(data.resolve()))
 
 
-def portable(study: Path) -> None:
-    """The reverse: a study's files as they are recorded, without a path of this machine."""
-    for path in (study / "study.json", *(study / "cells").glob("*.json")):
-        move_paths(path)
+def portable(study: Path, data: Path = Path(ELSEWHERE)) -> None:
+    """The reverse: a study as it is recorded, packed and without a path of this machine."""
+    move_paths(study / "study.json", data=str(data.resolve()))
+    pack(study, lambda result: moved(result, ELSEWHERE, str(data.resolve())))
 
 
 def report(cell: Any, result: Mapping[str, Any]) -> None:
@@ -59,7 +61,9 @@ def report(cell: Any, result: Mapping[str, Any]) -> None:
     print(f"{time.strftime('%H:%M:%S')} {cell.key}: {result['status']} {said} ({result['seconds']:.0f} s)", flush=True)
 
 
-def keep_runs(study: s3.Study, prefix: str = "", seeds: Collection[int] | None = None) -> None:
+def keep_runs(
+    study: s3.Study, prefix: str = "", seeds: Collection[int] | None = None, data: Path = Path(ELSEWHERE)
+) -> None:
     """Move the study's finished searches to data/runs/<prefix><task>-<budget>-s<seed>, where they open by name.
 
     Of other seeds than these only the cell stays, with its structure and where its loss ended: data/ is to stay small.
@@ -70,8 +74,8 @@ def keep_runs(study: s3.Study, prefix: str = "", seeds: Collection[int] | None =
             continue
         labels = cell["labels"]
         name = f"{prefix}{labels['task']}-{labels['budget'].replace('%', 'pct')}-s{labels['seed']}"
-        path = study.path / "cells" / f"{cell['key']}.json"
-        result = {**json.loads(path.read_text(encoding="utf-8")), "train_loss_end": end_of_loss(s3.open_run(folder))}
+        path = study.path / "cells" / f"{cell['key']}.json"  # goes before its line, if the study was packed
+        result = {**(study.result(cell["key"]) or {}), "train_loss_end": end_of_loss(s3.open_run(folder))}
         if seeds is not None and labels["seed"] not in seeds:
             write_json_atomic(path, result)
             shutil.rmtree(folder)
@@ -86,7 +90,7 @@ def keep_runs(study: s3.Study, prefix: str = "", seeds: Collection[int] | None =
         about = RUNS / name / "run.json"
         write_json_atomic(about, {**json.loads(about.read_text(encoding="utf-8")), "name": name})
         for file in (about, RUNS / name / "structure.json"):
-            move_paths(file)
+            move_paths(file, data=str(data.resolve()))
         write_json_atomic(path, {**result, "recorded": name})
 
 
@@ -100,9 +104,8 @@ def ends_of_losses(study: s3.Study) -> dict[str, float]:
     """`end_of_loss` of a study's searches, by cell."""
     ends = {}
     for cell in study.cells:
-        path = study.path / "cells" / f"{cell['key']}.json"
-        if cell["kind"] == "search" and path.exists():
-            result = json.loads(path.read_text(encoding="utf-8"))
+        result = study.result(cell["key"])
+        if cell["kind"] == "search" and result is not None:
             known = result.get("train_loss_end")
             ends[cell["key"].removeprefix("search-")] = known or end_of_loss(s3.open_run(result["recorded"]))
     return ends

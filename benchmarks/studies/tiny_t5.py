@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from studies_common import STUDIES, keep_runs, report
+from studies_common import STUDIES, keep_runs, portable, report
 
 import s3pet_viz as s3
 
@@ -49,6 +49,7 @@ def main() -> None:
             study = s3.sweep(tasks=TASKS, **STAGES[stage], **shared)
         print(stage, repr(study), flush=True)
         keep_runs(study)
+    portable(args.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A study folder, opened: which cells it plans, which are done, and their rows as one tidy table.
 
     study.json        schema version, the calls that planned it (sweep, transfer) with their settings, the planned cells
-    cells/KEY.json    one finished or failed cell, written as a whole
+    cells/KEY.json    one finished or failed cell, written as a whole: processes write at once
+    cells.jsonl       of a study that was packed, those that it had then, one a line; cells/KEY.json goes before a line
     cells/KEY.lock    held while a process works on the cell
     runs/KEY/         the run directories of its searches; or the search's result names a recorded run (`recorded`)
     journal.jsonl     a line per cell begun and ended
@@ -12,6 +13,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,13 +21,15 @@ import pandas as pd
 
 from s3pet_viz.analysis import statistics
 from s3pet_viz.errors import StudyError
-from s3pet_viz.files import is_there, located, read_json
+from s3pet_viz.files import is_there, located, parse_json, read_json, read_text
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.study"
+#: The file that holds the cells of a packed study.
+PACKED = "cells.jsonl"
 
 #: What names a row, in the order of the table's first columns.
 LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw", "seed")
@@ -251,23 +255,60 @@ def read_result(folder: Path, key: str) -> dict[str, Any] | None:
     Raises:
         StudyError: the file is damaged.
     """
-    path = folder / "cells" / f"{key}.json"
-    if not path.exists():
-        return None
-    data = read_json(path, StudyError, hint="; delete it to redo the cell")
+    path: Path | str = folder / "cells" / f"{key}.json"
+    if is_there(path):
+        data = read_json(path, StudyError, hint="; delete it to redo the cell")
+    else:
+        number, line = packed(folder).get(key, (0, ""))
+        if not line:
+            return None
+        path, data = f"{folder / PACKED}, line {number}", parse_json(line)
     if not isinstance(data, dict) or data.get("status") not in ("done", "failed"):
-        raise StudyError(f"{path}: field 'status': expected done or failed; delete the file to do the cell again")
+        raise StudyError(f"{path}: field 'status': expected done or failed; delete it to do the cell again")
     part = "row" if data["status"] == "done" else "error"
     if not isinstance(data.get(part), dict):
-        raise StudyError(f"{path}: field {part!r}: expected an object; delete the file to do the cell again")
+        raise StudyError(f"{path}: field {part!r}: expected an object; delete it to do the cell again")
     words = ("metric",) if part == "row" else ("kind", "message")
     for name, value in data[part].items():
         if name in words or part == "row":
             _check_value(value, name in words, f"{path}: field '{part}.{name}'")
     for name in words if part == "error" else ():
         if name not in data[part]:
-            raise StudyError(f"{path}: field '{part}.{name}' is missing; delete the file to do the cell again")
+            raise StudyError(f"{path}: field '{part}.{name}' is missing; delete it to do the cell again")
     return data
+
+
+def packed(folder: Path) -> Mapping[str, tuple[int, str]]:
+    """Key -> number and text of its line in cells.jsonl; empty where there is none.
+
+    Raises:
+        StudyError: the file is damaged.
+    """
+    path = folder / PACKED
+    if not is_there(path):
+        return {}
+    found = path.stat()
+    return _packed(path, found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=8)  # a study is read cell by cell
+def _packed(path: Path, *_state: int) -> Mapping[str, tuple[int, str]]:
+    lines: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(read_text(path, StudyError, what="JSON lines").split("\n"), 1):
+        if not line:
+            continue
+        try:
+            data = parse_json(line)
+            if not isinstance(data, dict) or not isinstance(data.get("key"), str) or not is_plain(data["key"]):
+                raise ValueError("expected an object with the cell's 'key', a plain file name")
+            if data["key"] in lines:
+                raise ValueError(f"the cell {data['key'][:60]!r} is there twice")
+        except ValueError as problem:
+            first = (str(problem).splitlines() or [""])[0][:200]
+            hint = "delete the line to do the cell again"
+            raise StudyError(f"{path}, line {number}: it is damaged ({first}); {hint}") from None
+        lines[data["key"]] = (number, line)
+    return lines
 
 
 def _read_info(folder: Path) -> dict[str, Any]:

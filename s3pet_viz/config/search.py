@@ -11,7 +11,7 @@ from s3pet_viz.config.names import DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, 
 from s3pet_viz.config.tuning import default_lr
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import json_ready
-from s3pet_viz.structure import parse_budget
+from s3pet_viz.structure import Budget
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class SearchConfig:
                 raise ConfigError(f"{name}: expected text, found {type(value).__name__}")
         if not isinstance(self.space, (str, dict)):
             raise ConfigError(f"space: expected a name or a mapping, found {type(self.space).__name__}")
-        parse_budget(self.budget, 10**15)  # its form; the backbone's size is not known yet
+        Budget.parse(self.budget)  # the backbone's size is not known yet
         made: dict[str, Any] = {"budget": json_ready(self.budget)}
         for name, least in (
             ("steps", 1),

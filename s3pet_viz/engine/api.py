@@ -43,7 +43,7 @@ from s3pet_viz.runs.lock import refuse_held
 from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
-from s3pet_viz.structure import parse_budget
+from s3pet_viz.structure import Budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.arguments import check_arguments
@@ -142,7 +142,6 @@ def search(
                 **options,
             }
         )
-    parse_budget(config.budget, 10**15)  # its form, before anything is loaded
     team = find_processes()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
     if team.leads:
@@ -163,7 +162,7 @@ def search(
         **load,
     )
     device = device.suited(made.model)
-    parameters = parse_budget(config.budget, made.n_params)
+    parameters = Budget.parse(config.budget).parameters(made.n_params)
     gates, missing = candidate_gates(positions(made.model), chosen_space)
     check_budget([g.n_params for g in gates], parameters)
     alpha, start = (

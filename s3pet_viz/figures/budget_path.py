@@ -189,8 +189,8 @@ def _budgets(source: Opened, counts: np.ndarray, budgets: Sequence[Budget] | Non
         raise ConfigError("budgets: expected at least one, found none")
     if isinstance(source, FinalAlphas):
         return np.unique([source.parameters(b) for b in given])
-    total = source.info["backbone_params"] if isinstance(source, Run) else 0
-    return np.unique([parse_budget(b, total or 10**15) for b in given])
+    total = source.info["backbone_params"] if isinstance(source, Run) else None
+    return np.unique([parse_budget(b, total or None) for b in given])
 
 
 def _segments(rows: pd.DataFrame, place: dict[int, int], grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

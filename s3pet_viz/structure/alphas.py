@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from s3pet_viz.errors import StructureError
-from s3pet_viz.structure.budget import check_budget, parse_budget, probabilities, select, solve_shift
+from s3pet_viz.structure.budget import Budget, check_budget, probabilities, select, solve_shift
 from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
 from s3pet_viz.structure.published import (
     Backbone,
@@ -68,14 +68,13 @@ class FinalAlphas:
         """
         if budget is None:
             return self.budget
-        if self.backbone_params:
-            return parse_budget(budget, self.backbone_params)
-        if isinstance(budget, float) or (isinstance(budget, str) and not re.fullmatch(r"\s*[0-9_]+\s*", budget)):
+        parsed = Budget.parse(budget)
+        if parsed.fraction is not None and not self.backbone_params:
             raise StructureError(
                 f"{self.name}: the size of the backbone is not known: give the budget as a whole number of "
                 f"parameters (found {budget!r}), or read the file with backbone='t5-large'"
             )
-        return parse_budget(budget, 10**15)
+        return parsed.parameters(self.backbone_params or None)
 
     def p_at(self, budget: str | int | float | None = None) -> np.ndarray:
         """p as recorded, or with the shift solved again for another budget; float64, shape (n_gates,)."""

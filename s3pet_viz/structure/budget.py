@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,61 +24,112 @@ SLACK = 1e-7
 #: Of the total; below it, sums of the gates' probabilities are not exact any more.
 _LEAST_SHARE = 1e-300
 
+#: More parameters than any backbone has.
+_MOST = 2**53
+
 _FORMS = "a percentage of the backbone ('0.0139%'), a fraction ('1.39e-4') or a whole number of parameters ('8404')"
 
 
-def parse_budget(budget: str | int | float, backbone_params: int) -> int:
+@dataclass(frozen=True)
+class Budget:
+    """A budget as the user writes it: a fraction of the backbone, or a number of parameters.
+
+    Attributes:
+        given: what the user wrote. fraction: None where it is a number of `params`.
+    """
+
+    given: Any = field(compare=False)
+    fraction: float | None
+    params: int
+
+    @classmethod
+    def parse(cls, budget: str | int | float | Budget) -> Budget:
+        """See `parse_budget`.
+
+        Raises:
+            BudgetError: not one of the forms, zero, negative, not finite, or over 100 % of any backbone.
+        """
+        if isinstance(budget, Budget):
+            return budget
+        if isinstance(budget, bool):
+            raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}")
+        fraction, params = None, 0
+        if isinstance(budget, (int, np.integer)):
+            params = int(budget)
+        elif isinstance(budget, (float, np.floating)):
+            fraction = float(budget)
+        else:
+            text = str(budget).strip().replace(" ", "")
+            try:
+                if text.endswith("%"):
+                    fraction = float(text[:-1]) / 100
+                elif re.fullmatch(r"[+-]?[0-9]+(_[0-9]{3})*", text):
+                    params = int(text)
+                else:
+                    fraction = float(text)
+            except ValueError:
+                raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}") from None
+        if params > _MOST:  # its digits may be too many to be written
+            raise BudgetError(
+                "budget: expected at most 2^53 parameters, "
+                f"found a number of {params.bit_length():,} bits, which is over 100 % of any backbone"
+            )
+        if not (params > 0 if fraction is None else math.isfinite(fraction) and fraction > 0):
+            raise BudgetError(f"budget: expected something above zero: {_FORMS}, found {budget!r}")
+        if fraction is not None and fraction > 1:
+            raise BudgetError(
+                f"budget: {budget!r} is {fraction:.6g} of the backbone, over 100 %; "
+                "write a whole number ('8404') if you mean parameters"
+            )
+        return cls(budget, fraction, params)
+
+    def parameters(self, backbone_params: int | None) -> int:
+        """In parameters, rounded down; of a backbone of unknown size (None), only a number of parameters is one.
+
+        Raises:
+            BudgetError: less than one parameter, or over 100 % of the backbone.
+        """
+        params = self.params
+        if backbone_params is None:
+            if self.fraction is not None:
+                raise BudgetError(
+                    f"budget: expected a whole number of parameters ('8404'), found {self.given!r}: "
+                    "the size of the backbone is not known"
+                )
+            return params
+        if self.fraction is not None:
+            # Decimal text such as 0.07 % is not exact in binary: 700 must not become 699.
+            params = min(math.floor(self.fraction * backbone_params * (1 + 1e-12)), backbone_params)
+        if params == 0:
+            raise BudgetError(
+                f"budget: {self.given!r} of {backbone_params:,} backbone parameters is less than one parameter"
+            )
+        if params > backbone_params:
+            raise BudgetError(
+                f"budget: {params:,} parameters is over 100 % of the backbone ({backbone_params:,} parameters)"
+            )
+        return params
+
+    def __str__(self) -> str:
+        return str(self.given)
+
+
+def parse_budget(budget: str | int | float | Budget, backbone_params: int | None) -> int:
     """Turn a budget as the user writes it into a whole number of parameters.
 
     Args:
         budget: ``"0.0139%"``, ``"1.39e-4"`` (a fraction; anything with a point or an exponent),
             ``"8404"`` (parameters). Python ints are parameters, floats are fractions.
-        backbone_params: parameters of the whole backbone, which fractions refer to.
+        backbone_params: parameters of the whole backbone, which fractions refer to; None where it is not known.
 
     Returns:
         The budget in parameters, rounded down.
 
     Raises:
-        BudgetError: not one of these forms, zero, negative, not finite, or over 100 %.
+        BudgetError: not one of these forms, zero, negative, not finite, or over 100 %; or a fraction of what is not
+            known.
     """
-    if isinstance(budget, bool):
-        raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}")
-    if isinstance(budget, (int, np.integer)):
-        fraction, params = None, int(budget)
-    elif isinstance(budget, (float, np.floating)):
-        fraction, params = float(budget), 0
-    else:
-        text = str(budget).strip().replace(" ", "")
-        try:
-            if text.endswith("%"):
-                fraction, params = float(text[:-1]) / 100, 0
-            elif re.fullmatch(r"[+-]?[0-9]+(_[0-9]{3})*", text):
-                fraction, params = None, int(text)
-            else:
-                fraction, params = float(text), 0
-        except ValueError:
-            raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}") from None
-    # An int is never tested for being finite: a huge one does not fit a float.
-    positive = params > 0 if fraction is None else math.isfinite(fraction) and fraction > 0
-    if not positive:
-        raise BudgetError(f"budget: expected something above zero: {_FORMS}, found {budget!r}")
-    if fraction is not None:
-        if fraction > 1:
-            raise BudgetError(
-                f"budget: {budget!r} is {fraction:.6g} of the backbone, over 100 %; "
-                "write a whole number ('8404') if you mean parameters"
-            )
-        # Decimal text such as 0.07 % is not exact in binary: 700 must not become 699.
-        params = min(math.floor(fraction * backbone_params * (1 + 1e-12)), backbone_params)
-        if params == 0:
-            raise BudgetError(
-                f"budget: {budget!r} of {backbone_params:,} backbone parameters is less than one parameter"
-            )
-    elif params > backbone_params:
-        raise BudgetError(
-            f"budget: {params:,} parameters is over 100 % of the backbone ({backbone_params:,} parameters)"
-        )
-    return params
+    return Budget.parse(budget).parameters(backbone_params)
 
 
 def check_budget(counts: ArrayLike, budget: float) -> bool:

@@ -12,7 +12,7 @@ from s3pet_viz.config.tuning import TuneConfig, make_config
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import name_or_folder
 from s3pet_viz.pet import candidate_gates, load_space
-from s3pet_viz.structure import Structure, parse_budget
+from s3pet_viz.structure import Budget, Structure
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.studies.cells import Cell, key_of
 from s3pet_viz.training.arguments import check_arguments
@@ -152,8 +152,7 @@ class Ground:
         from s3pet_viz.pet import insert
 
         sizes: dict[Any, int] = {}
-        for budget in budgets:
-            parse_budget(budget, 10**15)  # its form
+        parsed = {budget: Budget.parse(budget) for budget in budgets}
         for label, recipe in self.recipes.items():  # nothing has to be loaded for these
             make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
             for mode in modes:
@@ -162,7 +161,7 @@ class Ground:
                 SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
         for task in self.tasks.values():
             made, _ = load_pair(task, self.backbone, split=self.split, **self.load)
-            sizes = {b: parse_budget(b, made.n_params) for b in budgets}
+            sizes = {given: budget.parameters(made.n_params) for given, budget in parsed.items()}
             if sizes:
                 gates, _ = candidate_gates(positions(made.model), load_space(self.space))
                 for size in sizes.values():

@@ -18,7 +18,7 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
-from s3pet_viz.structure import Gate, Structure, parse_budget
+from s3pet_viz.structure import Budget, Gate, Structure
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
@@ -216,7 +216,7 @@ def baselines(
     )  # fmt: skip
     check_workbench(workbench)
     config, chosen_space = make_config(**options), load_space(space)
-    parse_budget(budget, 10**15)  # its form
+    parsed = Budget.parse(budget)
     n_random = whole("n_random", n_random, 1)
     numbers = seed_list(seeds)
     allowed = {*MANUAL, *OTHERS, *ONE_PASS_METHODS, "random"}
@@ -232,7 +232,7 @@ def baselines(
         if tuple(methods) != DEFAULT_BASELINES:
             warnings.warn("baselines: 'head' is left out: a language model has no head", stacklevel=2)
         chosen.remove("head")
-    plan = list(_plan(bench.backbone, chosen, budget, chosen_space, n_random, structures or {}))
+    plan = list(_plan(bench.backbone, chosen, parsed, chosen_space, n_random, structures or {}))
     rows = []
     scored: dict[tuple[str, int], OnePassScores] = {}
     for name, which, method in plan:
@@ -267,7 +267,7 @@ class _Rival:
 def _plan(
     backbone: Backbone,
     methods: Sequence[str],
-    budget: str | int | float,
+    budget: Budget,
     space: Any,
     n_random: int,
     structures: dict[str, Structure],
@@ -279,7 +279,7 @@ def _plan(
     parameters = 0
     if "random" in methods or set(methods) & set(ONE_PASS_METHODS):
         gates, _ = candidate_gates(positions(backbone.model), load_space(space))
-        parameters = parse_budget(budget, backbone.n_params)
+        parameters = budget.parameters(backbone.n_params)
         check_budget([g.n_params for g in gates], parameters)
     for name in methods:
         if name in ONE_PASS_METHODS:

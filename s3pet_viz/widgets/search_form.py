@@ -9,7 +9,7 @@ from typing import Any
 
 from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.resources import list_resources
-from s3pet_viz.structure import parse_budget
+from s3pet_viz.structure import Budget
 
 MODES = ("fast", "paper", "first-order", "single-level", "exact")
 SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross")
@@ -25,8 +25,6 @@ DEFAULTS: dict[str, Any] = {
 
 _HUB_TASK = re.compile(r"(glue|super_glue)/[a-z0-9_]+")
 _HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-#: Only the form of a budget is checked here: the backbone is not loaded yet.
-_ANY_BACKBONE = 10**15
 
 
 def tasks() -> list[str]:
@@ -63,7 +61,7 @@ def check_form(values: Mapping[str, Any]) -> dict[str, Any]:
             f"backbone: expected one of {', '.join(backbones())}, a folder or a hub name, found {backbone!r}"
         )
     try:
-        parse_budget(options["budget"], _ANY_BACKBONE)
+        Budget.parse(options["budget"])
     except BudgetError as error:
         raise ConfigError(str(error)) from None
     if space not in SPACES and not _is(space, "file"):

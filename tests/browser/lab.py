@@ -56,7 +56,7 @@ def jupyterlab(root: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}&reset"
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(120)
 
 
 @contextmanager

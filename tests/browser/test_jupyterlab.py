@@ -53,7 +53,7 @@ def test_watch_a_search(server, shots):
         until(lambda: done(page), 400, "all cells have run")
         (folder,) = (root / "runs").iterdir()
         run = open_run(folder)
-        until(lambda: (views(page)[0]["status"], views(page)[0]["step"]) == ("finished", 60), 60, lambda: views(page)[0])
+        until(lambda: (views(page)[0]["status"], views(page)[0]["step"]) == ("finished", 60), 180, lambda: views(page)[0])
         view, chosen = views(page)[0], run.structure().gates
         assert view["chosen"] == sorted(g.index for g in chosen)
         assert view["outlines"] == len(chosen)

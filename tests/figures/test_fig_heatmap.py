@@ -199,9 +199,9 @@ def test_wrong_arguments(run, tmp_path):
 def test_a_thousand_gates_are_cheap(large):
     assert len(large.gates_list) > 900
     heatmap(large)
-    start = time.perf_counter()
+    start = time.process_time()
     figure = heatmap(large)
-    assert time.perf_counter() - start < 2  # measured 0.12 s; machines differ
+    assert time.process_time() - start < 2  # measured 0.12 s; machines differ
     assert len(figure.data) <= 4
     assert figure.layout.xaxis.tickangle == -90
 

@@ -125,9 +125,9 @@ def test_budget_path_figure(small, empty):
 
 
 def test_budget_path_of_a_thousand_gates_is_quick(large):
-    start = time.perf_counter()
+    start = time.process_time()
     f.budget_path(large)
-    assert time.perf_counter() - start < 3  # measured 0.2 s; machines differ
+    assert time.process_time() - start < 3  # measured 0.2 s; machines differ
 
 
 # -- two ---------------------------------------------------------------------------------------------------

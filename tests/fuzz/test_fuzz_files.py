@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -222,8 +221,9 @@ def study(root) -> Path:
     info["cells"] = [c for c in info["cells"] if wanted(c)]
     folder = root / "study"
     (folder / "cells").mkdir(parents=True)
+    lines = {json.loads(line)["key"]: line for line in (source / "cells.jsonl").read_text().splitlines()}
     for cell in info["cells"]:
-        shutil.copy(source / "cells" / f"{cell['key']}.json", folder / "cells")
+        (folder / "cells" / f"{cell['key']}.json").write_text(lines[cell["key"]])
     (folder / "study.json").write_text(json.dumps(info))
     return folder
 

@@ -57,7 +57,7 @@ class Server:
         return int(self._process.stdout.readline().split()[1])
 
 
-def until_steps(folder, steps, seconds=60):
+def until_steps(folder, steps, seconds=180):
     """Wait for a search to have recorded so many; returns its run."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

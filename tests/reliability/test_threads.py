@@ -320,7 +320,7 @@ def test_a_forked_process_is_not_locked_out():
     assert held.wait(MINUTES)
     pid = os.fork()
     if not pid:
-        os._exit(0 if LOCK.acquire(timeout=60) else 1)
+        os._exit(0 if LOCK.acquire(timeout=180) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     thread.join(MINUTES)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3pet_viz.errors import BudgetError
-from s3pet_viz.structure import parse_budget, probabilities, select, select_with_fill, solve_shift
+from s3pet_viz.structure import Budget, parse_budget, probabilities, select, select_with_fill, solve_shift
 from s3pet_viz.structure.budget import check_budget
 
 BACKBONE = 60_506_624  # t5-small
@@ -94,6 +94,26 @@ def test_all_of_a_huge_backbone_is_not_more_than_it(total):
 def test_what_is_no_budget(text, says):
     with pytest.raises(BudgetError, match=says):
         parse_budget(text, BACKBONE)
+
+
+@pytest.mark.parametrize("given", [10**5000, "1" * 400, 2**53 + 1], ids=["5000 digits", "text", "one more"])
+def test_more_parameters_than_any_backbone_has_are_refused_without_one(given):
+    with pytest.raises(BudgetError, match=r"found a number of [\d,]+ bits, which is over 100 % of any backbone"):
+        Budget.parse(given)
+
+
+def test_a_budget_is_a_value():
+    one, other = Budget.parse("0.1%"), Budget.parse(0.001)
+    assert (one, one.fraction, one.params, str(one)) == (other, 0.001, 0, "0.1%")
+    assert one != Budget.parse("8404") == Budget.parse(8404)
+    assert Budget.parse(one) is one
+    assert one.parameters(BACKBONE) == parse_budget(one, BACKBONE) == parse_budget("0.1%", BACKBONE)
+
+
+def test_a_fraction_of_an_unknown_backbone_is_refused():
+    assert Budget.parse("8404").parameters(None) == 8404
+    with pytest.raises(BudgetError, match="expected a whole number .* found '0.1%': the size of the backbone is not"):
+        Budget.parse("0.1%").parameters(None)
 
 
 @given(st.integers(1, 10**9), st.floats(1e-12, 1.0))

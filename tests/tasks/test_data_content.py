@@ -117,13 +117,13 @@ def test_empty_and_very_long_texts_train(form: str) -> None:
     data = mood_data(24, 12)
     for rows in data.values():
         rows[0]["text"], rows[1]["text"], rows[2]["text"], rows[3]["text"] = "", " ", LONG, "\0\x1b\u202e" * 100
-    began = time.perf_counter()
+    began = time.process_time()
     backbone = wrap_backbone(tiny_model(form), tokenizer_of(form))
     loaded = load_task(data, form=backbone.form, task_spec=MOOD)
     features = Features(loaded.train, backbone, loaded.task)
     assert features.lengths.max() <= 128
     assert features.lengths.min() >= 1
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     space = Space("biases", (SpaceEntry("BitFit", ("*.LN",)),))
     structure = Structure(tuple(candidate_gates(positions(backbone.model), space)[0]), form, 1)
     bench = Workbench.open(data, model=backbone.model, tokenizer=backbone.tokenizer, task_spec=MOOD, device="cpu")

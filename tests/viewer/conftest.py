@@ -49,7 +49,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 
         yield ask
         process.stdin.close()
-        process.wait(60)
+        process.wait(180)
 
 
 def _plain(value: Any) -> Any:
