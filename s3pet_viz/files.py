@@ -217,11 +217,8 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_json_atomic(path: str | os.PathLike[str], data: Any, *, parents: bool = True) -> Path:
-    """Write JSON by `write_bytes_atomic`; values pass through `json_ready`.
-
-    Raises:
-        TypeError: a value has no JSON form; raised before anything is written.
-        FileError: the folder cannot be written.
+    """Write JSON by `write_bytes_atomic`; values pass through `json_ready`. Raises TypeError: a value has no JSON form;
+    raised before anything is written. FileError: the folder cannot be written.
     """
     text = json.dumps(json_ready(data), indent=1, ensure_ascii=False, allow_nan=False)
     return write_bytes_atomic(path, (text + "\n").encode("utf-8"), parents=parents)
@@ -230,11 +227,8 @@ def write_json_atomic(path: str | os.PathLike[str], data: Any, *, parents: bool 
 def json_ready(value: Any) -> Any:
     """The value with plain JSON types only.
 
-    NaN and infinities become None (strict JSON has no word for them), NumPy values plain ones, paths
-    strings, tuples and sets lists (sets sorted).
-
-    Raises:
-        TypeError: a value has no JSON form.
+    NaN and infinities become None (strict JSON has no word for them), NumPy values plain ones, paths strings, tuples
+    and sets lists (sets sorted). Raises TypeError: a value has no JSON form.
     """
     if value is None or isinstance(value, (bool, str)):
         # A lone surrogate (an undecodable file name) cannot be written as UTF-8.
@@ -262,10 +256,8 @@ def json_ready(value: Any) -> Any:
 def read_bytes(
     path: str | os.PathLike[str], error: type[S3PETError], *, most: int = MOST_BYTES, links: bool = True
 ) -> bytes:
-    """The content of a plain file of at most so many bytes.
-
-    Raises:
-        S3PETError: of the kind `error`: no such file, no plain file, or too large; names the file.
+    """The content of a plain file of at most so many bytes. Raises S3PETError: of the kind `error`: no such file, no
+    plain file, or too large; names the file.
     """
     try:
         with os.fdopen(open_plain(path, links=links), "rb") as f, file_errors(path):
@@ -307,9 +299,7 @@ def read_text(
 def parse_json(text: str) -> Any:
     """JSON as this package writes it: finite numbers, whole ones that fit a float, no key twice in an object, text that
     UTF-8 can hold, at most `MOST_DEPTH` levels. What breaks one of these would only fail later, and less clearly.
-
-    Raises:
-        ValueError: it is not; names the place or the key.
+    Raises ValueError: it is not; names the place or the key.
     """
     # Before it is read: three bytes of text can stand for seventy of memory.
     if text.count("[") + text.count("{") > MOST_PARTS or text.count(",") > MOST_VALUES:
@@ -337,10 +327,8 @@ def read_json(
     most: int = MOST_BYTES,
     links: bool = True,
 ) -> Any:
-    """The content of a JSON file, by `read_text` and `parse_json`.
-
-    Raises:
-        S3PETError: of the kind `error`; names the file, and ends with `hint` where the content is damaged.
+    """The content of a JSON file, by `read_text` and `parse_json`. Raises S3PETError: of the kind `error`; names the
+    file, and ends with `hint` where the content is damaged.
     """
     text = read_text(path, error, what="JSON", most=most, links=links)
     try:

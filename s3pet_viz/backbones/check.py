@@ -42,10 +42,8 @@ _MOST_TEXTS = 100
 
 
 def refuse_adapter(folder: Path) -> None:
-    """A folder with trained PET weights alone is no backbone.
-
-    Raises:
-        BackboneError: it is an adapter's, PEFT's or this package's.
+    """A folder with trained PET weights alone is no backbone. Raises BackboneError: it is an adapter's, PEFT's or this
+    package's.
     """
     if (folder / "adapter_config.json").is_file():
         said = read_json(folder / "adapter_config.json", BackboneError)
@@ -90,10 +88,8 @@ def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
 
 
 def check_head(config: Any, text: bool, name: str) -> None:
-    """The files hold a plain pretrained model, or one with a head for the same kind of task.
-
-    Raises:
-        BackboneError: another head, which would be dropped (and another drawn) without a word.
+    """The files hold a plain pretrained model, or one with a head for the same kind of task. Raises BackboneError:
+    another head, which would be dropped (and another drawn) without a word.
     """
     for architecture in getattr(config, "architectures", None) or ():
         _refuse_head(str(architecture), text, name)
@@ -112,9 +108,7 @@ def _refuse_head(architecture: str, text: bool, name: str) -> None:
 
 def check_bare(model: nn.Module) -> None:
     """No PET modules are in a model yet: they would be searched, counted and saved as if they were the backbone's.
-
-    Raises:
-        BackboneError: it has some; says whose.
+    Raises BackboneError: it has some; says whose.
     """
     for name, module in (("the model itself", model), *model.named_modules()):
         kinds = [c for c in type(module).__mro__ if c.__module__.partition(".")[0] in _PET_PACKAGES]
@@ -146,9 +140,7 @@ def inserted_at(model: nn.Module) -> str | None:
 
 def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
     """A live model is one of transformers' own kind, with its weights in memory, and for a kind of task done here.
-
-    Raises:
-        BackboneError: it is not.
+    Raises BackboneError: it is not.
     """
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -177,10 +169,7 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
 
 def check_tokens(backbone: Backbone) -> None:
     """A model and its tokenizer belong together: each token has an embedding, each special token that is needed is
-    there, and both name the same ones.
-
-    Raises:
-        BackboneError: they do not.
+    there, and both name the same ones. Raises BackboneError: they do not.
     """
     model: Any = backbone.model
     tokenizer, config, decoder_only = backbone.tokenizer, model.config, backbone.family.decoder_only
@@ -307,10 +296,8 @@ def _check_order(backbone: Backbone, task: Task) -> None:
 
 @torch.no_grad()
 def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> None:
-    """A batch of the task goes through the model, and what comes out is a loss and an output for each label.
-
-    Raises:
-        BackboneError: it does not; says why.
+    """A batch of the task goes through the model, and what comes out is a loss and an output for each label. Raises
+    BackboneError: it does not; says why.
     """
     where = f"backbone: expected {backbone.name} to read rows of task {task.name}"
     try:

@@ -35,11 +35,7 @@ class Position:
 
 
 def family_of(model: nn.Module) -> Family:
-    """The family of a transformers model.
-
-    Raises:
-        BackboneError: its ``model_type`` is in no table.
-    """
+    """The family of a transformers model. Raises BackboneError: its ``model_type`` is in no table."""
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     for family in FAMILIES:
         if model_type in family.model_types:
@@ -58,10 +54,8 @@ def base_of(model: nn.Module) -> nn.Module:
 
 
 def positions(model: nn.Module) -> list[Position]:
-    """Every position of a model, in the order of its modules.
-
-    Raises:
-        BackboneError: unknown family, or a table that matches nothing in this model.
+    """Every position of a model, in the order of its modules. Raises BackboneError: unknown family, or a table that
+    matches nothing in this model.
     """
     family = family_of(model)
     rules = [(re.compile(r.pattern), r) for r in family.rules]

@@ -157,11 +157,7 @@ class Adapter:
         return Attached(self, model, held if isinstance(held, Backbone) else None)
 
     def check(self, model: nn.Module, *, any_weights: bool = False) -> None:
-        """Whether a model is the backbone that this adapter was trained on.
-
-        Raises:
-            AdapterError: it is not.
-        """
+        """Whether a model is the backbone that this adapter was trained on. Raises AdapterError: it is not."""
         found = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         if found != self.model_type:
             raise AdapterError(

@@ -21,10 +21,8 @@ FILES = (STRUCTURE, WEIGHTS, META)
 
 
 def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Before long work: a folder that can be made, is empty, or may be written into.
-
-    Raises:
-        ConfigError: a file is there, the folder holds something and `overwrite` is not given, or it cannot be written.
+    """Before long work: a folder that can be made, is empty, or may be written into. Raises ConfigError: a file is
+    there, the folder holds something and `overwrite` is not given, or it cannot be written.
     """
     try:
         target = located(path).resolve()
@@ -46,10 +44,8 @@ def staged_folder(path: str | os.PathLike[str], *, overwrite: bool = False, own:
     """A temporary folder whose files take their place when the block ends well; it vanishes otherwise.
 
     A new folder appears as a whole. In one that is there, each new file replaces its old one as a whole, and other
-    files stay; but those that match `own` (weights of an earlier export, which a reader might prefer) go.
-
-    Raises:
-        ConfigError: as `check_free_folder`, or the files cannot be written.
+    files stay; but those that match `own` (weights of an earlier export, which a reader might prefer) go. Raises
+    ConfigError: as `check_free_folder`, or the files cannot be written.
     """
     target = check_free_folder(path, overwrite)
     name = f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"

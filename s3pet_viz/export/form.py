@@ -33,11 +33,8 @@ def write_adapter(folder: Path, structure: Structure, tensors: Mapping[str, Tens
 
 
 def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, Any]]:
-    """The structure, the tensors and what ``adapter.json`` says.
-
-    Raises:
-        AdapterError: a file is missing, damaged or of another version; names the file and the field.
-        StructureError: the same of ``structure.json``.
+    """The structure, the tensors and what ``adapter.json`` says. Raises AdapterError: a file is missing, damaged or of
+    another version; names the file and the field. StructureError: the same of ``structure.json``.
     """
     for name in FILES:
         if not (folder / name).exists():
@@ -110,11 +107,7 @@ def check_tensors(structure: Structure, tensors: Mapping[str, Tensor], path: str
 
 
 def read_fact(meta: Mapping[str, Any], name: str, kind: tuple[type, ...], where: str) -> Any:
-    """A field of ``adapter.json``.
-
-    Raises:
-        AdapterError: it is not of its type; names `where` and the field.
-    """
+    """A field of ``adapter.json``. Raises AdapterError: it is not of its type; names `where` and the field."""
     value = meta.get(name)
     wrong = not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)
     if not wrong and name == "labels":

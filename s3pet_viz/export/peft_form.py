@@ -203,10 +203,8 @@ class _Plan:
         return made
 
     def check(self, wrapped: Any) -> None:
-        """PEFT hit the modules that were meant, with their ranks and scales, and no other.
-
-        Raises:
-            ExportError: it did not.
+        """PEFT hit the modules that were meant, with their ranks and scales, and no other. Raises ExportError: it did
+        not.
         """
         from peft.tuners.ln_tuning.layer import LNTuningLayer
         from peft.tuners.lora import LoraLayer

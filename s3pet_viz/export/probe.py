@@ -45,11 +45,7 @@ def difference(expected: list[Tensor], found: list[Tensor]) -> float:
 
 
 def check_same(expected: list[Tensor], found: list[Tensor], what: str) -> float:
-    """The difference of two outputs, where it is no more than rounding.
-
-    Raises:
-        ExportError: it is more.
-    """
+    """The difference of two outputs, where it is no more than rounding. Raises ExportError: it is more."""
     gap = difference(expected, found)
     most = TOLERANCE.get(expected[0].dtype, 1e-4)
     if not gap <= most:  # NaN, too

@@ -341,11 +341,8 @@ def boxes(rows: np.ndarray, marked: np.ndarray, half: float = _HALF) -> tuple[np
 
 
 def as_transfer(matrix: TransferLike) -> Transfer:
-    """Open a path or a study; a `Transfer` is returned as it is.
-
-    Raises:
-        StudyError: not a study folder, or not one of transfer.
-        TypeError: none of these.
+    """Open a path or a study; a `Transfer` is returned as it is. Raises StudyError: not a study folder, or not one of
+    transfer. TypeError: none of these.
     """
     if isinstance(matrix, (Study, str, os.PathLike)):
         return Transfer(matrix)

@@ -91,11 +91,8 @@ class PETs(nn.ModuleList):
 
 
 def insert(model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> PETs:
-    """Insert PET modules for these gates into a backbone, in place.
-
-    Raises:
-        StructureError: a gate's position is not in this backbone, its PET type cannot go there, its options are
-            wrong, or its size there differs.
+    """Insert PET modules for these gates into a backbone, in place. Raises StructureError: a gate's position is not in
+    this backbone, its PET type cannot go there, its options are wrong, or its size there differs.
     """
     return PETs(model, gates, seed=seed)
 

@@ -1,6 +1,6 @@
 """The HTML of a report: what is text, what is a table, what is a figure. Everything from outside is escaped here.
 
-The page may run three scripts, plotly.js, `_DRAW` and the viewer's module, which its Content-Security-Policy names by
+The page may run three scripts, plotly.js, draw.js and the viewer's module, which its Content-Security-Policy names by
 their hashes; it may load nothing at all. Figures are data: JSON in script elements of a type that no browser runs.
 """
 
@@ -17,95 +17,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from s3pet_viz.viewer.page import standing_module, style
-
-#: Draws one figure after the other, so that the page can be read meanwhile; on paper all get one width that fits.
-_DRAW = """
-(function () {
-  "use strict";
-  var holders = Array.prototype.slice.call(document.querySelectorAll("[data-figure]"));
-  var options = {responsive: true, displaylogo: false};
-  function failed(holder, error) {
-    holder.textContent = "This figure could not be drawn: " + error;
-  }
-  function draw(i) {
-    if (i === holders.length) {
-      document.documentElement.setAttribute("data-drawn", "yes");
-      return;
-    }
-    var holder = holders[i];
-    function next() { setTimeout(draw, 0, i + 1); }
-    try {
-      var figure = JSON.parse(document.getElementById(holder.getAttribute("data-figure")).textContent);
-      Plotly.newPlot(holder, figure.data, figure.layout, options).then(next, function (error) {
-        failed(holder, error);
-        next();
-      });
-    } catch (error) {
-      failed(holder, error);
-      next();
-    }
-  }
-  function sized(change) {
-    holders.forEach(function (holder) {
-      if (holder.data) { Plotly.relayout(holder, change); }
-    });
-  }
-  window.addEventListener("beforeprint", function () { sized({width: 690}); });
-  window.addEventListener("afterprint", function () { sized({width: null, autosize: true}); });
-  draw(0);
-})();
-"""
-
-_STYLE = """
-:root{--ink:#1f2933;--muted:#52606d;--line:#d9dfe5;--soft:#f5f7f9}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1200px;padding:24px 20px 64px;color:var(--ink);background:#fff;
-font:15px/1.55 Inter,"Helvetica Neue",Helvetica,Arial,sans-serif}
-h1{font-size:26px;line-height:1.25;margin:0 0 4px}
-h2{font-size:20px;margin:44px 0 10px;padding-top:10px;border-top:2px solid var(--ink)}
-h3{font-size:16px;margin:28px 0 6px}
-h1,h2,h3,p,li,pre,.note,.finding{overflow-wrap:anywhere}
-h1,h2,h3,p,td,th,li,pre,.note{unicode-bidi:isolate}
-p{margin:6px 0;max-width:78ch}
-a{color:#0b5394}
-nav{background:var(--soft);border:1px solid var(--line);border-radius:6px;padding:10px 18px;margin:18px 0}
-nav ol{margin:4px 0;padding-left:22px;columns:2 300px}
-nav ol ol{columns:1;font-size:.93em}
-nav li{break-inside:avoid}
-.muted{color:var(--muted)}
-figure{margin:10px 0 22px;min-width:0}
-figcaption{color:var(--muted);font-size:13.5px;max-width:95ch;padding:0 16px}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,540px),1fr));gap:0 16px;align-items:start}
-.scroll{overflow-x:auto;margin:8px 0}
-.long{max-height:520px;overflow:auto}
-table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
-th,td{text-align:left;vertical-align:top;padding:3px 14px 3px 0;border-bottom:1px solid var(--line);max-width:460px;
-overflow-wrap:break-word}
-thead th{border-bottom:1.5px solid var(--ink);background:#fff;white-space:nowrap;overflow-wrap:normal;max-width:none}
-.long thead th{position:sticky;top:0}
-tbody th{font-weight:600}
-td.n,th.n{text-align:right;white-space:nowrap}
-tr.differs td{background:#fff4e5}
-.finding{border-left:4px solid var(--muted);padding:4px 12px;margin:8px 0;max-width:90ch}
-.finding.problem{border-color:#b3261e}.finding.warning{border-color:#b37400}.finding.good{border-color:#00724f}
-.finding b:first-child{text-transform:uppercase;font-size:12px;letter-spacing:.05em;margin-right:8px}
-.note{border-left:4px solid var(--line);background:var(--soft);padding:6px 12px;margin:8px 0;max-width:90ch}
-pre{white-space:pre-wrap;background:#fdf1f0;border-left:4px solid #b3261e;padding:8px 12px;max-height:320px;
-overflow:auto;font-size:13px;line-height:1.45}
-@media print{
-@page{size:A4;margin:14mm}
-body{max-width:none;padding:0;font-size:12px}
-h2{break-after:avoid}h3{break-after:avoid}
-figure,.finding{break-inside:avoid}
-.pair{display:block}
-.long,.scroll,pre{max-height:none;overflow:visible}
-.long thead th{position:static}
-table{font-size:10.5px}
-thead{display:table-header-group}tr{break-inside:avoid}
-.modebar{display:none!important}
-}
-"""
+from s3pet_viz.viewer.page import in_script, standing_module, style, text_of
 
 
 def text(value: object) -> str:
@@ -115,11 +27,8 @@ def text(value: object) -> str:
 
 
 def figure_json(figure: go.Figure) -> str:
-    """A figure's JSON that can stand in a script element: without <, > and & nothing in it can end or begin one."""
-    made: str = plotly.io.to_json(figure, validate=False, engine="json")
-    for sign in "<>&\u2028\u2029":
-        made = made.replace(sign, f"\\u{ord(sign):04x}")
-    return made
+    """A figure's JSON that can stand in a script element."""
+    return in_script(plotly.io.to_json(figure, validate=False, engine="json"))
 
 
 def table(
@@ -208,8 +117,9 @@ class Page:
     def render(self) -> str:
         """The whole file."""
         # The parser turns every line end into \n before a hash is taken.
-        scripts = [re.sub(r"\r\n?", "\n", code) for code in (get_plotlyjs(), _DRAW, standing_module())]
+        scripts = [re.sub(r"\r\n?", "\n", code) for code in (get_plotlyjs(), text_of("reports", "draw.js"), standing_module())]
         hashes = " ".join(f"'sha256-{_sha256(code)}'" for code in scripts)
+        looks = text_of("reports", "style.css") + style()
         policy = (
             f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'"
@@ -218,7 +128,7 @@ class Page:
             "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n"
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             "<meta name='viewport' content='width=device-width,initial-scale=1'>\n"
-            f"<title>{text(self.title)}</title>\n<style>{_STYLE}{style()}</style></head><body>\n<main>\n"
+            f"<title>{text(self.title)}</title>\n<style>{looks}</style></head><body>\n<main>\n"
         )
         noscript = "<noscript><div class='note'>The figures need JavaScript; the tables do not.</div></noscript>"
         body = "\n".join((self._body[0], noscript, self._contents(), *self._body[1:]))

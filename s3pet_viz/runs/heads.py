@@ -44,11 +44,7 @@ class StepHeads:
         return [counted.part.from_step for counted in self._parts]
 
     def refresh(self) -> None:
-        """Look at what the writer added.
-
-        Raises:
-            RunError: a part is damaged or foreign; names the file.
-        """
+        """Look at what the writer added. Raises RunError: a part is damaged or foreign; names the file."""
         known = {counted.part.path: counted for counted in self._parts}
         parts = []
         for path in layout.part_paths(self._run):
@@ -67,10 +63,8 @@ class StepHeads:
         self._parts = parts
 
     def row(self, number: int) -> Row:
-        """One row (negative numbers count from the last): alpha and p of shape (1, n_gates), all else (1,).
-
-        Raises:
-            IndexError: no such row. RunError: it is damaged.
+        """One row (negative numbers count from the last): alpha and p of shape (1, n_gates), all else (1,). Raises
+        IndexError: no such row. RunError: it is damaged.
         """
         at = number + len(self) if number < 0 else number
         for counted in self._parts:

@@ -80,10 +80,8 @@ def run_errors() -> Iterator[None]:
 
 def check_entries(run: Path) -> None:
     """A run's files and folders are plain ones inside it. By a link, a run directory from elsewhere could have other
-    files read, replaced or cut; at a pipe its readers would wait for ever.
-
-    Raises:
-        RunError: names the first that is something else. Nothing is changed.
+    files read, replaced or cut; at a pipe its readers would wait for ever. Raises RunError: names the first that is
+    something else. Nothing is changed.
     """
     with run_errors():
         for name in _FILES:
@@ -99,11 +97,7 @@ def check_entries(run: Path) -> None:
 
 
 def part_paths(run: Path) -> list[Path]:
-    """The parts of the step log, in order.
-
-    Raises:
-        RunError: what holds them is no folder of the run.
-    """
+    """The parts of the step log, in order. Raises RunError: what holds them is no folder of the run."""
     with run_errors():
         files.refuse_special(run / STEPS, links=False, folder=True)
     return sorted((run / STEPS).glob("part-[0-9][0-9][0-9][0-9][0-9].arrow"))
@@ -243,10 +237,8 @@ def _read_parquet(path: Path, n_gates: int | None) -> pa.Table:
 
 
 def _as_list(column: pa.ChunkedArray, where: str, longest: int) -> list[Any]:
-    """A column's values; a text that many rows share is one object.
-
-    Raises:
-        RunError: a text of more characters than `longest`.
+    """A column's values; a text that many rows share is one object. Raises RunError: a text of more characters than
+    `longest`.
     """
     if not pa.types.is_dictionary(column.type):
         values: list[Any] = column.to_pylist()
@@ -262,10 +254,8 @@ def _as_list(column: pa.ChunkedArray, where: str, longest: int) -> list[Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a file of a run.
-
-    Raises:
-        RunError: cannot be read, is a link, or is not a JSON object; names the file.
+    """A JSON object in a file of a run. Raises RunError: cannot be read, is a link, or is not a JSON object; names the
+    file.
     """
     most = _MOST_RUN_JSON if path.name == RUN_JSON else files.MOST_BYTES
     data = files.read_json(path, RunError, links=False, most=most)
@@ -275,10 +265,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_run_json(run: Path) -> dict[str, Any]:
-    """run.json, checked: kind, schema version, and the type of every field that readers rely on.
-
-    Raises:
-        RunError: no run directory, foreign, of another version, or damaged; names file and field.
+    """run.json, checked: kind, schema version, and the type of every field that readers rely on. Raises RunError: no
+    run directory, foreign, of another version, or damaged; names file and field.
     """
     path = run / RUN_JSON
     if not files.is_folder(run):

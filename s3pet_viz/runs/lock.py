@@ -128,10 +128,8 @@ def taken_alone(fd: int) -> bool:
 
 
 def lock_is_held(path: Path) -> bool:
-    """Whether some process holds the lock now; False where there is no lock file.
-
-    Raises:
-        RunError: something else is in its place.
+    """Whether some process holds the lock now; False where there is no lock file. Raises RunError: something else is in
+    its place.
     """
     try:
         fd = open_plain(path, links=False)

@@ -52,11 +52,8 @@ def disk_error(path: Path, error: OSError, what: str = "cannot be written", *, b
 
 
 def check_place(run: Path) -> None:
-    """Before long work: a new run can be made here.
-
-    Raises:
-        RunError: the folder holds another run or unrelated files.
-        DiskError: it, or the folder that it would be made in, cannot be written. Nothing is left there.
+    """Before long work: a new run can be made here. Raises RunError: the folder holds another run or unrelated files.
+    DiskError: it, or the folder that it would be made in, cannot be written. Nothing is left there.
     """
     refuse_occupied(run)
     check_writable(run, begun=False)
@@ -65,10 +62,8 @@ def check_place(run: Path) -> None:
 def check_writable(folder: Path, *, begun: bool = True) -> None:
     """Before long work: write a little where nobody sees it, in the folder or in the nearest one above that exists.
 
-    Mode bits say nothing to root, nor of a full disk.
-
-    Raises:
-        DiskError: it cannot be written, or its disk is full; a file is in the way.
+    Mode bits say nothing to root, nor of a full disk. Raises DiskError: it cannot be written, or its disk is full; a
+    file is in the way.
     """
     place = folder = located(folder)
     while not place.exists():
@@ -113,10 +108,8 @@ def sweep_temporaries(run: Path) -> None:
 
 
 def append_whole(fd: int, data: bytes | memoryview) -> None:
-    """Append all of it to an open file, or take back what was written of it: a row after a torn one is lost.
-
-    Raises:
-        OSError: the disk refuses; the file is as it was.
+    """Append all of it to an open file, or take back what was written of it: a row after a torn one is lost. Raises
+    OSError: the disk refuses; the file is as it was.
     """
     before = os.fstat(fd).st_size
     try:

@@ -30,10 +30,8 @@ _MARK = "--- s3pet "
 def spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Start ``python -m s3pet_viz ARGUMENTS``; all that it prints is appended to `log`.
 
-    It has a session of its own: neither Ctrl-C here, nor the end of this kernel or terminal, ends it.
-
-    Raises:
-        RunError: the log cannot be written.
+    It has a session of its own: neither Ctrl-C here, nor the end of this kernel or terminal, ends it. Raises RunError:
+    the log cannot be written.
     """
     reap()
     output = _open_log(log)

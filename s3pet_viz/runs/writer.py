@@ -158,11 +158,8 @@ class RunWriter:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], *, from_step: int) -> RunWriter:
-        """Open an existing run to continue it: `attach`, then `continue_from`.
-
-        Raises:
-            RunError: not a run, damaged, or being written by another process; negative `from_step`.
-            DiskError: the disk refuses.
+        """Open an existing run to continue it: `attach`, then `continue_from`. Raises RunError: not a run, damaged, or
+        being written by another process; negative `from_step`. DiskError: the disk refuses.
         """
         writer = cls.attach(path)
         try:
@@ -263,11 +260,9 @@ class RunWriter:
         self._next_step = int(step) + 1
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Append one evaluation to evals.jsonl; a ``step`` in it lets a later resume supersede it.
-
-        Raises:
-            TypeError: a value has no JSON form.
-            RunError: the writer is closed. DiskError: the disk refuses; the file then ends as before.
+        """Append one evaluation to evals.jsonl; a ``step`` in it lets a later resume supersede it. Raises TypeError: a
+        value has no JSON form. RunError: the writer is closed. DiskError: the disk refuses; the file then ends as
+        before.
         """
         self._check_open()
         line = json.dumps(json_ready({**record, "part": self._part}), ensure_ascii=False, allow_nan=False)
@@ -280,10 +275,8 @@ class RunWriter:
                 os.close(fd)
 
     def sync(self) -> None:
-        """Let no step that was appended be lost to a power cut: before a checkpoint that comes after it.
-
-        Raises:
-            DiskError: the disk refuses.
+        """Let no step that was appended be lost to a power cut: before a checkpoint that comes after it. Raises
+        DiskError: the disk refuses.
         """
         if self._stream is not None:
             self._check_here()
@@ -291,11 +284,8 @@ class RunWriter:
                 os.fsync(self._stream)
 
     def set_status(self, status: Status, *, error: str | None = None, **fields: Any) -> None:
-        """Rewrite run.json with this status, error and other fields.
-
-        Raises:
-            RunError: unknown status, a field that the writer keeps itself, or the writer is closed.
-            DiskError: the disk refuses; run.json stays as it was.
+        """Rewrite run.json with this status, error and other fields. Raises RunError: unknown status, a field that the
+        writer keeps itself, or the writer is closed. DiskError: the disk refuses; run.json stays as it was.
         """
         self._check_open()
         if status not in ("running", "paused", *_ENDED):

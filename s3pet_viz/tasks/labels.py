@@ -18,9 +18,7 @@ _TRUTH = {"false": 0.0, "true": 1.0}
 
 def check_class_names(task: Task, table: Table) -> None:
     """The names of a `datasets` ClassLabel are those of the task, in its order: its numbers are places in its own list.
-
-    Raises:
-        TaskError: they differ in order, number, case or words.
+    Raises TaskError: they differ in order, number, case or words.
     """
     found = table.class_names.get(task.label)
     if task.kind == "classification" and found and found != task.label_names:

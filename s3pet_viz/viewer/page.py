@@ -15,39 +15,23 @@ from s3pet_viz.viewer.feed import Feed
 
 _FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "view.js", "many.js")
 
-#: Gives the module a model that holds its state and has no kernel.
-_MOUNT = """
-for (const place of document.querySelectorAll("[data-s3pet-state]")) {
-  const state = JSON.parse(document.getElementById(place.dataset.s3petState).textContent), heard = {};
-  const bytes = (text) => {
-    const signs = atob(text ?? ""), made = new Uint8Array(signs.length);
-    for (let i = 0; i < made.length; i++) made[i] = signs.charCodeAt(i);
-    return made;
-  };
-  for (const name of ["values", "scalars", "last"]) state[name] = bytes(state[name]);
-  const tell = (name) => (heard[name] ?? []).forEach((listener) => listener());
-  VIEWER.render({ el: place, model: {
-    get: (name) => state[name], on: (name, listener) => (heard[name] ??= []).push(listener), off() {}, send() {},
-    set(name, value) { state[name] = value; tell("change"); }, save_changes() {},
-  } });
-}
-"""
-
-
 @functools.cache
 def module() -> str:
     """The ES module, whole."""
-    return "".join(_read(name) for name in _FILES)
+    return "".join(text_of("viewer", "js", name) for name in _FILES)
 
 
 @functools.cache
 def style() -> str:
-    return _read("style.css")
+    return text_of("viewer", "js", "style.css")
 
 
 def standing_module() -> str:
-    """The module as a script of a page without a kernel: it draws every element with ``data-s3pet-state``."""
-    return module().replace("export default {", "const VIEWER = {").replace("export ", "") + _MOUNT
+    """The module as a script of a page without a kernel: it draws every element with ``data-s3pet-state``; mount.js
+    gives it a model that holds its state.
+    """
+    own = module().replace("export default {", "const VIEWER = {").replace("export ", "")
+    return own + text_of("viewer", "mount.js")
 
 
 def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = None, most: int = 2 << 20) -> str:
@@ -55,11 +39,8 @@ def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = 
     feed = Feed(run)
     frame = feed.poll()
     assert frame is not None
-    state: dict[str, Any] = {
-        "uid": key,
-        "doc": text(run_doc(run, key=key, parts=EXPLORE_PARTS, theme=theme)),
-        "selection": [],
-    }
+    doc = run_doc(run, key=key, parts=EXPLORE_PARTS, theme=theme)
+    state: dict[str, Any] = {"uid": key, "doc": text(doc), "selection": []}
     rows = None
     if feed.log is not None and frame.alpha is not None:
         while feed.log.history.size > most and feed.log.history.n > 2:
@@ -67,15 +48,14 @@ def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = 
         rows, scalars, values = feed.log.history.part(0)
         state |= {"scalars": _base64(scalars), "values": _base64(values), "last": _base64(frame.alpha.tobytes())}
     state["live"] = text(live_doc(frame, key, rows) | {"budget": budget})
-    return _as_json(state)
+    return in_script(json.dumps(state, separators=(",", ":")))
 
 
 def compared_state(compared: Compared) -> str:
     """Several runs as JSON for `standing_module`."""
     doc = compared.doc
-    return _as_json(
-        {"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": [], "values": _base64(compared.values)}
-    )
+    state = {"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": [], "values": _base64(compared.values)}
+    return in_script(json.dumps(state, separators=(",", ":")))
 
 
 def standing_page(title: str, state: str, more: str = "") -> str:
@@ -98,17 +78,17 @@ def standing_page(title: str, state: str, more: str = "") -> str:
     )
 
 
-def _as_json(state: dict[str, Any]) -> str:
+def in_script(json_text: str) -> str:
     """JSON that can stand in a script element: without <, > and & nothing in it can end or begin one."""
-    made = json.dumps(state, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
-        made = made.replace(sign, f"\\u{ord(sign):04x}")
-    return made
+        json_text = json_text.replace(sign, f"\\u{ord(sign):04x}")
+    return json_text
 
 
 def _base64(data: bytes | memoryview) -> str:
     return base64.b64encode(data).decode()
 
 
-def _read(name: str) -> str:
-    return resources.files("s3pet_viz.viewer").joinpath("js", name).read_text(encoding="utf-8")
+def text_of(*place: str) -> str:
+    """A file that lies in this package."""
+    return resources.files("s3pet_viz").joinpath(*place).read_text(encoding="utf-8")
