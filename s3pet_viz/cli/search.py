@@ -15,7 +15,7 @@ from s3pet_viz.errors import ConfigError
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
 
-Mode = Annotated[str | None, c.option("fast, paper, first-order, single-level or exact. [default: fast]")]
+Mode = Annotated[str | None, c.option("fast, paper, first-order, single-level, exact or prune. [default: fast]")]
 Out = Annotated[Path | None, c.option("The run folder to make. [default: a new one under runs/]")]
 AlphaLr = Annotated[float | None, c.option("Learning rate of the structure parameters. [default: 0.1]")]
 Warmup = Annotated[int | None, c.option("Steps at the start that move only the weights. [default: 0]", min=0)]

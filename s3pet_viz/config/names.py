@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: How a search moves alpha, see `engine.modes`.
-MODES = ("fast", "paper", "first-order", "single-level", "exact")
+MODES = ("fast", "paper", "first-order", "single-level", "exact", "prune")
 #: Embedded spaces; ``+cross`` adds cross-attention.
 SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross")
 #: How both learning rates move over a search.

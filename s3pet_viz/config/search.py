@@ -21,7 +21,7 @@ class SearchConfig:
     Attributes:
         task, backbone, budget: as the user gave them (a label where objects in memory were given).
         space: a preset's name or a space as a mapping.
-        mode: ``fast``, ``paper``, ``first-order``, ``single-level`` or ``exact``.
+        mode: ``fast``, ``paper``, ``first-order``, ``single-level``, ``exact`` or ``prune``.
         steps: search steps; both rates decay linearly to 0 over them (`schedule` ``constant``: they do not).
         lr: of the PET weights; None means 3e-4 as published, more for small backbones (`tuning.train.default_lr`).
         head_lr: of an encoder's head; None means as lr. alpha_lr: of alpha.
@@ -30,7 +30,9 @@ class SearchConfig:
         warmup: steps at the start that move only the weights.
         open_steps: steps at the start with every gate open, in which only the weights move; a lower `lr` than for few
             gates is needed. shrink_steps: steps after them in which the budget falls geometrically from the whole
-            space's size to `budget`, see `structure.budget.budget_at`.
+            space's size to `budget`, see `structure.budget.budget_at`. Mode ``prune`` ends its open phase by what was
+            learned, after `open_steps` at the latest (0: half of the steps), and takes at least `shrink_steps` to shrink
+            (0: half of the rest); it suits `lr` to the open gates itself.
         competition: gates compete in the gradient (section 3 of the method); False is an ablation.
         sampling: ``soft`` gates, or hard ones with a ``straight-through`` gradient.
         antithetic: every second step mirrors the uniforms of the one before.
@@ -168,6 +170,9 @@ class SearchConfig:
         ):
             if self.compile and stands:
                 raise ConfigError(f"compile: cannot be used with {name} {getattr(self, name)!r}")
+        for name, off in (("warmup", 0), ("skip_below", 0), ("start_from", None)):
+            if self.mode == "prune" and getattr(self, name) != off:
+                raise ConfigError(f"{name}: cannot be used with mode 'prune', found {getattr(self, name)!r}")
         if self.warmup >= self.steps:
             raise ConfigError(f"warmup: expected fewer than the {self.steps} steps, found {self.warmup}")
         if self.open_steps + self.shrink_steps >= self.steps:

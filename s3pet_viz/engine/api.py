@@ -30,7 +30,8 @@ from s3pet_viz.engine.checkpoint import (
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
 from s3pet_viz.engine.modes import State
-from s3pet_viz.engine.optim import OPTIMIZERS
+from s3pet_viz.engine.optim import OPTIMIZERS, AdamW
+from s3pet_viz.engine.prune import PausingAdamW, Pruning
 from s3pet_viz.engine.split_batches import SplitBatches
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.engine.start import open_start, start_alpha, start_label
@@ -218,6 +219,7 @@ def search(
             head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
             autocast=device.autocast,
             compile=config.compile,
+            constant_loss=extra["constant_loss"],
         )
         counts = [g.n_params for g in gates]
         state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
@@ -297,6 +299,13 @@ def make_state(
     problem: Any, counts: Sequence[int], budget: float, config: SearchConfig, lr: float, team: Processes | None = None
 ) -> State:
     """The `State` of a search with these options on any `Problem`."""
+    optimizer, pruning = OPTIMIZERS[config.weight_optimizer], None
+    if config.mode == "prune":
+        pruning = Pruning(
+            counts, budget, config.steps, open_steps=config.open_steps, shrink_steps=config.shrink_steps,
+            constant_loss=problem.constant_loss,
+        )  # fmt: skip
+        optimizer = PausingAdamW if optimizer is AdamW else optimizer
     return State(
         problem,
         GateModel(
@@ -311,7 +320,7 @@ def make_state(
         alpha_lr=config.alpha_lr,
         clip=config.clip,
         seed=config.seed,
-        weight_optimizer=OPTIMIZERS[config.weight_optimizer],
+        weight_optimizer=optimizer,
         difference_eps=config.difference_eps,
         second_order_from=config.second_order_from,
         second_order_cap=config.second_order_cap,
@@ -320,6 +329,7 @@ def make_state(
         team=team,
         antithetic=config.antithetic,
         schedule=config.schedule_at,
+        pruning=pruning,
     )
 
 

@@ -25,6 +25,7 @@ class BackboneProblem:
         head_lr_ratio: the head's learning rate over that of the PET weights.
         autocast: a context factory for mixed precision.
         compile: take the loss through torch.compile; the first passes take minutes.
+        constant_loss: see `Problem`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class BackboneProblem:
         head_lr_ratio: float = 1.0,
         autocast: Callable[[], Any] = contextlib.nullcontext,
         compile: bool = False,
+        constant_loss: float | None = None,
     ) -> None:
         self.net = _GatedLoss(model, pets)
         # Not dynamic=True: tracing symbolic sizes through the gates took ten times longer (benchmarks/NOTES.md).
@@ -47,6 +49,8 @@ class BackboneProblem:
         names = {f"pets.{n}": p for n, p in pets.named_parameters()} | {f"model.{n}": p for n, p in head.items()}
         self.names = list(names)
         self.weights: Sequence[Tensor] = list(names.values())
+        self.gate_of: Sequence[int] = [int(n.split(".")[1]) if n.startswith("pets.") else -1 for n in self.names]
+        self.constant_loss = constant_loss
         self.lr_scale: Sequence[float] = [head_lr_ratio if n.startswith("model.") else 1.0 for n in self.names]
 
     @contextlib.contextmanager

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from s3pet_viz.engine.modes import State
+from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import parse_json, write_bytes_atomic
@@ -31,8 +33,8 @@ def save_checkpoint(
     fingerprint: Mapping[str, Any],
     stability: Stability | None = None,
 ) -> None:
-    """Write w, alpha, both optimisers and how long the selected structure has been the same. Random numbers are
-    functions of (seed, step) and need no state.
+    """Write w, alpha, both optimisers, how long the selected structure has been the same and what pruning has seen.
+    Random numbers are functions of (seed, step) and need no state.
 
     Raises:
         DiskError: the disk refuses; an earlier checkpoint stays.
@@ -40,12 +42,15 @@ def save_checkpoint(
     tensors = {"w": state.w.flat, "alpha": state.alpha}
     tensors |= {f"w_opt.{k}": v for k, v in state.w_opt.state().items()}
     tensors |= {f"alpha_opt.{k}": v for k, v in state.alpha_opt.state().items()}
+    if state.pruning is not None:
+        tensors["scores"] = state.pruning.scores
     data = save(
         {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
         metadata={
             "next_step": str(next_step),
             "fingerprint": json.dumps(fingerprint, sort_keys=True),
             "stability": json.dumps(None if stability is None else stability.state()),
+            **({} if state.pruning is None else {"pruning": json.dumps(state.pruning.state())}),
         },
     )
     with disk_errors(folder / FILE):
@@ -114,9 +119,18 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
         state.alpha = tensors["alpha"].to(state.alpha)
         for name, optimizer in (("w_opt", state.w_opt), ("alpha_opt", state.alpha_opt)):
             optimizer.load({key: tensors[f"{name}.{key}"] for key in optimizer.state()})
+        if state.pruning is not None:
+            _load_pruning(state.pruning, metadata["pruning"], tensors["scores"])
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
     return int(metadata["next_step"])
+
+
+def _load_pruning(pruning: Pruning, text: str, scores: Tensor) -> None:
+    try:
+        pruning.load(parse_json(text), scores)
+    except (ValueError, TypeError) as error:
+        raise KeyError(f"pruning: {error}") from None
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

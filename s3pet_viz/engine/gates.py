@@ -86,6 +86,10 @@ class GateModel:
         """The shift zeta at which the expected size is the budget."""
         return solve_shift(alpha.detach().numpy(), self.counts, self.budget, self.tau)
 
+    def probabilities(self, alpha: Tensor) -> Tensor:  # (n_gates,) -> (n_gates,)
+        """p at this alpha."""
+        return torch.sigmoid((alpha - self.solve(alpha)) / self.tau)
+
     def sample(self, alpha: Tensor, u: Tensor) -> GateSample:
         """Solve the shift and draw gates at these uniforms."""
         zeta = self.solve(alpha)

@@ -82,7 +82,7 @@ class Search:
         # From alpha as the step log keeps it, so that a reader of the run finds the same structure.
         alpha = self.state.alpha.float().numpy()
         chosen = select(alpha, [g.n_params for g in self.gates], self.budget)
-        config = self.config
+        config, pruning = self.config, self.state.pruning
         return Structure(
             gates_by_index(self.gates, chosen),
             self.backbone_name,
@@ -95,6 +95,7 @@ class Search:
                 "steps": self.step,
                 "space": config.space if isinstance(config.space, str) else config.space.get("name"),
                 "run": self.writer.info["name"],
+                **({} if pruning is None else {"task_learned": pruning.verdict}),
             },
         )
 
@@ -165,9 +166,12 @@ class Search:
         config, step = self.config, self.step
         began = time.perf_counter()
         total = sum(self.state.gates.counts)
+        pruning = self.state.pruning
         held = budget_at(step, self.budget, total, config.open_steps, config.shrink_steps)
+        if pruning is not None:
+            held, phase = pruning.held, (pruning.opened, pruning.at_budget)
         self.state.gates = replace(self.state.gates, budget=held)
-        take = warmup_step if step < config.weight_steps else MODES[config.mode]
+        take = warmup_step if step < config.weight_steps and pruning is None else MODES[config.mode]
         try:
             result = take(self.state, step)
         except NonFiniteLossError as error:
@@ -181,13 +185,18 @@ class Search:
             zeta=result.zeta,
             train_loss=result.train_loss,
             val_loss=result.val_loss,
-            lr=self.state.lr * config.schedule_at(step),
+            lr=self.state.lr * config.schedule_at(step) * result.rate,
             alpha=self.state.alpha.numpy(),
             p=self.p,
         )
         self.step += 1
         bar.update()
-        bar.set_postfix(train=f"{result.train_loss:.3f}", val=f"{result.val_loss:.3f}", refresh=False)
+        losses = {k: f"{v:.3f}" for k, v in (("train", result.train_loss), ("val", result.val_loss)) if np.isfinite(v)}
+        bar.set_postfix(losses, refresh=False)
+        if pruning is not None:
+            bar.set_postfix({"train": losses["train"], "gates": pruning.phase}, refresh=False)
+            if phase != (pruning.opened, pruning.at_budget):  # readers are told as soon as it is known
+                self.writer.set_status("running", pruning=pruning.report())
         if config.eval_every and self.step % config.eval_every == 0:
             self._evaluate(result)
         # After the evaluation of this step, which belongs to the state that is saved.
@@ -200,9 +209,7 @@ class Search:
             callback.on_step_end(self, step, result)
 
     def _probabilities(self) -> Any:
-        gates = self.state.gates
-        zeta = gates.solve(self.state.alpha)
-        return torch.sigmoid((self.state.alpha - zeta) / gates.tau).numpy()
+        return self.state.gates.probabilities(self.state.alpha).numpy()
 
     def _evaluate(self, result: StepResult) -> None:
         record = self._evaluation(result)
@@ -211,8 +218,11 @@ class Search:
             callback.on_evaluation(self, record)
         # A structure that nothing has moved yet is no result. AdamW's second moments are 0 until a gradient is not, so
         # through all of the warm-up too.
+        pruning = self.state.pruning
         shrunk = self.step > self.config.open_steps + self.config.shrink_steps
-        if shrunk and bool(self.state.alpha_opt.v.any()):
+        if pruning is not None:
+            shrunk = pruning.at_budget is not None and self.step > pruning.at_budget
+        if shrunk and bool((self.state.alpha_opt.v if pruning is None else pruning.scores).any()):
             self.stability.see(record["selected"], self.step)
 
     def _ends_early(self) -> bool:
@@ -220,10 +230,11 @@ class Search:
 
     @torch.no_grad()
     def _evaluation(self, result: StepResult, batches: int = 8) -> dict[str, Any]:
-        """Mean val loss over the first batches at z = p, and what would be selected."""
+        """Mean val loss over the first batches at z = p (prune: the open gates alone), and what would be selected."""
         problem, state = self.state.problem, self.state
         problem.closed = frozenset()
-        z = torch.from_numpy(self._probabilities()).to(state.w.flat)
+        z = self._probabilities() if state.pruning is None else state.pruning.mask()
+        z = torch.as_tensor(z).to(state.w.flat)
         drawn = [problem.batch("val", k) for k in range(batches)]
         with state.masks(self.step, 99):
             losses = [float(problem.loss(batch, z)) for batch in drawn]
@@ -242,8 +253,9 @@ class Search:
         if finished:
             self.writer.write_structure(self.structure())
         self.writer.set_status(
-            "finished" if finished else "stopped", stop_reason=self.stop_reason, steps_taken=self.step
-        )
+            "finished" if finished else "stopped", stop_reason=self.stop_reason, steps_taken=self.step,
+            **({} if self.state.pruning is None else {"pruning": self.state.pruning.report()}),
+        )  # fmt: skip
         for callback in self.callbacks:
             callback.on_search_end(self)
 

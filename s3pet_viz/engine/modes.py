@@ -18,6 +18,7 @@ from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.engine.gates import GateModel, GateSample
 from s3pet_viz.engine.optim import SGD, AdamW, FlatWeights, clip_
 from s3pet_viz.engine.problem import Half, Problem
+from s3pet_viz.engine.prune import BATCHES, PausingAdamW, Pruning
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.training.processes import Processes
 
@@ -40,7 +41,7 @@ class StepResult:
     """What one step did. Tensors of shape (n_gates,) are float64 on the CPU.
 
     ``alpha_grad`` is the gradient before clipping and ``hessian`` the second-order term H in it (before xi).
-    ``losses`` lists every loss in the order it was computed.
+    ``losses`` lists every loss in the order it was computed; ``rate`` is what the weights' rate was multiplied by.
     """
 
     zeta: float
@@ -51,6 +52,7 @@ class StepResult:
     hessian: Tensor | None = None
     losses: list[float] = field(default_factory=list)
     detail: dict[str, Tensor] = field(default_factory=dict)
+    rate: float = 1.0
 
 
 @dataclass
@@ -68,6 +70,7 @@ class State:
     Attributes:
         w: the PET weights (flat), alpha: structure parameters, shape (n_gates,), float64.
         w_opt, alpha_opt: their optimisers.
+        pruning: the scores and the phase of mode ``prune``; None in the others.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class State:
         accumulation: int = 1,
         team: Processes | None = None,
         schedule: Callable[[int], float] = lambda step: 1.0,
+        pruning: Pruning | None = None,
     ) -> None:
         self.problem, self.gates = problem, gates
         self.w = FlatWeights(problem.weights)
@@ -103,8 +107,12 @@ class State:
         self.accumulation = accumulation
         self.team = team or Processes()
         self.schedule = schedule
+        self.pruning = pruning
         scale = [torch.full((n,), s, dtype=torch.float32) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
         self.lr_scale = torch.cat(scale).to(self.w.flat) if scale else self.w.flat.clone()
+        if pruning is not None:
+            owners = [torch.full((n,), i) for n, i in zip(self.w.sizes, problem.gate_of, strict=True)]
+            self.gate_of = torch.cat(owners).to(self.w.flat.device)
 
     # -- ingredients -----------------------------------------------------------------------------------
 
@@ -156,6 +164,19 @@ class State:
         own = [self.team.rank] if self.team.rank else []
         state = np.random.SeedSequence([self.seed, step, masks, *own]).generate_state(1, np.uint64)
         return seeded(int(state[0]))
+
+    @torch.no_grad()
+    def held_out(self, step: int, z: Tensor, batches: int = BATCHES) -> float:
+        """Mean validation loss at z over the first batches, the same in every process."""
+        self.problem.closed = frozenset(torch.nonzero(z == 0).flatten().tolist())
+        gate, sums, rows = z.to(self.w.flat), self.w.flat.new_zeros(()), 0
+        with self.masks(step, VAL_MASKS):
+            for batch in (self.problem.batch("val", k) for k in range(batches)):
+                sums = sums + self.problem.loss(batch, gate) * self.problem.size(batch)
+                rows += self.problem.size(batch)
+        self.problem.closed = frozenset()
+        loss = sums / rows
+        return self.check(self.team.mean(rows, [loss])[0] if self.team.size > 1 else loss, "val", step)
 
     def check(self, loss: Tensor, half: Half, step: int) -> float:
         value = float(loss.detach())
@@ -342,6 +363,34 @@ def _exact_step(state: State, step: int) -> StepResult:
     return StepResult(sample.zeta, sample.p.detach(), train_loss, val_loss, grad, None, [train_loss, val_loss])
 
 
+def prune_step(state: State, step: int) -> StepResult:
+    """One train pass at hard gates: the weights of the open ones move, every gate is scored. See `engine.prune`.
+
+    The validation loss is that of a look at held-out rows, NaN in the steps between.
+    """
+    pruning = state.pruning
+    assert pruning is not None
+    z, rate = pruning.mask(), pruning.factor
+    zeta, p = state.gates.solve(state.alpha), state.gates.probabilities(state.alpha)
+    train = state.run("train", step, z, TRAIN_MASKS)
+    assert train.dw is not None
+    if not torch.isfinite(train.dz).all():
+        raise NonFiniteLossError(f"step {step}: the gradient of the gates is not finite")
+    # Of each weight: 1 or 0 as its gate, and 1 for a head, which has none and keeps its own rate.
+    moving = torch.cat([z, z.new_ones(1)]).to(state.w.flat)[state.gate_of]
+    if isinstance(state.w_opt, PausingAdamW):
+        state.w_opt.moving = moving > 0
+    lr = state.w_lr(step) * torch.where(state.gate_of >= 0, moving * rate, moving)
+    _update_weights(state, train, state.w.flat, lr)
+    pruning.see(train.loss, train.dz)
+    held_out = state.held_out(step, pruning.mask()) if pruning.looks(step) else None
+    pruning.advance(step, held_out)
+    state.alpha = pruning.alpha
+    losses = [train.loss, *([] if held_out is None else [held_out])]
+    val = float("nan") if held_out is None else held_out
+    return StepResult(zeta, p, train.loss, val, train.dz, None, losses, rate=rate)
+
+
 def warmup_step(state: State, step: int) -> StepResult:
     """Move only the weights, at gates drawn from the present alpha."""
     sample = state.sample(step)
@@ -367,4 +416,5 @@ MODES: dict[str, Step] = {
     "first-order": first_order_step,
     "single-level": single_level_step,
     "exact": exact_step,
+    "prune": prune_step,
 }

@@ -20,6 +20,10 @@ class Problem(Protocol):
 
     weights: Sequence[Tensor]
     lr_scale: Sequence[float]
+    #: Of each weight, the gate that it belongs to; -1: a head's. Mode ``prune`` alone asks for it, and for the loss of
+    #: one answer to every row (None: not known).
+    gate_of: Sequence[int]
+    constant_loss: float | None
     #: Gates that are exactly 0 in the present pass and need not be computed.
     closed: frozenset[int]
 

@@ -1,4 +1,4 @@
-"""The two halves of a task's training split, as batches."""
+"""The two parts of a task that a search reads, as batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from s3pet_viz.training.processes import Processes
 
 
 class SplitBatches:
-    """The training split cut in two with a seed: train for the weights, val for alpha."""
+    """The training split cut in two with a seed: train for the weights, val for alpha. Mode ``prune`` trains on all of
+    it and looks at the validation split."""
 
     def __init__(
         self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device, team: Processes
@@ -33,8 +34,15 @@ class SplitBatches:
             )
         self.device, self.team = device.torch, team
         self.features, self.indices = {}, {}
-        for k, (half, part) in enumerate((("train", order[:middle]), ("val", order[middle:]))):
-            rows = [data.train[i] for i in sorted(part)]
+        halves = [[data.train[i] for i in sorted(part)] for part in (order[:middle], order[middle:])]
+        if config.mode == "prune":
+            halves = [data.train, data.validation]
+            if len(data.validation) < team.size:
+                raise TaskError(
+                    f"task {data.task.name}: expected at least {team.size} validation rows for {team.size} processes, "
+                    f"found {len(data.validation)}"
+                )
+        for k, (half, rows) in enumerate(zip(("train", "val"), halves, strict=True)):
             with LOCK:  # as in `Splits.make`
                 self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
             self.indices[half] = shuffled(
