@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from s3pet_viz.engine.fingerprint import check_same
 from s3pet_viz.engine.modes import State
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.errors import RunError
@@ -19,8 +20,6 @@ from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.place import disk_errors
 
 FILE = "state.safetensors"
-#: Entries of the fingerprint that searches of earlier versions have not.
-SINCE = ("backbone weights", "tokenizer", "validation rows")
 
 
 def save_checkpoint(
@@ -117,16 +116,6 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
     return int(metadata["next_step"])
-
-
-def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Raises RunError where a search would go on with other data or another backbone than it began with."""
-    for key in now:
-        if saved.get(key, now[key] if key in SINCE else None) != now[key]:
-            raise RunError(
-                f"{where}: {key} was {saved.get(key)!r} when the search began, and is {now[key]!r} now; "
-                "a search resumes only on the same data and backbone"
-            )
 
 
 def saved_fingerprint(run: Run) -> dict[str, Any]:

@@ -33,15 +33,7 @@ _PAUSED_SECONDS = 0.1
 
 
 class Search:
-    """A search in progress: what a callback sees.
-
-    Attributes:
-        config, gates, state: of the search; ``step`` is the next one.
-        writer: the run directory's writer.
-        stability: how long the selected structure has been the same.
-        stop_reason: why the search is to stop early, or None.
-        p: gate probabilities after the last step, float64, shape (n_gates,). step_seconds: that it took.
-    """
+    """A search in progress; callbacks see of it what `RunningSearch` names."""
 
     p: np.ndarray
     step_seconds: float
@@ -156,10 +148,10 @@ class Search:
             self.request_stop("asked to stop")
 
     def _agree(self) -> None:
-        """Stop together: a signal or a request may have reached one process of a team."""
+        """Stop together: a signal or a request may have reached one process of several."""
         team = self.state.team
         if team.size > 1 and team.any(self.stop_reason is not None):
-            self.request_stop(team.share(self.stop_reason) or "another process of the team was asked to stop")
+            self.request_stop(team.share(self.stop_reason) or "another process of the search was asked to stop")
 
     def _one_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step

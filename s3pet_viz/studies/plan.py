@@ -11,7 +11,7 @@ from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig, make_config
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import name_or_folder
-from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.pet import candidate_gates, load_space, recorded_space
 from s3pet_viz.structure import Budget, Structure
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.studies.cells import Cell, key_of
@@ -195,11 +195,9 @@ def make_ground(
         task: Recipe.make({**options, **(per_task or {}).get(task, {})}, f"options of {task}") for task in tasks
     }
     check_device(device)
-    loaded = load_space(space)
-    preset = isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json"))
-    field = space if preset else loaded.to_dict()
+    load_space(space)
     return Ground(
-        tasks, name_or_folder(backbone or "tiny-t5"), field, recipes, split, device, precision,
+        tasks, name_or_folder(backbone or "tiny-t5"), recorded_space(space), recipes, split, device, precision,
         {k: v for k, v in (load or {}).items() if v is not None},
     )  # fmt: skip
 
