@@ -64,7 +64,7 @@ def search(
         load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
         track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
             `GeneralTracker` objects; see `engine.tracking.Tracking`. A resumed search keeps the run's, unless others
-            are given; ``none`` is none.
+            are given; ``none`` turns them off.
         options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, start_from, ...); start_from
             may be a Run too.
 
@@ -146,7 +146,12 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
 
 
 def make_state(
-    problem: Any, counts: Sequence[int], budget: float, config: SearchConfig, lr: float, team: Processes | None = None
+    problem: Any,
+    counts: Sequence[int],
+    budget: float,
+    config: SearchConfig,
+    lr: float,
+    processes: Processes | None = None,
 ) -> State:
     """The `State` of a search with these options on any `Problem`."""
     same = (
@@ -158,7 +163,7 @@ def make_state(
         GateModel(counts, budget, config.tau, config.competition, config.sampling, config.skip_below),  # type: ignore[arg-type]
         lr=lr,
         weight_optimizer=OPTIMIZERS[config.weight_optimizer],
-        team=team,
+        processes=processes,
         schedule=config.schedule_at,
         **{name: getattr(config, name) for name in same},
     )

@@ -123,7 +123,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     if processes.leads:
         request.check_place()
     if started is not None:
-        first_step_of(started, config.steps)  # a checkpoint that cannot be resumed is said before anything is loaded
+        first_step_of(started, config.steps)  # a checkpoint that cannot be resumed is refused before anything is loaded
     begun = started is not None and has_checkpoint(started.path / layout.CHECKPOINT)
     # A search that has begun has its alpha in the checkpoint.
     origin = open_start(config.start_from) if config.start_from is not None and not begun else None
@@ -178,7 +178,7 @@ def _writer(
     if processes.leads and request.started is not None:
         writer = RunWriter.attach(request.started.path)
         try:
-            # The step is read anew, now that nobody else can move it.
+            # Read the step again: from here on no other process can move it.
             writer.continue_from(
                 first_step_of(request.started, config.steps),
                 config={name: getattr(config, name) for name in layout.MAY_MOVE},
@@ -198,7 +198,7 @@ def _check_moved(started: Run, now: Mapping[str, Any], moved: Mapping[str, str])
     """Before the run is touched: its data and its backbone are those that the search began with.
 
     Raises:
-        RunError: they are not, or, of one that is said to lie in a new place, nobody knows.
+        RunError: they are others; or nobody can tell: a run of an earlier version, whose backbone was moved.
     """
     saved = saved_fingerprint(started)
     where = ", ".join([str(started.path), *(f"{name} {place}" for name, place in moved.items())])

@@ -27,7 +27,7 @@ from s3pet_viz.threads import LOCK, no_warnings
 FOLDER = "tracking"
 #: In that folder: which trackers have begun, and by which id each goes on.
 _BEGUN = "trackers.json"
-#: Those that take the config as they start; accelerate would give it to the process's latest run, whoever's that is.
+#: Those that take the config as they start: accelerate would give it to the process's latest run.
 _TOLD_AT_START = ("wandb", "trackio")
 #: What trackers call the project that searches belong to.
 _PROJECT = "s3pet_viz"
