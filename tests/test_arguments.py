@@ -12,7 +12,8 @@ import torch
 import s3pet_viz as s3
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError, S3PETError
-from s3pet_viz.tuning import Workbench, workbench
+from s3pet_viz.training import pair
+from s3pet_viz.tuning import Workbench
 
 GATE = s3.Gate(0, "decoder.final_layer_norm", "decoder", 4, "Final.LN", "LNFit", 128)
 STRUCTURE = s3.Structure((GATE,), "tiny-t5", 1)
@@ -85,7 +86,7 @@ def called(monkeypatch, tmp_path):
     def loading(*args, **options):
         raise Loaded
 
-    monkeypatch.setattr(workbench, "load_backbone", loading)
+    monkeypatch.setattr(pair, "load_backbone", loading)
 
     def call(name, **changes):
         given = {**CALLS[name], **changes}
