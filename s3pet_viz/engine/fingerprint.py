@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.errors import RunError
 from s3pet_viz.structure import Gate
-from s3pet_viz.tasks import TaskData
+from s3pet_viz.tasks import Example, TaskData
 
 #: Entries that searches of earlier versions have not.
 SINCE = ("backbone weights", "tokenizer", "validation rows")
@@ -21,12 +21,12 @@ def fingerprint_of(backbone: Backbone, gates: Sequence[Gate], data: TaskData, pr
     """Of a search in so many processes; JSON values."""
     return {
         "backbone parameters": backbone.n_params,
-        "gates": _short(hashlib.sha256(repr([(g.key, g.n_params) for g in gates]).encode())),
+        "gates": _digest([repr([(g.key, g.n_params) for g in gates]).encode()]),
         "training rows": len(data.train),
         **({"processes": processes} if processes > 1 else {}),
         "data": _rows_digest(data.train),
         "validation rows": _rows_digest(data.validation),
-        "backbone weights": _weights_digest(backbone),
+        "backbone weights": _digest(_weights(backbone)),
         "tokenizer": _tokenizer_digest(backbone.tokenizer),
     }
 
@@ -41,26 +41,24 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> 
             )
 
 
-def _short(digest: Any) -> str:
-    return str(digest.hexdigest()[:16])
-
-
-def _rows_digest(rows: Sequence[Any]) -> str:
+def _digest(parts: Iterable[bytes | memoryview]) -> str:
     digest = hashlib.sha256()
-    for example in rows:
-        digest.update(repr((example.source, example.target, example.label)).encode())
-    return _short(digest)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
 
 
-def _weights_digest(backbone: Backbone) -> str:
-    """Of every weight, but those that were drawn: other versions of torch may draw others."""
-    digest = hashlib.sha256()
+def _rows_digest(rows: Sequence[Example]) -> str:
+    return _digest(repr((example.source, example.target, example.label)).encode() for example in rows)
+
+
+def _weights(backbone: Backbone) -> Iterator[bytes | memoryview]:
+    """Every weight, but those that were drawn: other versions of torch may draw others."""
     drawn = {*backbone.head, *backbone.drawn}
     for name, weight in backbone.model.named_parameters():
         if name not in drawn:
-            digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} ".encode())
-            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return _short(digest)
+            yield f"{name} {tuple(weight.shape)} {weight.dtype} ".encode()
+            yield weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def _tokenizer_digest(tokenizer: Any) -> str | None:
@@ -69,4 +67,4 @@ def _tokenizer_digest(tokenizer: Any) -> str | None:
         words = sorted(tokenizer.get_vocab().items())
     except (AttributeError, NotImplementedError, TypeError):
         return None
-    return _short(hashlib.sha256(repr(words).encode("utf-8", "replace")))
+    return _digest([repr(words).encode("utf-8", "replace")])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
@@ -19,7 +19,8 @@ from s3pet_viz.engine.split_batches import SplitBatches
 from s3pet_viz.engine.start import open_start, start_alpha
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.files import located
-from s3pet_viz.pet import candidate_gates, load_space, recorded_space
+from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.pet.space import recorded_space
 from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.lock import refuse_held
 from s3pet_viz.runs.naming import new_folder
@@ -27,7 +28,6 @@ from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
-from s3pet_viz.threads import LOCK
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
@@ -61,7 +61,10 @@ class Request:
         for name, value in (("task", what["task"]), ("budget", given["budget"])):
             if value is None:
                 raise ConfigError(f"{name}: expected a value, found none (or resume= a run)")
-        named = {"task": _task_label(what["task"]), "backbone": _backbone_label(what["backbone"], what["model"])}
+        task, backbone, model = what["task"], what["backbone"], what["model"]
+        if backbone is None:  # one from memory
+            backbone = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+        named = {"task": str(task) if isinstance(task, (str, Path)) else "in memory", "backbone": str(backbone)}
         space = recorded_space("S3PET-M" if given["space"] is None else given["space"])
         return cls(SearchConfig.from_dict({**named, **given, "space": space}), out=out, **what)
 
@@ -160,7 +163,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "task_origin": data.origin,
         "fingerprint": fingerprint,
         "load": {k: v for k, v in request.load.items() if isinstance(v, str)},
-        "versions": _versions(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         **({"start_from": start} if start else {}),
         **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
     }
@@ -209,25 +212,3 @@ def _check_moved(started: Run, now: Mapping[str, Any], moved: Mapping[str, str])
         )
     if saved:
         check_same(saved, now, where)
-
-
-def _task_label(task: Any) -> str:
-    return str(task) if isinstance(task, (str, Path)) else "in memory"
-
-
-def _backbone_label(backbone: str | Path | None, model: nn.Module | None) -> str:
-    if backbone is not None:
-        return str(backbone)
-    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-
-
-def _versions() -> dict[str, str]:
-    with LOCK:
-        import accelerate
-        import transformers
-
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "accelerate": accelerate.__version__,
-    }

@@ -12,9 +12,10 @@ from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig, make_config
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import name_or_folder
-from s3pet_viz.pet import candidate_gates, load_space, recorded_space
-from s3pet_viz.structure import Budget, Structure
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.pet.space import recorded_space
+from s3pet_viz.structure import Structure
+from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.studies.cells import Cell, key_of
 from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.training.arguments import check_arguments

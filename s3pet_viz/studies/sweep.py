@@ -87,14 +87,12 @@ def plan(
             for mode in modes:
                 for budget in budgets:
                     more: dict[str, Any] = {"budget": budget, "budget_params": sizes[budget], "mode": mode}
-                    if "searched" in methods:
-                        run = ground.search(task, budget, mode, seed)
+                    for method, at in (("searched", budget), ("resolved", origin)):
+                        if method not in methods or (method == "resolved" and sizes[budget] == sizes[origin]):
+                            continue
+                        run = ground.search(task, at, mode, seed)
                         structure = {"kind": "run", "run": run.key, "budget": budget}
-                        cells += [run, ground.tune(task, "searched", structure, seed, source=task, needs=[run], **more)]
-                    if "resolved" in methods and sizes[budget] != sizes[origin]:
-                        run = ground.search(task, origin, mode, seed)
-                        structure = {"kind": "run", "run": run.key, "budget": budget}
-                        cells += [run, ground.tune(task, "resolved", structure, seed, source=task, needs=[run], **more)]
+                        cells += [run, ground.tune(task, method, structure, seed, source=task, needs=[run], **more)]
             for budget in budgets:
                 if "random" in methods:
                     cells += [ground.random(task, budget, sizes[budget], seed, k) for k in range(n_random)]

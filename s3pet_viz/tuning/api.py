@@ -18,8 +18,8 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
-from s3pet_viz.structure import Budget, Gate, Structure
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.training.pair import load_pair
