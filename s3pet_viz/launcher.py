@@ -21,7 +21,7 @@ from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import refuse_occupied
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.runs.status import said_status
-from s3pet_viz.structure import Budget
+from s3pet_viz.structure.budget import Budget
 
 #: Options of ``s3pet search`` that have a flag of their own; every other goes through ``--set``.
 _FLAGS = frozenset(

@@ -9,18 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
 from s3pet_viz.tasks import Task, TaskData
-
-if TYPE_CHECKING:
-    from s3pet_viz.backbones.load import Backbone
 
 #: Packages that put PET layers of their own into a model, by the first part of a class's import path.
 _PET_PACKAGES = ("peft", "adapters", "loralib", "opendelta", "minlora")

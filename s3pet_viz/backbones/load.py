@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
+from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.check import (
     check_bare,
     check_head,
@@ -29,97 +29,10 @@ from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
-from s3pet_viz.tasks.forms import ANSWER_CUE
 from s3pet_viz.threads import LOCK
-
-Form = Literal["text", "pair"]
-#: What a user may ask for, see `load_backbone`.
-#: Of the weights in memory; ``auto`` is the files' own.
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
-
-
-@dataclass
-class Backbone:
-    """A frozen pretrained model with its tokenizer.
-
-    Attributes:
-        model: a transformers model with the head that the task needs; every weight is frozen.
-        form: ``text`` (a language model, evaluated by generation) or ``pair`` (a classification head).
-        n_params: parameters of the backbone proper: what fractions of a budget refer to. Tied weights
-            count once, the task's head does not count, an encoder's pooler and a language model's output matrix do.
-        head: the task's own trainable modules by parameter name (empty for language models).
-        pad_id: the token that batches are padded with.
-        drawn: names of backbone weights that no file holds (a pooler) and that were drawn instead.
-    """
-
-    model: nn.Module
-    tokenizer: Any
-    name: str
-    form: Form
-    family: Family
-    n_params: int
-    head: dict[str, nn.Parameter] = field(default_factory=dict)
-    pad_id: int = 0
-    drawn: tuple[str, ...] = ()
-
-    @property
-    def causal(self) -> bool:
-        """A decoder-only language model: it reads the question and goes on with the answer."""
-        return self.form == "text" and self.family.decoder_only
-
-    @property
-    def body(self) -> nn.Module:
-        """What `n_params` counts: a language model whole, else the model without its head."""
-        return self.model if self.form == "text" else base_of(self.model)
-
-    @property
-    def head_params(self) -> int:
-        return sum(p.numel() for p in self.head.values())
-
-    @property
-    def end_id(self) -> int | None:
-        """The token that ends an answer (BERT's tokenizers, which some T5 have, end texts with [SEP])."""
-        end: int | None = self.tokenizer.eos_token_id
-        return self.tokenizer.sep_token_id if end is None and not self.causal else end
-
-    @property
-    def longest_input(self) -> int:
-        """Models with learned positions cannot read further, in tokens; T5's relative positions have no end."""
-        config: Any = self.model.config
-        limit = getattr(config, "max_position_embeddings", None)
-        if limit is None:
-            return 10**6
-        # RoBERTa and its kin number positions from padding_idx + 1.
-        from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
-        return int(limit) - ((config.pad_token_id or 0) + 1 if from_padding else 0)
-
-    def answers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of a language model's answers, uncut, each with its end token."""
-        if not self.causal:
-            made: list[list[int]] = self.tokenizer(list(texts))["input_ids"]
-            return made
-
-        def ids(texts: list[str]) -> list[list[int]]:
-            made: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-            return made
-
-        # Tokenised behind the cue, for the same word has another token at the start of a text.
-        (before,) = ids([ANSWER_CUE.strip()])
-        behind = ids([f"{ANSWER_CUE.strip()} {text}" for text in texts])
-        return [
-            [*(whole[len(before) :] if whole[: len(before)] == before else own), self.tokenizer.eos_token_id]
-            for whole, own in zip(behind, ids(list(texts)), strict=True)
-        ]
-
-    def said(self, ids: Any) -> list[str]:
-        """The texts of token ids, special tokens left out: what an answer is read from."""
-        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return texts
-
-    def __repr__(self) -> str:
-        return f"Backbone({self.name}, {self.family.name}, {self.n_params:,} parameters)"
 
 
 def load_backbone(

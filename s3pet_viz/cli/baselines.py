@@ -18,7 +18,7 @@ DEFAULT_BUDGET = "0.1%"
 
 Budget = Annotated[
     str | None,
-    c.option("Of the random structures and cheap rivals: 0.1%, 1e-3 or 8404. [default: as --structure, or 0.1%]"),
+    c.option("Of the random structures and one-pass scores: 0.1%, 1e-3 or 8404. [default: as --structure, or 0.1%]"),
 ]
 Seeds = Annotated[int, typer.Option(help="Train each so many times, with seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--n-random", help="How many random structures.", min=1)]
@@ -26,7 +26,7 @@ Methods = Annotated[
     str | None,
     c.option(
         "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full "
-        "[default: these], and the cheap rivals gradient, fisher, sensitivity, gradient/param, fisher/param, "
+        "[default: these], and the one-pass scores gradient, fisher, sensitivity, gradient/param, fisher/param, "
         "sensitivity/param.",
     ),
 ]
@@ -62,7 +62,7 @@ def baselines(
 ) -> None:
     """Train what a searched structure is compared with.
 
-    Structures set by hand, random structures of the same budget, all weights, and none; if asked for, cheap rivals:
+    Structures set by hand, random structures of the same budget, all weights, and none; if asked for, one-pass scores:
     structures of the same budget that are picked without a search, by one pass of scores over all gates.
     """
     c.check_free(out, force)

@@ -148,7 +148,7 @@ def search(
         raise
     from s3pet_viz.runs.process import LAUNCHED
 
-    # Launched: nobody is there to read it, and the log is for what goes wrong. In a team, one says it.
+    # Launched: nobody is there to read it, and the log is for what goes wrong. Of several processes, one says it.
     if not os.environ.get(LAUNCHED) and os.environ.get("RANK", "0") == "0":
         _report(run)
 

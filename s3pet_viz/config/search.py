@@ -11,7 +11,7 @@ from s3pet_viz.config.names import DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, 
 from s3pet_viz.config.tuning import default_lr
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import json_ready
-from s3pet_viz.structure import Budget
+from s3pet_viz.structure.budget import Budget
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from s3pet_viz.backbones import Backbone
@@ -13,32 +13,24 @@ from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.training.model_state import as_found, raise_precision
 
 
-class attached:
+@contextmanager
+def attached(backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> Iterator[PETs]:
     """PET modules on a backbone for the length of a search; afterwards it is as it was."""
-
-    def __init__(self, backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> None:
-        self.backbone, self.gates, self.config = backbone, gates, config
-
-    def __enter__(self) -> PETs:
-        model: Any = self.backbone.model
-        with ExitStack() as stack:
-            # The head becomes a view of the search's flat buffer, among other things.
-            stack.enter_context(as_found(model))
-            if self.config.mode == "exact" and getattr(model.config, "_attn_implementation", None) != "eager":
-                model.set_attn_implementation("eager")  # the only one with second derivatives
-            model.train(self.config.dropout)
-            if self.config.gradient_checkpointing:
-                switch_checkpointing(model, True)
-            # NumPy's masks would cut a compiled graph at every dropout.
-            stack.enter_context(nullcontext() if self.config.compile else quick_dropout(model))
-            pets = insert(model, self.gates, seed=self.config.seed)
-            stack.callback(pets.detach)
-            raise_precision(pets.parameters())
-            self._leave = stack.pop_all()
-        return pets
-
-    def __exit__(self, *exc: object) -> None:
-        self._leave.close()
+    model: Any = backbone.model
+    with ExitStack() as stack:
+        # The head becomes a view of the search's flat buffer, among other things.
+        stack.enter_context(as_found(model))
+        if config.mode == "exact" and getattr(model.config, "_attn_implementation", None) != "eager":
+            model.set_attn_implementation("eager")  # the only one with second derivatives
+        model.train(config.dropout)
+        if config.gradient_checkpointing:
+            switch_checkpointing(model, True)
+        # NumPy's masks would cut a compiled graph at every dropout.
+        stack.enter_context(nullcontext() if config.compile else quick_dropout(model))
+        pets = insert(model, gates, seed=config.seed)
+        stack.callback(pets.detach)
+        raise_precision(pets.parameters())
+        yield pets
 
 
 def switch_checkpointing(model: Any, on: bool) -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from s3pet_viz.engine.fingerprint import check_same
 from s3pet_viz.engine.modes import State
 from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.engine.stability import Stability
@@ -21,8 +22,6 @@ from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.place import disk_errors
 
 FILE = "state.safetensors"
-#: Entries of the fingerprint that searches of earlier versions have not.
-SINCE = ("backbone weights", "tokenizer", "validation rows")
 
 
 def save_checkpoint(
@@ -131,16 +130,6 @@ def _load_pruning(pruning: Pruning, text: str, scores: Tensor) -> None:
         pruning.load(parse_json(text), scores)
     except (ValueError, TypeError) as error:
         raise KeyError(f"pruning: {error}") from None
-
-
-def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:
-    """Raises RunError where a search would go on with other data or another backbone than it began with."""
-    for key in now:
-        if saved.get(key, now[key] if key in SINCE else None) != now[key]:
-            raise RunError(
-                f"{where}: {key} was {saved.get(key)!r} when the search began, and is {now[key]!r} now; "
-                "a search resumes only on the same data and backbone"
-            )
 
 
 def saved_fingerprint(run: Run) -> dict[str, Any]:

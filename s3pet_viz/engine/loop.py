@@ -33,15 +33,7 @@ _PAUSED_SECONDS = 0.1
 
 
 class Search:
-    """A search in progress: what a callback sees.
-
-    Attributes:
-        config, gates, state: of the search; ``step`` is the next one.
-        writer: the run directory's writer.
-        stability: how long the selected structure has been the same.
-        stop_reason: why the search is to stop early, or None.
-        p: gate probabilities after the last step, float64, shape (n_gates,). step_seconds: that it took.
-    """
+    """A search in progress; callbacks see of it what `RunningSearch` names."""
 
     p: np.ndarray
     step_seconds: float
@@ -125,7 +117,7 @@ class Search:
             initial=self.step,
             desc=f"search {config.task} ({config.mode})",
             unit="step",
-            disable=not (self.progress and self.state.team.leads),
+            disable=not (self.progress and self.state.processes.leads),
         )
         with _deferred_interrupt(self) as interrupted, bar:
             self.checkpoint()
@@ -142,7 +134,7 @@ class Search:
 
     def _obey(self, bar: tqdm) -> None:
         """Do what a reader of the run asked for between the steps; while paused, wait here."""
-        if not self.state.team.leads:
+        if not self.state.processes.leads:
             return
         if self._control.request() == "pause":
             self.checkpoint()
@@ -151,16 +143,16 @@ class Search:
             while self._control.request() == "pause" and self.stop_reason is None:
                 time.sleep(_PAUSED_SECONDS)
             self.writer.set_status("running")
-            # The time spent waiting is not the search's: the bar's rate would say so for a long while.
+            # Without the time spent waiting, which would spoil the bar's rate for a long while.
             bar.unpause()
         if self._control.request() == "stop":
             self.request_stop("asked to stop")
 
     def _agree(self) -> None:
-        """Stop together: a signal or a request may have reached one process of a team."""
-        team = self.state.team
-        if team.size > 1 and team.any(self.stop_reason is not None):
-            self.request_stop(team.share(self.stop_reason) or "another process of the team was asked to stop")
+        """Stop together: a signal or a request may have reached one process of several."""
+        processes = self.state.processes
+        if processes.size > 1 and processes.any(self.stop_reason is not None):
+            self.request_stop(processes.share(self.stop_reason) or "another process of the search was asked to stop")
 
     def _one_step(self, bar: tqdm) -> None:
         config, step = self.config, self.step

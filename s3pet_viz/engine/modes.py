@@ -89,7 +89,7 @@ class State:
         second_order_every: int = 1,
         antithetic: bool = False,
         accumulation: int = 1,
-        team: Processes | None = None,
+        processes: Processes | None = None,
         schedule: Callable[[int], float] = lambda step: 1.0,
         pruning: Pruning | None = None,
     ) -> None:
@@ -105,7 +105,7 @@ class State:
         self.second_order_every = second_order_every
         self.antithetic = antithetic
         self.accumulation = accumulation
-        self.team = team or Processes()
+        self.processes = processes or Processes()
         self.schedule = schedule
         self.pruning = pruning
         scale = [torch.full((n,), s, dtype=torch.float32) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
@@ -153,15 +153,15 @@ class State:
                 if dw:
                     dw_sum = self.w.join(grads) if dw_sum is None else dw_sum.add_(self.w.join(grads))
         found = [loss, dz_sum.detach(), *([dw_sum] if dw_sum is not None else [])]
-        if self.team.size > 1:
-            found = self.team.mean(self.problem.size(batch), found)
+        if self.processes.size > 1:
+            found = self.processes.mean(self.problem.size(batch), found)
         loss, dz_sum = found[:2]
         dw_sum = found[2] if dw else None
         return Pass(loss=self.check(loss, half, step), dz=dz_sum.to("cpu", torch.float64), dw=dw_sum)
 
     def masks(self, step: int, masks: int) -> AbstractContextManager[None]:
-        """Inside, dropout masks are a pure function of (seed, step, purpose, place in the team)."""
-        own = [self.team.rank] if self.team.rank else []
+        """Inside, dropout masks are a pure function of (seed, step, purpose, process)."""
+        own = [self.processes.rank] if self.processes.rank else []
         state = np.random.SeedSequence([self.seed, step, masks, *own]).generate_state(1, np.uint64)
         return seeded(int(state[0]))
 

@@ -19,7 +19,7 @@ class SplitBatches:
     it and looks at the validation split."""
 
     def __init__(
-        self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device, team: Processes
+        self, data: TaskData, backbone: Backbone, config: SearchConfig, device: Device, processes: Processes
     ) -> None:
         if len(data.train) < 2:
             raise TaskError(
@@ -27,12 +27,12 @@ class SplitBatches:
             )
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(config.seed)).tolist()
         middle = len(order) // 2
-        if middle < team.size:
+        if middle < processes.size:
             raise TaskError(
-                f"task {data.task.name}: expected at least {2 * team.size} training rows for {team.size} processes, "
-                f"found {len(data.train)}"
+                f"task {data.task.name}: expected at least {2 * processes.size} training rows for "
+                f"{processes.size} processes, found {len(data.train)}"
             )
-        self.device, self.team = device.torch, team
+        self.device, self.processes = device.torch, processes
         self.features, self.indices = {}, {}
         halves = [[data.train[i] for i in sorted(part)] for part in (order[:middle], order[middle:])]
         if config.mode == "prune":
@@ -46,9 +46,9 @@ class SplitBatches:
             with LOCK:  # as in `Splits.make`
                 self.features[half] = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
             self.indices[half] = shuffled(
-                self.features[half].lengths, config.batch_size * team.size, [config.seed, 20 + k]
+                self.features[half].lengths, config.batch_size * processes.size, [config.seed, 20 + k]
             )
 
     def batch(self, half: str, step: int) -> dict[str, torch.Tensor]:
-        mine = self.indices[half](step)[self.team.rank :: self.team.size]
+        mine = self.indices[half](step)[self.processes.rank :: self.processes.size]
         return self.features[half].batch(mine, self.device)

@@ -17,7 +17,9 @@ from s3pet_viz.structure import Gate
 
 def start_label(start_from: Any) -> Any:
     """What the config keeps of a run to start from: its path, or the name it was given by."""
-    return str(start_from.path) if isinstance(start_from, Run) else _text(start_from)
+    if isinstance(start_from, Run):
+        return str(start_from.path)
+    return name_or_folder(start_from) if isinstance(start_from, (str, os.PathLike)) else start_from
 
 
 def open_start(start_from: str) -> Run:
@@ -58,7 +60,8 @@ def start_alpha(
     alpha, step = run.alpha().astype(np.float64), int(run.steps(last=1)["step"].iloc[-1])
     there = {gate.key: gate.index for gate in run.gates_list}
     pairs = [(gate.index, there[gate.key]) for gate in gates if gate.key in there]
-    whose = f"space {_space(run)} on {run.info['backbone']}"
+    space = run.config.get("space")
+    whose = f"space {space.get('name') if isinstance(space, dict) else space} on {run.info['backbone']}"
     if not pairs:
         ours, theirs = gates[0], run.gates_list[0]
         raise ConfigError(
@@ -86,12 +89,3 @@ def start_alpha(
         "gates": len(gates),
     }
     return start, facts
-
-
-def _space(run: Run) -> str:
-    space = run.config.get("space")
-    return str(space.get("name") if isinstance(space, dict) else space)
-
-
-def _text(value: Any) -> Any:
-    return name_or_folder(value) if isinstance(value, (str, os.PathLike)) else value

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from s3pet_viz.analysis.measures import entropy
-from s3pet_viz.engine.callbacks import Callback
+from s3pet_viz.engine.callbacks import Callback, RunningSearch
 from s3pet_viz.engine.modes import StepResult
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.files import json_ready, write_json_atomic
@@ -24,13 +24,10 @@ from s3pet_viz.runs.place import disk_errors
 from s3pet_viz.structure.budget import expected_params
 from s3pet_viz.threads import LOCK, no_warnings
 
-if TYPE_CHECKING:
-    from s3pet_viz.engine.loop import Search
-
 FOLDER = "tracking"
 #: In that folder: which trackers have begun, and by which id each goes on.
 _BEGUN = "trackers.json"
-#: Those that take the config as they start; accelerate would give it to the process's latest run, whoever's that is.
+#: Those that take the config as they start: accelerate would give it to the process's latest run.
 _TOLD_AT_START = ("wandb", "trackio")
 #: What trackers call the project that searches belong to.
 _PROJECT = "s3pet_viz"
@@ -88,7 +85,7 @@ class Tracking(Callback):
         self._wanted = tuple(trackers)
         self._open: dict[str, Any] = {}
 
-    def on_search_begin(self, search: Search) -> None:
+    def on_search_begin(self, search: RunningSearch) -> None:
         """Raises ConfigError where a tracker cannot begin (no account, no network)."""
         folder = search.writer.path / FOLDER
         with disk_errors(folder):
@@ -112,7 +109,7 @@ class Tracking(Callback):
         with disk_errors(folder / _BEGUN):
             write_json_atomic(folder / _BEGUN, begun)
 
-    def on_step_end(self, search: Search, step: int, result: StepResult) -> None:
+    def on_step_end(self, search: RunningSearch, step: int, result: StepResult) -> None:
         factor = search.config.schedule_at(step)
         values = {
             "loss/train": result.train_loss,
@@ -126,11 +123,11 @@ class Tracking(Callback):
         }
         self._log(values, step)
 
-    def on_evaluation(self, search: Search, record: Mapping[str, Any]) -> None:
+    def on_evaluation(self, search: RunningSearch, record: Mapping[str, Any]) -> None:
         names = ("val_loss", "selected_params", "alpha_grad_norm")
         self._log({f"eval/{name}": record[name] for name in names}, record["step"])
 
-    def on_search_end(self, search: Search) -> None:
+    def on_search_end(self, search: RunningSearch) -> None:
         self.close()
 
     def close(self) -> None:
@@ -167,7 +164,7 @@ class Tracking(Callback):
 
 
 def _start(
-    name: str, folder: Path, search: Search, facts: Mapping[str, Any], config: Mapping[str, Any]
+    name: str, folder: Path, search: RunningSearch, facts: Mapping[str, Any], config: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """A tracker of this name that goes on where an earlier process of the run left off, and what the next needs."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS

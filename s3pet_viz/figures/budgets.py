@@ -22,7 +22,7 @@ Value = Literal["score", "loss"]
 #: A study, one of transfer, the path of a study's folder, or a recorded study's name.
 StudyLike: TypeAlias = Study | Transfer | str | os.PathLike[str]
 
-#: Drawn as lines over budgets, in this order and these colours; the rivals take the colours that follow.
+#: Drawn as lines over budgets, in this order and these colours; one-pass scores take the colours that follow.
 _LINES = ("searched", "resolved", "random", "gradient")
 #: Drawn across the panel: they have no PET parameters to be placed by.
 _LEVELS = {"full": "dash", "head": "dot", "untouched": "dot"}

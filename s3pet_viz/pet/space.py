@@ -121,6 +121,13 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
     return _parse(data, str(path))
 
 
+def recorded_space(space: str | Path | Space | Mapping[str, Any]) -> str | dict[str, Any]:
+    """What a run or a study keeps of a space: a preset's name, else all of it (its file may change)."""
+    if isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json")):
+        return space
+    return load_space(space).to_dict()
+
+
 def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[Gate], list[str]]:
     """Every gate of a space on a backbone, in the order of its modules.
 

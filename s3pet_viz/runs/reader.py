@@ -20,7 +20,7 @@ from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.heads import Row, StepHeads
 from s3pet_viz.runs.process import reap
-from s3pet_viz.runs.status import Life, said_status
+from s3pet_viz.runs.status import RunStatus, said_status
 from s3pet_viz.runs.steps import StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
@@ -50,7 +50,7 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     return Run(recorded or path)
 
 
-class Run(Life):
+class Run(RunStatus):
     """A run directory, opened for reading. Every call sees what the writer has added meanwhile.
 
     Steps are addressed by their number as recorded; negative numbers count from the last row.

@@ -1,4 +1,4 @@
-"""The life of a search as its run directory tells it: is it running, how long will it take, what is it asked."""
+"""The status of a run, from its directory: is it running, how long will it take, what is it asked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s3pet_viz.runs.process import log_tail, spawn
 ENDED = ("finished", "stopped", "failed", "dead")
 
 
-class Life:
+class RunStatus:
     """What `runs.Run` knows of its search's process.
 
     Attributes:

@@ -1,15 +1,7 @@
 """Gates, budgets and structures: the nouns of the package. NumPy and SciPy only."""
 
 from s3pet_viz.structure.alphas import FinalAlphas, read_final_alphas
-from s3pet_viz.structure.budget import (
-    Budget,
-    Selection,
-    parse_budget,
-    probabilities,
-    select,
-    select_with_fill,
-    solve_shift,
-)
+from s3pet_viz.structure.budget import Selection, parse_budget, probabilities, select, select_with_fill, solve_shift
 from s3pet_viz.structure.gate import PET_TYPES, Gate, column_label, pet_type_order
 from s3pet_viz.structure.published import from_s3delta, to_s3delta
 from s3pet_viz.structure.structure import Structure
@@ -17,7 +9,6 @@ from s3pet_viz.structure.t5 import T5Shape
 
 __all__ = [
     "PET_TYPES",
-    "Budget",
     "FinalAlphas",
     "Gate",
     "Selection",

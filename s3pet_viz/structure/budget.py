@@ -54,21 +54,17 @@ class Budget:
         if isinstance(budget, bool):
             raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}")
         fraction, params = None, 0
-        if isinstance(budget, (int, np.integer)):
-            params = int(budget)
-        elif isinstance(budget, (float, np.floating)):
-            fraction = float(budget)
-        else:
-            text = str(budget).strip().replace(" ", "")
-            try:
-                if text.endswith("%"):
-                    fraction = float(text[:-1]) / 100
-                elif re.fullmatch(r"[+-]?[0-9]+(_[0-9]{3})*", text):
-                    params = int(text)
-                else:
-                    fraction = float(text)
-            except ValueError:
-                raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}") from None
+        number = isinstance(budget, (int, float, np.integer, np.floating))
+        text = "" if number else str(budget).strip().replace(" ", "")
+        try:
+            if isinstance(budget, (int, np.integer)) or re.fullmatch(r"[+-]?[0-9]+(_[0-9]{3})*", text):
+                params = int(text or budget)
+            elif text.endswith("%"):
+                fraction = float(text[:-1]) / 100
+            else:
+                fraction = float(budget if number else text)
+        except ValueError:
+            raise BudgetError(f"budget: expected {_FORMS}, found {budget!r}") from None
         if params > _MOST:  # its digits may be too many to be written
             raise BudgetError(
                 "budget: expected at most 2^53 parameters, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from s3pet_viz.backbones import positions
@@ -12,9 +13,11 @@ from s3pet_viz.config.tuning import TuneConfig, make_config
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import name_or_folder
 from s3pet_viz.pet import candidate_gates, load_space
-from s3pet_viz.structure import Budget, Structure
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.pet.space import recorded_space
+from s3pet_viz.structure import Structure
+from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.studies.cells import Cell, key_of
+from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.device import check_device
 from s3pet_viz.training.pair import load_pair
@@ -128,7 +131,8 @@ class Ground:
         structure = {"kind": "random", "budget": budget, "space": self.space, "draw": draw}
         return self.tune(task, "random", structure, seed, budget=budget, budget_params=budget_params, draw=draw)
 
-    def rival(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
+    def one_pass(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
+        """A structure that one-pass scores pick; recorded studies call its kind ``rival``."""
         structure = {"kind": "rival", "name": name, "budget": budget, "space": self.space, "seed": seed}
         return self.tune(task, name, structure, seed, budget=budget, budget_params=budget_params)
 
@@ -171,36 +175,24 @@ class Ground:
         return sizes
 
 
-def make_ground(
-    tasks: Mapping[str, str],
-    backbone: str | None,
-    *,
-    space: Any,
-    options: Mapping[str, Any],
-    per_task: Mapping[str, Mapping[str, Any]] | None,
-    split: str,
-    device: str,
-    precision: str,
-    load: Mapping[str, Any] | None,
-) -> Ground:
+def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: StudyOptions) -> Ground:
     """The shared part of a study from its arguments.
 
     Raises:
         ConfigError: an unknown option, or `per_task` names a task that is not in the study.
     """
-    for name in per_task or {}:
+    per_task = shared.per_task or {}
+    for name in per_task:
         if name not in tasks:
             raise ConfigError(f"per_task: expected tasks among {', '.join(tasks)}, found {name!r}")
     recipes = {
-        task: Recipe.make({**options, **(per_task or {}).get(task, {})}, f"options of {task}") for task in tasks
+        task: Recipe.make({**shared.options, **per_task.get(task, {})}, f"options of {task}") for task in tasks
     }
-    check_device(device)
-    loaded = load_space(space)
-    preset = isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json"))
-    field = space if preset else loaded.to_dict()
+    check_device(shared.device)
+    load_space(shared.space)
     return Ground(
-        tasks, name_or_folder(backbone or "tiny-t5"), field, recipes, split, device, precision,
-        {k: v for k, v in (load or {}).items() if v is not None},
+        tasks, name_or_folder(str(backbone or "tiny-t5")), recorded_space(shared.space), recipes, shared.split,
+        shared.device, shared.precision, {k: v for k, v in (shared.load or {}).items() if v is not None},
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def run_cells(
         planned = _plan(root, cells, kind, settings)
         todo = [c for c in planned if _open(root, c, retry)]
         done = _done(root, planned)
-        # Failed cells that are left alone are neither done nor to be done.
+        # A failed cell that is not tried again counts neither as done nor as to do.
         total = done + len(todo)
         if todo:
             with _pool(executor, workers, len(todo)) as (pool, threads):
@@ -224,7 +224,7 @@ def _done(root: Path, cells: Sequence[Cell]) -> int:
 
 @contextmanager
 def _pool(executor: Any, workers: int | None, n_cells: int) -> Iterator[tuple[Executor, int | None]]:
-    """The executor, and the threads that each of its workers may use (None: its own business)."""
+    """The executor, and the threads that each of its workers may use (None: as many as it likes)."""
     if executor is not None:
         yield as_executor(executor), None
         return

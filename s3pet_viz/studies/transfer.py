@@ -9,46 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.analysis.transfer import Transfer
-from s3pet_viz.config.checks import seed_list, whole
 from s3pet_viz.errors import ConfigError, StructureError
 from s3pet_viz.files import expanded, is_folder, is_there, read_json
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure, from_s3delta
 from s3pet_viz.structure.published import is_s3delta
-from s3pet_viz.studies.cells import Cell, as_list, task_names, unique
-from s3pet_viz.studies.executors import as_executor
+from s3pet_viz.studies.cells import Cell, as_list, task_names
+from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
-from s3pet_viz.studies.runner import OnCell, run_cells
-from s3pet_viz.studies.sweep import new_study
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS
 
 CONSENSUS = "consensus"
 
 
+@takes_study_options
 def transfer(
     *,
     targets: Any,
     sources: Any = None,
     backbone: str | Path | None = None,
     budget: str | int | float,
-    seeds: int | Iterable[int] = 3,
     mode: str = "fast",
     references: Sequence[str] = ("random", "full"),
-    n_random: int = 1,
-    space: Any = "S3PET-M",
-    out: str | Path | None = None,
-    executor: Any = None,
-    workers: int | None = None,
-    retry: bool = False,
-    progress: bool = True,
-    on_cell: OnCell | None = None,
-    split: str = "paper",
-    device: str = "auto",
-    precision: str = "fp32",
-    load: Mapping[str, Any] | None = None,
-    per_task: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Any,
 ) -> Transfer:
     """Train the structures of source tasks on target tasks, at one budget; call it again to go on where it ended.
@@ -58,11 +42,10 @@ def transfer(
         sources: each a task (searched here), ``"consensus"`` (mean p of the source tasks' searches, the target's own
             left out), a `Run` or its folder (its structure at `budget`), a `Structure` or its file, a published
             structure file. Default: the targets and the consensus.
-        budget, mode, space: of the searches.
-        seeds: of searches, trainings and random structures; how many (0, 1, ...) or which.
-        references: what the matrix is held against: ``random``, ``full``, ``head``, rivals, manual structures.
-        out, executor, workers, retry, per_task, load, options: as `sweep`. A sweep's folder may go on as a transfer
-            study: cells that are done there are not done again.
+        budget, mode: of the searches.
+        references: what the matrix is held against: ``random``, ``full``, ``head``, one-pass scores, manual structures.
+        options: see `StudyOptions`. A sweep's folder (`out`) may go on as a transfer study: cells that are done there
+            are not done again.
 
     Returns:
         The `Transfer`: ``.matrix()``, ``.matrix(relative="own")``, ``.spread()``, ``.overlap()``, ``.table()``.
@@ -71,12 +54,8 @@ def transfer(
         S3PETError: one of its kinds, before any long work starts.
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
-    check_arguments(
-        backbone=backbone, budget=budget, mode=mode, references=references, out=out, retry=retry, progress=progress,
-        on_cell=on_cell, split=split, device=device, precision=precision, load=load, per_task=per_task, workers=workers,
-    )  # fmt: skip
-    executor = None if executor is None else as_executor(executor)
-    n_random = whole("n_random", n_random, 1)
+    check_arguments(backbone=backbone, budget=budget, mode=mode, references=references)
+    shared = StudyOptions.of(options)
     target_names = task_names(as_list(targets, "targets"))
     wanted = [*target_names.values(), CONSENSUS] if sources is None else _listed(sources)
     found = [_source(source, budget) for source in wanted]
@@ -92,11 +71,7 @@ def transfer(
     if CONSENSUS in names and not source_tasks:
         raise ConfigError("sources: a consensus needs source tasks, found none")
     check_methods(references, ())
-    seed_numbers = seed_list(seeds)
-    ground = make_ground(
-        {**source_tasks, **target_names}, str(backbone) if backbone is not None else None, space=space, options=options,
-        per_task=per_task, split=split, device=device, precision=precision, load=load,
-    )  # fmt: skip
+    ground = make_ground({**source_tasks, **target_names}, backbone, shared)
     given = [s.structure for s in found if s.structure is not None]
     size = ground.check([budget], [mode] if source_tasks else (), given)[budget]
     for s in found:
@@ -106,17 +81,12 @@ def transfer(
                 "it is not compared at one budget",
                 stacklevel=2,
             )
-    cells = unique(
-        _plan(ground, found, source_tasks, target_names, budget, size, seed_numbers, mode, references, n_random)
+    cells = _plan(
+        ground, found, source_tasks, target_names, budget, size, shared.seed_numbers, mode, references, shared.n_random
     )
-    settings = {
-        "targets": dict(target_names), "sources": names, "backbone": ground.backbone, "budget": str(budget),
-        "seeds": seed_numbers, "mode": mode, "references": list(references), "n_random": n_random,
-        "space": ground.space, "split": split, "precision": precision, "options": options, "per_task": per_task or {},
-    }  # fmt: skip
-    study = run_cells(
-        cells, out if out is not None else new_study("transfer", ground.backbone), kind="transfer", settings=settings,
-        executor=executor, workers=workers, retry=retry, progress=progress, on_cell=on_cell,
+    study = shared.run(
+        "transfer", cells, targets=dict(target_names), sources=names, backbone=ground.backbone, budget=str(budget),
+        mode=mode, references=list(references), space=ground.space,
     )  # fmt: skip
     return Transfer(study, budget=str(budget), mode=mode if source_tasks else None)
 
@@ -165,7 +135,7 @@ def _plan(
                 if name == "random":
                     cells += [ground.random(target, budget, size, seed, k) for k in range(n_random)]
                 elif name in ONE_PASS_METHODS:
-                    cells.append(ground.rival(target, name, budget, size, seed))
+                    cells.append(ground.one_pass(target, name, budget, size, seed))
                 elif name != "untouched" or seed == seeds[0]:
                     cells.append(ground.plain(target, name, seed))
     return cells

@@ -204,7 +204,7 @@ def die_with_parent(threads: int | None, parent: int) -> None:
     """Start of a worker process: end with the process that started it (a killed study leaves no worker behind).
 
     Args:
-        threads: that it may use; None: its own business.
+        threads: that it may use; None: as many as it likes.
         parent: the process that started it. Not asked for here: it may have died while this one was starting.
     """
     if threads is not None:

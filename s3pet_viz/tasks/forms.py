@@ -8,19 +8,13 @@ question. A decoder-only model reads the same source, then `ANSWER_CUE`, then th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Hashable, Mapping
 
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks.example import Example
-from s3pet_viz.tasks.rows import Row, column, text, texts, whole
+from s3pet_viz.tasks.rows import Row, text, texts, whole
 from s3pet_viz.tasks.rows import plain as plain_number
-
-if TYPE_CHECKING:
-    from s3pet_viz.tasks.spec import Task
-
-Form = Literal["text", "pair"]
-Builder = Callable[["Task", Row, str, Form, bool, int], list[Example]]
+from s3pet_viz.tasks.spec import BUILDERS, Form, Task
 
 #: What a decoder-only model reads between the source and the target of the text form.
 ANSWER_CUE = " answer:"
@@ -126,14 +120,7 @@ def wsc(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -
     return [Example(f"{task.prefix}: {marked}", noun, marked, noun, label, answers=(noun,))]
 
 
-BUILDERS: dict[str, Builder] = {
-    "plain": plain,
-    "copa": copa,
-    "multirc": multirc,
-    "record": record,
-    "wic": wic,
-    "wsc": wsc,
-}
+BUILDERS.update(plain=plain, copa=copa, multirc=multirc, record=record, wic=wic, wsc=wsc)
 
 
 def multirc_group(row: Row, at: str) -> Hashable:
@@ -144,17 +131,6 @@ def multirc_group(row: Row, at: str) -> Hashable:
 def record_group(row: Row, at: str) -> Hashable:
     """The query of a ReCoRD row: its `idx` where it has one, else the texts themselves."""
     return _idx(row, "passage", "query") or (text(row, "passage", at), text(row, "query", at))
-
-
-def split_key(task: Task, row: Row, at: str) -> Hashable:
-    """What a split must keep on one side: the passage (MultiRC, ReCoRD), else rows with the very same
-    texts.
-    """
-    if task.builder == "multirc":
-        return text(row, "paragraph", at)
-    if task.builder == "record":
-        return text(row, "passage", at)
-    return tuple(str(column(row, name, at)) for name in task.fields)
 
 
 def is_referent(prediction: str, noun: str) -> bool:

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks.rows import Table, is_finite, plain
-
-if TYPE_CHECKING:
-    from s3pet_viz.tasks.spec import Task
+from s3pet_viz.tasks.spec import Task
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 _TRUTH = {"false": 0.0, "true": 1.0}
-
-
-def check_class_names(task: Task, table: Table) -> None:
-    """The names of a `datasets` ClassLabel are those of the task, in its order: its numbers are places in its own list.
-    Raises TaskError: they differ in order, number, case or words.
-    """
-    found = table.class_names.get(task.label)
-    if task.kind == "classification" and found and found != task.label_names:
-        raise TaskError(
-            f"{table.where}: expected the labels numbered {', '.join(task.label_names)}, found {', '.join(found)} in "
-            f"column '{task.label}'; give label_names as they are there, or the labels as texts."
-        )
 
 
 def check_numbers(task: Task, tables: Iterable[Table]) -> None:

@@ -10,12 +10,11 @@ from s3pet_viz import resources
 from s3pet_viz.errors import ConfigError, TaskError
 from s3pet_viz.files import expanded, is_folder
 from s3pet_viz.tasks.folder import read_folder
-from s3pet_viz.tasks.forms import Form
 from s3pet_viz.tasks.glue import GLUE
 from s3pet_viz.tasks.hub import load_hub
-from s3pet_viz.tasks.labels import check_class_names, check_numbers
+from s3pet_viz.tasks.labels import check_numbers
 from s3pet_viz.tasks.rows import Table, as_table, kind_of
-from s3pet_viz.tasks.spec import Task, TaskData
+from s3pet_viz.tasks.spec import Form, Task, TaskData
 from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables
 from s3pet_viz.tasks.superglue import SUPER_GLUE
 from s3pet_viz.tasks.taskfile import read_task_file, task_from_dict
@@ -62,7 +61,7 @@ def load_task(
     found = _rte_of(found, tables["train"])
     for table in tables.values():
         _check_not_empty(table)
-        check_class_names(found, table)
+        found.check_class_names(table)
     check_numbers(found, tables.values())
     if "test" in tables and _labels_hidden(found, tables["test"]):
         del tables["test"]

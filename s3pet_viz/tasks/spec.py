@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
 from s3pet_viz.errors import ConfigError, TaskError
-from s3pet_viz.tasks import forms
 from s3pet_viz.tasks.example import Example
-from s3pet_viz.tasks.forms import Form
-from s3pet_viz.tasks.labels import check_class_names
-from s3pet_viz.tasks.rows import Row, as_table, class_index, number
+from s3pet_viz.tasks.rows import Row, Table, as_table, class_index, column, number, text
+
+Form = Literal["text", "pair"]
+Builder = Callable[["Task", Row, str, Form, bool, int], list[Example]]
+#: How a row becomes examples, by the name that a task gives its form; filled by `tasks.forms`.
+BUILDERS: dict[str, Builder] = {}
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
@@ -25,7 +27,7 @@ class Task:
     `metrics` has the main metric first. `fields` are the text columns in the order of the text form,
     `pair_fields` the one or two columns of the pair form (default: `fields`). Lengths are in tokens.
     `label_range` (low, high) and `label_step`, in the units of the label, belong to regression. `builder`
-    names the form in `forms.BUILDERS`. `large` tasks take their validation rows from the training split.
+    names the form in `BUILDERS`. `large` tasks take their validation rows from the training split.
     `benchmark` is "glue", "super_glue" or "".
     """
 
@@ -80,8 +82,8 @@ class Task:
         if form not in ("text", "pair"):
             raise ConfigError(f"form: expected 'text' or 'pair', found {form!r}.")
         table = as_table(rows, where=f"task {self.name}")
-        check_class_names(self, table)
-        build = forms.BUILDERS[self.builder]
+        self.check_class_names(table)
+        build = BUILDERS[self.builder]
         made = (build(self, row, table.at(i), form, training, i) for i, row in enumerate(table.rows))
         return [example for several in made for example in several]
 
@@ -126,10 +128,19 @@ class Task:
         return low - (high - low) / 5
 
     def split_key(self, row: Row, at: str = "row") -> Hashable:
-        """What a split keeps on one side: the passage (MultiRC, ReCoRD), else rows with the very same
-        texts.
-        """
-        return forms.split_key(self, row, at)
+        """What a split keeps on one side: the passage (MultiRC, ReCoRD), else rows with the very same texts."""
+        if self.builder in ("multirc", "record"):
+            return text(row, "paragraph" if self.builder == "multirc" else "passage", at)
+        return tuple(str(column(row, name, at)) for name in self.fields)
+
+    def check_class_names(self, table: Table) -> None:
+        """The names of a `datasets` ClassLabel are the task's, in its order: its numbers are places in its own list."""
+        found = table.class_names.get(self.label)
+        if self.kind == "classification" and found and found != self.label_names:
+            raise TaskError(
+                f"{table.where}: expected the labels numbered {', '.join(self.label_names)}, found {', '.join(found)} "
+                f"in column '{self.label}'; give label_names as they are there, or the labels as texts."
+            )
 
     @property
     def _range(self) -> tuple[float, float]:

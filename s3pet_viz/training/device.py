@@ -15,7 +15,7 @@ from s3pet_viz.threads import LOCK
 
 
 def check_device(device: Any) -> None:
-    """Raises ConfigError for what names no device that computes anywhere. Whether it is here is not asked."""
+    """Raises ConfigError for a name that no kind of device has. Whether this machine has one is not checked."""
     try:
         kind = "" if device == "auto" else torch.device(device).type if isinstance(device, str) else None
     except RuntimeError:
@@ -46,7 +46,7 @@ class Device:
         if device == "auto":
             from accelerate import PartialState
 
-            with LOCK:  # accelerate's state is one for the process, and there before it is whole
+            with LOCK:  # accelerate's state belongs to the process, and others see it before it is complete
                 return cls(PartialState().default_device, precision)
         try:
             place = torch.device(device)

@@ -82,7 +82,7 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
         )
     finally:
         model.generation_config = own
-    # What is said, behind what was asked, or behind the token that the decoder starts with.
+    # The answer comes after the prompt, or after the token that the decoder starts with.
     texts = backbone.said(tokens[:, prompts["input_ids"].shape[1] if backbone.causal else 1 :])
     return [task.parse_prediction(text) for text in texts]
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 
 class Processes:
-    """One process alone.
+    """The processes of one search: here, one alone.
 
     Attributes:
-        rank: of this process. size: of the team.
+        rank: of this process, from 0. size: how many there are.
     """
 
     rank = 0
@@ -32,7 +32,7 @@ class Processes:
         return self.rank == 0
 
     def mean(self, weight: float, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Means over the team, each process counting by its weight (its rows or label tokens)."""
+        """Means over the processes, each counting by its weight (its rows or label tokens)."""
         return list(tensors)
 
     def any(self, flag: bool) -> bool:
@@ -40,11 +40,11 @@ class Processes:
         return flag
 
     def share(self, value: Any) -> Any:
-        """The leader's value; plain data."""
+        """The value of the process that leads; plain data."""
         return value
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
 
 
 class DistributedProcesses(Processes):
@@ -79,7 +79,7 @@ class DistributedProcesses(Processes):
 
 
 def find_processes() -> Processes:
-    """The team that a launcher has put this process in; alone where there is none."""
+    """The processes that a launcher started, this one among them; one alone where there is no launcher."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Processes()
     from accelerate import PartialState
@@ -90,7 +90,7 @@ def find_processes() -> Processes:
 
 
 class SilentWriter:
-    """Stands in for the `RunWriter` where another process of the team writes the run."""
+    """Stands in for the `RunWriter` where another process writes the run."""
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path, self.info = path, info

@@ -1,9 +1,5 @@
-"""Train and evaluate one structure, and the baselines and cheap rivals it is compared with; say what each of its gates
-is worth.
-"""
+"""Train and evaluate a structure, and the baselines it is compared with; say what each of its gates is worth."""
 
-from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.api import baselines, summary, tune
 from s3pet_viz.tuning.one_pass import ONE_PASS, ONE_PASS_METHODS, OnePassScores, one_pass_scores, one_pass_structure
 from s3pet_viz.tuning.workbench import Workbench
@@ -12,8 +8,6 @@ __all__ = [
     "ONE_PASS",
     "ONE_PASS_METHODS",
     "OnePassScores",
-    "Scores",
-    "TuneConfig",
     "Workbench",
     "baselines",
     "one_pass_scores",

@@ -18,14 +18,14 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import candidate_gates, load_space
-from s3pet_viz.structure import Budget, Gate, Structure
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, Per, parse_rival, score_gates
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, Per, parse_method, score_gates
 from s3pet_viz.tuning.workbench import Workbench, check_workbench
 
 __all__ = [
@@ -195,11 +195,11 @@ def baselines(
     """Train the baselines (and any `structures`) on a task; one row per training run.
 
     Args:
-        budget, space: of the random structures and the cheap rivals.
+        budget, space: of the random structures and the one-pass scores.
         seeds: how many (0, 1, ...) or which.
         methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
-            default) and the cheap rivals ``gradient fisher sensitivity``, each also with ``/param`` (see
-            `tuning.rivals`; they are scored and trained with each of `seeds`).
+            default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param`` (see
+            `tuning.one_pass`; they are scored and trained with each of `seeds`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name, e.g. ``{"searched": run.structure()}``.
@@ -207,8 +207,8 @@ def baselines(
 
     Returns:
         Columns method, task, seed, score, loss, validation, pet_params, percent, head_params, n_gates,
-        best_step, seconds, structure (which random one) and the task's metrics. Scores of a cheap rival take time
-        that ``seconds`` of its training does not hold.
+        best_step, seconds, structure (which random one) and the task's metrics. ``seconds`` are of the
+        training alone: what one-pass scores took is not in it.
     """
     check_arguments(
         task=task, budget=budget, methods=methods, structures=structures, device=device,
@@ -238,7 +238,7 @@ def baselines(
     for name, which, method in plan:
         for seed in numbers if method != "untouched" else numbers[:1]:
             seeded = replace(config, seed=seed)
-            if isinstance(method, _Rival):
+            if isinstance(method, _OnePass):
                 key = (method.kind, seed)  # per gate and per parameter share their scores
                 if key not in scored:
                     scored[key] = score_gates(
@@ -255,7 +255,7 @@ def baselines(
 
 
 @dataclass(frozen=True)
-class _Rival:
+class _OnePass:
     """A structure that is known only once a seed is: how to pick it."""
 
     kind: str
@@ -271,7 +271,7 @@ def _plan(
     space: Any,
     n_random: int,
     structures: dict[str, Structure],
-) -> Iterator[tuple[str, int, str | Structure | _Rival]]:
+) -> Iterator[tuple[str, int, str | Structure | _OnePass]]:
     """(name, which, what to train); everything that can be wrong is found before the first training."""
     for name, structure in structures.items():
         yield name, 0, structure
@@ -283,7 +283,7 @@ def _plan(
         check_budget([g.n_params for g in gates], parameters)
     for name in methods:
         if name in ONE_PASS_METHODS:
-            yield name, 0, _Rival(*parse_rival(name), gates, parameters)
+            yield name, 0, _OnePass(*parse_method(name), gates, parameters)
         elif name == "random":
             for k in range(n_random):
                 yield name, k, random_structure(gates, parameters, backbone, k)

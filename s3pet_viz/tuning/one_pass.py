@@ -1,4 +1,4 @@
-"""Cheap rivals of the search: structures picked by one pass of scores over the open gates.
+"""One-pass scores: structures picked by one pass of scores over the open gates.
 
 They cost seconds. A search that does not beat them at the same budget is not worth its time, so they are baselines.
 """
@@ -133,7 +133,7 @@ def one_pass_structure(
     seed: int = 0,
     **options: Any,
 ) -> Structure:
-    """The structure that a cheap rival picks for a budget.
+    """The structure that one-pass scores pick for a budget.
 
     Args:
         name: one of `ONE_PASS_METHODS`, e.g. ``gradient`` or ``gradient/param``.
@@ -147,20 +147,20 @@ def one_pass_structure(
     Raises:
         ConfigError, BudgetError, SpaceError: before anything is scored. NonFiniteLossError: while scoring.
     """
-    kind, per = parse_rival(name)
+    kind, per = parse_method(name)
     gates = _gates_of(bench, space)
     check_budget([g.n_params for g in gates], parse_budget(budget, bench.backbone.n_params))
     return score_gates(bench, kind, gates, seed=seed, **options).structure(budget, per)
 
 
-def parse_rival(name: str) -> tuple[str, Per]:
+def parse_method(name: str) -> tuple[str, Per]:
     """``fisher/param`` -> (``fisher``, ``param``); without a slash: per gate.
 
     Raises:
-        ConfigError: no rival of that name.
+        ConfigError: no method of that name.
     """
     if name not in ONE_PASS_METHODS:
-        raise ConfigError(f"rival: expected one of {', '.join(ONE_PASS_METHODS)}, found {name!r}")
+        raise ConfigError(f"method: expected one of {', '.join(ONE_PASS_METHODS)}, found {name!r}")
     return (name.removesuffix("/param"), "param") if name.endswith("/param") else (name, "gate")
 
 
@@ -352,4 +352,4 @@ def _gates_of(bench: Workbench, space: Any) -> list[Gate]:
 
 def _check_kind(kind: str) -> None:
     if kind not in ONE_PASS:
-        raise ConfigError(f"rival: expected one of {', '.join(ONE_PASS)}, found {kind!r}")
+        raise ConfigError(f"method: expected one of {', '.join(ONE_PASS)}, found {kind!r}")

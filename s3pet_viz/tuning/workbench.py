@@ -63,17 +63,9 @@ class Workbench:
         """Inside, the backbone is ready to be read; afterwards it is as it was found."""
         return at_work(self.backbone, self.device)
 
-    def run(
-        self,
-        method: str | Structure,
-        config: TuneConfig,
-        *,
-        label: str | None = None,
-        progress: bool = True,
-        on_step: Callable[[int, float], None] | None = None,
-    ) -> Scores:
-        """Train one structure (or ``full``, ``head``, ``untouched``) from scratch and score it."""
-        with self.tuned(method, config, label=label, progress=progress, on_step=on_step) as (scores, _):
+    def run(self, method: str | Structure, config: TuneConfig, **how: Any) -> Scores:
+        """Train one structure (or ``full``, ``head``, ``untouched``) from scratch and score it; `how` as in `tuned`."""
+        with self.tuned(method, config, **how) as (scores, _):
             return scores
 
     @contextmanager

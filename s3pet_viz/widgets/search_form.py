@@ -9,7 +9,7 @@ from typing import Any
 
 from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.resources import list_resources
-from s3pet_viz.structure import Budget
+from s3pet_viz.structure.budget import Budget
 
 MODES = ("fast", "paper", "first-order", "single-level", "exact")
 SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross")

@@ -70,7 +70,7 @@ def structure_of(folder):
     return s3.Structure(tuple(gates[::3]), backbone.name, backbone.n_params, None, {})
 
 
-def rivals(folder):
+def one_pass(folder):
     bench = Workbench.open(DATA["task"], folder, device="cpu", **DATA["load"])
     made = one_pass_scores(bench, "sensitivity", warm_steps=3, rows=16, progress=False)
     return [made.score.tobytes()]
@@ -101,7 +101,7 @@ def jobs(folders):
         "tune": lambda out: scored(s3.tune(structure_of(t5), backbone=t5, save=out, **DATA, **TUNE)),
         "tune full": lambda out: scored(s3.tune("full", backbone=bert, seed=3, **DATA, **TUNE)),
         "baselines": lambda out: compared(bert),
-        "scores": lambda out: rivals(bert),
+        "scores": lambda out: one_pass(bert),
         "explain": lambda out: explained(t5),
     }
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3pet_viz.errors import BudgetError
-from s3pet_viz.structure import Budget, parse_budget, probabilities, select, select_with_fill, solve_shift
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure import parse_budget, probabilities, select, select_with_fill, solve_shift
+from s3pet_viz.structure.budget import Budget, check_budget
 
 BACKBONE = 60_506_624  # t5-small
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
 
@@ -19,6 +21,7 @@ from s3pet_viz.errors import BudgetError, ConfigError, StructureError, StudyErro
 from s3pet_viz.runs.lock import WriterLock
 from s3pet_viz.studies import Cell, run_cells
 from s3pet_viz.studies.executors import JobExecutor
+from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.worker import execute
 
 SMALL = {
@@ -386,3 +389,21 @@ def test_a_worker_whose_parent_died_while_it_started_ends():
     gone.wait()
     code = f"import time; from s3pet_viz.studies.worker import die_with_parent; die_with_parent(None, {gone.pid}); time.sleep(600)"
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 1
+
+
+@pytest.mark.parametrize("study", [s3.sweep, s3.transfer])
+def test_shared_options_are_in_the_signature_and_the_help(study):
+    parameters = inspect.signature(study).parameters
+    assert {p.kind for p in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+    shared = {f.name: f.default for f in fields(StudyOptions) if f.init and f.name != "options"}
+    assert {name: parameters[name].default for name in shared} == shared
+    for name in ("seeds", "n_random", "out", "executor", "retry", "per_task", "load"):
+        assert f"\n    {name}: " in study.__doc__, name
+
+
+@pytest.mark.parametrize("name", ["seed_numbers", "options", "outt"])
+def test_what_is_no_option_of_a_study_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"unknown option '{name}'"):
+        s3.sweep(tasks="sentiment", budgets="0.2%", **{name: [1]})
+    assert not list(tmp_path.iterdir())

@@ -317,7 +317,7 @@ def test_numbers_as_answers():
     assert made.constant_loss() == pytest.approx(0)  # both are unknown words to this tokenizer
 
 
-def test_rivals_baselines_and_explanations(tmp_path):
+def test_one_pass_scores_baselines_and_explanations(tmp_path):
     tiny = tiny_family("llama")
     common = {
         "task": mood_data(24, 8), "model": tiny.model(), "tokenizer": tiny.make_tokenizer(), "load": {"task_spec": MOOD},

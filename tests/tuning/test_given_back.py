@@ -103,7 +103,7 @@ WORK = {
         workbench=by_workbench(m, f), methods=["untouched", "BitFit", "random", "full", "gradient"], budget=300, seeds=1,
         n_random=1, **FAST,
     ),
-    "rivals": lambda m, f: one_pass_scores(by_workbench(m, f), "sensitivity", warm_steps=1, progress=False),
+    "one-pass scores": lambda m, f: one_pass_scores(by_workbench(m, f), "sensitivity", warm_steps=1, progress=False),
     "merge": lambda m, f: s3.merge(adapter_of(m, f).only(()), m),
     "attach": lambda m, f: adapter_of(m, f).attach(m).detach(),
     "workbench": by_workbench,

@@ -332,7 +332,7 @@ def test_the_budget_is_kept_and_used(scored, share, per):
 
 
 @pytest.mark.parametrize("name", ONE_PASS_METHODS)
-def test_a_rival_by_name(bert, name):
+def test_a_method_by_name(bert, name):
     kind, _, per = name.partition("/")
     options = {"rows": 16, "warm_steps": 2, **QUIET}
     made = one_pass_structure(bert, name, budget=400, space="S3PET-M", seed=2, **options)
@@ -348,7 +348,7 @@ def test_a_rival_by_name(bert, name):
 @pytest.mark.parametrize(
     ("name", "options", "error", "says"),
     [
-        ("magnitude", {}, ConfigError, "rival: expected one of gradient, gradient/param, fisher, .*, found 'magnitude'"),
+        ("magnitude", {}, ConfigError, "method: expected one of gradient, gradient/param, fisher, .*, found 'magnitude'"),
         ("gradient/gate", {}, ConfigError, "found 'gradient/gate'"),
         ("gradient", {"budget": 5}, BudgetError, "smallest module"),
         ("gradient", {"budget": "0%"}, BudgetError, "above zero"),
@@ -359,14 +359,14 @@ def test_a_rival_by_name(bert, name):
         ("sensitivity/param", {"warm_steps": 0}, ConfigError, "warm_steps: expected at least 1 for 'sensitivity', found 0"),
     ],
 )
-def test_a_rival_that_cannot_be_is_refused_before_it_is_scored(bert, monkeypatch, name, options, error, says):
+def test_a_method_that_cannot_be_is_refused_before_it_is_scored(bert, monkeypatch, name, options, error, says):
     monkeypatch.setattr("s3pet_viz.tuning.one_pass.insert", lambda *a, **k: pytest.fail("it started"))
     with pytest.raises(error, match=says):
         one_pass_structure(bert, name, **{"budget": 400, **QUIET, **options})
 
 
 def test_scores_of_a_kind_that_is_not_there(bert):
-    with pytest.raises(ConfigError, match="rival: expected one of gradient, fisher, sensitivity, found 'gradient/param'"):
+    with pytest.raises(ConfigError, match="method: expected one of gradient, fisher, sensitivity, found 'gradient/param'"):
         one_pass_scores(bert, "gradient/param")
 
 
@@ -378,7 +378,7 @@ def test_gates_of_another_backbone(bert):
 # -- among the baselines -------------------------------------------------------------------------------
 
 
-def test_rivals_among_the_baselines(bert, monkeypatch):
+def test_one_pass_methods_among_the_baselines(bert, monkeypatch):
     asked, trained = [], []
     score, run = api.score_gates, Workbench.run
 
@@ -410,7 +410,7 @@ def test_rivals_among_the_baselines(bert, monkeypatch):
             assert method == again
 
 
-def test_unknown_names_list_the_rivals_too(bert):
+def test_unknown_names_list_the_one_pass_methods_too(bert):
     said = []
     with pytest.raises(ConfigError, match="methods: expected names among .*fisher/param, .*sensitivity.*, found 'Prompt'"):
         baselines(workbench=bert, methods=["gradient", "Prompt"], on_scores=said.append, **QUIET)
@@ -419,7 +419,7 @@ def test_unknown_names_list_the_rivals_too(bert):
     assert not said
 
 
-def test_rivals_are_asked_for(bert):
+def test_one_pass_methods_are_asked_for(bert):
     """They are no default: a table of baselines stays what it was."""
     assert not set(DEFAULT_BASELINES) & set(ONE_PASS_METHODS)
     help_text = " ".join(CliRunner().invoke(app, ["baselines", "--help"]).output.split())
@@ -427,7 +427,7 @@ def test_rivals_are_asked_for(bert):
         assert name in help_text
 
 
-def test_rivals_on_the_command_line(tiny_folder, tmp_path):
+def test_one_pass_methods_on_the_command_line(tiny_folder, tmp_path):
     for split, rows in mood_data(40, 10).items():
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (tmp_path / "task.json").write_text(json.dumps(MOOD))

@@ -15,7 +15,7 @@ import pytest
 from s3pet_viz.runs import open_run
 from s3pet_viz.training.processes import Processes, find_processes
 
-SCRIPT = Path(__file__).parent / "team_script.py"
+SCRIPT = Path(__file__).parent / "processes_script.py"
 
 
 def launch(tmp_path, processes, **options):
@@ -60,7 +60,7 @@ def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder
 
 
 @pytest.mark.slow
-def test_a_team_is_stopped_together(tmp_path, tiny_folder):
+def test_processes_are_stopped_together(tmp_path, tiny_folder):
     shared = {"backbone": str(tiny_folder("t5")), "tmp": str(tmp_path), "mode": "first-order", "batch_size": 4}
     process = launch(tmp_path, 2, name="stopped", steps=4000, **shared)
     run = tmp_path / "stopped"
@@ -76,11 +76,11 @@ def test_a_team_is_stopped_together(tmp_path, tiny_folder):
     assert 3 < stopped.n_steps < 4000
 
 
-def test_alone_there_is_no_team(monkeypatch):
+def test_alone_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    team = find_processes()
-    assert type(team) is Processes
-    assert team.leads
-    assert team.share("a") == "a"
-    assert team.any(True)
-    assert not team.any(False)
+    processes = find_processes()
+    assert type(processes) is Processes
+    assert processes.leads
+    assert processes.share("a") == "a"
+    assert processes.any(True)
+    assert not processes.any(False)

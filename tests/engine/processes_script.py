@@ -1,4 +1,4 @@
-"""A search in float64, run by test_team.py in one process or several. Argument: a JSON file of options."""
+"""A search in float64, run by test_processes.py in one process or several. Argument: a JSON file of options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s3pet_viz.engine import Callback
 
 class Keep(Callback):
     def on_search_end(self, search):
-        if search.state.team.leads:
+        if search.state.processes.leads:
             np.save(Path(options["tmp"]) / f"{options['name']}-alpha.npy", search.state.alpha.numpy())
 
 
