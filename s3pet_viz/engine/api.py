@@ -220,7 +220,7 @@ def search(
             head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
             autocast=device.autocast,
             compile=config.compile,
-            constant_loss=extra["constant_loss"],
+            constant_loss=split_batches.constant_loss,
         )
         counts = [g.n_params for g in gates]
         state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
@@ -304,7 +304,7 @@ def make_state(
     if config.mode == "prune":
         pruning = Pruning(
             counts, budget, config.steps, open_steps=config.open_steps, shrink_steps=config.shrink_steps,
-            constant_loss=problem.constant_loss,
+            constant_loss=problem.constant_loss("train"), held_out_constant=problem.constant_loss("val"),
         )  # fmt: skip
         optimizer = PausingAdamW if optimizer is AdamW else optimizer
     return State(
@@ -329,7 +329,7 @@ def make_state(
         accumulation=config.accumulation,
         team=team,
         antithetic=config.antithetic,
-        schedule=config.schedule_at,
+        schedule=config.schedule_at if pruning is None or config.schedule == "constant" else pruning.decay,
         pruning=pruning,
     )
 

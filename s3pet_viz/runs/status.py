@@ -88,6 +88,12 @@ class Life:
         return early_stop(self.info, self.status)
 
     @property
+    def pruning(self) -> dict[str, Any]:
+        """What a search in mode ``prune`` last said of its phases; empty for every other."""
+        told = self.info.get("pruning")
+        return told if isinstance(told, dict) else {}
+
+    @property
     def error(self) -> str | None:
         """Why a failed or dead search ended, as far as it could say; None for every other."""
         status = self.status

@@ -38,9 +38,9 @@ def finished(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["t5", "bert"])
-def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder, form):
-    shared = {"backbone": str(tiny_folder(form)), "tmp": str(tmp_path), "steps": 6, "mode": "fast"}
+@pytest.mark.parametrize(("form", "mode"), [("t5", "fast"), ("bert", "fast"), ("t5", "prune"), ("bert", "prune")])
+def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder, form, mode):
+    shared = {"backbone": str(tiny_folder(form)), "tmp": str(tmp_path), "steps": 6, "mode": mode}
     started = [
         launch(tmp_path, 2, name="two", batch_size=6, **shared),
         launch(tmp_path, 1, name="one", batch_size=12, **shared),
@@ -56,6 +56,7 @@ def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder
     exact = [np.load(tmp_path / f"{name}-alpha.npy") for name in ("one", "two")]
     np.testing.assert_allclose(exact[1], exact[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(two.steps()["train_loss"], one.steps()["train_loss"], rtol=1e-9)
+    np.testing.assert_allclose(two.steps()["val_loss"], one.steps()["val_loss"], rtol=1e-9)
     assert one.structure().keys == two.structure().keys
 
 
