@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from s3pet_viz.runs.reader import Run
+from s3pet_viz.runs.status import pruning
 
 
 def at_budget_from(run: Run) -> int | None:
@@ -12,13 +13,13 @@ def at_budget_from(run: Run) -> int | None:
     None: another mode."""
     if run.config.get("mode") != "prune":
         return None
-    at = run.pruning.get("at_budget")
+    at = pruning(run.info).get("at_budget")
     return at if type(at) is int else run.n_steps
 
 
 def unlearned(run: Run) -> tuple[Literal["problem", "warning"], str, str] | None:
     """A finding where the gates were pruned for a task that was not learned, or that was lost since."""
-    told = run.pruning
+    told = pruning(run.info)
     loss, constant, task = told.get("held_out_loss"), told.get("held_out_constant"), told.get("task")
     said = ""
     if isinstance(loss, float) and isinstance(constant, float):
