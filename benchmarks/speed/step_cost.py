@@ -41,7 +41,7 @@ SIZES = {
     "t5-base": {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_layers": 12, "num_heads": 12},
     "t5-large": {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_layers": 24, "num_heads": 16},
 }
-CASES = ("bare", "plain", "fast", "first-order", "single-level", "paper", "fast+every4", "fast+compile")
+CASES = ("bare", "plain", "fast", "first-order", "single-level", "prune", "paper", "fast+every4", "fast+compile")
 #: What the part after the + stands for.
 EXTRAS = {"every4": {"second_order_every": 4}, "compile": {"compile": True}}
 #: Allocator settings: glibc's own, or memory of 64 KiB and more from mmap, which goes back to the system when freed.

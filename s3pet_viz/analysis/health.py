@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, random_structures, spearman
+from s3pet_viz.analysis.pruned import at_budget_from, unlearned
 from s3pet_viz.runs.reader import Run
 from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import budget_at, expected_params
@@ -219,6 +220,9 @@ def _learned(run: Run) -> tuple[float, float | None]:
 
 def _unlearned(run: Run) -> Iterator[Seen]:
     last, constant = _learned(run)
+    if said := unlearned(run):
+        yield Finding(*said)
+        return
     if not constant or run.n_steps < 20:
         return
     if last <= UNLEARNED * constant:
@@ -344,8 +348,10 @@ def _budget(run: Run) -> Iterator[Seen]:
             f"The budget of {budget:,} parameters holds the whole search space ({total:,}): nothing was searched for.",
         )  # fmt: skip
         return
-    held = budget_at(int(run.steps()["step"].iloc[-1]), budget, total, *_open_start(run))
     expected = float(expected_params(run.p(), run.counts))
+    held = budget_at(int(run.steps()["step"].iloc[-1]), budget, total, *_open_start(run))
+    if (at_budget_from(run) or 0) >= run.n_steps:
+        held = float(np.clip(expected, budget, total))  # the step log does not say how far it has shrunk
     if abs(expected / held - 1) > OFF_BUDGET:
         yield Finding(
             "problem", "The budget is not kept",
@@ -378,6 +384,8 @@ def _unused(run: Run) -> Iterator[Seen]:
 
 def _open_start(run: Run) -> list[int]:
     """Its `open_steps` and `shrink_steps`; 0 for what is no number of steps."""
+    if (at := at_budget_from(run)) is not None:
+        return [at, 0]
     given = [run.config.get(name) for name in ("open_steps", "shrink_steps")]
     return [v if type(v) is int and v > 0 else 0 for v in given]
 

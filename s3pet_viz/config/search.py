@@ -31,8 +31,8 @@ class SearchConfig:
         open_steps: steps at the start with every gate open, in which only the weights move; a lower `lr` than for few
             gates is needed. shrink_steps: steps after them in which the budget falls geometrically from the whole
             space's size to `budget`, see `structure.budget.budget_at`. Mode ``prune`` ends its open phase by what was
-            learned, after `open_steps` at the latest (0: half of the steps), and takes at least `shrink_steps` to shrink
-            (0: half of the rest); it suits `lr` to the open gates itself.
+            learned, after `open_steps` at the latest (0: half of the steps), takes at least `shrink_steps` to shrink
+            (0: half of the rest), and suits `lr` to the open gates itself.
         competition: gates compete in the gradient (section 3 of the method); False is an ablation.
         sampling: ``soft`` gates, or hard ones with a ``straight-through`` gradient.
         antithetic: every second step mirrors the uniforms of the one before.

@@ -38,7 +38,7 @@ class BackboneProblem:
         head_lr_ratio: float = 1.0,
         autocast: Callable[[], Any] = contextlib.nullcontext,
         compile: bool = False,
-        constant_loss: float | None = None,
+        constant_loss: Callable[[Half], float | None] = lambda half: None,
     ) -> None:
         self.net = _GatedLoss(model, pets)
         # Not dynamic=True: tracing symbolic sizes through the gates took ten times longer (benchmarks/NOTES.md).

@@ -161,7 +161,8 @@ class Search:
         pruning = self.state.pruning
         held = budget_at(step, self.budget, total, config.open_steps, config.shrink_steps)
         if pruning is not None:
-            held, phase = pruning.held, (pruning.opened, pruning.at_budget)
+            held = pruning.held
+            phase = (pruning.opened, pruning.at_budget)
         self.state.gates = replace(self.state.gates, budget=held)
         take = warmup_step if step < config.weight_steps and pruning is None else MODES[config.mode]
         try:
@@ -177,18 +178,16 @@ class Search:
             zeta=result.zeta,
             train_loss=result.train_loss,
             val_loss=result.val_loss,
-            lr=self.state.lr * config.schedule_at(step) * result.rate,
+            lr=self.state.lr * self.state.schedule(step) * result.rate,
             alpha=self.state.alpha.numpy(),
             p=self.p,
         )
         self.step += 1
         bar.update()
-        losses = {k: f"{v:.3f}" for k, v in (("train", result.train_loss), ("val", result.val_loss)) if np.isfinite(v)}
-        bar.set_postfix(losses, refresh=False)
-        if pruning is not None:
-            bar.set_postfix({"train": losses["train"], "gates": pruning.phase}, refresh=False)
-            if phase != (pruning.opened, pruning.at_budget):  # readers are told as soon as it is known
-                self.writer.set_status("running", pruning=pruning.report())
+        said = f"{result.val_loss:.3f}" if pruning is None else pruning.phase
+        bar.set_postfix({"train": f"{result.train_loss:.3f}", "gates" if pruning else "val": said}, refresh=False)
+        if pruning is not None and phase != (pruning.opened, pruning.at_budget):  # told as soon as it is known
+            self.writer.set_status("running", pruning=pruning.report())
         if config.eval_every and self.step % config.eval_every == 0:
             self._evaluate(result)
         # After the evaluation of this step, which belongs to the state that is saved.
@@ -244,10 +243,10 @@ class Search:
         finished = self.step >= self.config.steps or self._ends_early()
         if finished:
             self.writer.write_structure(self.structure())
+        told: dict[str, Any] = {} if self.state.pruning is None else {"pruning": self.state.pruning.report()}
         self.writer.set_status(
-            "finished" if finished else "stopped", stop_reason=self.stop_reason, steps_taken=self.step,
-            **({} if self.state.pruning is None else {"pruning": self.state.pruning.report()}),
-        )  # fmt: skip
+            "finished" if finished else "stopped", stop_reason=self.stop_reason, steps_taken=self.step, **told
+        )
         for callback in self.callbacks:
             callback.on_search_end(self)
 

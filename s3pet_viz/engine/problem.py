@@ -20,12 +20,15 @@ class Problem(Protocol):
 
     weights: Sequence[Tensor]
     lr_scale: Sequence[float]
-    #: Of each weight, the gate that it belongs to; -1: a head's. Mode ``prune`` alone asks for it, and for the loss of
-    #: one answer to every row (None: not known).
+    #: Of each weight, the gate that it belongs to; -1: a head's. Mode ``prune`` alone asks for it, and for
+    #: `constant_loss`.
     gate_of: Sequence[int]
-    constant_loss: float | None
     #: Gates that are exactly 0 in the present pass and need not be computed.
     closed: frozenset[int]
+
+    def constant_loss(self, half: Half) -> float | None:
+        """Of one answer to every row of the train half, or of the val half's first `prune.BATCHES` batches; None
+        where it is not known."""
 
     def differentiable_twice(self) -> AbstractContextManager[None]:
         """Inside, gradients of `loss` can be differentiated again."""

@@ -22,15 +22,15 @@ from s3pet_viz.structure.budget import budget_at
 DECAY = 0.9
 #: Scores start at 0, their logarithm does not.
 FLOOR = 1e-30
-#: Shares: of the steps that the open phase takes at most; of the steps after it that shrinking takes, and that are spent
-#: at the budget at least; of all steps between two looks at the held-out loss.
-CAP, SHRINK, SETTLE, LOOK = 0.5, 0.5, 0.2, 0.05
+#: Shares: of the steps that the open phase takes at most; of the steps after it that shrinking takes, and that are
+#: spent at the budget at least; of all steps between two looks at the held-out loss.
+CAP, SHRINK, SETTLE, LOOK = 0.6, 0.5, 0.2, 0.05
 #: Held-out batches of one look, always the same.
 BATCHES = 4
 #: The open phase ends once a look finds the task learned and lower than the look before by less than this share of
 #: what one answer costs.
 GAIN = 0.02
-#: The budget waits while the training loss has lost this share of what was learned with every gate open.
+#: The budget waits while the training loss has lost this share of what it had gained over one answer at its lowest.
 KEPT = 0.5
 #: Looks without a gain before the task is learned after which the rate is halved, and how often at most.
 _STUCK, _HALVINGS = 3, 3
@@ -45,8 +45,9 @@ class Pruning:
         steps: of the search.
         open_steps: the most steps of the open phase; 0: `CAP` of all.
         shrink_steps: steps over which the budget shrinks where it never waits; 0: `SHRINK` of those that are left.
-        constant_loss: of one answer to every row; None: not known, then the open phase lasts up to its cap, the budget
-            does not wait, and nothing is claimed.
+        constant_loss: of one answer to every row that is trained on; None: not known, then the open phase lasts up to
+            its cap, the budget does not wait, and nothing is claimed.
+        held_out_constant: of one answer to every row that is looked at; None: the same.
 
     Attributes:
         scores: float64, shape (n_gates,).
@@ -65,8 +66,11 @@ class Pruning:
         open_steps: int = 0,
         shrink_steps: int = 0,
         constant_loss: float | None = None,
+        held_out_constant: float | None = None,
     ) -> None:
-        self.counts, self.budget, self.steps, self.constant = list(counts), budget, steps, constant_loss or None
+        self.counts, self.budget, self.steps = list(counts), budget, steps
+        self.constant = constant_loss or None
+        self.held_out_constant = self.constant and (held_out_constant or self.constant)
         self.cap = min(open_steps or math.ceil(CAP * steps), steps - 1)
         self._shrink = shrink_steps
         self.every = max(1, round(LOOK * steps))
@@ -75,7 +79,7 @@ class Pruning:
         self.learned: bool | None = None
         self.at_budget: int | None = None if self.cap else 0
         self.shrunk = 0
-        self.loss = self.best = self.kept = self.held_out = math.inf
+        self.loss = self.best = self.low = self.held_out = math.inf
         self.stuck = self.halvings = 0
 
     # -- what holds in the present step ------------------------------------------------------------------
@@ -108,15 +112,19 @@ class Pruning:
 
     @property
     def factor(self) -> float:
-        """Of the rate that suits gates at the budget: steps of AdamW add up as the root of the weights that take them."""
+        """Of the rate that suits gates at the budget: AdamW steps add up as the root of the weights taking them."""
         return min(1.0, math.sqrt(self.budget / self.held)) * 0.5**self.halvings
+
+    def decay(self, step: int) -> float:
+        """What is left of the rate at a step: all of it while every gate is open, then linearly down to 0."""
+        return 1.0 if self.opened is None else (self.steps - step) / (self.steps - self.opened)
 
     def looks(self, step: int) -> bool:
         """Whether the held-out loss is asked for after this step, its training loss seen."""
         taken = step + 1
         if self.opened is None:
             # What is not learned on the rows that it trains on is not learned on others.
-            return taken == self.cap or (taken % self.every == 0 and self._is_learned(self.loss))
+            return taken == self.cap or (taken % self.every == 0 and self._is_learned(self.loss, self.constant))
         return taken == self.steps or (self.at_budget is not None and taken % self.every == 0)
 
     # -- what a step brings ------------------------------------------------------------------------------
@@ -125,6 +133,7 @@ class Pruning:
         """Take in a train pass."""
         self.scores = DECAY * self.scores + (1 - DECAY) * dz.abs()
         self.loss = loss if math.isinf(self.loss) else DECAY * self.loss + (1 - DECAY) * loss
+        self.low = min(self.low, self.loss)
 
     def advance(self, step: int, held_out: float | None) -> None:
         """Choose what holds in the next step, from the held-out loss where this step was looked at."""
@@ -139,12 +148,10 @@ class Pruning:
             self.at_budget = taken
 
     def _open(self, taken: int, before: float, held_out: float | None) -> None:
-        learned = held_out is not None and self._is_learned(held_out)
-        if taken >= self.cap or (learned and held_out is not None and held_out > before - GAIN * (self.constant or 0)):
+        learned = held_out is not None and self._is_learned(held_out, self.held_out_constant)
+        if taken >= self.cap or (learned and self.held_out > before - GAIN * (self.held_out_constant or 0)):
             self.learned = learned if self.constant else None
             self.opened, self.shrunk = taken, 1 if self.shrink_steps else 0
-            if learned and self.constant:
-                self.kept = self.constant - KEPT * (self.constant - min(self.loss, UNLEARNED * self.constant))
         elif taken % self.every == 0 and self.constant and not learned:
             gained = self.loss < self.best - GAIN * self.constant
             self.best, self.stuck = min(self.best, self.loss), 0 if gained else self.stuck + 1
@@ -154,10 +161,13 @@ class Pruning:
     def _waits(self, taken: int) -> bool:
         left = self.steps - (self.opened or 0)
         latest = self.steps - math.ceil(SETTLE * left) - (self.shrink_steps - self.shrunk)
-        return self.loss > self.kept and taken < latest
+        if self.constant is None or not self._is_learned(self.low, self.constant) or taken > latest:
+            return False
+        return self.loss > self.constant - KEPT * (self.constant - self.low)
 
-    def _is_learned(self, loss: float) -> bool:
-        return self.constant is None or loss <= UNLEARNED * self.constant
+    @staticmethod
+    def _is_learned(loss: float, constant: float | None) -> bool:
+        return constant is None or loss <= UNLEARNED * constant
 
     # -- what others are told ----------------------------------------------------------------------------
 
@@ -176,7 +186,7 @@ class Pruning:
             return "unknown"
         if not self.learned:
             return "not learned"
-        return "learned" if self._is_learned(self.held_out) else "lost"
+        return "learned" if self._is_learned(self.held_out, self.held_out_constant) else "lost"
 
     def report(self) -> dict[str, Any]:
         """For run.json; JSON values."""
@@ -184,11 +194,12 @@ class Pruning:
             "task": self.verdict,
             "open_steps": self.opened,
             "at_budget": self.at_budget,
+            "held_out_constant": self.held_out_constant,
             "held_out_loss": self.held_out if math.isfinite(self.held_out) else None,
             "rate": self.factor,
         }
 
-    _KEPT = ("opened", "learned", "at_budget", "shrunk", "loss", "best", "kept", "held_out", "stuck", "halvings")
+    _KEPT = ("opened", "learned", "at_budget", "shrunk", "loss", "best", "low", "held_out", "stuck", "halvings")
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint, beside the scores; JSON values."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.engine.prune import BATCHES
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.threads import LOCK
@@ -52,3 +54,10 @@ class SplitBatches:
     def batch(self, half: str, step: int) -> dict[str, torch.Tensor]:
         mine = self.indices[half](step)[self.processes.rank :: self.processes.size]
         return self.features[half].batch(mine, self.device)
+
+    def constant_loss(self, half: str) -> float:
+        """See `Problem`."""
+        features = self.features[half]
+        if half == "val":
+            features = features.take(np.concatenate([self.indices[half](k) for k in range(BATCHES)]).tolist())
+        return features.constant_loss()

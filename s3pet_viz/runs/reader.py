@@ -300,18 +300,18 @@ class Run(RunStatus):
             StructureError: structure.json is damaged.
         """
         own = self.path / layout.STRUCTURE
-        smallest = int(self._counts.min())
         if budget is None and step == -1 and os.path.lexists(own):
             with layout.run_errors():
                 files.refuse_special(own, links=False)
             return Structure.load(own)
         params = self._parameters(budget)
-        if params < smallest:
+        if params < int(self._counts.min()):
             check_budget(self._counts, params)  # raises, naming the smallest module
         row = self._at(step)
         indices = select(row["alpha"][0], self._counts, params)
         source = {"run": self.name, "step": int(row["step"][0])}
         source |= {key: self.config[key] for key in ("task", "mode", "seed", "space") if key in self.config}
+        source |= {"task_learned": self.pruning["task"]} if "task" in self.pruning else {}
         return Structure(
             gates=tuple(self.gates_list[i] for i in indices),
             backbone=self.info["backbone"] or "",

@@ -88,6 +88,11 @@ class RunStatus:
         return early_stop(self.info, self.status)
 
     @property
+    def pruning(self) -> dict[str, Any]:
+        """What a search in mode ``prune`` last said of its phases; empty for every other."""
+        return pruning(self.info)
+
+    @property
     def error(self) -> str | None:
         """Why a failed or dead search ended, as far as it could say; None for every other."""
         status = self.status
@@ -158,6 +163,12 @@ def early_stop(info: Mapping[str, Any], status: str) -> str | None:
     if status != "finished" or not isinstance(taken, int) or not isinstance(total, int) or taken >= total:
         return None
     return f"at step {taken:,} of {total:,}: {info.get('stop_reason') or 'no reason is recorded'}"
+
+
+def pruning(info: Mapping[str, Any]) -> dict[str, Any]:
+    """See `Life.pruning`."""
+    told = info.get("pruning")
+    return told if isinstance(told, dict) else {}
 
 
 def said_status(status: str, early: str | None) -> str:

@@ -17,6 +17,7 @@ from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
 from s3pet_viz.engine.modes import State
+from s3pet_viz.engine.prune import BATCHES
 from s3pet_viz.pet import PRESETS, candidate_gates, insert
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.structure import Gate, probabilities, solve_shift
@@ -60,12 +61,17 @@ class FewGatesCarryTheSignal:
         self.budget = width * len(signal)
         self.weights = [nn.Parameter(torch.zeros(width, dtype=dtype)) for _ in range(n_gates)]
         self.lr_scale = [1.0] * n_gates
+        self.gate_of = list(range(n_gates))
 
     differentiable_twice = staticmethod(nullcontext)
     closed = frozenset()
 
     def size(self, batch):
         return len(batch[1])
+
+    def constant_loss(self, half):
+        rows = range(self.y.shape[1]) if half == "train" else torch.cat([self.batch(half, k)[1] for k in range(BATCHES)])
+        return float(self.y[int(half == "val"), rows].var(correction=0))
 
     def parts(self, batch, n):
         half, rows = batch
@@ -144,15 +150,16 @@ def line_of_gates(counts):
     return [Gate(i, f"encoder.{i}.q", "encoder", i, "SelfAttn.Q", "LoRA", n) for i, n in enumerate(counts)]
 
 
-def toy_search(folder, *, counts=(3,) * 12, budget=9, alpha=None, callbacks=(), **options):
+def toy_search(folder, *, counts=(3,) * 12, budget=9, alpha=None, callbacks=(), lr=1e-2, problem=None, **options):
     """A whole search of `FewGatesCarryTheSignal` into a run directory; `alpha`: where it starts."""
-    problem = FewGatesCarryTheSignal(n_gates=len(counts), signal=(0, len(counts) - 1))
+    problem = problem or FewGatesCarryTheSignal(n_gates=len(counts), signal=(0, len(counts) - 1))
     given = {"mode": "first-order", "steps": 40, **options}
     config = SearchConfig(task="toy", backbone="toy", budget=budget, **given)
-    state = make_state(problem, counts, budget, config, 1e-2)
+    state = make_state(problem, counts, budget, config, lr)
     if alpha is not None:
         state.alpha = torch.tensor(alpha, dtype=torch.float64)
     extra = {"backbone": "toy", "backbone_params": 1000, "budget": budget, "steps_total": config.steps}
+    extra |= {"constant_loss": problem.constant_loss("train")} if config.mode == "prune" else {}
     gates = line_of_gates(counts)
     with RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra) as writer:
         Search(

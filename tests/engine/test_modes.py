@@ -14,13 +14,22 @@ from search_problems import FewGatesCarryTheSignal, t5_state, tiny_t5
 from s3pet_viz.engine.gates import GateModel, binary_concrete, gate_probabilities
 from s3pet_viz.engine.modes import MODES, TRAIN_MASKS, State, central_difference, warmup_step
 from s3pet_viz.engine.optim import SGD
+from s3pet_viz.engine.prune import PausingAdamW, Pruning
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.structure import select
+
+
+def pruning(mode, problem, steps=150):
+    if mode != "prune":
+        return {}
+    made = Pruning(problem.counts, problem.budget, steps, constant_loss=problem.constant_loss("train"))
+    return {"pruning": made, "weight_optimizer": PausingAdamW}
 
 
 def run(mode, steps=150, seed=0, **options):
     problem = FewGatesCarryTheSignal(seed=seed)
     gates = GateModel(problem.counts, problem.budget, **options.pop("gates", {}))
+    options |= pruning(mode, problem, steps)
     state = State(problem, gates, lr=0.05, seed=seed, schedule=lambda s: 1 - s / steps, **options)
     for step in range(steps):
         MODES[mode](state, step)
@@ -28,7 +37,7 @@ def run(mode, steps=150, seed=0, **options):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("mode", ["paper", "fast", "first-order", "exact"])
+@pytest.mark.parametrize("mode", ["paper", "fast", "first-order", "exact", "prune"])
 def test_known_answer(mode, seed):
     problem, state = run(mode, seed=seed)
     chosen = select(state.alpha.numpy(), problem.counts, problem.budget)
@@ -150,7 +159,7 @@ def test_paper_uses_the_same_draw_for_alpha_and_a_fresh_one_for_the_weights():
 def test_non_finite_loss_names_step_and_loss(mode, half):
     problem = FewGatesCarryTheSignal()
     problem.y[int(half == "val")] = float("nan")
-    state = State(problem, GateModel(problem.counts, problem.budget))
+    state = State(problem, GateModel(problem.counts, problem.budget), **pruning(mode, problem, steps=10))
     if mode == "single-level" and half == "val":
         MODES[mode](state, 4)  # it never reads the val half
         return

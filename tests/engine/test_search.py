@@ -20,14 +20,16 @@ from s3pet_viz.runs import open_run
 
 
 @pytest.mark.parametrize("form", ["t5", "gated", "bert", "roberta"])
-@pytest.mark.parametrize("mode", ["fast", "paper", "first-order", "single-level", "exact"])
+@pytest.mark.parametrize("mode", ["fast", "paper", "first-order", "single-level", "exact", "prune"])
 def test_every_mode_on_every_family(go, form, mode):
     run = go("run", form=form, mode=mode, steps=4)
     assert run.status == "finished"
     steps = run.steps()
     assert steps["step"].tolist() == [0, 1, 2, 3]
     assert np.isfinite(steps["train_loss"]).all()
-    assert np.isfinite(steps["val_loss"]).all() == (mode != "single-level")
+    # prune looks at held-out rows now and then, the last step among them.
+    assert np.isfinite(steps["val_loss"]).all() == (mode not in ("single-level", "prune"))
+    assert np.isfinite(steps["val_loss"].iloc[-1]) == (mode != "single-level")
     structure = run.structure()
     assert 0 < structure.n_params <= 600
     assert structure.backbone_params == run.info["backbone_params"]
@@ -42,7 +44,7 @@ def final_state(run):
     return load_file(run.path / "checkpoint" / "state.safetensors")
 
 
-@pytest.mark.parametrize("mode", ["fast", "paper"])
+@pytest.mark.parametrize("mode", ["fast", "paper", "prune"])
 @pytest.mark.parametrize("form", ["t5", "bert"])
 def test_resume_is_bit_for_bit(go, form, mode):
     options = {"form": form, "mode": mode, "checkpoint_every": 3, "dropout": True, "eval_every": 2}
@@ -60,6 +62,8 @@ def test_resume_is_bit_for_bit(go, form, mode):
     assert resumed.steps()["step"].tolist() == list(range(STEPS))
     assert np.array_equal(whole.alphas(), resumed.alphas())
     assert np.array_equal(whole.steps()["train_loss"], resumed.steps()["train_loss"])
+    assert whole.info.get("pruning") == resumed.info.get("pruning")
+    assert whole.structure().source == {**resumed.structure().source, "run": "whole"}
     assert whole.structure() == resumed.structure()
     kept = ["step", "val_loss", "selected_params"]
     pd.testing.assert_frame_equal(whole.evals()[kept], resumed.evals()[kept])

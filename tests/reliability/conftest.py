@@ -35,9 +35,10 @@ def mood_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def options(tiny_folder, mood_folder):
+def options(request, tiny_folder, mood_folder):
     """Of the search that every test here interrupts."""
-    return {**OPTIONS, "task": str(mood_folder), "backbone": str(tiny_folder("t5"))}
+    own = getattr(request, "param", {})
+    return {**OPTIONS, "task": str(mood_folder), "backbone": str(tiny_folder("t5")), **own}
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ from reliability_problems import again, assert_same_result, finish
 
 from s3pet_viz.runs import open_run
 
+#: Each test once in the default mode, once in the one that keeps more in its checkpoint.
+pytestmark = pytest.mark.parametrize("options", [{}, {"mode": "prune"}], ids=["fast", "prune"], indirect=True)
+
 KILLS = int(os.environ.get("S3PET_KILLS", "5"))
 
 
