@@ -1,6 +1,6 @@
 """The table of final alphas that the published implementation (thunlp/S3Delta) writes after a search.
 
-The form is described in docs/method.md, section 6; positions are T5's.
+See docs/export.md; positions are T5's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Structures of the published implementation (thunlp/S3Delta): JSON that names positions and PET types.
 
-The form is described in docs/method.md, section 6. Positions are T5's; sizes follow from T5's widths, from a
+See docs/export.md. Positions are T5's; sizes follow from T5's widths, from a
 list of gates, or from the file; where none of them tells, a gate has ``n_params = 0``, and what needs sizes says so.
 """
 

@@ -74,7 +74,7 @@ def alphas(tmp_path: Path) -> Path:
 
 def test_the_whole_space_of_t5_large():
     space = from_s3delta(SPACE_M, backbone="t5-large")
-    assert len(space) == 916  # docs/method.md, section 1
+    assert len(space) == 916  # S3PET-L on T5-large
     assert sum(g.stack == "encoder" for g in space.gates) == 24 * 18 + 2
     assert [g.index for g in space.gates] == list(range(916))
     assert not any(g.module.startswith("CrossAttn.Q") for g in space.gates)
