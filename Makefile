@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Test workers; each computes with one thread.
+# Test workers; each computes with one thread, and takes files in the order of tests/conftest.py: the longest first.
 WORKERS ?= 2
 
 .PHONY: demo test test-browser test-oldest lab lint docs clean
@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/s3pet demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
 
 # JupyterLab, figures and reports in a headless Chromium, one after the other.
 test-browser: $(STAMP)

@@ -1,11 +1,33 @@
-"""Tiny backbones on disk, shared by all tests of a session."""
+"""Tiny backbones on disk, shared by all tests of a session, and the order of files among several workers."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from problems import save_tiny
+
+#: Files of minutes, because they start processes of their own: a worker that began one of them last would be alone with it.
+LONGEST = (
+    "tests/reliability/test_kill.py", "notebooks/04_transfer.ipynb", "tests/test_docs.py", "tests/studies/test_study.py",
+    "tests/reliability/test_disk.py", "tests/reliability/test_threads.py", "tests/engine/test_team.py",
+    "tests/test_cli_study.py", "notebooks/01_watch_a_search.ipynb", "notebooks/02_explain_a_structure.ipynb",
+    "notebooks/05_your_own_model_and_task.ipynb", "notebooks/03_compare_tasks_and_budgets.ipynb",
+    "tests/reliability/test_tracking.py", "tests/reliability/test_trackers.py", "tests/test_launch.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Among workers the longest files first, then those with the most tests, so that all of them end together."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    files = [item.nodeid.partition("::")[0] for item in items]
+    count = Counter(files)
+    rank = {name: at for at, name in enumerate(LONGEST)}
+    order = sorted(range(len(items)), key=lambda i: (rank.get(files[i], len(rank)), -count[files[i]], files[i]))
+    items[:] = [items[i] for i in order]
 
 
 @pytest.fixture(scope="session")

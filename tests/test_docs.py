@@ -105,6 +105,37 @@ def test_a_marker_changes_what_it_names():
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 #: data/README.md is no page of ours to run, but its links count.
+#: A file of the repository as text names it: with its first folder, or with its folder in s3pet_viz/.
+_FOLDERS = "|".join(
+    [*("s3pet_viz tests benchmarks tools docs notebooks search results report".split()),
+     *(path.parent.name for path in (ROOT / "s3pet_viz").glob("*/__init__.py"))]
+)  # fmt: skip
+_NAMED = re.compile(rf"(?<![\w./~-])(?:{_FOLDERS})/[\w./-]*\.(?:py|md|mjs|js|jsonl|ipynb|yml|png)\b")
+
+
+def _texts(*suffixes: str) -> list[Path]:
+    folders = ("s3pet_viz", "tests", "benchmarks", "tools", "docs", "data", "notebooks")
+    found = [p for folder in folders for suffix in suffixes for p in (ROOT / folder).rglob(f"*.{suffix}")]
+    return [*(p for p in found if ROOT / "notebooks" / "runs" not in p.parents), *ROOT.glob("*.md")]
+
+
+def test_files_that_are_named_are_there():
+    wrong, found = [], 0
+    for path in [*_texts("md", "py", "js"), ROOT / "Makefile", ROOT / "pyproject.toml"]:
+        for name in _NAMED.findall(path.read_text(encoding="utf-8")):
+            found += 1
+            if not any((folder / name).is_file() for folder in (ROOT, ROOT / "s3pet_viz", ROOT / "tests")):
+                wrong.append(f"{path.relative_to(ROOT)}: {name}")
+    assert not wrong
+    assert found > 200
+
+
+def test_nothing_outside_the_repository_is_cited():
+    """Another folder's name can be an example (``/shared/runs``); a file beside the repository is nobody else's."""
+    for path in _texts("md", "py", "js", "ipynb", "json", "jsonl"):
+        assert "../" + "shared" not in path.read_text(encoding="utf-8"), path
+
+
 LINKED = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "data" / "README.md", ROOT / "benchmarks" / "NOTES.md"]
 
 

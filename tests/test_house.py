@@ -214,3 +214,10 @@ def test_pins_meet_pyproject():
 
 def test_version_is_said_once():
     assert s3pet_viz.__version__ == importlib.metadata.version("s3pet_viz")
+
+
+def test_the_longest_test_files_are_where_the_order_says():
+    text = (ROOT / "tests" / "conftest.py").read_text()
+    named = re.findall(r'"((?:tests|notebooks)/[^"]+)"', text)
+    assert len(named) > 10
+    assert all((ROOT / name).is_file() for name in named)

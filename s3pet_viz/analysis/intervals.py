@@ -3,7 +3,7 @@
 How they are made. A percentile bootstrap of 3 values cannot leave their range, so it holds the true mean of normal
 values in 76 % of studies, not in 95 %; BCa does not exist for 2 values. So scipy's percentile bootstrap is taken, whose
 bounds exist from 2 values on, and their distances from the mean are widened for small samples as in `widening`. The
-share of intervals that hold the mean, on normal values at level 0.95 (measured by tests/results/test_statistics.py):
+share of intervals that hold the mean, on normal values at level 0.95 (measured by tests/analysis/test_statistics.py):
 
     values                       2      3      5      10
     percentile bootstrap         0.51   0.76   0.83   0.91

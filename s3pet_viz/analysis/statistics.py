@@ -1,7 +1,7 @@
 """Statistics of a study's tidy table: means with intervals, and paired differences.
 
 Pure functions of a table as `Study.table` gives it, one row per finished training. Nothing here picks a best row.
-How the intervals are made and how often they hold: s3pet_viz/results/intervals.py.
+How the intervals are made and how often they hold: s3pet_viz/analysis/intervals.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One search step in each mode. Source: arXiv 2206.07382, section 3.2, and ../shared/method.md section 3.
+"""One search step in each mode. Source: arXiv 2206.07382, section 3.2; see docs/method.md, "A search step".
 
 A mode is a function of a `State` and a step number. It moves w and alpha and returns a `StepResult`. Every
 random choice is a pure function of (seed, step, purpose), so that a resumed search repeats it exactly.
@@ -176,7 +176,7 @@ class State:
                 rows += self.problem.size(batch)
         self.problem.closed = frozenset()
         loss = sums / rows
-        return self.check(self.team.mean(rows, [loss])[0] if self.team.size > 1 else loss, "val", step)
+        return self.check(self.processes.mean(rows, [loss])[0] if self.processes.size > 1 else loss, "val", step)
 
     def check(self, loss: Tensor, half: Half, step: int) -> float:
         value = float(loss.detach())

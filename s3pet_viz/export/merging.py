@@ -166,7 +166,7 @@ def _fold(gate: Gate, weights: Any, target: Any) -> None:
 
 
 def lora_scale(gate: Gate) -> float:
-    """``s = lora_alpha / r`` (docs/method.md, section 1)."""
+    """``s = lora_alpha / r`` (docs/method.md, "PET types")."""
     r, alpha = lora_size(gate)
     return alpha / r
 

@@ -16,6 +16,7 @@ from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.tables import Kind
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.structure.gate import LONGEST_PET_TYPE
+from s3pet_viz.structure.sizes import FORMS, Form
 
 P = TypeVar("P", bound="PET")
 
@@ -75,21 +76,31 @@ def register(cls: type[P]) -> type[P]:
     return cls
 
 
-@register
-class LoRA(PET):
-    """``s * (h_in A^T) B^T`` with ``s = lora_alpha / r`` (Hu et al. 2021)."""
+class _Published(PET):
+    """A PET type whose `form` the ground has, so that its sizes are known where there is no torch."""
 
-    kinds = ("linear",)
-    method = "parallel"
-    defaults: ClassVar[dict[str, Any]] = {"r": 1, "lora_alpha": 16}
-    reals = frozenset({"lora_alpha"})
-    lora_A: nn.Parameter  # (r, in)
-    lora_B: nn.Parameter  # (out, r)
+    form: ClassVar[Form]
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "form" in vars(cls):
+            cls.kinds, cls.defaults = cls.form.kinds, dict(cls.form.defaults)
 
     @classmethod
     def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        r = _positive(options, "r")
-        return {"lora_A": (r, position.in_features), "lora_B": (position.out_features, r)}
+        whole = {name: _positive(options, name) for name in cls.form.defaults if name not in cls.reals}
+        return cls.form.shapes(position.in_features, position.out_features, whole)
+
+
+@register
+class LoRA(_Published):
+    """``s * (h_in A^T) B^T`` with ``s = lora_alpha / r`` (Hu et al. 2021)."""
+
+    form = FORMS["LoRA"]
+    method = "parallel"
+    reals = frozenset({"lora_alpha"})
+    lora_A: nn.Parameter  # (r, in)
+    lora_B: nn.Parameter  # (out, r)
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -103,26 +114,22 @@ class LoRA(PET):
 
 
 @register
-class BitFit(PET):
+class BitFit(_Published):
     """A bias (Ben Zaken et al. 2021)."""
 
-    kinds = ("linear", "norm")
+    form = FORMS["BitFit"]
     method = "sequential"
     bias: nn.Parameter  # (out,)
-
-    @classmethod
-    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        return {"bias": (position.out_features,)}
 
     def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
         return self.bias if z is None else self.bias * z
 
 
 @register
-class LNFit(PET):
+class LNFit(_Published):
     """``w * normalise(h_in)``: the norm's own normalisation, without its weight."""
 
-    kinds = ("norm",)
+    form = FORMS["LNFit"]
     method = "parallel"
     weight: nn.Parameter  # (d,)
 
@@ -132,10 +139,6 @@ class LNFit(PET):
         self.centred = isinstance(norm, nn.LayerNorm)
         eps: Any = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)
         self.eps = float(eps)
-
-    @classmethod
-    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        return {"weight": (position.out_features,)}
 
     def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
         weight = self.weight if z is None else self.weight * z
@@ -147,21 +150,15 @@ class LNFit(PET):
 
 
 @register
-class Adapter(PET):
+class Adapter(_Published):
     """``up(gelu(down(h)))`` on the output of a block (Houlsby et al. 2019)."""
 
-    kinds = ("block",)
+    form = FORMS["Adapter"]
     method = "sequential"
-    defaults: ClassVar[dict[str, Any]] = {"bottleneck": 24}
     down: nn.Parameter  # (k, d)
     down_bias: nn.Parameter  # (k,)
     up: nn.Parameter  # (d, k)
     up_bias: nn.Parameter  # (d,)
-
-    @classmethod
-    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        d, k = position.out_features, _positive(options, "bottleneck")
-        return {"down": (k, d), "down_bias": (k,), "up": (d, k), "up_bias": (d,)}
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -177,31 +174,17 @@ class Adapter(PET):
 
 
 @register
-class LowRankAdapter(PET):
+class LowRankAdapter(_Published):
     """An Adapter whose two matrices are rank-1 products; bottleneck d / 32 (Karimi Mahabadi et al. 2021)."""
 
-    kinds = ("block",)
+    form = FORMS["LowRankAdapter"]
     method = "sequential"
-    defaults: ClassVar[dict[str, Any]] = {"reduction": 32}
     down_left: nn.Parameter  # (d,)
     down_right: nn.Parameter  # (k,)
     down_bias: nn.Parameter  # (k,)
     up_left: nn.Parameter  # (k,)
     up_right: nn.Parameter  # (d,)
     up_bias: nn.Parameter  # (d,)
-
-    @classmethod
-    def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        d = position.out_features
-        k = max(1, d // _positive(options, "reduction"))
-        return {
-            "down_left": (d,),
-            "down_right": (k,),
-            "down_bias": (k,),
-            "up_left": (k,),
-            "up_right": (d,),
-            "up_bias": (d,),
-        }
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -219,35 +202,25 @@ class LowRankAdapter(PET):
 
 
 @register
-class Compacter(PET):
+class Compacter(_Published):
     """An Adapter whose matrices are sums of n = 4 Kronecker products (Karimi Mahabadi et al. 2021).
 
     Each matrix is ``sum_i A_i (x) (s_i t_i)`` with rank-1 factors. The rule A belongs to the module: a rule
     shared by all layers, as in the paper, would have no gate of its own.
     """
 
-    kinds = ("block",)
+    form = FORMS["Compacter"]
     method = "sequential"
-    defaults: ClassVar[dict[str, Any]] = {"reduction": 16, "n": 4}
     down_bias: nn.Parameter  # (k,)
     up_bias: nn.Parameter  # (d,)
 
     @classmethod
     def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        d, n = position.out_features, _positive(options, "n")
-        k = n * max(1, round(d / _positive(options, "reduction") / n))
-        if d % n:
-            raise SpaceError(f"Compacter at {position.name}: width {d} is not a multiple of n = {n}")
-        return {
-            "down_rule": (n, n, n),
-            "down_left": (n, d // n),
-            "down_right": (n, k // n),
-            "down_bias": (k,),
-            "up_rule": (n, n, n),
-            "up_left": (n, k // n),
-            "up_right": (n, d // n),
-            "up_bias": (d,),
-        }
+        shapes = super().shapes(position, options)
+        if position.out_features % options["n"]:
+            width, n = position.out_features, options["n"]
+            raise SpaceError(f"Compacter at {position.name}: width {width} is not a multiple of n = {n}")
+        return shapes
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:

@@ -1,6 +1,6 @@
 """The table of final alphas that the published implementation (thunlp/S3Delta) writes after a search.
 
-The form is described in docs/method.md, section 6; positions are T5's.
+See docs/export.md; positions are T5's.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from s3pet_viz.structure.published import (
     shape_for,
     short,
 )
+from s3pet_viz.structure.sizes import FORMS
 from s3pet_viz.structure.structure import Structure
-from s3pet_viz.structure.t5 import DEFAULTS, Place, T5Shape, parse_position
+from s3pet_viz.structure.t5 import Place, T5Shape, parse_position
 
 _MI = 1024**2
 
@@ -184,7 +185,7 @@ def _number(text: str, field: str, where: str) -> float:
 
 def _options_of_size(pet_type: str, place: Place, n_params: int, shape: T5Shape | None) -> dict[str, Any]:
     """The table has no options; a LoRA's rank follows from its size where the widths are known."""
-    options = dict(DEFAULTS[pet_type])
+    options = dict(FORMS[pet_type].defaults)
     if pet_type == "LoRA" and shape is not None:
         options["r"] = max(1, round(n_params / sum(shape.widths(place))))
     return options

@@ -1,6 +1,6 @@
 """Structures of the published implementation (thunlp/S3Delta): JSON that names positions and PET types.
 
-The form is described in docs/method.md, section 6. Positions are T5's; sizes follow from T5's widths, from a
+See docs/export.md. Positions are T5's; sizes follow from T5's widths, from a
 list of gates, or from the file; where none of them tells, a gate has ``n_params = 0``, and what needs sizes says so.
 """
 
@@ -15,8 +15,9 @@ from s3pet_viz import files
 from s3pet_viz.errors import StructureError
 from s3pet_viz.files import read_json
 from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
+from s3pet_viz.structure.sizes import FORMS, pet_params
 from s3pet_viz.structure.structure import Structure
-from s3pet_viz.structure.t5 import DEFAULTS, KINDS, Place, T5Shape, parse_position, pet_params, shape_of
+from s3pet_viz.structure.t5 import Place, T5Shape, parse_position, shape_of
 
 Backbone = str | T5Shape
 
@@ -117,14 +118,14 @@ def to_s3delta(structure: Structure) -> list[dict[str, Any]]:
         _, method, known = _TYPES[name]
         names = {ours: (theirs, default) for theirs, (ours, default) in known.items()}
         options = {}
-        for option, value in {**DEFAULTS[gate.pet_type], **gate.options}.items():
+        for option, value in {**FORMS[gate.pet_type].defaults, **gate.options}.items():
             if option not in names:
                 wrong.append(f"gate {gate.position}: S3Delta has no option {option!r} of {gate.pet_type}")
                 continue
             theirs, default = names[option]
             if value != default or theirs == "lora_r":
                 options[theirs] = value
-        part = parts["block" in KINDS[gate.pet_type]]
+        part = parts["block" in FORMS[gate.pet_type].kinds]
         part.setdefault(gate.position, {}).setdefault(method, {})[name] = options
     if wrong:
         raise StructureError(f"structure: {'; '.join(wrong)}")
@@ -177,7 +178,7 @@ class _Space:
             return tuple(self._known_gate(self.known[key], options) for key, options in chosen.items())
         places = {name: parse_position(name) for name, _ in chosen}
         depth = depths((place for place in places.values() if place), self.shape)
-        order = list(DEFAULTS)
+        order = list(FORMS)
         if self.names is not None:
             at = {name: i for i, name in enumerate(self.names)}
             keys = sorted(chosen, key=lambda key: (at[key[0]], order.index(key[1])))
@@ -192,7 +193,7 @@ class _Space:
         return tuple(made)
 
     def _known_gate(self, gate: Gate, options: dict[str, Any]) -> Gate:
-        own = {**DEFAULTS.get(gate.pet_type, {}), **gate.options}
+        own = {**(FORMS[gate.pet_type].defaults if gate.pet_type in FORMS else {}), **gate.options}
         if own != options:
             raise StructureError(
                 f"{self.where}: {gate.position} {gate.pet_type} has options {options} there, "
@@ -246,10 +247,10 @@ def _options(name: str, options: Any, where: str) -> dict[str, Any]:
 
 
 def check_kind(pet_type: str, place: Place, position: str, where: str) -> None:
-    if place.kind not in KINDS[pet_type]:
+    kinds = FORMS[pet_type].kinds
+    if place.kind not in kinds:
         raise StructureError(
-            f"{where}: {pet_type} cannot go on {position} (a {place.kind}); "
-            f"it goes on a {' or '.join(KINDS[pet_type])}"
+            f"{where}: {pet_type} cannot go on {position} (a {place.kind}); it goes on a {' or '.join(kinds)}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Kind = Literal["linear", "norm", "block"]
 
@@ -114,43 +114,3 @@ def parse_position(name: str) -> Place | None:
         if leaf in ("q", "k", "v", "o"):
             return Place(stack, layer, f"{module}.{leaf.upper()}", "linear")
     return None
-
-
-#: Options that a PET type has where nothing else is said; the keys are all that it has.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "LoRA": {"r": 1, "lora_alpha": 16},
-    "BitFit": {},
-    "LNFit": {},
-    "Adapter": {"bottleneck": 24},
-    "LowRankAdapter": {"reduction": 32},
-    "Compacter": {"reduction": 16, "n": 4},
-}
-
-#: Where a PET type may go.
-KINDS: Mapping[str, tuple[Kind, ...]] = {
-    "LoRA": ("linear",),
-    "BitFit": ("linear", "norm"),
-    "LNFit": ("norm",),
-    "Adapter": ("block",),
-    "LowRankAdapter": ("block",),
-    "Compacter": ("block",),
-}
-
-
-def pet_params(pet_type: str, widths: tuple[int, int], options: Mapping[str, Any]) -> int:
-    """Parameters of a PET type at a position of these widths (the table in docs/method.md, section 1)."""
-    chosen = {**DEFAULTS[pet_type], **options}
-    d = widths[1]
-    if pet_type == "LoRA":
-        return int(chosen["r"]) * (widths[0] + d)
-    if pet_type in ("BitFit", "LNFit"):
-        return d
-    if pet_type == "Adapter":
-        k = int(chosen["bottleneck"])
-        return 2 * d * k + k + d
-    if pet_type == "LowRankAdapter":
-        k = max(1, d // int(chosen["reduction"]))
-        return 2 * (d + k) + k + d
-    n = int(chosen["n"])
-    k = n * max(1, round(d / int(chosen["reduction"]) / n))
-    return 2 * (n**3 + d + k) + k + d

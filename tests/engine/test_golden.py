@@ -1,4 +1,4 @@
-"""Numbers measured on the published implementation (tests/golden; section 7 of the method)."""
+"""Numbers measured on the published implementation (tests/golden)."""
 
 from __future__ import annotations
 

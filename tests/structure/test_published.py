@@ -24,7 +24,8 @@ from s3pet_viz.structure import (
     to_s3delta,
 )
 from s3pet_viz.structure.published import is_s3delta
-from s3pet_viz.structure.t5 import DEFAULTS, KINDS, SHAPES, parse_position, pet_params
+from s3pet_viz.structure.sizes import FORMS, pet_params
+from s3pet_viz.structure.t5 import SHAPES, parse_position
 
 LORA = {"parallel": {"Lora": {"lora_r": 1}}}
 BIAS = {"sequential": {"BitFitParallel": {}}}
@@ -74,7 +75,7 @@ def alphas(tmp_path: Path) -> Path:
 
 def test_the_whole_space_of_t5_large():
     space = from_s3delta(SPACE_M, backbone="t5-large")
-    assert len(space) == 916  # docs/method.md, section 1
+    assert len(space) == 916  # S3PET-L on T5-large
     assert sum(g.stack == "encoder" for g in space.gates) == 24 * 18 + 2
     assert [g.index for g in space.gates] == list(range(916))
     assert not any(g.module.startswith("CrossAttn.Q") for g in space.gates)
@@ -90,8 +91,22 @@ def test_the_whole_space_of_t5_large():
     assert space.backbone_params == 737_668_096
 
 
-def test_sizes_are_those_of_the_pet_modules():
-    """The ground may not import torch, so it has sizes of its own."""
+def formula(pet_type, width, d, r=1, bottleneck=24, reduction=None, n=4, lora_alpha=16):
+    """The table "PET types" of docs/method.md."""
+    if pet_type == "LoRA":
+        return r * (width + d)
+    if pet_type in ("BitFit", "LNFit"):
+        return d
+    if pet_type == "Adapter":
+        return 2 * d * bottleneck + bottleneck + d
+    if pet_type == "LowRankAdapter":
+        k = max(1, d // (reduction or 32))
+        return 2 * (d + k) + k + d
+    k = n * max(1, round(d / (reduction or 16) / n))
+    return 2 * n**3 + 2 * (d + k) + k + d
+
+
+def test_sizes_are_those_of_the_table_and_of_the_pet_modules():
     from s3pet_viz.pet.modules import PET_CLASSES
 
     options = {"LoRA": {"r": 3}, "Adapter": {"bottleneck": 5}, "Compacter": {"reduction": 8, "n": 2}}
@@ -100,13 +115,13 @@ def test_sizes_are_those_of_the_pet_modules():
             place = parse_position(name)
             widths = shape.widths(place)
             live = SimpleNamespace(name=name, in_features=widths[0], out_features=widths[1], kind=place.kind)
-            for pet_type in DEFAULTS:  # those that the published code knows
+            for pet_type, form in FORMS.items():  # those that the published code knows
                 cls = PET_CLASSES[pet_type]
-                assert dict(cls.defaults) == DEFAULTS[pet_type]
-                assert cls.kinds == KINDS[pet_type]
+                assert (cls.defaults, cls.kinds) == (form.defaults, form.kinds)
                 if place.kind in cls.kinds:
                     for chosen in ({}, options.get(pet_type, {})):
-                        assert pet_params(pet_type, widths, chosen) == cls.n_params(live, chosen)
+                        assert pet_params(pet_type, widths, chosen) == formula(pet_type, *widths, **chosen)
+                        assert cls.n_params(live, chosen) == formula(pet_type, *widths, **chosen)
 
 
 def test_positions_are_those_of_the_backbone():
@@ -202,8 +217,8 @@ def test_all_that_the_published_form_cannot_hold_is_listed():
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([(p, t) for p in SHAPES["tiny-t5"].positions() for t in KINDS
-                             if parse_position(p).kind in KINDS[t]]),
+            st.sampled_from([(p, t) for p in SHAPES["tiny-t5"].positions() for t in FORMS
+                             if parse_position(p).kind in FORMS[t].kinds]),
             st.integers(1, 9),
         ),
         min_size=1, max_size=30, unique_by=lambda pair: pair[0],
@@ -214,7 +229,7 @@ def test_any_structure_comes_back(pairs):
     gates = []
     for i, ((position, pet), value) in enumerate(pairs):
         place = parse_position(position)
-        options = {**DEFAULTS[pet], **({names[pet]: value} if pet in names else {})}
+        options = {**FORMS[pet].defaults, **({names[pet]: value} if pet in names else {})}
         size = pet_params(pet, SHAPES["tiny-t5"].widths(place), options)
         layer = 4 if place.layer is None else place.layer
         gates.append(Gate(i, position, place.stack, layer, place.module, pet, size, options))
