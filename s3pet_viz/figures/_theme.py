@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec, get_args
 
 import plotly.graph_objects as go
 
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.config.checks import among
 
 Theme = Literal["light", "dark"]
 P = ParamSpec("P")
@@ -51,9 +51,7 @@ def themed(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> go.Figure:
-        theme = options.get("theme", "light")
-        if theme not in get_args(Theme):
-            raise ConfigError(f"theme: expected one of {', '.join(get_args(Theme))}, found {theme!r}")
+        theme = among("theme", options.get("theme", "light"), get_args(Theme))
         figure = draw(*args, **options)
         return darkened(figure) if theme == "dark" else figure
 
