@@ -91,10 +91,8 @@ def new_figure(title: str | None, **layout: Any) -> go.Figure:
 
 
 def line(x: Any, y: Any, name: str, colour: str, width: float, *, hover: str = "", **more: Any) -> go.Scatter:
-    """A line, which is hovered over where there is a text for it.
-
-    Args:
-        more: of the trace; ``dash`` and ``shape`` of the line itself.
+    """A line, which is hovered over where there is a text for it. `more`: of the trace; ``dash`` and ``shape`` of the
+    line itself.
     """
     style = {"color": colour, "width": width} | {key: more.pop(key) for key in ("dash", "shape") if key in more}
     return go.Scatter(x=x, y=y, mode="lines", name=name, line=style, **_told(hover), **more)

@@ -70,10 +70,8 @@ def darkened(figure: go.Figure) -> go.Figure:
 
 
 def recoloured(node: Any, colours: Mapping[str, str], inside: bool = False) -> Any:
-    """A copy of a figure's JSON form, or of a part, with each colour exchanged where it is one of these.
-
-    Args:
-        inside: whether the node is the value of a key that names a colour; texts elsewhere stay as they are.
+    """A copy of a figure's JSON form, or of a part, with each colour exchanged where it is one of these. `inside`:
+    whether the node is the value of a key that names a colour; texts elsewhere stay as they are.
     """
     if isinstance(node, dict):
         return {key: recoloured(value, colours, "color" in key) for key, value in node.items()}

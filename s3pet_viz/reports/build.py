@@ -192,10 +192,8 @@ def _state(made: Page, one: _Opened, several: bool) -> None:
 def _beside(
     made: Page, runs: Sequence[_Opened], facts: Sequence[Mapping[str, object]], what: str, *, mark: bool = False
 ) -> None:
-    """A table of facts: one column per run, of many one row per run. Facts that no run knows are left out.
-
-    Args:
-        mark: colour the facts that differ.
+    """A table of facts: one column per run, of many one row per run. Facts that no run knows are left out. `mark`:
+    colour the facts that differ.
     """
     names = list(dict.fromkeys(name for one in facts for name in one))
     names = [name for name in names if any(one.get(name) is not None for one in facts)]

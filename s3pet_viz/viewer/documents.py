@@ -164,11 +164,7 @@ class Compared:
         return np.concatenate(self._values).tobytes() if self._values else b""
 
     def open(self, index: int) -> bool:
-        """Read a run's end; False where that was done before.
-
-        Raises:
-            RunError, StructureError: it is damaged.
-        """
+        """Read a run's end; False where that was done before. Raises RunError, StructureError: it is damaged."""
         before = self._size
         self._open(index)
         self._lay_out()

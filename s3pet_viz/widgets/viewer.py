@@ -67,10 +67,8 @@ class Page(anywidget.AnyWidget):
         return state
 
     def tell(self, beside: dict[str, Any] | None = None, **changes: Any) -> None:
-        """Send attributes in one message, also those that have not changed: they may have been lost.
-
-        Args:
-            beside: others that travel with them and are not held here.
+        """Send attributes in one message, also those that have not changed: they may have been lost. `beside`: others
+        that travel with them and are not held here.
         """
         self._beside = beside or {}
         try:
