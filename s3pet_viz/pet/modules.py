@@ -194,14 +194,8 @@ class LowRankAdapter(PET):
     def shapes(cls, position: Position, options: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         d = position.out_features
         k = max(1, d // _positive(options, "reduction"))
-        return {
-            "down_left": (d,),
-            "down_right": (k,),
-            "down_bias": (k,),
-            "up_left": (k,),
-            "up_right": (d,),
-            "up_bias": (d,),
-        }
+        down = {"down_left": (d,), "down_right": (k,), "down_bias": (k,)}
+        return {**down, "up_left": (k,), "up_right": (d,), "up_bias": (d,)}
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -238,16 +232,9 @@ class Compacter(PET):
         k = n * max(1, round(d / _positive(options, "reduction") / n))
         if d % n:
             raise SpaceError(f"Compacter at {position.name}: width {d} is not a multiple of n = {n}")
-        return {
-            "down_rule": (n, n, n),
-            "down_left": (n, d // n),
-            "down_right": (n, k // n),
-            "down_bias": (k,),
-            "up_rule": (n, n, n),
-            "up_left": (n, k // n),
-            "up_right": (n, d // n),
-            "up_bias": (d,),
-        }
+        wide, slim, rule = (n, d // n), (n, k // n), (n, n, n)
+        down = {"down_rule": rule, "down_left": wide, "down_right": slim, "down_bias": (k,)}
+        return {**down, "up_rule": rule, "up_left": slim, "up_right": wide, "up_bias": (d,)}
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
