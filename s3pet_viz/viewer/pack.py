@@ -104,9 +104,7 @@ class History:
     def part(self, start: int) -> tuple[dict[str, object], bytes, memoryview]:
         """Rows from `start` on: what they are, and their scalars and values as bytes; the values are not copied."""
         start = min(start, self.n)
-        about = {
-            "era": self.era, "from": start, "count": self.n - start, "wide": self.wide, "stride": self.stride,
-        }  # fmt: skip
+        about = {"era": self.era, "from": start, "count": self.n - start, "wide": self.wide, "stride": self.stride}
         values = self._values[start : self.n].reshape(-1).view(np.uint8).data
         return about, self._scalars[start : self.n].tobytes(), values
 
