@@ -365,13 +365,8 @@ def _check_depth(data: Any) -> None:
     """Level by level, as recursion is what must not be trusted."""
     level = [data]
     for _ in range(MOST_DEPTH):
-        level = [
-            child
-            for value in level
-            if isinstance(value, (dict, list))
-            for child in (value.values() if isinstance(value, dict) else value)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
+        nested = [value for value in level if isinstance(value, (dict, list))]
+        level = [child for value in nested for child in (value.values() if isinstance(value, dict) else value)]
+        if not any(isinstance(child, (dict, list)) for child in level):
             return
     raise ValueError(f"it has more than {MOST_DEPTH} levels")

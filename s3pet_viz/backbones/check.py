@@ -60,12 +60,7 @@ def refuse_adapter(folder: Path) -> None:
 
 def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
     """A folder holds what its tokenizer reads; transformers makes an empty tokenizer where nothing is there.
-
-    Args:
-        tokenizer: that was made of it; None: none could be made.
-
-    Raises:
-        BackboneError: it does not.
+    `tokenizer`: that was made of it; None: none could be made. Raises BackboneError: it does not.
     """
     files: Mapping[str, str] = getattr(type(tokenizer), "vocab_files_names", {}) if tokenizer is not None else {}
     needed = [file for key, file in files.items() if key != "tokenizer_file"]

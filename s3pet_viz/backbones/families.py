@@ -74,19 +74,12 @@ def positions(model: nn.Module) -> list[Position]:
         stack: 1 + max((int(layer) for _, _, r, layer, _ in found if layer and r.stack == stack), default=-1)
         for stack in ("encoder", "decoder")
     }
-    return [
-        Position(
-            name=name,
-            target=target,
-            stack=rule.stack,
-            layer=int(layer) if layer else (EMBEDDING_LAYER if rule.module.startswith("Emb.") else depth[rule.stack]),
-            module=rule.module,
-            kind=rule.kind,
-            in_features=width[0],
-            out_features=width[1],
-        )
-        for name, target, rule, layer, width in found
-    ]
+    made = []
+    for name, target, rule, layer, (wide, slim) in found:
+        last = EMBEDDING_LAYER if rule.module.startswith("Emb.") else depth[rule.stack]
+        at = int(layer) if layer else last
+        made.append(Position(name, target, rule.stack, at, rule.module, rule.kind, wide, slim))
+    return made
 
 
 def _hidden_size(model: nn.Module) -> int:

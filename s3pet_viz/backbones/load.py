@@ -12,19 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.check import (
-    check_bare,
-    check_head,
-    check_model,
-    check_tokens,
-    check_vocabulary,
-    refuse_adapter,
-)
 from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.backbones.tables import Family
+from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
@@ -71,8 +65,7 @@ def load_backbone(
         import transformers
         from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-    if head not in HEADS:
-        raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {head!r}")
+    among("head", head, HEADS)
     name = name_or_folder(name)
     dtype = _dtype(dtype)
     source = _locate(str(name))
@@ -88,15 +81,15 @@ def load_backbone(
         family = family_of(_Shell(config))
         refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
-        check_head(config, text, str(name))
+        check.check_head(config, text, str(name))
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **hub)
         except Exception:
             if is_folder(source):
-                check_vocabulary(Path(source))
+                check.check_vocabulary(Path(source))
             raise
         if is_folder(source):
-            check_vocabulary(Path(source), tokenizer)
+            check.check_vocabulary(Path(source), tokenizer)
         pad = None
         if family.decoder_only:
             pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
@@ -132,13 +125,13 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
-    check_bare(model)
+    check.check_bare(model)
     family = family_of(model)
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     refuse_quantised(model.config, model, label)
-    check_model(model, tokenizer, label)
+    check.check_model(model, tokenizer, label)
     _check_finite(model)
     inside = {id(p) for p in base_of(model).parameters()}
     text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
@@ -147,18 +140,10 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     if not text and (not head or _writes(model) or "classification" not in kinds):
         wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(family, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
-    made = Backbone(
-        model=model,
-        tokenizer=tokenizer,
-        name=label,
-        form="text" if text else "pair",
-        family=family,
-        n_params=0,
-        head=head,
-    )
+    made = Backbone(model, tokenizer, label, "text" if text else "pair", family, n_params=0, head=head)
     made.n_params = sum(p.numel() for p in made.body.parameters())
     made.pad_id = _pad_id(made)
-    check_tokens(made)
+    check.check_tokens(made)
     model.requires_grad_(False)
     model.eval()
     return made
@@ -299,7 +284,7 @@ def _locate(name: str) -> str:
         for path in folder.iterdir():
             if not (path.is_file() or path.is_dir()):
                 refuse_special(path)  # transformers would wait for a named pipe
-        refuse_adapter(folder)
+        check.refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
         if not any((folder / f).is_file() for f in _WEIGHT_FILES):

@@ -48,151 +48,104 @@ class Family:
         return all(rule.stack == "decoder" for rule in self.rules)
 
 
-def _attention(path: str, letters: str, stack: str, *, name: str = "SelfAttn") -> list[Rule]:
+def _rules(stack: str, block: str, *places: str) -> list[Rule]:
+    """Rules of ``<name within the block> <canonical module>``; the module says its kind."""
+    made = []
+    for place in places:
+        name, module = place.split()
+        kind: Kind = "norm" if module.endswith(".LN") else "linear" if "." in module else "block"
+        made.append(Rule(block + name.replace(".", r"\."), module, kind, stack))
+    return made
+
+
+def _attention(stack: str, path: str, letters: str, *, name: str = "SelfAttn") -> list[Rule]:
     """Linear layers at ``<path>.<one of letters>``, given in the order Q, K, V, O and parted by spaces."""
-    return [
-        Rule(rf"{path}\.{leaf}", f"{name}.{part}", "linear", stack)
-        for part, leaf in zip("QKVO", letters.split(), strict=True)
-    ]
+    parts = zip("QKVO", letters.split(), strict=True)
+    return _rules(stack, rf"{path}\.", *(f"{leaf} {name}.{part}" for part, leaf in parts))
 
 
 def _t5() -> Family:
     rules: list[Rule] = []
     for stack, ffn in (("encoder", 1), ("decoder", 2)):
-        block = rf"{stack}\.block\.(?P<layer>\d+)\.layer"
-        attention = [("SelfAttn", rf"{block}\.0\.SelfAttention", 0)]
+        block = rf"{stack}\.block\.(?P<layer>\d+)\.layer\."
+        attention = [("SelfAttn", "0.SelfAttention", 0)]
         if stack == "decoder":
-            attention.append(("CrossAttn", rf"{block}\.1\.EncDecAttention", 1))
+            attention.append(("CrossAttn", "1.EncDecAttention", 1))
         for name, path, index in attention:
-            rules += [
-                *_attention(path, "q k v o", stack, name=name),
-                Rule(path, name, "block", stack),
-                Rule(rf"{block}\.{index}\.layer_norm", f"{name}.LN", "norm", stack),
-            ]
-        dense = rf"{block}\.{ffn}\.DenseReluDense"
-        rules += [
-            Rule(rf"{dense}\.(wi|wi_1)", "FFN.W1", "linear", stack),
-            Rule(rf"{dense}\.wi_0", "FFN.W1.gate", "linear", stack),
-            Rule(rf"{dense}\.wo", "FFN.W2", "linear", stack),
-            Rule(dense, "FFN", "block", stack),
-            Rule(rf"{block}\.{ffn}\.layer_norm", "FFN.LN", "norm", stack),
-            Rule(rf"{stack}\.final_layer_norm", "Final.LN", "norm", stack),
-        ]
+            rules += _attention(stack, block + path.replace(".", r"\."), "q k v o", name=name)
+            rules += _rules(stack, block, f"{path} {name}", f"{index}.layer_norm {name}.LN")
+        dense = f"{ffn}.DenseReluDense"
+        rules += _rules(stack, block, f"{dense}.(wi|wi_1) FFN.W1", f"{dense}.wi_0 FFN.W1.gate", f"{dense}.wo FFN.W2")
+        rules += _rules(stack, block, f"{dense} FFN", f"{ffn}.layer_norm FFN.LN")
+        rules += _rules(stack, "", f"{stack}.final_layer_norm Final.LN")
     return Family("t5", ("t5", "mt5"), tuple(rules))
 
 
 def _bart_layers(block: str, stack: str) -> list[Rule]:
     """What a layer of BART and of OPT have in common. No module holds the feed-forward block: its output is fc2's."""
-    return [
-        *_attention(rf"{block}\.self_attn", "q_proj k_proj v_proj out_proj", stack),
-        Rule(rf"{block}\.self_attn", "SelfAttn", "block", stack),
-        Rule(rf"{block}\.self_attn_layer_norm", "SelfAttn.LN", "norm", stack),
-        Rule(rf"{block}\.fc1", "FFN.W1", "linear", stack),
-        Rule(rf"{block}\.fc2", "FFN.W2", "linear", stack),
-        Rule(rf"{block}\.fc2", "FFN", "block", stack),
-        Rule(rf"{block}\.final_layer_norm", "FFN.LN", "norm", stack),
-    ]
+    places = ("self_attn SelfAttn", "self_attn_layer_norm SelfAttn.LN", "fc1 FFN.W1", "fc2 FFN.W2", "fc2 FFN")
+    attention = _attention(stack, rf"{block}self_attn", "q_proj k_proj v_proj out_proj")
+    return attention + _rules(stack, block, *places, "final_layer_norm FFN.LN")
 
 
 def _bart() -> Family:
     rules: list[Rule] = []
     for stack in ("encoder", "decoder"):
-        block = rf"{stack}\.layers\.(?P<layer>\d+)"
-        rules += [*_bart_layers(block, stack), Rule(rf"{stack}\.layernorm_embedding", "Emb.LN", "norm", stack)]
+        block = rf"{stack}\.layers\.(?P<layer>\d+)\."
+        rules += [*_bart_layers(block, stack), *_rules(stack, "", f"{stack}.layernorm_embedding Emb.LN")]
         if stack == "decoder":
-            cross = rf"{block}\.encoder_attn"
-            rules += [
-                *_attention(cross, "q_proj k_proj v_proj out_proj", stack, name="CrossAttn"),
-                Rule(cross, "CrossAttn", "block", stack),
-                Rule(rf"{block}\.encoder_attn_layer_norm", "CrossAttn.LN", "norm", stack),
-            ]
+            rules += _attention(stack, rf"{block}encoder_attn", "q_proj k_proj v_proj out_proj", name="CrossAttn")
+            rules += _rules(stack, block, "encoder_attn CrossAttn", "encoder_attn_layer_norm CrossAttn.LN")
     return Family("bart", ("bart",), tuple(rules))
 
 
 def _bert(name: str, model_types: tuple[str, ...], qkv: str) -> Family:
-    layer = r"encoder\.layer\.(?P<layer>\d+)"
-    return Family(
-        name,
-        model_types,
-        (
-            *_attention(rf"{layer}\.attention", rf"{qkv} output\.dense", "encoder"),
-            # The residual is added inside attention.output, so the block's output is its dense layer's.
-            Rule(rf"{layer}\.attention\.output\.dense", "SelfAttn", "block"),
-            Rule(rf"{layer}\.attention\.output\.LayerNorm", "SelfAttn.LN", "norm"),
-            Rule(rf"{layer}\.intermediate\.dense", "FFN.W1", "linear"),
-            Rule(rf"{layer}\.output\.dense", "FFN.W2", "linear"),
-            Rule(rf"{layer}\.output\.dense", "FFN", "block"),
-            Rule(rf"{layer}\.output\.LayerNorm", "FFN.LN", "norm"),
-            Rule(r"embeddings\.LayerNorm", "Emb.LN", "norm"),
-        ),
-    )
+    layer = r"encoder\.layer\.(?P<layer>\d+)\."
+    rules = _attention("encoder", rf"{layer}attention", f"{qkv} output.dense")
+    # The residual is added inside attention.output, so the block's output is its dense layer's.
+    rules += _rules("encoder", layer, "attention.output.dense SelfAttn", "attention.output.LayerNorm SelfAttn.LN")
+    rules += _rules("encoder", layer, "intermediate.dense FFN.W1", "output.dense FFN.W2", "output.dense FFN")
+    rules += _rules("encoder", layer, "output.LayerNorm FFN.LN") + _rules("encoder", "", "embeddings.LayerNorm Emb.LN")
+    return Family(name, model_types, tuple(rules))
 
 
 def _distilbert() -> Family:
-    layer = r"transformer\.layer\.(?P<layer>\d+)"
-    return Family(
-        "distilbert",
-        ("distilbert",),
-        (
-            *_attention(rf"{layer}\.attention", "q_lin k_lin v_lin out_lin", "encoder"),
-            Rule(rf"{layer}\.attention", "SelfAttn", "block"),
-            Rule(rf"{layer}\.sa_layer_norm", "SelfAttn.LN", "norm"),
-            Rule(rf"{layer}\.ffn\.lin1", "FFN.W1", "linear"),
-            Rule(rf"{layer}\.ffn\.lin2", "FFN.W2", "linear"),
-            Rule(rf"{layer}\.ffn", "FFN", "block"),
-            Rule(rf"{layer}\.output_layer_norm", "FFN.LN", "norm"),
-            Rule(r"embeddings\.LayerNorm", "Emb.LN", "norm"),
-        ),
-    )
+    layer = r"transformer\.layer\.(?P<layer>\d+)\."
+    rules = _attention("encoder", rf"{layer}attention", "q_lin k_lin v_lin out_lin")
+    rules += _rules("encoder", layer, "attention SelfAttn", "sa_layer_norm SelfAttn.LN", "ffn.lin1 FFN.W1")
+    rules += _rules("encoder", layer, "ffn.lin2 FFN.W2", "ffn FFN", "output_layer_norm FFN.LN")
+    return Family("distilbert", ("distilbert",), (*rules, *_rules("encoder", "", "embeddings.LayerNorm Emb.LN")))
 
 
 def _gpt2() -> Family:
-    block = r"h\.(?P<layer>\d+)"
-    places: tuple[tuple[str, str, Kind], ...] = (
-        (rf"{block}\.attn\.c_attn", "SelfAttn.QKV", "linear"),
-        (rf"{block}\.attn\.c_proj", "SelfAttn.O", "linear"),
-        (rf"{block}\.attn", "SelfAttn", "block"),
-        (rf"{block}\.ln_1", "SelfAttn.LN", "norm"),
-        (rf"{block}\.mlp\.c_fc", "FFN.W1", "linear"),
-        (rf"{block}\.mlp\.c_proj", "FFN.W2", "linear"),
-        (rf"{block}\.mlp", "FFN", "block"),
-        (rf"{block}\.ln_2", "FFN.LN", "norm"),
-        (r"ln_f", "Final.LN", "norm"),
-    )
-    return Family("gpt2", ("gpt2",), tuple(Rule(*place, "decoder") for place in places))
+    block = r"h\.(?P<layer>\d+)\."
+    rules = _rules("decoder", block, "attn.c_attn SelfAttn.QKV", "attn.c_proj SelfAttn.O", "attn SelfAttn")
+    rules += _rules("decoder", block, "ln_1 SelfAttn.LN", "mlp.c_fc FFN.W1", "mlp.c_proj FFN.W2", "mlp FFN")
+    rules += _rules("decoder", block, "ln_2 FFN.LN") + _rules("decoder", "", "ln_f Final.LN")
+    return Family("gpt2", ("gpt2",), tuple(rules))
 
 
 def _opt() -> Family:
-    rules = _bart_layers(r"decoder\.layers\.(?P<layer>\d+)", "decoder")
-    return Family("opt", ("opt",), (*rules, Rule(r"decoder\.final_layer_norm", "Final.LN", "norm", "decoder")))
+    rules = _bart_layers(r"decoder\.layers\.(?P<layer>\d+)\.", "decoder")
+    return Family("opt", ("opt",), (*rules, *_rules("decoder", "", "decoder.final_layer_norm Final.LN")))
 
 
 def _llama() -> Family:
     """Also Mistral, Qwen2 and Gemma: the same names, with norms of their own (see `pet.modules.LNFit`)."""
-    block = r"layers\.(?P<layer>\d+)"
-    return Family(
-        "llama",
-        ("llama", "mistral", "qwen2", "gemma"),
-        (
-            *_attention(rf"{block}\.self_attn", "q_proj k_proj v_proj o_proj", "decoder"),
-            Rule(rf"{block}\.self_attn", "SelfAttn", "block", "decoder"),
-            Rule(rf"{block}\.input_layernorm", "SelfAttn.LN", "norm", "decoder"),
-            Rule(rf"{block}\.mlp\.up_proj", "FFN.W1", "linear", "decoder"),
-            Rule(rf"{block}\.mlp\.gate_proj", "FFN.W1.gate", "linear", "decoder"),
-            Rule(rf"{block}\.mlp\.down_proj", "FFN.W2", "linear", "decoder"),
-            Rule(rf"{block}\.mlp", "FFN", "block", "decoder"),
-            Rule(rf"{block}\.post_attention_layernorm", "FFN.LN", "norm", "decoder"),
-            Rule(r"norm", "Final.LN", "norm", "decoder"),
-        ),
-    )
+    block = r"layers\.(?P<layer>\d+)\."
+    rules = _attention("decoder", rf"{block}self_attn", "q_proj k_proj v_proj o_proj")
+    rules += _rules("decoder", block, "self_attn SelfAttn", "input_layernorm SelfAttn.LN", "mlp.up_proj FFN.W1")
+    rules += _rules("decoder", block, "mlp.gate_proj FFN.W1.gate", "mlp.down_proj FFN.W2", "mlp FFN")
+    rules += _rules("decoder", block, "post_attention_layernorm FFN.LN") + _rules("decoder", "", "norm Final.LN")
+    return Family("llama", ("llama", "mistral", "qwen2", "gemma"), tuple(rules))
 
 
 #: The one place to add a backbone family.
 FAMILIES: tuple[Family, ...] = (
     _t5(),
     _bart(),
-    _bert("bert", ("bert", "roberta", "xlm-roberta", "camembert", "electra"), r"self\.query self\.key self\.value"),
-    _bert("deberta-v2", ("deberta-v2",), r"self\.query_proj self\.key_proj self\.value_proj"),
+    _bert("bert", ("bert", "roberta", "xlm-roberta", "camembert", "electra"), "self.query self.key self.value"),
+    _bert("deberta-v2", ("deberta-v2",), "self.query_proj self.key_proj self.value_proj"),
     _distilbert(),
     _gpt2(),
     _opt(),

@@ -39,9 +39,9 @@ class SplitBatches:
         halves = [[data.train[i] for i in sorted(part)] for part in (order[:middle], order[middle:])]
         if config.mode == "prune":
             halves = [data.train, data.validation]
-            if len(data.validation) < team.size:
+            if len(data.validation) < processes.size:
                 raise TaskError(
-                    f"task {data.task.name}: expected at least {team.size} validation rows for {team.size} processes, "
+                    f"task {data.task.name}: expected at least {processes.size} validation rows for {processes.size} processes, "
                     f"found {len(data.validation)}"
                 )
         for k, (half, rows) in enumerate(zip(("train", "val"), halves, strict=True)):

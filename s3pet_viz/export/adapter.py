@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -69,13 +68,7 @@ class Adapter:
 
     @classmethod
     def of(
-        cls,
-        backbone: Backbone,
-        structure: Structure,
-        pets: PETs,
-        *,
-        head: Iterable[nn.Parameter] = (),
-        **facts: Any,
+        cls, backbone: Backbone, structure: Structure, pets: PETs, *, head: Iterable[nn.Parameter] = (), **facts: Any
     ) -> Adapter:
         """A copy of the trained weights that are attached to a backbone.
 
@@ -87,14 +80,15 @@ class Adapter:
         trained = {id(p) for p in head}
         config: Any = backbone.model.config
         pair = backbone.form == "pair"
+        kept = {
+            name: p.detach().clone()
+            for name, p in backbone.model.named_parameters()
+            if id(p) in trained or (pair and name in backbone.drawn)
+        }
         return cls(
-            structure=structure,
-            weights={name: p.detach().clone() for name, p in pets.weights().items()},
-            head={
-                name: p.detach().clone()
-                for name, p in backbone.model.named_parameters()
-                if id(p) in trained or (pair and name in backbone.drawn)
-            },
+            structure,
+            {name: p.detach().clone() for name, p in pets.weights().items()},
+            kept,
             backbone=backbone.name,
             model_type=config.model_type,
             form=backbone.form,
@@ -113,9 +107,7 @@ class Adapter:
 
     # -- use -------------------------------------------------------------------------------------------
 
-    def load_backbone(
-        self, name: str | Path | None = None, *, dtype: torch.dtype | str = torch.float32
-    ) -> Backbone:
+    def load_backbone(self, name: str | Path | None = None, *, dtype: torch.dtype | str = torch.float32) -> Backbone:
         """Its backbone, with a head of the right width.
 
         Raises:
@@ -196,9 +188,7 @@ class Adapter:
         write_adapter(folder, self.structure, tensors, facts | ({"place": str(place)} if place else {}))
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | os.PathLike[str], *, revision: str | None = None, **hub: Any
-    ) -> Adapter:
+    def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, **hub: Any) -> Adapter:
         """Read a folder that `save_pretrained` wrote, or fetch it from the hub (``owner/name``).
 
         Args:
@@ -246,13 +236,8 @@ class Adapter:
             (folder / "README.md").write_text(self._card(repo_id), encoding="utf-8")
             try:
                 api.create_repo(repo_id, private=private, exist_ok=True)
-                made = api.upload_folder(
-                    repo_id=repo_id,
-                    folder_path=folder,
-                    revision=revision,
-                    commit_message=message,
-                    allow_patterns=[*FILES, "README.md"],
-                )
+                what: Any = {"folder_path": folder, "allow_patterns": [*FILES, "README.md"]}
+                made = api.upload_folder(repo_id=repo_id, revision=revision, commit_message=message, **what)
             except (OSError, HfHubHTTPError, HFValidationError) as error:
                 first = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise AdapterError(f"{repo_id}: the Hugging Face hub did not take the adapter: {first}") from error
@@ -294,9 +279,7 @@ class Attached:
     """An adapter on a live backbone. Ends with the ``with`` block or `detach`; the backbone is then as it was."""
 
     def __init__(self, adapter: Adapter, model: nn.Module, backbone: Backbone | None = None) -> None:
-        self.adapter = adapter
-        self.model = model
-        self.backbone = backbone
+        self.adapter, self.model, self.backbone = adapter, model, backbone
         self.pets = insert(model, adapter.structure.gates)
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
         try:
@@ -324,9 +307,7 @@ class Attached:
     def __enter__(self) -> Attached:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.detach()
 
 

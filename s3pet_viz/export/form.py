@@ -79,13 +79,8 @@ def _sha256(data: bytes) -> str:
 
 
 def check_tensors(structure: Structure, tensors: Mapping[str, Tensor], path: str, pet: str, head: str) -> None:
-    """Every gate has its weights, as many numbers as it says, and nothing but a head is left over.
-
-    Args:
-        pet, head: what the names of PET weights and of the head's begin with.
-
-    Raises:
-        AdapterError: naming `path` and the tensor.
+    """Every gate has its weights, as many numbers as it says, and nothing but a head is left over. `pet`, `head`: what
+    the names of PET weights and of the head's begin with. Raises AdapterError: naming `path` and the tensor.
     """
     sizes = {f"{g.position}.{g.pet_type}": 0 for g in structure.gates}
     for name, tensor in tensors.items():

@@ -49,13 +49,9 @@ class Host(NamedTuple):
 
 
 def host_of(source: Adapter | Structure, backbone: Any) -> Host:
-    """The backbone to export from.
-
-    Args:
-        backbone: loaded, a transformers model, a name or folder, or None: the one that `source` names.
-
-    Raises:
-        BackboneError: it cannot be loaded. ExportError: nobody says which, or PET modules are attached to it.
+    """The backbone to export from. `backbone`: loaded, a transformers model, a name or folder, or None: the one that
+    `source` names. Raises BackboneError: it cannot be loaded. ExportError: nobody says which, or PET modules are
+    attached to it.
     """
     if isinstance(backbone, (Backbone, nn.Module)):
         model = backbone.model if isinstance(backbone, Backbone) else backbone

@@ -100,10 +100,8 @@ def merge(
 
 
 def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
-    """Why a gate cannot become plain weights; empty where it can.
-
-    Args:
-        owners: names of the modules that hold each parameter, by its id.
+    """Why a gate cannot become plain weights; empty where it can. `owners`: names of the modules that hold each
+    parameter, by its id.
     """
     target = site.target
     if gate.pet_type not in _CHANGES:

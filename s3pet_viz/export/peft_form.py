@@ -175,9 +175,7 @@ class _Plan:
             for g in held
             if g.pet_type == "LNFit" and isinstance(getattr(sites[g].target, "bias", None), nn.Parameter)
         } - {name for g, name in self.gates.items() if g.pet_type == "BitFit"}
-        self.notes = (
-            (f"PEFT trains the bias too of {len(biased)} norms with an LNFit gate alone",) if biased else ()
-        )
+        self.notes = (f"PEFT trains the bias too of {len(biased)} norms with an LNFit gate alone",) if biased else ()
 
     def config(self, peft: Any, base: str) -> Any:
         model = self.host.model

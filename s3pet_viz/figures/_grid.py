@@ -16,6 +16,7 @@ from s3pet_viz.structure import Gate
 ROW_PX = 21
 _INSET = 0.45  # half the side of an outline, in cells
 _RING = 2  # width of an outline, in px
+_CELLS = {**_style.BARE, "zeroline": False, "fixedrange": False}
 #: What the legend calls gates that are chosen only because a likelier one did not fit.
 FILLS = "fills the rest of the budget"
 #: Of colours: what the number can be, what is drawn, or from here to there.
@@ -60,11 +61,13 @@ class Grid:
 
     def outlines(self, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """x and y of one broken line around every selected gate; both of shape (6 * n_selected,)."""
-        corner_x = np.array([-1, 1, 1, -1, -1, np.nan]) * _INSET
-        corner_y = np.array([-1, -1, 1, 1, -1, np.nan]) * _INSET
-        x = self.col[selected][:, None] + corner_x
-        y = self.row[selected][:, None] + corner_y
-        return x.ravel(), y.ravel()
+        return squares(self.col[selected], self.row[selected], _INSET)
+
+
+def squares(x: np.ndarray, y: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
+    """One broken line around squares with these centres and half sides; x and y, both of shape (6 * n,)."""
+    corner_x, corner_y = np.array([-1, 1, 1, -1, -1, np.nan]), np.array([-1, -1, 1, 1, -1, np.nan])
+    return (x[:, None] + corner_x * half).ravel(), (y[:, None] + corner_y * half).ravel()
 
 
 def cells(
@@ -78,19 +81,16 @@ def cells(
         colorbar: its title.
         scale: colorscale, zmin, zmax, showscale, ...
     """
-    return go.Heatmap(
-        name="gates",
-        x=np.arange(len(grid.columns)),
-        y=np.arange(len(grid.rows)),
-        z=grid.spread(values),
-        customdata=np.stack([grid.spread(column, "", object) for column in hover], axis=-1),
-        hovertemplate=template + "<extra></extra>",
-        hoverongaps=False,
-        xgap=1,
-        ygap=1,
-        colorbar=bar(colorbar),
-        **scale,
-    )
+    told = np.stack([grid.spread(column, "", object) for column in hover], axis=-1)
+    x, y = np.arange(len(grid.columns)), np.arange(len(grid.rows))
+    look = {"hoverongaps": False, "colorbar": bar(colorbar), **scale}
+    return tiles("gates", x, y, grid.spread(values), told, template, **look)
+
+
+def tiles(name: str, x: Any, y: Any, z: Any, told: Any, template: str, **more: Any) -> go.Heatmap:
+    """Coloured cells with a gap between them, and what is said of each on hovering (``%{customdata[i]}``)."""
+    text = template + "<extra></extra>"
+    return go.Heatmap(name=name, x=x, y=y, z=z, customdata=told, hovertemplate=text, xgap=1, ygap=1, **more)
 
 
 def bar(title: str) -> dict[str, Any]:
@@ -133,12 +133,7 @@ def cased(x: np.ndarray, y: np.ndarray, **more: Any) -> go.Scatter:
 def add_chosen(
     figure: go.Figure, grid: Grid, selected: np.ndarray, fill: np.ndarray, name: str, **more: Any
 ) -> None:
-    """Outline the chosen gates; those that only fill what is left of the budget by dots.
-
-    Args:
-        selected, fill: bool, shape (n_gates,); `fill` within `selected`.
-        name: in the legend.
-    """
+    """Outline the chosen gates; those of `fill`, which only fill what is left of the budget, by dots."""
     figure.add_trace(outline(grid, selected & ~fill, name, **more))
     if fill.any():
         figure.add_trace(outline(grid, fill, FILLS, line={"dash": "dot"}, **more))
@@ -146,15 +141,8 @@ def add_chosen(
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:
-    """The ends of a colour scale.
-
-    Args:
-        scale: ``full``, ``own`` or the ends themselves.
-        values: what is drawn; NaN where nothing is.
-        low, high: of ``full``.
-
-    Raises:
-        ConfigError: `scale` is none of these.
+    """The ends of a colour scale for these values (NaN where nothing is drawn); low and high are those of ``full``.
+    Raises ConfigError where `scale` is none of its kinds.
     """
     if isinstance(scale, str) and scale in ("full", "own"):
         finite = np.asarray(values, dtype=float)[np.isfinite(values)]
@@ -175,37 +163,17 @@ def axes(figure: go.Figure, grid: Grid) -> None:
     """Labels of rows and columns, the names of the stacks, and a height that the rows ask for."""
     n_rows, n_columns = len(grid.rows), len(grid.columns)
     at = [i for i, label in enumerate(grid.columns) if label]
-    bare = {"showgrid": False, "showline": False, "ticks": "", "zeroline": False, "fixedrange": False}
     figure.update_xaxes(
-        tickmode="array",
-        tickvals=at,
-        ticktext=[grid.columns[i] for i in at],
         # Upright labels need no width: 50 columns stay legible in a narrow notebook.
         tickangle=-90 if n_columns > 12 else 0,
-        tickfont={"size": 11 if n_columns <= 40 else 9 if n_columns <= 48 else 8},
         range=[-0.5, n_columns - 0.5],
-        **bare,
+        **_style.named([grid.columns[i] for i in at], at, 11 if n_columns <= 40 else 9 if n_columns <= 48 else 8),
+        **_CELLS,
     )
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(n_rows)),
-        ticktext=[_style.plain(row) for row in grid.rows],
-        tickfont={"size": 11},
-        ticklabelstandoff=4,
-        range=[n_rows - 0.5, -0.5],
-        **bare,
-    )
+    rows = _style.named([_style.plain(row) for row in grid.rows], ticklabelstandoff=4)
+    figure.update_yaxes(range=[n_rows - 0.5, -0.5], **rows, **_CELLS)
     heads = len(grid.stacks) > 1
     if heads:
         for letter, (first, last) in grid.stacks.items():
-            figure.add_annotation(
-                text={"E": "encoder", "D": "decoder"}.get(letter, letter),
-                x=(first + last) / 2,
-                y=1,
-                yref="paper",
-                yanchor="bottom",
-                yshift=2,
-                showarrow=False,
-                font={"size": 12, "color": _style.INK},
-            )
+            _style.head(figure, {"E": "encoder", "D": "decoder"}.get(letter, letter), (first + last) / 2)
     _style.place_top(figure, height=max(260, 150 + ROW_PX * n_rows), heads=heads)

@@ -53,10 +53,8 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
             legend = {"yref": "container", "yanchor": "top", "xref": "container", "x": 0, "xanchor": "left"}
             at, top = top, top + rows
         elif narrow and made.layout.legend.orientation != "h":
-            legend = {
-                "orientation": "h", "xref": "container", "x": 0, "xanchor": "left", "yref": "container", "y": 0,
-                "yanchor": "bottom", "title": {"side": "top"},
-            }  # fmt: skip
+            legend = {"orientation": "h", "xref": "container", "x": 0, "xanchor": "left", "title": {"side": "top"}}
+            legend |= {"yref": "container", "y": 0, "yanchor": "bottom"}
             bottom += rows
     if narrow and legend.get("y") != 0:
         bottom += _bar_below(made)
@@ -135,12 +133,8 @@ def _bar_below(figure: go.Figure) -> float:
     bars = [t for t in figure.data if t.type == "heatmap" and t.showscale is not False]
     if len(bars) != 1 or len(list(figure.select_xaxes())) > 1:
         return 0.0
-    bars[0].update(
-        colorbar={
-            "orientation": "h", "x": 0.5, "xanchor": "center", "len": 1, "thickness": 7, "yref": "container", "y": 0,
-            "yanchor": "bottom", "ypad": 2, "title": {"side": "bottom"},
-        }
-    )  # fmt: skip
+    place = {"orientation": "h", "x": 0.5, "xanchor": "center", "yref": "container", "y": 0, "yanchor": "bottom"}
+    bars[0].update(colorbar={**place, "len": 1, "thickness": 7, "ypad": 2, "title": {"side": "bottom"}})
     return 40.0
 
 

@@ -31,6 +31,8 @@ REVERSED = [(round(1 - at, 2), colour) for at, colour in reversed(SEQUENTIAL)]
 DIVERGING = [[0.0, "#7f3b08"], [0.25, "#e08214"], [0.5, "#f4f1ec"], [0.75, "#4a8cc2"], [1.0, "#08306b"]]
 #: Two states: open, chosen.
 BINARY = [[0.0, "#e6eef7"], [1.0, "#1f5f9f"]]
+#: An axis of a grid of cells.
+BARE: dict[str, Any] = {"showgrid": False, "showline": False, "ticks": ""}
 #: Paired with blue for colour-blind readers; with a casing of the ground's colour it is seen on every cell.
 OUTLINE = "#d9540b"
 
@@ -88,6 +90,36 @@ def new_figure(title: str | None, **layout: Any) -> go.Figure:
     return figure
 
 
+def line(x: Any, y: Any, name: str, colour: str, width: float, *, hover: str = "", **more: Any) -> go.Scatter:
+    """A line, which is hovered over where there is a text for it. `more`: of the trace; ``dash`` and ``shape`` of the
+    line itself.
+    """
+    style = {"color": colour, "width": width} | {key: more.pop(key) for key in ("dash", "shape") if key in more}
+    return go.Scatter(x=x, y=y, mode="lines", name=name, line=style, **_told(hover), **more)
+
+
+def markers(x: Any, y: Any, name: str, look: dict[str, Any], *, hover: str = "", **more: Any) -> go.Scatter:
+    """Markers, which are hovered over as a `line` is."""
+    return go.Scatter(x=x, y=y, mode="markers", name=name, marker=look, **_told(hover), **more)
+
+
+def _told(hover: str) -> dict[str, str]:
+    return {"hovertemplate": f"{hover}<extra></extra>"} if hover else {"hoverinfo": "skip"}
+
+
+def named(labels: Sequence[str], at: Any = None, size: float | None = 11, **more: Any) -> dict[str, Any]:
+    """An axis with these labels, at 0, 1, 2, ... or at these places."""
+    places = list(range(len(labels))) if at is None else list(at)
+    font = {} if size is None else {"tickfont": {"size": size}}
+    return {"tickmode": "array", "tickvals": places, "ticktext": list(labels), **font, **more}
+
+
+def head(figure: go.Figure, text: str, x: float, **more: Any) -> None:
+    """A word just above the plot."""
+    place = {"x": x, "y": 1, "yref": "paper", "yanchor": "bottom", "yshift": 2, **more}
+    figure.add_annotation(text=text, showarrow=False, font={"size": 12, "color": INK}, **place)
+
+
 #: Mean width of a character, in parts of the font size.
 CHAR = 0.55
 #: Height of a legend's row: plotly gives it 16 px and 3 between, at fonts up to 12 px.
@@ -97,13 +129,7 @@ _LEGEND_WIDTH = 760.0
 
 
 def legend_rows(names: Sequence[str], width: float, size: float = 12) -> int:
-    """Rows of a horizontal legend; once it wraps, plotly gives every entry the widest one's width.
-
-    Args:
-        names: its entries.
-        width: room for it, in px.
-        size: of its font, in px.
-    """
+    """Rows of a horizontal legend within so many px; once it wraps, plotly gives every entry the widest one's width."""
     widths = [CHAR * size * len(name) + 40 for name in names]
     if sum(widths) <= width:
         return 1
@@ -113,25 +139,15 @@ def legend_rows(names: Sequence[str], width: float, size: float = 12) -> int:
 def place_top(
     figure: go.Figure, *, height: int, legend: bool = True, heads: bool = False, names: Sequence[str] = ()
 ) -> None:
-    """Stack title, legend and column heads above the plot, so that they cannot overlap at any width.
-
-    Args:
-        height: of the whole figure, in px; set here.
-        legend: one row of it, left, under the title.
-        heads: room for annotations just above the plot.
-        names: the legend's entries, where there may be too many for one row.
+    """Stack title, legend (of these names, where one row may not hold them) and column heads above the plot, so that
+    they cannot overlap at any width; the whole figure gets this height, in px.
     """
     text = figure.layout.title.text or ""
     top = 43 + 14 * text.count("<br>") if text else 10
     if legend:
-        figure.update_layout(
-            showlegend=True,
-            legend={
-                "orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1 - top / height,
-                "yanchor": "top", "font": {"size": 12}, "itemsizing": "trace",
-                "tracegroupgap": 0,
-            },
-        )  # fmt: skip
+        place = {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "yanchor": "top"}
+        look = {"y": 1 - top / height, "font": {"size": 12}, "itemsizing": "trace", "tracegroupgap": 0}
+        figure.update_layout(showlegend=True, legend={**place, **look})
         top += 26 + round(LEGEND_ROW) * (legend_rows(names, _LEGEND_WIDTH) - 1)
     figure.update_layout(height=height, margin={"t": top + (24 if heads else 8), "b": 56})
 

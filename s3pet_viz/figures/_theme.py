@@ -8,7 +8,7 @@ from typing import Any, Literal, ParamSpec, get_args
 
 import plotly.graph_objects as go
 
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.config.checks import among
 
 Theme = Literal["light", "dark"]
 P = ParamSpec("P")
@@ -51,9 +51,7 @@ def themed(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> go.Figure:
-        theme = options.get("theme", "light")
-        if theme not in get_args(Theme):
-            raise ConfigError(f"theme: expected one of {', '.join(get_args(Theme))}, found {theme!r}")
+        theme = among("theme", options.get("theme", "light"), get_args(Theme))
         figure = draw(*args, **options)
         return darkened(figure) if theme == "dark" else figure
 
@@ -72,10 +70,8 @@ def darkened(figure: go.Figure) -> go.Figure:
 
 
 def recoloured(node: Any, colours: Mapping[str, str], inside: bool = False) -> Any:
-    """A copy of a figure's JSON form, or of a part, with each colour exchanged where it is one of these.
-
-    Args:
-        inside: whether the node is the value of a key that names a colour; texts elsewhere stay as they are.
+    """A copy of a figure's JSON form, or of a part, with each colour exchanged where it is one of these. `inside`:
+    whether the node is the value of a key that names a colour; texts elsewhere stay as they are.
     """
     if isinstance(node, dict):
         return {key: recoloured(value, colours, "color" in key) for key, value in node.items()}

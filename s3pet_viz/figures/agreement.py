@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis.measures import Chance, chance_overlap, need_sizes, random_structures
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, as_sources, joint_gates, labels, need_space, view
@@ -44,8 +45,7 @@ def agreement_table(
         StructureError: a structure, whose search space is not known; sizes that are not known.
         RunError, BudgetError: as `heatmap_table`.
     """
-    if by not in get_args(By):
-        raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
+    among("by", by, get_args(By))
     if draws < 1:
         raise ConfigError(f"draws: expected 1 or more, found {draws}")
     sources = as_sources(runs)
@@ -107,8 +107,7 @@ def agreement(
 
     Args:
         runs, by, budget, draws, seed: as `agreement_table`.
-        title: instead of the mean overlap and its chance.
-        theme: ``light`` or ``dark``.
+        title: instead of the mean overlap and its chance. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with the chance band ("chance, 95 %"), its mean, and one marker per pair ("overlap"): filled above
@@ -121,42 +120,23 @@ def agreement(
         f"by chance {table['chance'].mean():.2f} · {int(table['above'].sum())} above chance"
     )
     figure = _style.new_figure(title if title is not None else words)
-    y = np.arange(n)
-    gap = np.full(n, np.nan)
-    figure.add_trace(
-        go.Scatter(
-            x=np.stack([table["low"], table["high"], gap], axis=1).ravel(),
-            y=np.stack([y, y, gap], axis=1).ravel(),
-            mode="lines", name="chance, 95 %", line={"color": _style.PALE, "width": 10 if n <= _NAMED else 4},
-            hoverinfo="skip",
-        )
-    )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(
-            x=table["chance"].to_numpy(), y=y, mode="markers", name="chance, mean", hoverinfo="skip",
-            marker={"symbol": "line-ns", "size": 10 if n <= _NAMED else 4, "line": {"color": _style.INK, "width": 1.5}},
-        )
-    )  # fmt: skip
+    named = n <= _NAMED
+    y, gap = np.arange(n), np.full(n, np.nan)
+    x = np.stack([table["low"], table["high"], gap], axis=1).ravel()
+    y_pairs = np.stack([y, y, gap], axis=1).ravel()
+    figure.add_trace(_style.line(x, y_pairs, "chance, 95 %", _style.PALE, 10 if named else 4))
+    look = {"symbol": "line-ns", "size": 10 if named else 4, "line": {"color": _style.INK, "width": 1.5}}
+    figure.add_trace(_style.markers(table["chance"].to_numpy(), y, "chance, mean", look))
     pairs = [_style.plain(f"{a} – {b}") for a, b in zip(table["a"], table["b"], strict=True)]
     limits = zip(table["chance"], table["low"], table["high"], strict=True)
     band = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in limits]
-    figure.add_trace(
-        go.Scatter(
-            x=table["overlap"].to_numpy(), y=y, mode="markers", name="overlap",
-            marker={
-                "color": _style.CATEGORICAL[0], "size": 11 if n <= _NAMED else 6,
-                "symbol": np.where(table["above"], "circle", "circle-open"),
-                "line": {"width": 2, "color": _style.CATEGORICAL[0]},
-            },
-            customdata=np.array([pairs, band]).T,
-            hovertemplate="<b>%{customdata[0]}</b><br>overlap %{x:.3f}<br>by chance %{customdata[1]}<extra></extra>",
-        )
-    )  # fmt: skip
+    colour, symbol = _style.CATEGORICAL[0], np.where(table["above"], "circle", "circle-open")
+    mark = {"color": colour, "size": 11 if named else 6, "symbol": symbol, "line": {"width": 2, "color": colour}}
+    hover = "<b>%{customdata[0]}</b><br>overlap %{x:.3f}<br>by chance %{customdata[1]}"
+    told = np.array([pairs, band]).T
+    figure.add_trace(_style.markers(table["overlap"].to_numpy(), y, "overlap", mark, hover=hover, customdata=told))
     figure.update_xaxes(title=f"overlap (Jaccard by {'gates' if by == 'gates' else 'parameters'})", range=[-0.02, 1.02])
-    named = n <= _NAMED
-    figure.update_yaxes(
-        range=[n - 0.4, -0.6], showgrid=False, tickmode="array", tickvals=list(y) if named else [],
-        ticktext=pairs if named else [], tickfont={"size": 11}, title=None if named else f"{n:,} pairs",
-    )  # fmt: skip
+    ticks = _style.named(pairs if named else [], y if named else [])
+    figure.update_yaxes(range=[n - 0.4, -0.6], showgrid=False, title=None if named else f"{n:,} pairs", **ticks)
     _style.place_top(figure, height=190 + (26 * n if named else min(900, 6 * n)))
     return figure

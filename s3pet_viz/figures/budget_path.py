@@ -59,12 +59,9 @@ def budget_path_table(
     order = sorted(ever, key=lambda i: (first[i], one.rank[i]))[:top]
     names = gate_names(one.gates, rows_of(one.gates))
     used = chosen @ counts
-    facts = {
-        i: (one.gates[i].index, names[i], one.gates[i].pet_type, int(counts[i]), int(at[first[i]])) for i in order
-    }
     rows = [
-        (int(at[b]), int(used[b]), *facts[i])
-        for i in order
+        (int(at[b]), int(used[b]), gate.index, names[i], gate.pet_type, int(counts[i]), int(at[first[i]]))
+        for i, gate in ((i, one.gates[i]) for i in order)
         for b in np.flatnonzero(chosen[:, i])
     ]
     return pd.DataFrame(rows, columns=columns)
@@ -85,8 +82,7 @@ def budget_path(
     Args:
         run, budgets, step: as `budget_path_table`.
         top: gates drawn at most, the first to enter.
-        title: instead of the run's name.
-        theme: ``light`` or ``dark``.
+        title: instead of the run's name. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one trace per PET type, one of the entering points, and above them the share of the budget
@@ -100,20 +96,18 @@ def budget_path(
     words = f"{_style.plain(shorten(name, 48))} · gates that enter as the budget grows"
     if len(shown) < len(gates):
         words += f" · the first {len(shown)} of {len(gates):,}"
-    figure = make_subplots(
-        rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.03, figure=_style.new_figure(title or words),
-        row_heights=[90, max(200, 19 * len(shown))],
-    )  # fmt: skip
+    heights = [90, max(200, 19 * len(shown))]
+    look = {"shared_xaxes": True, "vertical_spacing": 0.03, "row_heights": heights}
+    figure = make_subplots(rows=2, cols=1, figure=_style.new_figure(title or words), **look)
+
+    def add(row: int, drawn: go.Scatter) -> None:
+        figure.add_trace(drawn, row=row, col=1)
+
     used = whole.drop_duplicates("budget").sort_values("budget")
-    figure.add_trace(
-        go.Scatter(
-            x=used["budget"].to_numpy(), y=(100 * used["used"] / used["budget"]).to_numpy(), mode="lines",
-            line={"color": _style.INK, "width": 1.5, "shape": "hv"}, name="used", showlegend=False,
-            customdata=used["used"].to_numpy(),
-            hovertemplate="budget %{x:,}: %{customdata:,} parameters used (%{y:.1f} %)<extra></extra>",
-        ),
-        row=1, col=1,
-    )  # fmt: skip
+    x, y = used["budget"].to_numpy(), (100 * used["used"] / used["budget"]).to_numpy()
+    hover = "budget %{x:,}: %{customdata:,} parameters used (%{y:.1f} %)"
+    told = used["used"].to_numpy()
+    add(1, _style.line(x, y, "used", _style.INK, 1.5, shape="hv", hover=hover, showlegend=False, customdata=told))
     place = {gate: i for i, gate in enumerate(shown["gate"])}
     grid = np.unique(whole["budget"].to_numpy())
     rows = whole[whole["gate"].isin(place)]
@@ -123,53 +117,30 @@ def budget_path(
         if len(mine):
             colour = _style.CATEGORICAL[i % len(_style.CATEGORICAL)]
             x, y = _segments(mine, place, grid)
-            figure.add_trace(
-                go.Scatter(
-                    x=x, y=y, mode="lines", name=_style.plain(pet_type), line={"color": colour, "width": 6},
-                    hoverinfo="skip",
-                ),
-                row=2, col=1,
-            )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(
-            x=shown["enters"].to_numpy(), y=list(range(len(shown))), mode="markers", name="enters",
-            marker={"color": _style.GROUND, "size": 8, "line": {"color": _style.INK, "width": 1.5}},
-            customdata=np.array([[_style.plain(g.name), f"{g.n_params:,}"] for g in shown.itertuples(index=False)])
-            .reshape(-1, 2),
-            hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]} parameters<br>enters at %{x:,}<extra></extra>",
-        ),
-        row=2, col=1,
-    )  # fmt: skip
+            add(2, _style.line(x, y, _style.plain(pet_type), colour, 6))
+    mark = {"color": _style.GROUND, "size": 8, "line": {"color": _style.INK, "width": 1.5}}
+    facts = [[_style.plain(g.name), f"{g.n_params:,}"] for g in shown.itertuples(index=False)]
+    hover = "<b>%{customdata[0]}</b><br>%{customdata[1]} parameters<br>enters at %{x:,}"
+    x, y = shown["enters"].to_numpy(), np.arange(len(shown))
+    add(2, _style.markers(x, y.tolist(), "enters", mark, hover=hover, customdata=np.array(facts).reshape(-1, 2)))
     own = source.info["budget"] if isinstance(source, Run) else source.budget
     if own:
         figure.add_vline(x=own, line={"color": _style.MUTED, "dash": "dash", "width": 1})
-        figure.add_annotation(
-            x=np.log10(own), y=1, yref="paper", text=f"own budget {own:,}", showarrow=False, yanchor="bottom",
-            font={"size": 11, "color": _style.MUTED},
-        )  # fmt: skip
+        look = {"yref": "paper", "yanchor": "bottom", "font": {"size": 11, "color": _style.MUTED}}
+        figure.add_annotation(x=np.log10(own), y=1, text=f"own budget {own:,}", showarrow=False, **look)
     figure.update_xaxes(
         type="log", minor={"ticks": "outside", "ticklen": 2}, exponentformat="none", separatethousands=True, dtick=1
     )
     figure.update_xaxes(title="budget (parameters, log scale)", row=2, col=1)
     figure.update_yaxes(title="used, %", range=[0, 105], row=1, col=1)
-    figure.update_yaxes(
-        tickmode="array", tickvals=list(range(len(shown))), ticktext=[_style.plain(n) for n in shown["name"]],
-        tickfont={"size": 11}, range=[len(shown) - 0.4, -0.6], showgrid=False, row=2, col=1,
-    )  # fmt: skip
+    names = _style.named([_style.plain(n) for n in shown["name"]])
+    figure.update_yaxes(range=[len(shown) - 0.4, -0.6], showgrid=False, row=2, col=1, **names)
     _style.place_top(figure, height=280 + max(200, 19 * len(shown)), heads=True)
     return figure
 
 
 def select_many(alpha: np.ndarray, counts: np.ndarray, budgets: np.ndarray) -> np.ndarray:
-    """`structure.select` at many budgets at once.
-
-    Args:
-        alpha, counts: shape (n_gates,).
-        budgets: shape (n_budgets,), in parameters.
-
-    Returns:
-        bool, shape (n_budgets, n_gates).
-    """
+    """`structure.select` at many budgets (in parameters) at once; bool, shape (n_budgets, n_gates)."""
     left = np.asarray(budgets, dtype=np.float64).copy()
     chosen = np.zeros((len(left), len(alpha)), dtype=bool)
     for i in np.argsort(-np.asarray(alpha, dtype=np.float64), kind="stable"):

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from s3pet_viz.analysis import Study, Transfer, open_study
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
@@ -48,8 +49,7 @@ def budgets_table(study: StudyLike, *, tasks: Sequence[str] | None = None, value
         ConfigError: a task that the study does not have, another value, or nothing trained yet.
         StudyError: not a study folder.
     """
-    if value not in get_args(Value):
-        raise ConfigError(f"value: expected one of {', '.join(get_args(Value))}, found {value!r}")
+    among("value", value, get_args(Value))
     opened = study.study if isinstance(study, Transfer) else open_study(study)
     rows = opened.table()
     rows = rows[(rows["source"] == "") | (rows["source"] == rows["task"])]
@@ -62,11 +62,9 @@ def budgets_table(study: StudyLike, *, tasks: Sequence[str] | None = None, value
     modes = rows.loc[rows["mode"] != "", "mode"].nunique() > 1
     method = rows["method"] + np.where(modes & (rows["mode"] != ""), " (" + rows["mode"] + ")", "")
     rows = rows.assign(method=method)[rows["task"].isin(wanted)]
-    made = rows.groupby(["task", "method", "budget"], sort=False).agg(
-        percent=("percent", "mean"), mean=(value, "mean"), spread=(value, "std"), n=(value, "count"),
-        low=(value, "min"), high=(value, "max"), metric=("metric", "first"),
-    )  # fmt: skip
-    made = made.reset_index()
+    facts = {"percent": ("percent", "mean"), "mean": (value, "mean"), "spread": (value, "std"), "n": (value, "count")}
+    facts |= {"low": (value, "min"), "high": (value, "max"), "metric": ("metric", "first")}
+    made = rows.groupby(["task", "method", "budget"], sort=False).agg(**facts).reset_index()
     order = made["task"].map({task: i for i, task in enumerate(wanted)})
     made = made.assign(order=order).sort_values(["order", "method", "percent"], kind="stable", ignore_index=True)
     return made.drop(columns="order")
@@ -89,8 +87,7 @@ def budgets(
 
     Args:
         study, tasks, value: as `budgets_table`.
-        title: instead of the study's name.
-        theme: ``light`` or ``dark``.
+        title: instead of the study's name. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one trace per task and method, named by the method.
@@ -101,12 +98,14 @@ def budgets(
     rows = math.ceil(len(names) / columns)
     opened = study.study if isinstance(study, Transfer) else open_study(study)
     words = f"{_style.plain(shorten(opened.name, 40))} · {'score' if value == 'score' else 'held-out loss'} by budget"
-    height = 120 + 250 * rows
     figure = make_subplots(
-        rows=rows, cols=columns, horizontal_spacing=0.09, vertical_spacing=0.3 / rows,
+        rows=rows,
+        cols=columns,
+        horizontal_spacing=0.09,
+        vertical_spacing=0.3 / rows,
         subplot_titles=[_head(task, table, value) for task in names],
         figure=_style.new_figure(title if title is not None else words),
-    )  # fmt: skip
+    )
     scale = 100 if value == "score" else 1
     looks = _looks(list(dict.fromkeys(table["method"])))
     shown: set[str] = set()
@@ -129,7 +128,7 @@ def budgets(
         figure.update_xaxes(title="trained, % of backbone", row=lowest, col=column + 1)
     for head in figure.layout.annotations:
         head.update(font={"size": 13}, yshift=2)
-    _style.place_top(figure, height=height, heads=True, names=list(looks))
+    _style.place_top(figure, height=120 + 250 * rows, heads=True, names=list(looks))
     return figure
 
 
@@ -158,23 +157,24 @@ def _base(method: str) -> str:
 
 def _line(part: pd.DataFrame, look: dict[str, Any], scale: int) -> go.Scatter:
     spread = np.nan_to_num(scale * part["spread"].to_numpy(dtype=float))
+    hover = (
+        "<b>%{fullData.name}</b><br>%{y:.4g} (%{customdata[1]:.4g} to %{customdata[2]:.4g}, %{customdata[0]:.0f} "
+        "trainings)<br>%{customdata[3]:.4g} % of the backbone<extra></extra>"
+    )
     return go.Scatter(
         x=part["percent"].to_numpy() * _ASIDE ** look.get("aside", 0),
-        y=scale * part["mean"].to_numpy(), mode="lines+markers",
-        line={"color": look["color"], "width": 2}, marker={"symbol": look["symbol"], "size": 8},
+        y=scale * part["mean"].to_numpy(),
+        mode="lines+markers",
+        line={"color": look["color"], "width": 2},
+        marker={"symbol": look["symbol"], "size": 8},
         error_y={"type": "data", "array": spread, "thickness": 1.2, "width": 3, "color": look["color"]},
         customdata=np.stack([part["n"], scale * part["low"], scale * part["high"], part["percent"]], axis=-1),
-        hovertemplate=(
-            "<b>%{fullData.name}</b><br>%{y:.4g} (%{customdata[1]:.4g} to %{customdata[2]:.4g}, %{customdata[0]:.0f} "
-            "trainings)<br>%{customdata[3]:.4g} % of the backbone<extra></extra>"
-        ),
-    )  # fmt: skip
+        hovertemplate=hover,
+    )
 
 
 def _level(part: pd.DataFrame, look: dict[str, Any], scale: int, ends: tuple[float, float]) -> go.Scatter:
     mean = scale * float(part["mean"].iloc[0])
-    return go.Scatter(
-        x=np.geomspace(*ends, 9), y=np.full(9, mean), mode="lines",
-        line={"color": look["color"], "width": 1.5, "dash": look["dash"]},
-        hovertemplate=f"<b>%{{fullData.name}}</b><br>%{{y:.4g}} ({int(part['n'].iloc[0])} trainings)<extra></extra>",
-    )  # fmt: skip
+    hover = f"<b>%{{fullData.name}}</b><br>%{{y:.4g}} ({int(part['n'].iloc[0])} trainings)"
+    x, y = np.geomspace(*ends, 9), np.full(9, mean)
+    return _style.line(x, y, "", look["color"], 1.5, dash=look["dash"], hover=hover)

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, as_source, joint_gates, labels, view
 from s3pet_viz.figures._grid import Grid, Scale, axes, casing, cells, limits, outline
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.figures.heatmap import shown
+from s3pet_viz.figures.heatmap import gates_frame, places_of, shown
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.structure import Gate
 
@@ -46,19 +45,8 @@ def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.D
     for i, (one, at) in enumerate(zip(views, places, strict=True)):
         p[i, at], selected[i, at] = one.p, one.selected
     chosen = np.select([selected.all(axis=0), selected[0], selected[1]], ["both", "a", "b"], "")
-    table = pd.DataFrame(
-        {
-            "row": rows_of(gates),
-            "column": [g.column for g in gates],
-            "position": [g.position for g in gates],
-            "pet_type": [g.pet_type for g in gates],
-            "n_params": [g.n_params for g in gates],
-            "p_a": p[0],
-            "p_b": p[1],
-            "difference": p[1] - p[0],
-            "chosen": chosen,
-        }
-    )
+    table = gates_frame(gates, ("row", "column", "position", "pet_type", "n_params"))
+    table = table.assign(p_a=p[0], p_b=p[1], difference=p[1] - p[0], chosen=chosen)
     return table, gates
 
 
@@ -79,8 +67,7 @@ def compare(
         a, b, budget, step: as `compare_table`.
         scale: of the colours: ``full`` (-1 to 1), ``own`` (to the largest difference), or two numbers, of which the one
             farther from 0 is the end on both sides.
-        title: instead of the labels and the overlap.
-        theme: ``light`` or ``dark``.
+        title: instead of the labels and the overlap. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with a heatmap ("gates"), and three outlines with their casings: both, only a, only b. Where p of one
@@ -102,8 +89,7 @@ def compare(
     only = [f"chosen by {name} only" for name in names]
     told = {"both": "chosen by both", "a": only[0], "b": only[1], "": "not chosen"}
     hover = [
-        [_style.plain(f"{c} {r}") for c, r in zip(table["column"], table["row"], strict=True)],
-        [_style.plain(p) for p in table["position"]],
+        *places_of(table),
         shown(table["p_a"], ".4g"),
         shown(table["p_b"], ".4g"),
         shown(table["difference"], "+.4g"),
@@ -113,25 +99,17 @@ def compare(
         "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>p = %{customdata[2]} → %{customdata[3]}"
         "   (%{customdata[4]})<br>%{customdata[5]}"
     )
-    figure.add_trace(
-        cells(
-            grid, difference if known else np.zeros(len(table)), hover, template, "difference of p",
-            colorscale=_style.DIVERGING, zmin=-reach, zmax=reach, showscale=bool(known),
-        )
-    )  # fmt: skip
+    colours = {"colorscale": _style.DIVERGING, "zmin": -reach, "zmax": reach, "showscale": bool(known)}
+    shades = difference if known else np.zeros(len(table))
+    figure.add_trace(cells(grid, shades, hover, template, "difference of p", **colours))
     for who, label in (("both", "chosen by both"), ("a", f"only {names[0]}"), ("b", f"only {names[1]}")):
         mask = (table["chosen"] == who).to_numpy()
         colour, symbol = _MARKS[who]
         figure.add_traces([casing(grid, mask, legendgroup=who), outline(grid, mask, label, colour, legendgroup=who)])
         figure.data[-1].showlegend = False
-        figure.add_trace(
-            go.Scatter(
-                x=grid.col[mask] if mask.any() else [None], y=grid.row[mask] if mask.any() else [None], mode="markers",
-                name=label, legendgroup=who, hoverinfo="skip", marker={"color": colour, "symbol": symbol, "size": 7,
-                                                                      "line": {"color": _style.GROUND, "width": 1}},
-                zorder=2,
-            )
-        )  # fmt: skip
+        x, y = (grid.col[mask], grid.row[mask]) if mask.any() else ([None], [None])
+        look = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}
+        figure.add_trace(_style.markers(x, y, label, look, legendgroup=who, zorder=2))
     axes(figure, grid)
     figure.update_layout(legend_itemsizing="constant")  # the markers are small
     return figure

@@ -103,8 +103,7 @@ def consensus(
     Args:
         runs, budget: as `consensus_structure`.
         scale: of the colours, as in `heatmap`.
-        title: instead of the number of runs and gates.
-        theme: ``light`` or ``dark``.
+        title: instead of the number of runs and gates. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with these traces: the heatmap ("gates"), the outlines ("consensus" and, where there are such, "fills

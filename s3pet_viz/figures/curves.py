@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -65,8 +67,7 @@ def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEP
 
     Args:
         run, max_steps: as `curves_table`.
-        title: instead of the run's name.
-        theme: ``light`` or ``dark``.
+        title: instead of the run's name. theme: ``light`` or ``dark``.
 
     Returns:
         A figure of two or three panels that share the steps, with traces "train" and "validation" (smoothed; the raw
@@ -81,42 +82,27 @@ def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEP
     if budget and not said and source.n_steps and budget <= source.counts.sum():
         words += f" · the budget of {budget:,} parameters is kept at every step"
     figure = make_subplots(
-        rows=3 if said else 2, cols=1, shared_xaxes=True, vertical_spacing=0.05,
+        rows=3 if said else 2,
         row_heights=[0.46, 0.27, 0.27] if said else [0.63, 0.37],
+        cols=1,
+        shared_xaxes=True,
+        vertical_spacing=0.05,
         figure=_style.new_figure(title if title is not None else words),
-    )  # fmt: skip
-    step = table["step"].to_numpy()
-    styles = {"train": ("train", _style.CATEGORICAL[0], "solid"), "val": ("validation", _style.CATEGORICAL[1], "solid")}
-    for key, (name, colour, dash) in styles.items():
-        figure.add_trace(
-            go.Scatter(x=step, y=table[f"{key}_loss"].to_numpy(), mode="lines", name=f"{name}, raw", showlegend=False,
-                       line={"color": colour, "width": 0.8}, opacity=0.3, hoverinfo="skip"),
-            row=1, col=1,
-        )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(x=step, y=table[f"{key}_smooth"].to_numpy(), mode="lines", name=name,
-                       line={"color": colour, "width": 2, "dash": dash},
-                       hovertemplate=f"step %{{x:,}}   {name} %{{y:.4g}}<extra></extra>"),
-            row=1, col=1,
-        )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(x=step, y=table["entropy"].to_numpy(), mode="lines", name="entropy", showlegend=False,
-                   line={"color": _style.CATEGORICAL[2], "width": 2},
-                   hovertemplate="step %{x:,}   entropy %{y:.4f} bits<extra></extra>"),
-        row=2, col=1,
-    )  # fmt: skip
+    )
+
+    def add(row: int, column: str, name: str, colour: str, width: float, **more: Any) -> None:
+        y = table[column].to_numpy()
+        figure.add_trace(_style.line(table["step"].to_numpy(), y, name, colour, width, **more), row=row, col=1)
+
+    for key, name, colour in (("train", "train", _style.CATEGORICAL[0]), ("val", "validation", _style.CATEGORICAL[1])):
+        add(1, f"{key}_loss", f"{name}, raw", colour, 0.8, showlegend=False, opacity=0.3)
+        add(1, f"{key}_smooth", name, colour, 2, dash="solid", hover=f"step %{{x:,}}   {name} %{{y:.4g}}")
+    hover = "step %{x:,}   entropy %{y:.4f} bits"
+    add(2, "entropy", "entropy", _style.CATEGORICAL[2], 2, showlegend=False, hover=hover)
     if said:
-        figure.add_trace(
-            go.Scatter(x=step, y=table["expected"].to_numpy(), mode="lines", name="expected parameters",
-                       line={"color": _style.INK, "width": 2},
-                       hovertemplate="step %{x:,}   %{y:,.1f} parameters expected<extra></extra>"),
-            row=3, col=1,
-        )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(x=step, y=table["budget"].to_numpy(), mode="lines", name="budget",
-                       line={"color": _style.OUTLINE, "width": 2, "dash": "dash"}, hoverinfo="skip"),
-            row=3, col=1,
-        )  # fmt: skip
+        hover = "step %{x:,}   %{y:,.1f} parameters expected"
+        add(3, "expected", "expected parameters", _style.INK, 2, hover=hover)
+        add(3, "budget", "budget", _style.OUTLINE, 2, dash="dash")
         top = float(np.nanmax(table[["expected", "budget"]].to_numpy(), initial=0))
         figure.update_yaxes(title="parameters", range=[0, 1.2 * top or 1], row=3, col=1)
     figure.update_yaxes(title="loss", row=1, col=1)

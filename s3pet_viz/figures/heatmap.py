@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis.grid import rows_of
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Opened, Source, View, as_sources, joint_gates, shorten, view
@@ -21,6 +22,7 @@ from s3pet_viz.structure import Gate, Structure
 
 Value = Literal["p", "alpha", "rank", "selected", "count"]
 
+_COLUMNS = ("gate", "row", "column", "stack", "layer", "module", "pet_type", "position", "n_params")
 _LABELS = {
     "p": "gate probability p",
     "alpha": "structure parameter α",
@@ -76,28 +78,15 @@ def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
     else:
         selected = count * 2 > len(views)
         rank = np.where(known > 0, ranks(np.where(known > 0, p, -1.0)), np.nan)
-    table = pd.DataFrame(
-        {
-            "gate": [g.index for g in gates],
-            "row": rows_of(gates),
-            "column": [g.column for g in gates],
-            "stack": [g.stack for g in gates],
-            "layer": [g.layer for g in gates],
-            "module": [g.module for g in gates],
-            "pet_type": [g.pet_type for g in gates],
-            "position": [g.position for g in gates],
-            "n_params": [g.n_params for g in gates],
-            "p": p,
-            "alpha": alpha,
-            "rank": rank,
-            "selected": selected,
-            "fill": fill,
-            "distance": distance,
-            "count": count,
-            "runs": present,
-        }
-    )
-    return table, gates
+    table = gates_frame(gates, _COLUMNS).assign(p=p, alpha=alpha, rank=rank, selected=selected, fill=fill)
+    return table.assign(distance=distance, count=count, runs=present), gates
+
+
+def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
+    """Facts of gates: ``gate`` is the index, ``row`` the label in a grid, other columns are attributes of a gate."""
+    known = {"gate": "index"}
+    values = {name: [getattr(gate, known.get(name, name)) for gate in gates] for name in columns if name != "row"}
+    return pd.DataFrame({**values, "row": rows_of(gates)}, columns=list(columns))
 
 
 @themed
@@ -122,8 +111,7 @@ def heatmap(
         budget, step: as `heatmap_table`.
         scale: of the colours: ``full`` (of p: 0 to 1, so that pictures can be compared), ``own`` (from the lowest to
             the highest number of this picture), or two numbers. Of alpha, 0 stays in the middle.
-        title: instead of the run's name, budget and step.
-        theme: ``light`` or ``dark``.
+        title: instead of the run's name, budget and step. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with these traces: the heatmap ("gates"), the outlines ("chosen" and, where there are such, "fills the
@@ -137,8 +125,7 @@ def heatmap(
     structures = all(isinstance(source, Structure) for source in sources)
     if value is None:
         value = "p" if not structures else "selected" if len(sources) == 1 else "count"
-    if value not in get_args(Value):
-        raise ConfigError(f"value: expected one of {', '.join(get_args(Value))}, found {value!r}")
+    among("value", value, get_args(Value))
     if structures and value not in ("selected", "count"):
         raise ConfigError(f"value: a structure has no {value}; expected 'selected', or draw the run instead")
     views = [view(source, budget=budget, step=step) for source in sources]
@@ -177,10 +164,11 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, s
         chosen = np.char.add(" · ", told.astype(str))
     else:
         chosen = np.array([f" · chosen in {c} of {n_runs}" for c in table["count"]])
+    names, positions = places_of(table)
     hover = [
-        [_style.plain(f"{c} {r}") for c, r in zip(table["column"], table["row"], strict=True)],
+        names,
         chosen.tolist(),
-        [_style.plain(p) for p in table["position"]],
+        positions,
         [f"{n:,} parameters" if n else "size not known" for n in table["n_params"]],
         shown(table["p"], ".4g"),
         shown(table["alpha"], "+.4f"),
@@ -219,6 +207,12 @@ def _title(
     if len(sources) == 1 and views[0].step is not None:
         words.append(f"step {views[0].step:,}" if step >= -1 else f"step {step}")
     return " · ".join(words)
+
+
+def places_of(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """For hovering: the name of each gate of a table, and its position."""
+    names = [_style.plain(f"{c} {r}") for c, r in zip(table["column"], table["row"], strict=True)]
+    return names, [_style.plain(p) for p in table["position"]]
 
 
 def shown(values: pd.Series, form: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,15 +61,11 @@ def importance(
 
     Args:
         explanation, top: as `importance_table`; the title says when gates are left out.
-        title: instead of task, backbone and rank correlation.
-        theme: ``light`` or ``dark``.
+        title: instead of task, backbone and rank correlation. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with the traces "over 2 standard errors", "may be noise", "gradient estimate" and, where p is known,
         "p".
-
-    Raises:
-        RunError, ConfigError: as `importance_table`.
     """
     source = _opened(explanation)
     table = importance_table(source, top=top)
@@ -77,23 +74,15 @@ def importance(
     places = np.arange(len(table))
 
     figure = _style.new_figure(title if title is not None else _title(source, len(table)))
-    hover = pd.DataFrame(
-        {
-            "name": names,
-            "position": [_style.plain(p) for p in table["position"]],
-            "n_params": [f"{n:,}" for n in table["n_params"]],
-            "p": [shown(v, ".4g") for v in table["p"]],
-            "rank": [shown(v, ".0f") for v in table["rank"]],
-            "loss_increase": [shown(v, "+.5f") for v in table["loss_increase"]],
-            "se": [shown(v, ".5f") for v in table["loss_increase_se"]],
-            "metric_change": [shown(v, "+.4f") for v in table["metric_change"]],
-            "gradient": [shown(v, "+.5f") for v in table["gradient"]],
-        }
-    ).to_numpy(dtype=object)
+    numbers = {"p": ".4g", "rank": ".0f", "loss_increase": "+.5f", "loss_increase_se": ".5f"}
+    numbers |= {"metric_change": "+.4f", "gradient": "+.5f"}
+    words = [names, [_style.plain(p) for p in table["position"]], [f"{n:,}" for n in table["n_params"]]]
+    words += [[shown(v, form) for v in table[name]] for name, form in numbers.items()]
+    hover = np.array(words, dtype=object).T.reshape(len(table), len(words))
     text = (
         "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]} parameters   p = %{customdata[3]}   "
         "rank %{customdata[4]}<br>without it: loss %{customdata[5]} ± %{customdata[6]} "
-        f"{_style.plain(source.unit)}, score %{{customdata[7]}}<br>gradient estimate %{{customdata[8]}}<extra></extra>"
+        f"{_style.plain(source.unit)}, score %{{customdata[7]}}<br>gradient estimate %{{customdata[8]}}"
     )
     clear = table["clear"].to_numpy(dtype=bool)
     for name, mask, colour in (
@@ -101,57 +90,21 @@ def importance(
         ("may be noise", ~clear, _NOISE_FILL),
     ):
         rows = table[mask]
-        figure.add_trace(
-            go.Bar(
-                name=name,
-                orientation="h",
-                x=rows["loss_increase"].to_numpy(),
-                y=places[mask],
-                marker={"color": colour, "line": {"width": 0}},
-                error_x={
-                    "type": "data",
-                    "array": rows["loss_increase_se"].to_numpy(),
-                    "color": _style.INK,
-                    "thickness": 1,
-                    "width": 3,
-                },
-                customdata=hover[mask],
-                hovertemplate=text,
-                showlegend=True,
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
-            name="gradient estimate",
-            mode="markers",
-            x=table["gradient"].to_numpy(),
-            y=places,
-            marker={
-                "symbol": "diamond",
-                "size": 8,
-                "color": _style.OUTLINE,
-                "line": {"width": 1, "color": _style.GROUND},
-            },
-            customdata=hover,
-            hovertemplate=text,
-        )
-    )
+        error = {"type": "data", "array": rows["loss_increase_se"].to_numpy(), "color": _style.INK}
+        bars = _bars(name, rows["loss_increase"], places[mask], colour, hover[mask], text, showlegend=True)
+        figure.add_trace(bars.update(error_x={**error, "thickness": 1, "width": 3}))
+    look = {"symbol": "diamond", "size": 8, "color": _style.OUTLINE, "line": {"width": 1, "color": _style.GROUND}}
+    x = table["gradient"].to_numpy()
+    figure.add_trace(_style.markers(x, places, "gradient estimate", look, hover=text, customdata=hover))
     if with_p:
-        figure.add_trace(
-            go.Bar(
-                name="p",
-                orientation="h",
-                x=table["p"].to_numpy(),
-                y=places,
-                xaxis="x2",
-                marker={"color": _P, "line": {"width": 0}},
-                customdata=hover,
-                hovertemplate=text,
-                showlegend=False,
-            )
-        )
+        figure.add_trace(_bars("p", table["p"], places, _P, hover, text, xaxis="x2", showlegend=False))
     _dress(figure, names, with_p, source.unit)
     return figure
+
+
+def _bars(name: str, x: pd.Series, y: Any, colour: str, told: Any, hover: str, **more: Any) -> go.Bar:
+    look = {"marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": f"{hover}<extra></extra>"}
+    return go.Bar(name=name, orientation="h", x=x.to_numpy(), y=y, customdata=told, **look, **more)
 
 
 def _dress(figure: go.Figure, names: list[str], with_p: bool, unit: str) -> None:
@@ -159,33 +112,12 @@ def _dress(figure: go.Figure, names: list[str], with_p: bool, unit: str) -> None
     figure.update_xaxes(
         title=f"rise of the validation loss without the gate ({_style.plain(unit)})",
         domain=[0, _LEFT if with_p else 1],
-        zeroline=True,
-        zerolinecolor=_style.MUTED,
-        zerolinewidth=1,
-        showline=False,
-        nticks=7,
+        **{"zeroline": True, "zerolinecolor": _style.MUTED, "zerolinewidth": 1, "showline": False, "nticks": 7},
     )
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(n)),
-        ticktext=names,
-        tickfont={"size": 11},
-        range=[n - 0.4, -0.6],
-        ticks="",
-        showgrid=False,
-        showline=False,
-    )
+    figure.update_yaxes(range=[n - 0.4, -0.6], **_style.BARE, **_style.named(names))
     if with_p:
-        figure.update_layout(
-            xaxis2={
-                "title": {"text": "gate probability p", "standoff": 8},
-                "domain": [_RIGHT, 1],
-                "anchor": "y",
-                "rangemode": "tozero",
-                "nticks": 4,
-                "showline": False,
-            }
-        )
+        look = {"title": {"text": "gate probability p", "standoff": 8}, "anchor": "y", "rangemode": "tozero"}
+        figure.update_layout(xaxis2={**look, "domain": [_RIGHT, 1], "nticks": 4, "showline": False})
     figure.update_layout(barmode="overlay", bargap=0.3)
     _style.place_top(figure, height=max(260, 170 + _ROW_PX * n))
 

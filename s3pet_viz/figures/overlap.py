@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis.measures import jaccard, need_sizes, spearman
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, View, as_sources, labels, view
-from s3pet_viz.figures._grid import bar
+from s3pet_viz.figures._grid import bar, tiles
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.reader import Budget
 
@@ -47,8 +48,8 @@ def overlap_table(
         StructureError: `by` is "params" and sizes are not known; a damaged file.
         RunError, BudgetError: as `heatmap_table`.
     """
-    if by is not None and by not in get_args(By):
-        raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
+    if by is not None:
+        among("by", by, get_args(By))
     sources = as_sources(runs)
     if len(sources) < 2:
         raise ConfigError(f"overlap: expected at least two runs or structures, found {len(sources)}")
@@ -87,8 +88,7 @@ def overlap(
     Args:
         runs, budget, step: as `overlap_table`.
         by: ``gates`` (Jaccard), ``params`` (Jaccard by parameters) or ``spearman`` (of p).
-        title: instead of what `by` means.
-        theme: ``light`` or ``dark``.
+        title: instead of what `by` means. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one heatmap; up to 16 runs each cell shows its number.
@@ -103,17 +103,12 @@ def overlap(
     shared = table["shared"].to_numpy().reshape(n, n)
     hover = np.array([[[names[i], names[j], text[i][j], str(shared[i, j])] for j in range(n)] for i in range(n)])
     figure = _style.new_figure(title if title is not None else _TITLES[by])
-    figure.add_trace(
-        go.Heatmap(
-            name="overlap", x=list(range(n)), y=list(range(n)), z=values, text=text,
-            texttemplate="%{text}" if n <= _NUMBERS else None, customdata=hover, xgap=1, ygap=1,
-            colorscale=_style.DIVERGING if low else _style.SEQUENTIAL, zmin=low, zmax=1, colorbar=bar(_BARS[by]),
-            hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br><b>%{customdata[2]}</b>, "
-            "%{customdata[3]} gates shared<extra></extra>",
-        )
-    )  # fmt: skip
-    bare = {"showgrid": False, "showline": False, "ticks": "", "tickmode": "array", "tickvals": list(range(n)),
-            "ticktext": names, "ticklabelstandoff": 4, "tickfont": {"size": 11 if n <= 24 else 9}}  # fmt: skip
+    template = "%{customdata[0]}<br>%{customdata[1]}<br><b>%{customdata[2]}</b>, %{customdata[3]} gates shared"
+    look: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
+    look |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
+    places = list(range(n))
+    figure.add_trace(tiles("overlap", places, places, values, hover, template, **look))
+    bare = {**_style.BARE, **_style.named(names, size=11 if n <= 24 else 9), "ticklabelstandoff": 4}
     # Upright unless every label fits its column in a narrow notebook.
     widest = max(len(name) for name in names)
     figure.update_xaxes(tickangle=0 if widest * 6.5 * n < 380 else -90, range=[-0.5, n - 0.5], **bare)

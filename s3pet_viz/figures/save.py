@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import plotly.graph_objects as go
 
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.figures._print import PX_PER_MM, printed
 from s3pet_viz.files import is_folder, located, write_bytes_atomic
@@ -62,8 +63,7 @@ def save(
         raise TypeError(f"figure: expected a plotly Figure, found {type(figure).__name__}")
     if suffix not in SUFFIXES:
         raise ConfigError(f"{target}: expected a name ending in {', '.join(SUFFIXES)}, found {suffix or 'none'}")
-    if style not in get_args(Style):
-        raise ConfigError(f"style: expected one of {', '.join(get_args(Style))}, found {style!r}")
+    among("style", style, get_args(Style))
     _in_range("width_mm", width_mm, 30, 2000)
     _in_range("scale", scale, 0.1, 20)
     if is_folder(target):
@@ -100,12 +100,8 @@ def _rendered(
         drawn.update_layout(width=round(width))
         if title is False:
             drawn.update_layout(title=None)
-    options = {
-        "format": suffix[1:],
-        "width": drawn.layout.width,
-        "height": drawn.layout.height or 450,
-        "scale": scale if suffix == ".png" else 1,
-    }
+    pixels = scale if suffix == ".png" else 1
+    options = {"format": suffix[1:], "width": drawn.layout.width, "height": drawn.layout.height or 450, "scale": pixels}
     data = _draw(drawn, options)
     return _with_density(data, 96 * scale) if suffix == ".png" else data
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from s3pet_viz.analysis.grid import MODULES, column_order
 from s3pet_viz.analysis.measures import need_sizes
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.config.checks import among
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import Source, View, as_sources, joint_gates, shorten, view
 from s3pet_viz.figures._theme import Theme, themed
@@ -37,8 +37,7 @@ def sums_table(
         StructureError: sizes are not known (a published file without its backbone), or a file is damaged.
         RunError, BudgetError: as `heatmap_table`.
     """
-    if by not in get_args(By):
-        raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
+    among("by", by, get_args(By))
     views = [view(source, budget=budget, step=step) for source in as_sources(runs)]
     gates, _ = joint_gates(views)
     need_sizes(gates, "sums")
@@ -65,8 +64,7 @@ def sums(
 
     Args:
         runs, by, budget, step: as `sums_table`.
-        title: instead of the run's name.
-        theme: ``light`` or ``dark``.
+        title: instead of the run's name. theme: ``light`` or ``dark``.
 
     Returns:
         A figure of two panels, gates and parameters, each with a bar trace ("expected") and markers ("chosen").
@@ -76,52 +74,39 @@ def sums(
     one = view(sources[0], step=step).name if len(sources) == 1 else f"mean of {len(sources)} runs"
     name = _style.plain(shorten(one, 48))
     upright = by == "layer"
-    shape = (
-        {"rows": 2, "cols": 1, "shared_xaxes": True, "vertical_spacing": 0.09}
-        if upright
-        else {"rows": 1, "cols": 2, "shared_yaxes": True, "horizontal_spacing": 0.06}
-    )
+    across = {"rows": 1, "cols": 2, "shared_yaxes": True, "horizontal_spacing": 0.06}
+    shape = {"rows": 2, "cols": 1, "shared_xaxes": True, "vertical_spacing": 0.09} if upright else across
     figure = make_subplots(figure=_style.new_figure(title or f"{name} · sums by {_WORDS[by]}"), **shape)
-    places = list(range(len(table)))
+    places, names = list(range(len(table))), [_style.plain(group) for group in table["group"]]
     for panel, (expected, chosen, what) in enumerate(
         (("expected_gates", "chosen", "gates"), ("expected_params", "chosen_params", "parameters")), 1
     ):
         at = {"row": panel, "col": 1} if upright else {"row": 1, "col": panel}
-        hover = [_style.plain(group) for group in table["group"]]
-        common = {"showlegend": panel == 1, "customdata": hover}
+        common = {"showlegend": panel == 1, "customdata": names}
         number = "y" if upright else "x"
+        hover = f"<b>%{{customdata}}</b><br>%{{{number}:,.4~g}} {what}"
         bars = table[expected].to_numpy()
         # A marker at zero in every empty group would only hide the short bars.
         dots = table[chosen].where(table[chosen] > 0).to_numpy()
         if np.isfinite(bars).any():
-            figure.add_trace(
-                go.Bar(
-                    x=places if upright else bars, y=bars if upright else places, orientation="v" if upright else "h",
-                    name="expected (sum of p)", marker={"color": "#86b3d9"}, legendgroup="expected",
-                    hovertemplate=f"<b>%{{customdata}}</b><br>%{{{number}:,.4~g}} {what} expected<extra></extra>",
-                    **common,
-                ),
-                **at,
-            )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(
-                x=places if upright else dots, y=dots if upright else places, mode="markers", name="chosen",
-                legendgroup="chosen", marker={"color": _style.OUTLINE, "size": 8, "symbol": "diamond"},
-                hovertemplate=f"<b>%{{customdata}}</b><br>%{{{number}:,.4~g}} {what} chosen<extra></extra>", **common,
-            ),
-            **at,
-        )  # fmt: skip
+            x, y = (places, bars) if upright else (bars, places)
+            look: dict[str, Any] = {"name": "expected (sum of p)", "legendgroup": "expected"}
+            look["marker"] = {"color": "#86b3d9"}
+            text = f"{hover} expected<extra></extra>"
+            drawn = go.Bar(x=x, y=y, orientation="v" if upright else "h", hovertemplate=text, **look, **common)
+            figure.add_trace(drawn, **at)
+        x, y = (places, dots) if upright else (dots, places)
+        mark = {"color": _style.OUTLINE, "size": 8, "symbol": "diamond"}
+        drawn = _style.markers(x, y, "chosen", mark, hover=f"{hover} chosen", legendgroup="chosen", **common)
+        figure.add_trace(drawn, **at)
         axis = figure.update_yaxes if upright else figure.update_xaxes
         axis(title=what, rangemode="tozero", **at)
-    many = len(table) > 12
-    ticks = {"tickmode": "array", "tickvals": places, "ticktext": [_style.plain(g) for g in table["group"]]}
     if upright:
-        figure.update_xaxes(
-            tickangle=-90 if many else 0, tickfont={"size": 9 if len(table) > 40 else 11}, showgrid=False,
-            range=[-0.6, len(table) - 0.4], **ticks,
-        )  # fmt: skip
+        angle = -90 if len(table) > 12 else 0
+        ticks = _style.named(names, size=9 if len(table) > 40 else 11)
+        figure.update_xaxes(tickangle=angle, showgrid=False, range=[-0.6, len(table) - 0.4], **ticks)
     else:
-        figure.update_yaxes(range=[len(table) - 0.4, -0.6], showgrid=False, **ticks)
+        figure.update_yaxes(range=[len(table) - 0.4, -0.6], showgrid=False, **_style.named(names, size=None))
     _style.place_top(figure, height=480 if upright else max(280, 160 + 24 * len(table)))
     figure.update_layout(bargap=0.25, margin_b=64)
     return figure

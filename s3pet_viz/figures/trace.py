@@ -43,7 +43,7 @@ def trace_table(
         raise ConfigError(f"top, max_steps: expected 1 or more, found {top}, {max_steps}")
     if gates is None:
         gates = _top(source, top)
-    table = source.trace(gates, step_stride=_stride(source, max_steps))
+    table = source.trace(gates, step_stride=max(1, -(-source.n_steps // max_steps)))
     chosen = source.structure().keys if source.n_steps else frozenset()
     selected = np.array([g.key in chosen for g in source.gates_list])
     table.insert(2, "name", [f"{c} {r}" for c, r in zip(table["column"], table["row"], strict=True)])
@@ -65,20 +65,14 @@ def trace(
     Args:
         run: a run, or its path.
         gates, top: which gates are named, as `trace_table`.
-        title: instead of the run's name.
-        theme: ``light`` or ``dark``.
+        title: instead of the run's name. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with one grey trace ("other gates") and one trace per named gate, highest final p first.
-
-    Raises:
-        RunError, ConfigError: as `trace_table`.
     """
     source = as_run(run)
     table = trace_table(source, gates=gates, top=top)
-    figure = _style.new_figure(
-        title if title is not None else f"{_style.plain(source.name)} · gate probabilities"
-    )
+    figure = _style.new_figure(title if title is not None else f"{_style.plain(source.name)} · gate probabilities")
     named = set(table["gate"])
     if source.n_steps:
         _add_context(figure, source, [g.index for g in source.gates_list if g.index not in named])
@@ -87,27 +81,16 @@ def trace(
         rows = table[table["gate"] == gate]
         chosen = bool(last.loc[gate, "selected"])
         name = _style.plain(last.loc[gate, "name"])
-        figure.add_trace(
-            go.Scatter(
-                x=rows["step"].to_numpy(),
-                y=rows["p"].to_numpy(),
-                mode="lines",
-                name=f"● {name}" if chosen else f"○ {name}",
-                line={
-                    "color": _style.CATEGORICAL[place % len(_style.CATEGORICAL)],
-                    "dash": _style.DASHES[place // len(_style.CATEGORICAL) % len(_style.DASHES)],
-                    "width": 2.2 if chosen else 1.2,
-                },
-                hovertemplate=f"<b>{name}</b><br>step %{{x:,}}   p = %{{y:.4g}}<extra></extra>",
-            )
-        )
+        colour = _style.CATEGORICAL[place % len(_style.CATEGORICAL)]
+        dash = _style.DASHES[place // len(_style.CATEGORICAL) % len(_style.DASHES)]
+        label, width = (f"● {name}", 2.2) if chosen else (f"○ {name}", 1.2)
+        hover = f"<b>{name}</b><br>step %{{x:,}}   p = %{{y:.4g}}"
+        x, y = rows["step"].to_numpy(), rows["p"].to_numpy()
+        figure.add_trace(_style.line(x, y, label, colour, width, dash=dash, hover=hover))
     figure.update_xaxes(title="search step", showgrid=False)
     figure.update_yaxes(title="gate probability p", rangemode="tozero")
-    figure.update_layout(
-        height=440,
-        showlegend=True,
-        legend={"x": 1.01, "y": 1, "font": {"size": 11}, "title": {"text": "● chosen   ○ not chosen"}},
-    )
+    legend = {"x": 1.01, "y": 1, "font": {"size": 11}, "title": {"text": "● chosen   ○ not chosen"}}
+    figure.update_layout(height=440, showlegend=True, legend=legend)
     return figure
 
 
@@ -116,10 +99,6 @@ def _top(run: Run, top: int) -> list[int | str]:
         return list(range(min(top, len(run.gates_list))))
     order = np.argsort(ranks(run.alpha()))
     return [int(i) for i in order[:top]]
-
-
-def _stride(run: Run, max_steps: int) -> int:
-    return max(1, -(-run.n_steps // max_steps))
 
 
 def _add_context(figure: go.Figure, run: Run, others: list[int]) -> None:
@@ -132,16 +111,6 @@ def _add_context(figure: go.Figure, run: Run, others: list[int]) -> None:
     steps = run.steps()["step"].to_numpy()[rows]
     p = run.ps()[np.ix_(rows, np.array(shown, dtype=np.int64))].T
     gap = np.full((len(shown), 1), np.nan, dtype=np.float32)  # float32 halves what travels to the browser
-    figure.add_trace(
-        go.Scatter(
-            x=np.tile(np.append(steps, np.nan).astype(np.float32), len(shown)),
-            y=np.hstack([p, gap]).ravel(),
-            mode="lines",
-            name=f"other gates ({len(shown):,} of {len(others):,})"
-            if len(shown) < len(others)
-            else "other gates",
-            line={"color": _style.PALE, "width": 0.8},
-            opacity=0.6,
-            hoverinfo="skip",
-        )
-    )
+    name = f"other gates ({len(shown):,} of {len(others):,})" if len(shown) < len(others) else "other gates"
+    x = np.tile(np.append(steps, np.nan).astype(np.float32), len(shown))
+    figure.add_trace(_style.line(x, np.hstack([p, gap]).ravel(), name, _style.PALE, 0.8, opacity=0.6))

@@ -11,10 +11,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis import Study, Transfer
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._grid import bar, cased, ring
+from s3pet_viz.figures._grid import bar, cased, ring, squares, tiles
 from s3pet_viz.figures._theme import Theme, themed
 
 Value = Literal["score", "loss"]
@@ -63,8 +64,7 @@ def compared(
     opened: Transfer, rows: pd.DataFrame, value: Value, relative: Relative | None, seed: int | None
 ) -> pd.DataFrame:
     """`transfer_table`, of rows that are at hand: `opened.table()`."""
-    if value not in get_args(Value):
-        raise ConfigError(f"value: expected one of {', '.join(get_args(Value))}, found {value!r}")
+    among("value", value, get_args(Value))
     if relative is not None and relative not in get_args(Relative):
         raise ConfigError(f"relative: expected None or one of {', '.join(get_args(Relative))}, found {relative!r}")
     if relative is not None and relative not in yardsticks(opened):
@@ -81,15 +81,10 @@ def compared(
     cells = pd.MultiIndex.from_product([names, opened.targets], names=["name", "target"])
     rows["value"] = _compared(rows, value, relative)
     grouped = rows.groupby(["name", "target"])
-    table = pd.DataFrame(
-        {
-            "value": grouped["value"].mean().reindex(cells),
-            "spread": grouped["value"].std().reindex(cells),
-            "n": grouped[value].count().reindex(cells, fill_value=0),
-            "mean": grouped[value].mean().reindex(cells),
-            "overlap": grouped["overlap"].mean().reindex(cells),
-        }
-    )
+    of = grouped[value]
+    columns = {"value": grouped["value"].mean(), "spread": grouped["value"].std(), "n": of.count(), "mean": of.mean()}
+    table = pd.DataFrame({**columns, "overlap": grouped["overlap"].mean()}).reindex(cells)
+    table["n"] = table["n"].fillna(0).astype(np.int64)
     table = table.reset_index().rename(columns={"name": "source"})
     source = np.repeat(np.arange(len(names)) < len(opened.sources), len(opened.targets))
     table.insert(2, "kind", np.where(source, "source", table["source"]))
@@ -132,8 +127,7 @@ def transfer(
     Args:
         matrix, value, relative, seed: as `transfer_table`.
         overlap: with the second panel, the mean Jaccard of the gates with the target's own structure.
-        title: instead of what the numbers are.
-        theme: ``light`` or ``dark``.
+        title: instead of what the numbers are. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with the heatmap "values", the heatmap "overlap" unless left out, and the outlines of the targets'
@@ -180,45 +174,29 @@ def drawn(
     gaps = np.flatnonzero(np.diff(places) > 1)
     for i, (name, values, text, scale, head) in enumerate(panels):
         axis = "x" if i == 0 else "x2"
-        figure.add_trace(
-            go.Heatmap(
-                name=name,
-                x=list(range(len(opened.targets))),
-                y=_edges(places),
-                z=_with_gap(values.to_numpy(dtype=float).reshape(shape), gaps, np.nan),
-                text=_with_gap(np.array(text, dtype=object).reshape(shape), gaps, ""),
-                texttemplate="%{text}" if numbers else None,
-                textfont={"size": 11},
-                customdata=_with_gap(hover, gaps, ""),
-                hovertemplate="<b>%{customdata[0]}</b><br>%{customdata[1]}%{customdata[2]}<br>%{customdata[3]}"
-                "<extra></extra>",
-                hoverongaps=False,
-                xgap=1,
-                ygap=1,
-                xaxis=axis,
-                showscale=not numbers,
-                showlegend=False,
-                colorbar={**bar(head), "x": end + 0.01} if i == 0 else bar(head),
-                **scale,
-            )
+        tile: dict[str, Any] = {"hoverongaps": False, "xaxis": axis, "showscale": not numbers, **scale}
+        tile |= {"showlegend": False, "texttemplate": "%{text}" if numbers else None, "textfont": {"size": 11}}
+        drawn = tiles(
+            name,
+            list(range(len(opened.targets))),
+            _edges(places),
+            _with_gap(values.to_numpy(dtype=float).reshape(shape), gaps, np.nan),
+            _with_gap(hover, gaps, ""),
+            "<b>%{customdata[0]}</b><br>%{customdata[1]}%{customdata[2]}<br>%{customdata[3]}",
+            text=_with_gap(np.array(text, dtype=object).reshape(shape), gaps, ""),
+            colorbar={**bar(head), "x": end + 0.01} if i == 0 else bar(head),
+            **tile,
         )
+        figure.add_trace(drawn)
+    x, y = boxes(places, own)
     for i in range(len(panels)):
-        x, y = boxes(places, own)
-        axis = "x" if i == 0 else "x2"
-        figure.add_traces(
-            [
-                cased(x, y, xaxis=axis, legendgroup="own"),
-                ring(x, y, "the target's own structure", xaxis=axis, legendgroup="own"),
-            ]
-        )
+        look: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
+        figure.add_traces([cased(x, y, **look), ring(x, y, "the target's own structure", **look)])
         figure.data[-1].showlegend = i == 0
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
     _dress(figure, opened.targets, names, places, domains)
     for domain, (*_, head) in zip(domains, panels, strict=True):
-        figure.add_annotation(
-            text=head, x=sum(domain) / 2, xref="paper", xanchor="center", y=1, yref="paper", yanchor="bottom",
-            yshift=2, showarrow=False, font={"size": 12, "color": _style.INK},
-        )  # fmt: skip
+        _style.head(figure, head, sum(domain) / 2, xref="paper", xanchor="center")
     return figure
 
 
@@ -335,9 +313,7 @@ def boxes(rows: np.ndarray, marked: np.ndarray, half: float = _HALF) -> tuple[np
         x and y, both of shape (6 * n_marked,).
     """
     row, column = np.nonzero(marked)
-    corner_x = np.array([-1, 1, 1, -1, -1, np.nan]) * half
-    corner_y = np.array([-1, -1, 1, 1, -1, np.nan]) * half
-    return (column[:, None] + corner_x).ravel(), (rows[row][:, None] + corner_y).ravel()
+    return squares(column, rows[row], half)
 
 
 def as_transfer(matrix: TransferLike) -> Transfer:
@@ -384,18 +360,14 @@ def _dress(
     widest = max(map(len, columns))
     # Upright unless every label fits its column in a paper's page, too: a column must not lose its name.
     flat = widest * 6.5 * len(columns) * len(domains) < 230
-    bare = {"showgrid": False, "showline": False, "ticks": "", "tickmode": "array", "zeroline": False}
+    bare = {**_style.BARE, "zeroline": False, "ticklabelstandoff": 4}
+    title = {"standoff": 8, "font": {"size": 12}}
     for i, domain in enumerate(domains):
-        axis = {
-            "domain": list(domain), "anchor": "y", "range": [-0.5, len(columns) - 0.5], "tickangle": 0 if flat else -90,
-            "tickvals": list(range(len(columns))), "ticktext": columns, "ticklabelstandoff": 4,
-            "tickfont": {"size": 11}, "title": {"text": "trained on", "standoff": 8, "font": {"size": 12}}, **bare,
-        }  # fmt: skip
+        axis = _style.named(columns, domain=list(domain), anchor="y", range=[-0.5, len(columns) - 0.5])
+        axis |= {"tickangle": 0 if flat else -90, "title": {"text": "trained on", **title}, **bare}
         figure.update_layout({"xaxis" if i == 0 else "xaxis2": axis})
-    figure.update_yaxes(
-        tickvals=rows.tolist(), ticktext=[_style.plain(shorten(name, most)) for name in names], tickfont={"size": 11},
-        ticklabelstandoff=4, range=[float(rows[-1]) + 0.5, -0.5],
-        title={"text": "structure of", "standoff": 8, "font": {"size": 12}}, **bare,
-    )  # fmt: skip
+    ticks = _style.named([_style.plain(shorten(name, most)) for name in names], rows.tolist())
+    ends = [float(rows[-1]) + 0.5, -0.5]
+    figure.update_yaxes(range=ends, title={"text": "structure of", **title}, **ticks, **bare)
     cell = 38 if any("<br>" in str(text) for text in np.ravel(figure.data[0].text)) else 28
     _style.place_top(figure, height=round(150 + cell * (rows[-1] + 1) + (0 if flat else 6.5 * widest)), heads=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,11 @@ class Space:
 
     def with_cross_attention(self) -> Space:
         """The same space with the cross-attention's own linear layers (and block) too."""
-        widened = [
-            SpaceEntry(
-                e.type,
-                (*e.modules, *(m.replace("SelfAttn", "CrossAttn") for m in e.modules if "SelfAttn" in m)),
-                e.positions,
-                e.options,
-            )
-            for e in self.entries
-        ]
-        return Space(f"{self.name}+cross", tuple(widened))
+
+        def widened(modules: tuple[str, ...]) -> tuple[str, ...]:
+            return (*modules, *(m.replace("SelfAttn", "CrossAttn") for m in modules if "SelfAttn" in m))
+
+        return Space(f"{self.name}+cross", tuple(replace(e, modules=widened(e.modules)) for e in self.entries))
 
 
 _ATTENTION = ("SelfAttn.Q", "SelfAttn.K", "SelfAttn.V", "SelfAttn.O")
@@ -174,25 +169,13 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
         modules = ", ".join(dict.fromkeys(p.module for p in positions))
         raise SpaceError(f"space {space.name}: nothing matches this backbone, whose modules are: {modules}")
     if missing:
-        warnings.warn(
-            f"space {space.name} names what this backbone lacks: {'; '.join(missing)}", stacklevel=2
-        )
+        warnings.warn(f"space {space.name} names what this backbone lacks: {'; '.join(missing)}", stacklevel=2)
     order = {name: k for k, name in enumerate(pet_type_order(PET_CLASSES))}
     gates: list[Gate] = []
     for i, pet_type in sorted(chosen, key=lambda key: (key[0], order[key[1]])):
-        position, options = positions[i], dict(chosen[i, pet_type])
-        gates.append(
-            Gate(
-                index=len(gates),
-                position=position.name,
-                stack=position.stack,
-                layer=position.layer,
-                module=position.module,
-                pet_type=pet_type,
-                n_params=PET_CLASSES[pet_type].n_params(position, options),
-                options=options,
-            )
-        )
+        at, options = positions[i], dict(chosen[i, pet_type])
+        size = PET_CLASSES[pet_type].n_params(at, options)
+        gates.append(Gate(len(gates), at.name, at.stack, at.layer, at.module, pet_type, size, options))
     return gates, missing
 
 
@@ -221,9 +204,7 @@ class _Plain(_Safe):
 def _parse(data: Any, where: str) -> Space:
     if not isinstance(data, Mapping):
         raise SpaceError(f"{where}: expected a mapping with 'gates', found {type(data).__name__}")
-    unknown = set(data) - {"name", "gates"}
-    if unknown:
-        raise SpaceError(f"{where}: unknown field {sorted(map(str, unknown))[0]!r} (expected name, gates)")
+    _refuse_unknown(data, ("name", "gates"), where)
     entries = data.get("gates")
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         raise SpaceError(f"{where}: field 'gates': expected a non-empty list, found {entries!r}")
@@ -233,14 +214,15 @@ def _parse(data: Any, where: str) -> Space:
     )
 
 
+def _refuse_unknown(data: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
+    if unknown := set(data) - set(known):
+        raise SpaceError(f"{where}: unknown field {sorted(map(str, unknown))[0]!r} (expected {', '.join(known)})")
+
+
 def _parse_entry(data: Any, where: str) -> SpaceEntry:
     if not isinstance(data, Mapping):
         raise SpaceError(f"{where}: expected a mapping, found {type(data).__name__}")
-    unknown = set(data) - {"type", "modules", "positions", "options"}
-    if unknown:
-        raise SpaceError(
-            f"{where}: unknown field {sorted(map(str, unknown))[0]!r} (expected type, modules, positions, options)"
-        )
+    _refuse_unknown(data, ("type", "modules", "positions", "options"), where)
     pet_type = data.get("type")
     if not isinstance(pet_type, str) or pet_type not in PET_CLASSES:
         raise SpaceError(f"{where}: field 'type': expected one of {', '.join(PET_CLASSES)}, found {pet_type!r}")

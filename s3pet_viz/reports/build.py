@@ -114,11 +114,9 @@ def _read(run: Run, label: str) -> _Opened:
 def _page(runs: Sequence[_Opened], title: str | None) -> Page:
     several = len(runs) > 1
     made = Page(title or (f"{len(runs)} searches compared" if several else f"Search report: {runs[0].label}"))
-    made.add(
-        f"<header><h1>{text(made.title)}</h1><p class='muted'>{text(_subtitle(runs))}</p></header>"
-    )
+    made.add(f"<header><h1>{text(made.title)}</h1><p class='muted'>{text(_subtitle(runs))}</p></header>")
     made.heading("Overview")
-    _facts(made, runs)
+    _beside(made, runs, [_facts_of(one) for one in runs], "search")
     for one in runs:
         _state(made, one, several)
     made.heading("Search health, in words")
@@ -145,10 +143,6 @@ def _subtitle(runs: Sequence[_Opened]) -> str:
 
 
 # -- facts -------------------------------------------------------------------------------------------------
-
-
-def _facts(made: Page, runs: Sequence[_Opened]) -> None:
-    _beside(made, runs, [_facts_of(one) for one in runs], "search")
 
 
 def _facts_of(one: _Opened) -> dict[str, object]:
@@ -198,10 +192,8 @@ def _state(made: Page, one: _Opened, several: bool) -> None:
 def _beside(
     made: Page, runs: Sequence[_Opened], facts: Sequence[Mapping[str, object]], what: str, *, mark: bool = False
 ) -> None:
-    """A table of facts: one column per run, of many one row per run. Facts that no run knows are left out.
-
-    Args:
-        mark: colour the facts that differ.
+    """A table of facts: one column per run, of many one row per run. Facts that no run knows are left out. `mark`:
+    colour the facts that differ.
     """
     names = list(dict.fromkeys(name for one in facts for name in one))
     names = [name for name in names if any(one.get(name) is not None for one in facts)]
@@ -229,12 +221,9 @@ def _beside(
 
 
 def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
-    run = one.run
+    run, level = one.run, 3 if several else 2
     if several:
         made.heading(f"Search: {one.label}")
-        level = 3
-    else:
-        level = 2
     if one.structure is None:
         if several:
             made.words("No steps are recorded yet, so there is nothing to draw.")
@@ -246,11 +235,9 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
         "The sliders show another step, and solve the shift again for another budget.", muted=True,
     )  # fmt: skip
     made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
-    made.add(
-        made.figure(
-            figures.sums(run, by="layer"),
-            "By layer: gates and parameters expected to be open (bars), and chosen (diamonds).",
-        )
+    made.drawn(
+        figures.sums(run, by="layer"),
+        "By layer: gates and parameters expected to be open (bars), and chosen (diamonds).",
     )
     by_module = made.figure(figures.sums(run, by="module"), "The same by module.")
     by_type = made.figure(figures.sums(run, by="pet_type"), "The same by PET type.")
@@ -258,27 +245,21 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
     made.heading("Chosen gates", level)
     _gates(made, one)
     made.heading("How the search went", level)
-    made.add(
-        made.figure(
-            figures.trace(run),
-            "Gate probabilities over the steps: the likeliest gates in colour (chosen ones thicker), all others grey. "
-            "Lines that still rise or fall at the end have not settled.",
-        )
+    made.drawn(
+        figures.trace(run),
+        "Gate probabilities over the steps: the likeliest gates in colour (chosen ones thicker), all others grey. "
+        "Lines that still rise or fall at the end have not settled.",
     )
-    made.add(
-        made.figure(
-            figures.curves(run),
-            "Losses (faint: raw; strong: mean of the last 5 % of the steps), mean gate entropy (0 bits: every gate "
-            "decided), and the expected parameters where the budget is not kept throughout.",
-        )
+    made.drawn(
+        figures.curves(run),
+        "Losses (faint: raw; strong: mean of the last 5 % of the steps), mean gate entropy (0 bits: every gate "
+        "decided), and the expected parameters where the budget is not kept throughout.",
     )
     made.heading("Other budgets", level)
-    made.add(
-        made.figure(
-            figures.budget_path(run),
-            "Which gates enter as the budget grows: α is kept and the selection made again at each budget. The dashed "
-            "line is the search's own budget.",
-        )
+    made.drawn(
+        figures.budget_path(run),
+        "Which gates enter as the budget grows: α is kept and the selection made again at each budget. The dashed "
+        "line is the search's own budget.",
     )
     _importance(made, one, level)
     made.heading("Scores", level)
@@ -296,12 +277,10 @@ def _importance(made: Page, one: _Opened, level: int) -> None:
         return
     made.heading("What each gate is worth", level)
     made.words(one.explanation.summary)
-    made.add(
-        made.figure(
-            figures.importance(one.explanation),
-            "Left: how much the validation loss of the tuned structure rises when one gate is closed, with its "
-            "standard error; dark where that is more than noise. Right: p of the same gates.",
-        )
+    made.drawn(
+        figures.importance(one.explanation),
+        "Left: how much the validation loss of the tuned structure rises when one gate is closed, with its "
+        "standard error; dark where that is more than noise. Right: p of the same gates.",
     )
 
 
@@ -319,10 +298,9 @@ def _gates(made: Page, one: _Opened) -> None:
         numbers = (float(p[i]), float(alpha[i]), float(rank[i])) if i is not None else (math.nan,) * 3
         options = ", ".join(f"{name} {value}" for name, value in sorted(gate.options.items()))
         effect = (shown(worth[gate.key].loss_increase, "+.4f"),) if worth else ()
-        found = (
-            gate.column, gate.module, gate.pet_type, options, f"{gate.n_params:,}", shown(numbers[0], ".4f"),
-            shown(numbers[1], "+.4f"), shown(numbers[2], ".0f"), *effect, gate.position,
-        )  # fmt: skip
+        said = [shown(number, form) for number, form in zip(numbers, (".4f", "+.4f", ".0f"), strict=True)]
+        facts = (gate.column, gate.module, gate.pet_type, options, f"{gate.n_params:,}")
+        found = (*facts, *said, *effect, gate.position)
         cells.append((-numbers[0] if math.isfinite(numbers[0]) else 1.0, found))
     cells.sort(key=lambda pair: pair[0])
     head = ["layer", "module", "PET type", "options", "parameters", "p", "α", "rank"]
@@ -337,52 +315,44 @@ def _gates(made: Page, one: _Opened) -> None:
 def _compared(made: Page, runs: Sequence[_Opened]) -> None:
     made.heading("Side by side")
     drawn = [one for one in runs if one.structure is not None]
-    if len(drawn) > 1:
-        runs_at = {one.label: one.run for one in drawn}
-        facts = {one.label: {name: fact(one.run, name) for name in FIELDS} for one in drawn}
-        made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"))))
     if len(drawn) < 2:
         made.add(note("Fewer than two of these searches have steps, so there is nothing to compare yet."))
         return
+    runs_at = {one.label: one.run for one in drawn}
+    facts = {one.label: {name: fact(one.run, name) for name in FIELDS} for one in drawn}
+    made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"))))
     sources = [one.run for one in drawn]
 
     made.heading("Differences")
     if len(drawn) > 2:
         made.words(f"Each against the first, {drawn[0].label}.")
     for other in sources[1:]:
-        _figure(
-            made, lambda other=other: figures.compare(sources[0], other),  # type: ignore[misc]
-            "p of the second less p of the first: blue gates gained, brown gates lost. Marks tell which gates both "
-            "chose, and which only one.",
-        )  # fmt: skip
+        words = "p of the second less p of the first: blue gates gained, brown gates lost. Marks tell which gates "
+        words += "both chose, and which only one."
+        _figure(made, lambda other=other: figures.compare(sources[0], other), words)  # type: ignore[misc]
     made.heading("Overlap")
-    words = {
+    captions = {
         "gates": "Gates chosen by both over gates chosen by either (Jaccard).",
         "params": "The same with each gate counted by its parameters.",
         "spearman": "Rank correlation of p over the gates that both have: 1 where the order is the same.",
     }
     made.add("<div class='pair'>")
-    for by, caption in words.items():
+    for by, caption in captions.items():
         _figure(made, lambda by=by: figures.overlap(sources, by=by), caption)  # type: ignore[misc]
     made.add("</div>")
     made.heading("Agreement, against chance")
-    _figure(
-        made, lambda: figures.agreement(sources),
-        "The overlap of each pair beside the band that random structures of the same budgets give: a filled mark is "
-        "above chance.",
-    )  # fmt: skip
+    words = "The overlap of each pair beside the band that random structures of the same budgets give: a filled mark "
+    _figure(made, lambda: figures.agreement(sources), f"{words}is above chance.")
     made.heading("Consensus")
-    _figure(
-        made, lambda: figures.consensus(sources),
-        "The mean p of all searches; outlined: the structure that it selects.",
-    )  # fmt: skip
+    words = "The mean p of all searches; outlined: the structure that it selects."
+    _figure(made, lambda: figures.consensus(sources), words)
     _figure(made, lambda: figures.heatmap(sources, value="count"), "In how many of the searches each gate is chosen.")
 
 
 def _figure(made: Page, draw: Callable[[], go.Figure], caption: str) -> None:
     """A figure that not every set of runs allows; where it does not, why."""
     try:
-        made.add(made.figure(draw(), caption))
+        made.drawn(draw(), caption)
     except RunError:
         raise
     except S3PETError as error:

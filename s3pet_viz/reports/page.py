@@ -108,6 +108,10 @@ class Page:
             f"aria-label='{text(caption)}'></div><figcaption>{text(caption)}</figcaption></figure>"
         )
 
+    def drawn(self, figure: go.Figure, caption: str) -> None:
+        """A figure here."""
+        self.add(self.figure(figure, caption))
+
     def viewer(self, state: str) -> str:
         """The place of a viewer; `state` as of `viewer.page`, it comes at the end of the page."""
         name = f"v{len(self._states) + 1}"
@@ -117,7 +121,8 @@ class Page:
     def render(self) -> str:
         """The whole file."""
         # The parser turns every line end into \n before a hash is taken.
-        scripts = [re.sub(r"\r\n?", "\n", code) for code in (get_plotlyjs(), text_of("reports", "draw.js"), standing_module())]
+        codes = (get_plotlyjs(), text_of("reports", "draw.js"), standing_module())
+        scripts = [re.sub(r"\r\n?", "\n", code) for code in codes]
         hashes = " ".join(f"'sha256-{_sha256(code)}'" for code in scripts)
         looks = text_of("reports", "style.css") + style()
         policy = (

@@ -104,13 +104,8 @@ def part_paths(run: Path) -> list[Path]:
 
 
 def check_numbers(path: Path, steps: np.ndarray, alpha: np.ndarray, p: np.ndarray) -> None:
-    """The one check of what a step log says of its gates.
-
-    Args:
-        steps: shape (n_rows,). alpha, p: shape (n_rows, n_gates).
-
-    Raises:
-        RunError: alpha is not finite or beyond `MOST_ALPHA`, or p is no probability; names the step and the gate.
+    """The one check of what a step log says of its gates. `steps`: shape (n_rows,). alpha, p: shape (n_rows, n_gates).
+    Raises RunError: alpha is not finite or beyond `MOST_ALPHA`, or p is no probability; names the step and the gate.
     """
     for name, values, least, most in (("alpha", alpha, -MOST_ALPHA, MOST_ALPHA), ("p", p, 0, 1)):
         # min and max hand NaN on, and need no memory.
@@ -145,13 +140,8 @@ def gates_to_parquet(gates: Sequence[Gate]) -> bytes:
 
 
 def gates_from_parquet(path: Path, n_gates: int | None = None) -> tuple[Gate, ...]:
-    """Read gates.parquet. What it would cost is looked at before it is read.
-
-    Args:
-        n_gates: as run.json says; None: whatever is there.
-
-    Raises:
-        RunError: names the file, and the field where one is wrong.
+    """Read gates.parquet. What it would cost is looked at before it is read. `n_gates`: as run.json says; None:
+    whatever is there. Raises RunError: names the file, and the field where one is wrong.
     """
     if not os.path.lexists(path):
         raise RunError(f"{path}: missing; a run directory holds one")

@@ -74,10 +74,7 @@ def reap() -> None:
 
 def log_tail(log: Path, *, all_of: bool = False) -> str:
     """The end of what the latest process logged, as a terminal would show it (a progress bar's last state); "" where
-    there is nothing.
-
-    Args:
-        all_of: of what all processes logged.
+    there is nothing. `all_of`: of what all processes logged.
     """
     try:
         with os.fdopen(open_plain(log, links=False), "rb") as f:

@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +18,10 @@ import pyarrow as pa
 
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import json_ready, located, open_plain, write_bytes_atomic, write_json_atomic
-from s3pet_viz.runs import layout
+from s3pet_viz.runs import layout, place
 from s3pet_viz.runs.control import drop_stale_request
 from s3pet_viz.runs.lock import WriterLock, process_mark, same_file
-from s3pet_viz.runs.place import (
-    DiskError,
-    LostRunError,
-    append_whole,
-    disk_error,
-    disk_errors,
-    refuse_occupied,
-    sweep_temporaries,
-)
+from s3pet_viz.runs.place import DiskError, LostRunError, append_whole, disk_errors
 from s3pet_viz.structure import Gate, Structure
 
 Status = Literal["running", "paused", "finished", "stopped", "failed"]
@@ -93,39 +84,23 @@ class RunWriter:
         fields = dict(extra or {})
         _refuse_own(fields, "extra")
         now = _now()
-        info = json_ready({
-            "schema_version": layout.SCHEMA_VERSION,
-            "kind": layout.KIND,
-            "name": run.resolve().name,
-            "status": "running",
-            "config": config,
-            "backbone": None,
-            "backbone_params": None,
-            "budget": None,
-            "tau": 1.0,
-            "n_gates": len(gates),
-            "steps_total": None,
-            "device": None,
-            **fields,
-            "versions": {**_versions(), **fields.get("versions", {})},
-            **_process(),
-            "locked": True,
-            "place": str(run),
-            "started": now,
-            "updated": now,
-            "finished": None,
-            "error": None,
-        })  # fmt: skip
-        refuse_occupied(run)
+        about = {"schema_version": layout.SCHEMA_VERSION, "kind": layout.KIND, "name": run.resolve().name}
+        unknown = dict.fromkeys(("backbone", "backbone_params", "budget", "steps_total", "device"))
+        versions = {**_versions(), **fields.get("versions", {})}
+        times = {"started": now, "updated": now, "finished": None}
+        state = {**_process(), "status": "running", "error": None, "locked": True, "place": str(run), **times}
+        info = {**about, **unknown, "tau": 1.0, "n_gates": len(gates), **fields, "config": config, "versions": versions}
+        info = json_ready({**info, **state})
+        place.refuse_occupied(run)
         try:
             run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise disk_error(run, error, "cannot make the run directory", begun=False) from None
+            raise place.disk_error(run, error, "cannot make the run directory", begun=False) from None
         layout.check_entries(run)
         lock = WriterLock(run / layout.LOCK)
         try:
-            refuse_occupied(run)  # again: another process may have been quicker
-            sweep_temporaries(run)
+            place.refuse_occupied(run)  # again: another process may have been quicker
+            place.sweep_temporaries(run)
             with disk_errors(run / layout.GATES, begun=False):
                 write_bytes_atomic(run / layout.GATES, layout.gates_to_parquet(gates), parents=False)
             info["locked"] = lock.effective
@@ -186,7 +161,7 @@ class RunWriter:
         self._check_open()
         if from_step < 0:
             raise RunError(f"from_step: expected 0 or more, found {from_step}")
-        sweep_temporaries(self.path)
+        place.sweep_temporaries(self.path)
         drop_stale_request(self.path, self._info.get("pid"))
         with disk_errors(self.path / layout.EVALS):
             _cut_torn_line(self.path / layout.EVALS)
@@ -250,12 +225,10 @@ class RunWriter:
             kind = self._schema.field(name).type
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
         self._check_here()
-        layout.check_numbers(
-            layout.part_path(self.path, self._part),
-            np.array([step]), *(np.asarray(v, dtype=np.float32)[None] for v in (alpha, p)),
-        )  # fmt: skip
+        part = layout.part_path(self.path, self._part)
+        layout.check_numbers(part, np.array([step]), *(np.asarray(v, dtype=np.float32)[None] for v in (alpha, p)))
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        with disk_errors(layout.part_path(self.path, self._part), "the step cannot be written"):
+        with disk_errors(part, "the step cannot be written"):
             append_whole(self._stream, memoryview(batch.serialize()))
         self._next_step = int(step) + 1
 
@@ -295,8 +268,8 @@ class RunWriter:
             fields["versions"] = {**self._info.get("versions", {}), **fields["versions"]}
         now = _now()
         finished = now if status in _ENDED else None
-        info = json_ready({**self._info, **fields, "status": status, "error": error, "updated": now,
-                           "finished": finished})  # fmt: skip
+        changed = {"status": status, "error": error, "updated": now, "finished": finished}
+        info = json_ready({**self._info, **fields, **changed})
         self.sync()  # run.json must not run ahead of the steps it speaks of
         with disk_errors(self.path / layout.RUN_JSON):
             write_json_atomic(self.path / layout.RUN_JSON, info, parents=False)
@@ -304,15 +277,16 @@ class RunWriter:
 
     def write_structure(self, structure: Structure) -> None:
         """structure.json: the structure this run chose."""
-        self._check_open()
-        with disk_errors(self.path / layout.STRUCTURE):
-            write_json_atomic(self.path / layout.STRUCTURE, structure.to_dict(), parents=False)
+        self._write_json(layout.STRUCTURE, structure.to_dict())
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """scores.json: the scores of the tuned structure."""
+        self._write_json(layout.SCORES, scores)
+
+    def _write_json(self, name: str, data: Mapping[str, Any]) -> None:
         self._check_open()
-        with disk_errors(self.path / layout.SCORES):
-            write_json_atomic(self.path / layout.SCORES, scores, parents=False)
+        with disk_errors(self.path / name):
+            write_json_atomic(self.path / name, data, parents=False)
 
     # -- closing ---------------------------------------------------------------------------------------
 
@@ -334,16 +308,13 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             try:
                 if error is not None and not self._closed and self._info["status"] in ("running", "paused"):
                     stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-                    self.set_status(
-                        "stopped" if stopped else "failed", error=f"{type(error).__name__}: {error}"[:2000]
-                    )
+                    said = f"{type(error).__name__}: {error}"[:2000]
+                    self.set_status("stopped" if stopped else "failed", error=said)
             finally:
                 self.close()
         except DiskError:

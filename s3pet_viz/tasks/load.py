@@ -60,7 +60,8 @@ def load_task(
     found, tables, origin = _open(task, spec, revision)
     found = _rte_of(found, tables["train"])
     for table in tables.values():
-        _check_not_empty(table)
+        if not table.rows:
+            raise TaskError(f"{table.where}: expected at least one row, found none.")
         found.check_class_names(table)
     check_numbers(found, tables.values())
     if "test" in tables and _labels_hidden(found, tables["test"]):
@@ -170,19 +171,8 @@ def _no_revision(revision: str | None, what: str) -> None:
 
 def _rte_of(task: Task, train: Table) -> Task:
     """GLUE's or SuperGLUE's RTE, by the columns of the first row: a bare `rte` says neither."""
-    if (
-        task == TASKS["rte"]
-        and train.rows
-        and "premise" in train.rows[0]
-        and "sentence1" not in train.rows[0]
-    ):
-        return TASKS["super_glue/rte"]
-    return task
-
-
-def _check_not_empty(table: Table) -> None:
-    if not table.rows:
-        raise TaskError(f"{table.where}: expected at least one row, found none.")
+    first = train.rows[0] if train.rows else {}
+    return TASKS["super_glue/rte"] if task == TASKS["rte"] and "premise" in first and "sentence1" not in first else task
 
 
 def _labels_hidden(task: Task, test: Table) -> bool:

@@ -60,14 +60,10 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         parts: open at first. control: with Pause, Resume and Stop.
     """
     info, config, counts = run.info, run.config, run.counts
-    said = [
-        f"{name} {config[name]}"
-        for name in ("task", "backbone", "budget", "mode", "seed")
-        if config.get(name) is not None
-    ]
-    source: Doc = {"run": run.name} | {
-        name: config[name] for name in ("task", "mode", "seed", "space") if name in config
-    }
+    facts = ("task", "backbone", "budget", "mode", "seed")
+    said = [f"{name} {config[name]}" for name in facts if config.get(name) is not None]
+    source: Doc = {"run": run.name}
+    source |= {name: config[name] for name in ("task", "mode", "seed", "space") if name in config}
     structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
     return {
         "id": key, "kind": "run", "theme": theme, "parts": list(parts), "control": control, "title": run.name,
@@ -164,11 +160,7 @@ class Compared:
         return np.concatenate(self._values).tobytes() if self._values else b""
 
     def open(self, index: int) -> bool:
-        """Read a run's end; False where that was done before.
-
-        Raises:
-            RunError, StructureError: it is damaged.
-        """
+        """Read a run's end; False where that was done before. Raises RunError, StructureError: it is damaged."""
         before = self._size
         self._open(index)
         self._lay_out()

@@ -158,10 +158,13 @@ class Feed:
         return self.run
 
     def _look(self) -> Frame | None:
-        if self.run is None and not self._begun():
-            assert self._launched is not None
-            error = self._launched.error
-            return self._if_new(Frame(status="failed", error=str(error)) if error is not None else Frame())
+        if self.run is None and self._launched is not None:
+            self.run = self._launched.run
+        if self.run is None:
+            error = self._launched.error if self._launched is not None else None
+            frame = Frame(status="failed", error=str(error)) if error is not None else Frame()
+            known, self._status = self._status, frame.status
+            return None if known == frame.status else frame
         run = self._the_run
         if self.log is None:
             self.log = PackedLog(run.path, run.counts, float(run.info["tau"]))
@@ -176,17 +179,6 @@ class Feed:
             return None
         frame = self._read(run, self.log, status)
         self._files, self._status = files, status
-        return frame
-
-    def _begun(self) -> bool:
-        assert self._launched is not None
-        self.run = self._launched.run
-        return self.run is not None
-
-    def _if_new(self, frame: Frame) -> Frame | None:
-        if self._status == frame.status:
-            return None
-        self._status = frame.status
         return frame
 
     def _read(self, run: Run, log: PackedLog, status: str) -> Frame:

@@ -50,10 +50,8 @@ def encode(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def shift_of(alpha: np.ndarray, p: np.ndarray, zeta: np.ndarray, tau: float) -> np.ndarray:
     """The shift that gives the recorded p, of the gate whose p says it best; the log's own zeta is that of the alpha
-    before the step, p that of the alpha after it.
-
-    Args:
-        alpha, p: float32, shape (n_rows, n_gates). zeta: of the log, shape (n_rows,): kept where p is damaged.
+    before the step, p that of the alpha after it. `alpha`, `p`: float32, shape (n_rows, n_gates). zeta: of the log,
+    shape (n_rows,): kept where p is damaged.
     """
     at = np.array([np.abs(row - np.float32(0.5)).argmin() for row in p], dtype=np.intp)
     rows = np.arange(len(p))
@@ -90,10 +88,8 @@ class History:
         self.era = f"e{self._eras}"
 
     def add(self, scalars: np.ndarray, alpha: np.ndarray) -> None:
-        """Rows that come next.
-
-        Args:
-            scalars: float64, shape (n_rows, 7): `SCALARS` but the last two. alpha: float32, shape (n_rows, n_gates).
+        """Rows that come next. `scalars`: float64, shape (n_rows, 7): `SCALARS` but the last two. alpha: float32, shape
+        (n_rows, n_gates).
         """
         for rows in self._chunks(len(alpha)):
             self._add(scalars[rows], alpha[rows])
@@ -108,9 +104,7 @@ class History:
     def part(self, start: int) -> tuple[dict[str, object], bytes, memoryview]:
         """Rows from `start` on: what they are, and their scalars and values as bytes; the values are not copied."""
         start = min(start, self.n)
-        about = {
-            "era": self.era, "from": start, "count": self.n - start, "wide": self.wide, "stride": self.stride,
-        }  # fmt: skip
+        about = {"era": self.era, "from": start, "count": self.n - start, "wide": self.wide, "stride": self.stride}
         values = self._values[start : self.n].reshape(-1).view(np.uint8).data
         return about, self._scalars[start : self.n].tobytes(), values
 

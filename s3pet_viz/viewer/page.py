@@ -59,10 +59,8 @@ def compared_state(compared: Compared) -> str:
 
 
 def standing_page(title: str, state: str, more: str = "") -> str:
-    """An HTML file that shows the viewer, and needs neither a kernel nor a network.
-
-    Args:
-        title: text. state: of `run_state`. more: HTML below the viewer.
+    """An HTML file that shows the viewer, and needs neither a kernel nor a network. `title`: text. state: of
+    `run_state`. more: HTML below the viewer.
     """
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"

@@ -83,18 +83,17 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     )
     every = max(1, int(np.ceil(10 / side)))
     labels = [
-        f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>"
-        f"{_text(name)}</text>"
-        for i, name in enumerate(rows) if row_height >= 9
-    ]  # fmt: skip
+        f"<text x='{left - 6:.1f}' y='{y0 + (i + 0.5) * row_height + 4:.1f}' text-anchor='end'>{_text(name)}</text>"
+        for i, name in enumerate(rows if row_height >= 9 else ())
+    ]
     for i, name in enumerate(columns):
         if name and i % every == 0:
             x, y = left + (i + 0.5) * side, below + 14
-            turned = f" transform='rotate(-90 {x + 4:.1f} {below + 5:.1f})' text-anchor='end'"
-            labels.append(
-                f"<text x='{x + 4:.1f}' y='{below + 5:.1f}'{turned}>{_text(name)}</text>" if upright
-                else f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='middle'>{_text(name)}</text>"
-            )  # fmt: skip
+            place = f"x='{x:.1f}' y='{y:.1f}' text-anchor='middle'"
+            if upright:
+                turned = f"transform='rotate(-90 {x + 4:.1f} {below + 5:.1f})' text-anchor='end'"
+                place = f"x='{x + 4:.1f}' y='{below + 5:.1f}' {turned}"
+            labels.append(f"<text {place}>{_text(name)}</text>")
     head = f"<text x='8' y='{top + 12:.0f}' font-size='13' font-weight='bold'>{_text(panel.title)}</text>"
     lines = f"<path d='{ring}' fill='none' stroke='{_OUTLINE}' stroke-width='2'/>"
     height = below - top + (8 + _CHAR * max(map(len, columns)) if upright else 18)

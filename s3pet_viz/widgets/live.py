@@ -282,9 +282,8 @@ class LiveView(Viewer):
         run, frame = self.run, self.frame
         if run is None or frame.step is None or frame.p is None or frame.selected is None:
             return []
-        words = (
-            f"{_name_of(self._feed)}: step {frame.step + 1:,}, {int(frame.selected.sum()):,} gates chosen (outlined)"
-        )
+        chosen = f"{int(frame.selected.sum()):,} gates chosen (outlined)"
+        words = f"{_name_of(self._feed)}: step {frame.step + 1:,}, {chosen}"
         return [Panel(words, space_doc(run.gates_list), np.asarray(frame.p, dtype=float), frame.selected)]
 
 

@@ -13,6 +13,7 @@ import anywidget
 import ipywidgets as w
 import traitlets as t
 
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.viewer import page
 from s3pet_viz.viewer.documents import THEMES
@@ -24,8 +25,7 @@ _FALLBACK = (
 )
 SENTENCE = (
     "A picture of the last step that was drawn. Where this stays, the interactive view needs anywidget beside "
-    "JupyterLab: "
-    "pip install anywidget in the environment that runs JupyterLab, then reload the page."
+    "JupyterLab: pip install anywidget in the environment that runs JupyterLab, then reload the page."
 )
 #: Questions that wait for a busy kernel are answered once in so many seconds.
 _ANSWER = 2.0
@@ -67,10 +67,8 @@ class Page(anywidget.AnyWidget):
         return state
 
     def tell(self, beside: dict[str, Any] | None = None, **changes: Any) -> None:
-        """Send attributes in one message, also those that have not changed: they may have been lost.
-
-        Args:
-            beside: others that travel with them and are not held here.
+        """Send attributes in one message, also those that have not changed: they may have been lost. `beside`: others
+        that travel with them and are not held here.
         """
         self._beside = beside or {}
         try:
@@ -109,9 +107,7 @@ class Viewer(Pictured):
     def __init__(
         self, *, theme: str = "auto", whole: Callable[[], dict[str, Any]] | None = None, **state: Any
     ) -> None:
-        if theme not in THEMES:
-            raise ConfigError(f"theme: expected one of {', '.join(THEMES)}, found {theme!r}")
-        self.theme = theme
+        self.theme = among("theme", theme, THEMES)
         self._lock, self._answered = threading.RLock(), float("-inf")
         self.page = Page(whole, **state)
         self._static = w.HTML()
