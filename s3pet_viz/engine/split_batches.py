@@ -41,8 +41,8 @@ class SplitBatches:
             halves = [data.train, data.validation]
             if len(data.validation) < processes.size:
                 raise TaskError(
-                    f"task {data.task.name}: expected at least {processes.size} validation rows for {processes.size} processes, "
-                    f"found {len(data.validation)}"
+                    f"task {data.task.name}: expected at least {processes.size} validation rows for {processes.size} "
+                    f"processes, found {len(data.validation)}"
                 )
         for k, (half, rows) in enumerate(zip(("train", "val"), halves, strict=True)):
             with LOCK:  # as in `Splits.make`
