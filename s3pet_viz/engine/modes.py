@@ -1,4 +1,4 @@
-"""One search step in each mode. Source: arXiv 2206.07382, section 3.2, and ../shared/method.md section 3.
+"""One search step in each mode. Source: arXiv 2206.07382, section 3.2; see also docs/method.md.
 
 A mode is a function of a `State` and a step number. It moves w and alpha and returns a `StepResult`. Every
 random choice is a pure function of (seed, step, purpose), so that a resumed search repeats it exactly.
