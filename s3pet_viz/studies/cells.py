@@ -23,7 +23,7 @@ class Cell:
     Attributes:
         key: its name, a plain file name.
         kind: ``search`` or ``tune``.
-        labels: what its row is named by (see `results.study.LABELS`).
+        labels: what its row is named by (see `analysis.study.LABELS`).
         what: a search's arguments; of a training ``structure`` (how to come by it, see `worker`), ``bench``
             (arguments of `Workbench.open`) and ``options`` (of `TuneConfig`).
         needs: keys of the searches that must be done before.

@@ -335,7 +335,7 @@ def _counted(part: RowLosses, tick: Callable[[], Any]) -> RowLosses:
 def _warm(bench: Workbench, pets: PETs, config: TuneConfig, label: str, tick: Callable[[], Any]) -> None:
     """Train all gates and the head as tuning does, on the batches that a tuning with this seed begins with.
 
-    `tuning.train.train` is not called: it scores the validation and the test split.
+    `training.fit.train` is not called: it scores the validation and the test split.
     """
     backbone = bench.backbone
     lr = config.lr or default_lr(backbone.n_params)
