@@ -163,7 +163,7 @@ class _InFloat32(nn.Module):
 
 def test_an_adapter_on_a_float32_block_in_mixed_precision():
     block = _InFloat32()
-    pet = LowRankAdapter(SimpleNamespace(out_features=6), {"reduction": 2})
+    pet = LowRankAdapter(SimpleNamespace(in_features=6, out_features=6), {"reduction": 2})
     pet.reset(torch.Generator().manual_seed(0))
     pets = SimpleNamespace(z=None, closed=frozenset(), fused=True)
     handle = block.register_forward_hook(_hook(pets, [(0, pet)]))
