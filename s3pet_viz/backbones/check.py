@@ -84,16 +84,13 @@ def check_head(config: Any, text: bool, name: str) -> None:
     """The files hold a plain pretrained model, or one with a head for the same kind of task. Raises BackboneError:
     another head, which would be dropped (and another drawn) without a word.
     """
-    for architecture in getattr(config, "architectures", None) or ():
-        _refuse_head(str(architecture), text, name)
-
-
-def _refuse_head(architecture: str, text: bool, name: str) -> None:
-    if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
-        wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
-        raise BackboneError(
-            f"backbone: expected {wanted}, found {name!r} with another head ({architecture}); its head would be lost"
-        )
+    for architecture in map(str, getattr(config, "architectures", None) or ()):
+        if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
+            wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
+            raise BackboneError(
+                f"backbone: expected {wanted}, found {name!r} with another head ({architecture}); "
+                "its head would be lost"
+            )
 
 
 # -- a model and its tokenizer -------------------------------------------------------------------------------

@@ -137,7 +137,8 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
     head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
     kinds = _heads(family)
-    if not text and (not head or _writes(model) or "classification" not in kinds):
+    writes: Any = model.get_output_embeddings  # a masked language model's head predicts tokens
+    if not text and (not head or writes() is not None or "classification" not in kinds):
         wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(family, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
     made = Backbone(model, tokenizer, label, "text" if text else "pair", family, n_params=0, head=head)
@@ -177,11 +178,6 @@ def _is_text(family: Family, head: str) -> bool:
     if chosen not in kinds:
         raise ConfigError(f"head: expected {_or(kinds)} for family {family.name}, found {head!r}")
     return chosen == "lm"
-
-
-def _writes(model: Any) -> bool:
-    """Whether the head predicts tokens, such as a masked language model's."""
-    return model.get_output_embeddings() is not None
 
 
 def _padding(tokenizer: Any, text: bool, pad: int | None = None) -> int:

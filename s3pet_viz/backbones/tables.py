@@ -3,10 +3,8 @@
 To add a family: one table here, and its tiny model in ``tests/tiny_families.py``. Then run
 ``python tools/make_compatibility.py``.
 
-Canonical modules: ``SelfAttn.Q/K/V/O``, ``CrossAttn.Q/K/V/O``, ``FFN.W1``, ``FFN.W2`` (and ``FFN.W1.gate`` where the
-feed-forward block is gated), the blocks ``SelfAttn``, ``CrossAttn``, ``FFN`` (their output before the residual
-addition), and the norms ``Emb.LN``, ``SelfAttn.LN``, ``CrossAttn.LN``, ``FFN.LN``, ``Final.LN``. Where one matrix
-computes queries, keys and values it is ``SelfAttn.QKV``, a single position.
+CONTRIBUTING.md lists the canonical modules. Where one matrix computes queries, keys and values it is ``SelfAttn.QKV``,
+a single position.
 """
 
 from __future__ import annotations

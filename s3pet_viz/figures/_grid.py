@@ -95,17 +95,10 @@ def tiles(name: str, x: Any, y: Any, z: Any, told: Any, template: str, **more: A
 
 def bar(title: str) -> dict[str, Any]:
     """A colour bar beside the plot."""
-    return {
-        # Plotly puts a title beside the bar over the numbers of the ticks; an empty first line moves it out.
-        "title": {"text": f"<br>{title}", "side": "right", "font": {"size": 12}},
-        "thickness": 12,
-        "outlinewidth": 0,
-        "len": 1,
-        "y": 0.5,
-        "x": 1.01,
-        "ticks": "outside",
-        "ticklen": 3,
-    }
+    # Plotly puts a title beside the bar over the numbers of the ticks; an empty first line moves it out.
+    words = {"text": f"<br>{title}", "side": "right", "font": {"size": 12}}
+    place = {"len": 1, "y": 0.5, "x": 1.01}
+    return {"title": words, "thickness": 12, "outlinewidth": 0, **place, "ticks": "outside", "ticklen": 3}
 
 
 def outline(grid: Grid, selected: np.ndarray, name: str, colour: str = _style.OUTLINE, **more: Any) -> go.Scatter:

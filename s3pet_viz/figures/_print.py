@@ -49,10 +49,11 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
     legend: dict[str, Any] = {}
     if _legend_names(made):
         rows = _legend_height(made, width)
-        if _legend_is_above(made):
+        beside = made.layout.legend
+        if beside.orientation == "h" and (beside.y is None or beside.y > 0.5):
             legend = {"yref": "container", "yanchor": "top", "xref": "container", "x": 0, "xanchor": "left"}
             at, top = top, top + rows
-        elif narrow and made.layout.legend.orientation != "h":
+        elif narrow and beside.orientation != "h":
             legend = {"orientation": "h", "xref": "container", "x": 0, "xanchor": "left", "title": {"side": "top"}}
             legend |= {"yref": "container", "y": 0, "yanchor": "bottom"}
             bottom += rows
@@ -107,11 +108,6 @@ def _axis_height(figure: go.Figure) -> float:
         need = _style.CHAR * size * max(map(len, labels), default=0) if upright else 1.2 * size
         deepest = max(deepest, need + 6 + (1.8 * USUAL if axis.title.text else 0))
     return deepest
-
-
-def _legend_is_above(figure: go.Figure) -> bool:
-    legend = figure.layout.legend
-    return legend.orientation == "h" and (legend.y is None or legend.y > 0.5)
 
 
 def _legend_names(figure: go.Figure) -> list[str]:

@@ -41,31 +41,15 @@ CATEGORICAL = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00",
 DASHES = ["solid", "dash", "dot", "dashdot"]
 
 _AXIS: dict[str, Any] = {
-    "showgrid": True,
-    "gridcolor": "#e8ecf0",
-    "zeroline": False,
-    "showline": True,
-    "linecolor": "#9aa5b1",
-    "ticks": "outside",
-    "ticklen": 4,
-    "tickcolor": "#9aa5b1",
-    "automargin": True,
-    "title": {"standoff": 8},
+    **{"showgrid": True, "gridcolor": "#e8ecf0", "zeroline": False, "showline": True, "linecolor": "#9aa5b1"},
+    **{"ticks": "outside", "ticklen": 4, "tickcolor": "#9aa5b1", "automargin": True, "title": {"standoff": 8}},
 }
+_TITLE = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
 
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 12, "color": INK},
-        "title": {
-            "font": {"size": 15},
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "pad": {"l": 16},
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-        },
+        "title": {**_TITLE, "font": {"size": 15}, "pad": {"l": 16}},
         "paper_bgcolor": GROUND,
         "plot_bgcolor": GROUND,
         "colorway": CATEGORICAL,

@@ -49,7 +49,7 @@ def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Struct
             raise ConfigError(f"consensus: {one.name} has no steps recorded yet")
         need_sizes(one.gates, "consensus")
     gates, p = mean_probabilities([(one.name, one.gates, one.p) for one in views])
-    params = {_parameters(source, budget) for source in sources}
+    params = {source.structure(budget).budget or 0 for source in sources}  # type: ignore[union-attr]
     if len(params) > 1:
         found_budgets = ", ".join(f"{b:,}" for b in sorted(params))
         raise ConfigError(f"consensus: the runs have different budgets ({found_budgets} parameters); give one")
@@ -129,7 +129,3 @@ def consensus(
     add_chosen(figure, grid, table["selected"].to_numpy(), table["fill"].to_numpy(), "consensus")
     axes(figure, grid)
     return figure
-
-
-def _parameters(source: Opened, budget: Budget | None) -> int:
-    return source.structure(budget).budget or 0  # type: ignore[union-attr]

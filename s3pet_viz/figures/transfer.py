@@ -169,7 +169,8 @@ def drawn(
     ]
     if overlap:
         scale = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": 1}
-        panels.append(("overlap", table["overlap"], _two(table["overlap"]), scale, "overlap (Jaccard)"))
+        overlaps = [f"{value:.2f}" if np.isfinite(value) else "" for value in table["overlap"]]
+        panels.append(("overlap", table["overlap"], overlaps, scale, "overlap (Jaccard)"))
     hover = np.array(words.hover(), dtype=object).reshape(*shape, 4)
     gaps = np.flatnonzero(np.diff(places) > 1)
     for i, (name, values, text, scale, head) in enumerate(panels):
@@ -340,11 +341,6 @@ def _edges(rows: np.ndarray) -> list[float]:
 def _with_gap(cells: np.ndarray, gaps: np.ndarray, fill: Any) -> np.ndarray:
     """Rows of cells with an empty row after each of these."""
     return np.insert(cells, gaps + 1, fill, axis=0)
-
-
-def _two(values: pd.Series) -> list[str]:
-    return [f"{value:.2f}" if np.isfinite(value) else "" for value in values]
-
 
 
 def _dress(

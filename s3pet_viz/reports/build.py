@@ -369,15 +369,12 @@ def _origins(made: Page, runs: Sequence[_Opened]) -> None:
     _beside(made, runs, [_flat(one.run.config) for one in runs], "search", mark=True)
     made.heading("Versions and machine")
     own = ("host", "device", "precision", "task_origin", "space_missing", "load", "lr", "head_params", "stop_reason")
-    facts = [
-        {**_flat(_mapping(one.run.info.get("versions"))), **_flat({k: one.run.info.get(k) for k in own})}
-        for one in runs
-    ]
+    facts = []
+    for info in (one.run.info for one in runs):
+        versions = info.get("versions")
+        known = versions if isinstance(versions, Mapping) else {"versions": versions}
+        facts.append({**_flat(known), **_flat({name: info.get(name) for name in own})})
     _beside(made, runs, facts, "search", mark=True)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {"versions": value}
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -53,15 +53,10 @@ MOST_ALPHA = 1e12
 #: Columns of a step besides `alpha` and `p`.
 SCALARS = ("step", "seconds", "zeta", "train_loss", "val_loss", "lr")
 
+_WHOLE, _TEXT = pa.int64(), pa.string()
 _GATE_COLUMNS: dict[str, Any] = {
-    "index": pa.int64(),
-    "position": pa.string(),
-    "stack": pa.string(),
-    "layer": pa.int64(),
-    "module": pa.string(),
-    "pet_type": pa.string(),
-    "n_params": pa.int64(),
-    "options": pa.string(),
+    **{"index": _WHOLE, "position": _TEXT, "stack": _TEXT, "layer": _WHOLE, "module": _TEXT, "pet_type": _TEXT},
+    **{"n_params": _WHOLE, "options": _TEXT},
 }
 
 

@@ -19,9 +19,7 @@ def read_folder(folder: Path) -> dict[str, Table]:
     folder or a required file is missing, or a file is not JSON lines.
     """
     if not is_folder(folder):
-        raise TaskError(
-            f"{folder}: expected a task folder with train.jsonl and validation.jsonl, found no folder."
-        )
+        raise TaskError(f"{folder}: expected a task folder with train.jsonl and validation.jsonl, found no folder.")
     validation = folder / "validation.jsonl"
     if not validation.is_file() and (folder / "validation_matched.jsonl").is_file():
         validation = folder / "validation_matched.jsonl"

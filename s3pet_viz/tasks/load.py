@@ -72,9 +72,7 @@ def load_task(
     _check_two_classes(found, tables["train"])
     examples = {part: found.examples(tables[part], form, training=part == "train") for part in SPLITS}
     if not examples["train"]:
-        raise TaskError(
-            f"{tables['train'].where}: expected rows to train on, found none with a known target."
-        )
+        raise TaskError(f"{tables['train'].where}: expected rows to train on, found none with a known target.")
     return TaskData(found, examples["train"], examples["validation"], examples["test"], origin, form)
 
 
@@ -107,9 +105,7 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
     if isinstance(task, Mapping):
         _no_revision(revision, "rows in memory")
         if spec is None:
-            raise TaskError(
-                "rows in memory: expected name= (a GLUE or SuperGLUE task) or task_spec=, found neither."
-            )
+            raise TaskError("rows in memory: expected name= (a GLUE or SuperGLUE task) or task_spec=, found neither.")
         return spec, _tables(task, spec, "memory"), "memory"
     raise TaskError(f"task: expected a name, a folder or a mapping of splits, found {kind_of(task)}.")
 
@@ -134,12 +130,9 @@ def _tables(splits: Mapping[str, Any], task: Task, where: str) -> dict[str, Tabl
     sources = {split: split for split in SPLITS if split in splits}
     if "validation" not in sources and "validation_matched" in splits:
         sources["validation"] = "validation_matched"
-    for split in ("train", "validation"):
-        if split not in sources:
-            found = ", ".join(map(str, splits)) or "none"
-            raise TaskError(
-                f"{where}: expected the splits train and validation for {task.name}, found: {found}."
-            )
+    if not {"train", "validation"} <= sources.keys():
+        found = ", ".join(map(str, splits)) or "none"
+        raise TaskError(f"{where}: expected the splits train and validation for {task.name}, found: {found}.")
     return {split: as_table(splits[key], f"{where}, {key}") for split, key in sources.items()}
 
 
@@ -188,6 +181,4 @@ def _check_two_classes(task: Task, train: Table) -> None:
     seen = {task.label_of(row, train.at(i)) for i, row in enumerate(train.rows)}
     if len(seen) < 2:
         only = task.target_of(seen.pop())
-        raise TaskError(
-            f"{train.where}: expected at least two classes in {len(train)} row(s), found only {only!r}."
-        )
+        raise TaskError(f"{train.where}: expected at least two classes in {len(train)} row(s), found only {only!r}.")

@@ -30,9 +30,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 UNKNOWN = -1  # the class index of a prediction that is no label: never equal to a true one
 
 
-def compute_metrics(
-    task: Task, examples: Sequence[Example], predictions: Sequence[object]
-) -> dict[str, float]:
+def compute_metrics(task: Task, examples: Sequence[Example], predictions: Sequence[object]) -> dict[str, float]:
     """The task's metrics, and their mean as `score` (GLUE's rule for tasks with two).
 
     `predictions[i]` belongs to `examples[i]`. Classification: a class index, a generated text, or None for
@@ -69,9 +67,7 @@ def compute_metrics(
 def _classification(task: Task, examples: Sequence[Example], said: Sequence[object]) -> dict[str, float]:
     truth = np.array([example.label for example in examples], dtype=np.int64)
     guess = np.array([_class(task, ex, x, i) for i, (ex, x) in enumerate(zip(examples, said, strict=True))])
-    values = {
-        name: _CLASS_METRICS[name](truth, guess, task.num_labels) for name in task.metrics if name != "em"
-    }
+    values = {name: _CLASS_METRICS[name](truth, guess, task.num_labels) for name in task.metrics if name != "em"}
     if "em" in task.metrics:  # all answers of a question right
         hits = truth == guess
         values["em"] = float(np.mean([hits[members].all() for members in _groups(examples).values()]))
@@ -146,17 +142,12 @@ def _regression(task: Task, examples: Sequence[Example], said: Sequence[object])
     for index, value in enumerate(said):
         number = task.parse_prediction(value) if isinstance(value, str) else value
         guess[index] = task.unparsed_value if number is None else _finite(task, number, index)
-    return {
-        "pearson": _correlation(truth, guess, ranks=False),
-        "spearman": _correlation(truth, guess, ranks=True),
-    }
+    return {name: _correlation(truth, guess, ranks=name == "spearman") for name in REGRESSION_METRICS}
 
 
 def _finite(task: Task, value: object, index: int) -> float:
     if not is_finite(value):
-        raise TaskError(
-            f"task {task.name}, prediction {index}: expected a finite number, found {kind_of(value)}."
-        )
+        raise TaskError(f"task {task.name}, prediction {index}: expected a finite number, found {kind_of(value)}.")
     return float(value)
 
 

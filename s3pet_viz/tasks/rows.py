@@ -54,18 +54,13 @@ def as_table(rows: object, where: str = "rows") -> Table:
         names = list(getattr(rows, "columns", []))
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise TaskError(f"{where}: expected each column once, found {twice[0]!r} {names.count(twice[0])} times.")
-        records = rows.to_dict("records")
-        return Table(where, records)
+        return Table(where, rows.to_dict("records"))
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
-                raise TaskError(
-                    f"{where}, row {index}: expected a mapping of column names, found {kind_of(row)}."
-                )
+                raise TaskError(f"{where}, row {index}: expected a mapping of column names, found {kind_of(row)}.")
         return Table(where, rows)
-    raise TaskError(
-        f"{where}: expected a datasets.Dataset, a DataFrame or a list of mappings, found {kind_of(rows)}."
-    )
+    raise TaskError(f"{where}: expected a datasets.Dataset, a DataFrame or a list of mappings, found {kind_of(rows)}.")
 
 
 def _from_dataset(dataset: Any, where: str) -> Table:
@@ -92,13 +87,7 @@ def is_finite(value: object) -> TypeGuard[int | float]:
 
 def _is_text(value: object) -> TypeGuard[str]:
     """Whether a value is a string that UTF-8 can hold (JSON can spell half a surrogate pair)."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
 
 
 def kind_of(value: object) -> str:
@@ -132,7 +121,7 @@ def text(row: Row, name: str, at: str) -> str:
     """The text of a column. Raises TaskError when it is missing or is not a string."""
     value = column(row, name, at)
     if not _is_text(value):
-        raise TaskError(f"{at}: expected text in column '{name}', found {kind_of(value)}.")
+        raise _wrong(at, "text", name, value)
     return value
 
 
@@ -142,12 +131,10 @@ def texts(row: Row, name: str, at: str) -> tuple[str, ...]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TaskError(f"{at}: expected a list of texts in column '{name}', found {kind_of(value)}.")
+        raise _wrong(at, "a list of texts", name, value)
     for entry in value:
         if not _is_text(entry):
-            raise TaskError(
-                f"{at}: expected a list of texts in column '{name}', found {kind_of(entry)} in it."
-            )
+            raise _wrong(at, "a list of texts", name, entry, " in it")
     return tuple(dict.fromkeys(value))
 
 
@@ -155,8 +142,12 @@ def whole(row: Row, name: str, at: str) -> int:
     """The whole number of a column. Raises TaskError for anything else."""
     value = column(row, name, at)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TaskError(f"{at}: expected a whole number in column '{name}', found {kind_of(value)}.")
+        raise _wrong(at, "a whole number", name, value)
     return value
+
+
+def _wrong(at: str, expected: str, name: str, value: object, more: str = "") -> TaskError:
+    return TaskError(f"{at}: expected {expected} in column '{name}', found {kind_of(value)}{more}.")
 
 
 def class_index(row: Row, name: str, label_names: tuple[str, ...], at: str) -> int:
@@ -185,9 +176,7 @@ def number(row: Row, name: str, label_range: tuple[float, float], at: str) -> fl
     value = column(row, name, at)
     low, high = label_range
     if not is_finite(value):
-        raise TaskError(f"{at}: expected a finite number in column '{name}', found {kind_of(value)}.")
+        raise _wrong(at, "a finite number", name, value)
     if not low <= value <= high:
-        raise TaskError(
-            f"{at}: expected a number from {low:g} to {high:g} in column '{name}', found {value!r}."
-        )
+        raise TaskError(f"{at}: expected a number from {low:g} to {high:g} in column '{name}', found {value!r}.")
     return float(value)

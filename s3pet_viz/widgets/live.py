@@ -296,8 +296,7 @@ class StructureExplorer(LiveView):
 
     Raises:
         RunError: no run, or one without steps.
-        ConfigError: another theme.
-        MissingExtraError: ipywidgets or anywidget is not installed.
+        ConfigError, MissingExtraError: as `watch`.
     """
 
     def __init__(self, run: Source, *, theme: str = "auto") -> None:

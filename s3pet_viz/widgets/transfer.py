@@ -26,8 +26,7 @@ class TransferExplorer(Viewer):
 
     Raises:
         StudyError: not a study folder, or not one of transfer.
-        ConfigError: another theme.
-        MissingExtraError: ipywidgets or anywidget is not installed.
+        ConfigError, MissingExtraError: as `watch`.
     """
 
     def __init__(self, matrix: TransferLike, *, theme: str = "auto") -> None:
