@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -14,7 +14,9 @@ from torch import nn
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.backbones.shared import alone_with_its_model
 from s3pet_viz.config.checks import short
-from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.config.options import takes
+from s3pet_viz.config.search import LOADING, SearchConfig
+from s3pet_viz.config.typed import SearchOptions
 from s3pet_viz.engine.attached import attached
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.callbacks import Callback
@@ -30,7 +32,6 @@ from s3pet_viz.engine.checkpoint import (
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
 from s3pet_viz.engine.modes import State
-from s3pet_viz.engine.optim import OPTIMIZERS
 from s3pet_viz.engine.split_batches import SplitBatches
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.engine.start import open_start, start_alpha, start_label
@@ -52,10 +53,8 @@ from s3pet_viz.training.model_state import at_work
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter, find_processes
 
-#: Fields of `SearchConfig` that say how task and backbone are loaded; `load` may say so too.
-_LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 
-
+@takes(SearchConfig)
 @alone_with_its_model
 def search(
     *,
@@ -71,7 +70,7 @@ def search(
     progress: bool = True,
     load: dict[str, Any] | None = None,
     track: Any = None,
-    **options: Any,
+    **options: Unpack[SearchOptions],
 ) -> Run:
     """Search where PET modules belong in a backbone, under an exact parameter budget.
 
@@ -89,8 +88,7 @@ def search(
         track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
             `GeneralTracker` objects; see `search.tracking.Tracking`. A resumed search keeps the run's, unless others
             are given; ``none`` is none.
-        options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, start_from, ...); start_from
-            may be a Run too.
+        options: fields of `SearchConfig`; start_from may be a Run too.
 
     Returns:
         The run, opened. ``run.structure()`` is the result.
@@ -110,14 +108,14 @@ def search(
     started = open_run(resume) if resume is not None else None
     out = None if out is None else located(out)
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
-    options = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
+    chosen: dict[str, Any] = {k: start_label(v) if k == "start_from" else v for k, v in options.items()}
     # The run keeps them with its other options.
     load = dict(load or {})
-    options |= {name: load.pop(name) for name in _LOADING if name in load}
-    if isinstance(options.get("dtype"), torch.dtype):
-        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
+    chosen |= {name: load.pop(name) for name in LOADING if name in load}
+    if isinstance(chosen.get("dtype"), torch.dtype):
+        chosen["dtype"] = str(chosen["dtype"]).removeprefix("torch.")
     if started is not None:
-        config = _resumed_config(started, {"budget": budget, "space": space, "out": out, **options})
+        config = _resumed_config(started, {"budget": budget, "space": space, "out": out, **chosen})
         moved = {k: v for k, v in (("task", task), ("backbone", backbone)) if isinstance(v, str)}
         config = SearchConfig.from_dict({**config.to_dict(), **moved})
         if started.early_stop:
@@ -139,7 +137,7 @@ def search(
                 "backbone": str(backbone) if backbone is not None else _model_label(model),
                 "budget": budget,
                 "space": _space_field("S3PET-M" if space is None else space),
-                **options,
+                **chosen,
             }
         )
     parse_budget(config.budget, 10**15)  # its form, before anything is loaded
@@ -159,7 +157,7 @@ def search(
         backbone,
         model=model,
         tokenizer=tokenizer,
-        **{name: getattr(config, name) for name in _LOADING},
+        **{name: getattr(config, name) for name in LOADING},
         **load,
     )
     device = device.suited(made.model)
@@ -218,7 +216,6 @@ def search(
             head=made.head,
             head_lr_ratio=(config.head_lr or config.rate(made.n_params)) / config.rate(made.n_params),
             autocast=device.autocast,
-            compile=config.compile,
         )
         counts = [g.n_params for g in gates]
         state = make_state(problem, counts, parameters, config, config.rate(made.n_params), team)
@@ -300,26 +297,17 @@ def make_state(
     """The `State` of a search with these options on any `Problem`."""
     return State(
         problem,
-        GateModel(
-            counts,
-            budget,
-            config.tau,
-            config.competition,
-            config.sampling,  # type: ignore[arg-type]
-            config.skip_below,
-        ),
+        GateModel(counts, budget, config.tau, config.competition, config.skip_below),
         lr=lr,
         alpha_lr=config.alpha_lr,
         clip=config.clip,
         seed=config.seed,
-        weight_optimizer=OPTIMIZERS[config.weight_optimizer],
         difference_eps=config.difference_eps,
         second_order_from=config.second_order_from,
         second_order_cap=config.second_order_cap,
         second_order_every=config.second_order_every,
         accumulation=config.accumulation,
         team=team,
-        antithetic=config.antithetic,
         schedule=config.schedule_at,
     )
 

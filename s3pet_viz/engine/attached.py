@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from s3pet_viz.backbones import Backbone
@@ -29,8 +29,7 @@ class attached:
             model.train(self.config.dropout)
             if self.config.gradient_checkpointing:
                 switch_checkpointing(model, True)
-            # NumPy's masks would cut a compiled graph at every dropout.
-            stack.enter_context(nullcontext() if self.config.compile else quick_dropout(model))
+            stack.enter_context(quick_dropout(model))
             pets = insert(model, self.gates, seed=self.config.seed)
             stack.callback(pets.detach)
             raise_precision(pets.parameters())
