@@ -98,9 +98,13 @@ def like(config: type, name: str, default: Any = MISSING, form: Any = None) -> A
     return field(default=found.default if default is MISSING else default, metadata=said)
 
 
-@cache
 def options_of(config: Any) -> dict[str, Option]:
     """The options of a dataclass by name, in its order."""
+    return _options_of(config)
+
+
+@cache
+def _options_of(config: Any) -> dict[str, Option]:
     hints, made = typing.get_type_hints(config), {}
     for one in fields(config):
         optional = typing.get_origin(hints[one.name]) in (typing.Union, types.UnionType)
@@ -131,6 +135,7 @@ def takes(config: type, *without: str) -> Callable[[F], F]:
     def shown(function: F) -> F:
         signature = inspect.signature(function)
         known = {name: one for name, one in options_of(config).items() if name not in without}
+        hints: dict[str, Any] = config.__dataclass_fields__  # type: ignore[attr-defined]
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
         own = [
             one.replace(default=known[one.name].default)
@@ -140,7 +145,7 @@ def takes(config: type, *without: str) -> Callable[[F], F]:
         ]
         more = [
             inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=config.__annotations__[name]
+                name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[name].type
             )
             for name, one in known.items()
             if name not in signature.parameters

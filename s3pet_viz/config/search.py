@@ -13,13 +13,14 @@ from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import json_ready
 from s3pet_viz.resources import list_resources
-from s3pet_viz.structure import parse_budget
 
 #: Options of before, with the default that recorded runs hold.
 REMOVED = {"sampling": "soft", "antithetic": False, "weight_optimizer": "adamw", "compile": False}
 
 
 def _budget(name: str, value: Any) -> Any:
+    from s3pet_viz.structure import parse_budget  # SciPy, which the command line's help does without
+
     parse_budget(value, 10**15)  # its form; the backbone's size is not known yet
     return json_ready(value)
 
