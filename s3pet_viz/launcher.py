@@ -7,12 +7,17 @@ import os
 import re
 import subprocess
 import time
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from s3pet_viz import errors
+from s3pet_viz.config import SearchConfig
+from s3pet_viz.config.names import DEFAULT_BACKBONE
+from s3pet_viz.config.options import options_of, takes
+from s3pet_viz.config.typed import SearchOptions
 from s3pet_viz.errors import ConfigError, FileError, RunError, S3PETError, printable
 from s3pet_viz.files import is_there, located, open_plain
 from s3pet_viz.runs import Run, layout, open_run
@@ -21,15 +26,10 @@ from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import refuse_occupied
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.runs.status import said_status
-from s3pet_viz.structure.budget import Budget
 
-#: Options of ``s3pet search`` that have a flag of their own; every other goes through ``--set``.
-_FLAGS = frozenset(
-    "task backbone budget space steps seed mode out device precision lr head_lr alpha_lr batch_size warmup "
-    "checkpoint_every eval_every stop_when_stable start_from split max_rows revision task_revision track "
-    "threads".split()
-)
-_DEFAULT_BACKBONE = "tiny-t5"
+#: The options of a search, all of which are flags of ``s3pet search``, as are some more.
+_OPTIONS = options_of(SearchConfig)
+_FLAGS = {*_OPTIONS, "out", "track", "threads"}
 
 
 class Launched:
@@ -97,21 +97,35 @@ class Launched:
         return f"Launched({str(self.path)!r}, {state})"
 
 
-def launch(**options: Any) -> Run:
+@takes(SearchConfig)
+def launch(
+    *,
+    task: str | os.PathLike[str] | None = None,
+    backbone: str | os.PathLike[str] = DEFAULT_BACKBONE,
+    budget: str | float | None = None,
+    space: Any = None,
+    out: str | os.PathLike[str] | None = None,
+    load: Mapping[str, Any] | None = None,
+    track: Any = None,
+    threads: int | None = None,
+    **options: Unpack[SearchOptions],
+) -> Run:
     """Search in a process of its own; returns when its run directory is there (the backbone and the data are loaded).
 
     The search outlives this kernel. Follow it with ``s3.watch(run)``, or from anywhere with ``s3.open_run(path)``;
     ask it with ``run.pause()``, ``run.resume()``, ``run.stop()``, wait for it with ``run.wait()``.
 
     Args:
-        options: as of `search`: task, budget, backbone (default: tiny-t5), space, out, and the fields of
-            `SearchConfig`; also threads, of the CPU. What is in memory cannot travel: names, folders and mappings only.
+        task, backbone, budget, space, out, load, track: as of `search`.
+        threads: of the CPU.
+        options: fields of `SearchConfig`. What is in memory cannot travel: names, folders and mappings only.
 
     Raises:
-        ConfigError: an option that cannot travel, or a budget that cannot be read.
+        ConfigError: an option that cannot travel, or that `SearchConfig` refuses.
         S3PETError: what the search itself refuses, in its own words; nothing is left behind.
     """
-    return start(**options).wait()
+    own = {"task": task, "backbone": backbone, "budget": budget, "space": space}
+    return start(**own, out=out, load=load, track=track, threads=threads, **options).wait()
 
 
 def start(**options: Any) -> Launched:
@@ -121,13 +135,13 @@ def start(**options: Any) -> Launched:
         ConfigError: as `launch`; what the search itself refuses is in `Launched.error`.
         RunError: the run directory cannot be made, or holds something else.
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = _given(options)
     for name in ("task", "budget"):
         if name not in given:
             raise ConfigError(f"{name}: expected a value, found none")
-    given.setdefault("backbone", _DEFAULT_BACKBONE)
+    given.setdefault("backbone", DEFAULT_BACKBONE)
     arguments = _arguments(given)
-    Budget.parse(given["budget"])
+    _check(given)
     out = given.get("out")
     if out is None:
         seed = given.get("seed", 0)
@@ -165,6 +179,24 @@ def relaunch(run: str | os.PathLike[str] | Run, *, threads: int | None = None, *
     more = _arguments(given | ({} if threads is None else {"threads": threads}))
     child = spawn(["search", "--resume", str(found.path), "--quiet", *more], found.path / layout.LOG)
     return Launched(found.path, child, own_folder=False).wait()
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say something: None does where it is not the default."""
+    says = {name for name, one in _OPTIONS.items() if one.optional and one.default is not None}
+    return {name: value for name, value in options.items() if value is not None or name in says}
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse here what the search would refuse in its process, as far as it is known without the backbone."""
+    plain = {name: value for name, value in given.items() if name not in ("out", "load", "track", "threads")}
+    for name, value in plain.items():
+        if name == "start_from" and isinstance(value, Run):
+            plain[name] = str(value.path)
+        elif isinstance(value, os.PathLike):
+            plain[name] = os.fspath(value)
+    with warnings.catch_warnings(action="ignore"):  # the search warns
+        SearchConfig.from_dict(plain)
 
 
 def _arguments(options: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,7 @@ RIGHT = {
     **dict.fromkeys("eval_every open_steps shrink_steps warmup second_order_from seed".split(), ("5", "0")),
     **dict.fromkeys("alpha_lr difference_eps head_lr lr full_lr second_order_cap tau".split(), _NUMBERS),
     **dict.fromkeys(
-        ("progress retry overwrite metric antithetic competition compile dropout gradient_checkpointing "
+        ("progress retry overwrite metric competition dropout gradient_checkpointing "
          "train_pooler").split(), ("True",),
     ),
     **dict.fromkeys("backbone label revision task_revision".split(), _TEXTS),

@@ -103,7 +103,7 @@ def test_import_is_light():
     )
     results = [run(sys.executable, "-c", code) for _ in range(3)]
     assert all(r.returncode == 0 for r in results), results[0].stderr
-    assert statistics.median(float(r.stdout) for r in results) < 0.3
+    assert statistics.median(float(r.stdout) for r in results) < 0.1
 
 
 def test_nothing_that_shows_loads_torch():

@@ -49,7 +49,7 @@ check in `tests/family_checks.py` on a tiny model of random weights, and the tes
 left for generation. It pads with its tokenizer's pad token, or else with the end token.
 
 `classification`: a head of its own, trained beside the PET modules. Ask for it with
-`s3.search(..., head="classification")` or `s3pet search --set head=classification`; `tune`, `explain`, `baselines`, `sweep` and `transfer` take
+`s3.search(..., head="classification")` or `s3pet search --head classification`; `tune`, `explain`, `baselines`, `sweep` and `transfer` take
 `load={{"head": "classification"}}`, and follow a run that has it. A pair of texts is read by a decoder-only model with a line break
 in between.
 

@@ -11,7 +11,6 @@ the machine hits all alike. Cases:
     plain        a PET training step with every gate of the space open: forward, backward, clip, AdamW
     MODE         a whole step of the search in this mode: passes, solver, step log
     fast+every4  fast with H in every fourth step, four times as large; the mean of four steps
-    fast+compile fast through torch.compile, which takes minutes before the first step
 
 Peak memory is of the counted steps: the process's resident set (VmHWM, reset after the warm-up) less what it held before
 its model was built, or what torch's allocator says on a GPU.
@@ -41,9 +40,9 @@ SIZES = {
     "t5-base": {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_layers": 12, "num_heads": 12},
     "t5-large": {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_layers": 24, "num_heads": 16},
 }
-CASES = ("bare", "plain", "fast", "first-order", "single-level", "prune", "paper", "fast+every4", "fast+compile")
+CASES = ("bare", "plain", "fast", "first-order", "single-level", "prune", "paper", "fast+every4")
 #: What the part after the + stands for.
-EXTRAS = {"every4": {"second_order_every": 4}, "compile": {"compile": True}}
+EXTRAS = {"every4": {"second_order_every": 4}}
 #: Allocator settings: glibc's own, or memory of 64 KiB and more from mmap, which goes back to the system when freed.
 MALLOC = {"glibc": {}, "mmap64k": {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}}
 
@@ -162,7 +161,7 @@ def build(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Clock]:
         return bare, info, clock
     pets = insert(model, gates)
     pets.fused = not args.unfused
-    if not (args.unfused or args.case.endswith("+compile")):  # as search and tuning do; the bare pass has torch's own
+    if not args.unfused:  # as search and tuning do; the bare pass has torch's own
         clock.entered.enter_context(quick_dropout(model))
     info["pet_params"] = sum(g.n_params for g in gates)
     if args.case == "plain":
@@ -204,7 +203,7 @@ def searching(
         batch_size=args.batch, second_order_from=0, device=args.device, precision=args.precision, lr=3e-4,
         **EXTRAS.get(extra, {}),
     )  # fmt: skip
-    problem = BackboneProblem(model, pets, batch, autocast=device.autocast, compile=config.compile)
+    problem = BackboneProblem(model, pets, batch, autocast=device.autocast)
     state = make_state(problem, [g.n_params for g in gates], budget, config, config.rate(n_params))
     folder = Path(tempfile.mkdtemp()) / "run"
     writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra={"budget": budget})
@@ -305,9 +304,6 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"| {row['case']} | {row['seconds']:.3f} ({row['least']:.3f} to {row['most']:.3f}) | {over('bare')} | {over('plain')} "
             f"| {row['peak'] / 2**20:,.0f} | {over('plain', 'peak')} | {share} | {row['syncs'] if row['device'] == 'cuda' else '–'} |"
         )
-    for row in rows:
-        if row["case"].endswith("+compile"):
-            print(f"\n{row['case']}: {row['warm_seconds']:.0f} s until it was compiled")
     sys.stdout.flush()
 
 
@@ -316,7 +312,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["all", "case"], default="all")
     parser.add_argument("--sizes", nargs="+", default=["t5-small", "t5-base"], choices=list(SIZES))
     parser.add_argument("--spaces", nargs="+", default=["S3PET-M", "S3PET-L"])
-    parser.add_argument("--cases", nargs="+", default=[c for c in CASES if c not in ("single-level", "fast+compile")], choices=CASES)
+    parser.add_argument("--cases", nargs="+", default=[c for c in CASES if c != "single-level"], choices=CASES)
     parser.add_argument("--batches", nargs="+", type=int, default=[8])
     parser.add_argument("--precisions", nargs="+", default=["fp32"])
     parser.add_argument("--device", default="cpu")

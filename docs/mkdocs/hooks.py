@@ -14,6 +14,9 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+from s3pet_viz.config import SearchConfig, TuneConfig
+from s3pet_viz.config.options import options_of
+
 ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"\]\(\.\./([^)#\s]+)\)")
 #: A browser shows these as they are; other texts get a name that it shows too.
@@ -51,6 +54,12 @@ def _copy(path: str) -> str:
     return f"repo/{path}" if Path(path).suffix in _SHOWN else f"repo/{path}.txt"
 
 
+def _options(config: type) -> str:
+    """A table of the options, from their fields."""
+    rows = [f"| `{one.name}` | {one.text.replace('|', chr(92) + '|')} |" for one in options_of(config).values()]
+    return "\n".join(["| option | |", "|---|---|", *rows])
+
+
 def _figures() -> str:
     """The reference of each figure, from the list in ``figures/__init__.py``."""
     tree = ast.parse((ROOT / "s3pet_viz" / "figures" / "__init__.py").read_text(encoding="utf-8"))
@@ -79,5 +88,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     # ../../../commit/... leads out of the repository's files: only GitHub can follow it.
     markdown = re.sub(r"\[([^\]]*)\]\(\.\./\.\./[^)]*\)", r"\1", markdown)
+    for config in (SearchConfig, TuneConfig):
+        markdown = markdown.replace(f"<!-- options of {config.__name__} -->", _options(config))
     markdown = markdown.replace("<!-- every name of s3pet_viz.figures -->", _figures())
     return _LINK.sub(lambda found: f"]({_copy(found[1])})", markdown)

@@ -6,16 +6,20 @@ import functools
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from s3pet_viz.config import SearchConfig, TuneConfig
+from s3pet_viz.config.names import DEFAULT_BACKBONE
+from s3pet_viz.config.options import Option, options_of
+from s3pet_viz.config.search import LOADING
 from s3pet_viz.errors import ConfigError, RunError, S3PETError, printable
 from s3pet_viz.files import expanded, is_folder, is_there, write_text_atomic
-from s3pet_viz.resources import find_resource, list_resources
+from s3pet_viz.resources import find_resource
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,10 +27,8 @@ if TYPE_CHECKING:
     from s3pet_viz.runs import Run
     from s3pet_viz.structure import Structure
 
-DEFAULT_BACKBONE = "tiny-t5"
-
 T = TypeVar("T")
-_TASKS = ", ".join(list_resources("tasks")) or "none"
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def option(text: str, **options: Any) -> Any:
@@ -34,30 +36,59 @@ def option(text: str, **options: Any) -> Any:
     return typer.Option(help=text, show_default=False, **options)
 
 
-TASK_HELP = f"A task: {_TASKS} (embedded), glue/rte, super_glue/cb, ..., or a folder with train and validation .jsonl."
-BACKBONE_HELP = f"{DEFAULT_BACKBONE} (embedded), minilm (extra), a folder, or a Hugging Face name."
+_SEARCH, _TUNE = options_of(SearchConfig), options_of(TuneConfig)
+TASK_HELP, BACKBONE_HELP, BUDGET_HELP = (_SEARCH[name].help for name in ("task", "backbone", "budget"))
+SEARCH_FIELDS, TUNE_FIELDS = tuple(_SEARCH), tuple(_TUNE)
+#: Of the fields of `SearchConfig`, those that every training takes too.
+LOADED = (*LOADING, "device", "precision")
 
-Task = Annotated[str | None, option(TASK_HELP)]
-Backbone = Annotated[str | None, option(f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")]
-Budget = Annotated[str | None, option("0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")]
-Space = Annotated[
-    str | None, option("S3PET-M, S3PET-L (+cross adds cross-attention), or a YAML / JSON file. [default: S3PET-M]")
-]
-Steps = Annotated[int | None, option("Training steps.", min=1)]
-Seed = Annotated[int | None, option("[default: 0]", min=0)]
-Device = Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps. [default: auto]")]
-Precision = Annotated[str | None, option("fp32 or bf16. [default: fp32]")]
-Lr = Annotated[float | None, option("Learning rate of the PET weights.")]
-HeadLr = Annotated[float | None, option("Learning rate of an encoder's head. [default: as --lr]")]
-BatchSize = Annotated[int | None, option("[default: 32]", min=1)]
-Split = Annotated[str | None, option("paper or holdout: how train, validation and test are made. [default: paper]")]
-MaxRows = Annotated[int | None, option("Use at most so many rows of each split.", min=1)]
-Revision = Annotated[str | None, option("Branch, tag or commit of a Hugging Face backbone.")]
-TaskRevision = Annotated[str | None, option("Branch, tag or commit of a Hugging Face task.")]
+
+def kind_of(one: Option, text: str = "") -> Any:
+    """The annotation of an option made from a field; it is None where it was not given."""
+    kind: Any = one.kind if one.check is None else str
+    more: dict[str, Any] = {"min": one.least} if kind is int else {}
+    names = [f"--{one.name.replace('_', '-')}"]
+    if kind is bool:
+        names[0] += f"/--no-{names[0][2:]}"
+    return Annotated[kind | None, typer.Option(*names, help=text or one.text, show_default=False, **more)]
+
+
+Task = kind_of(_SEARCH["task"])
+Backbone = kind_of(_SEARCH["backbone"], f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")
+Space, Device, Precision = (kind_of(_SEARCH[name]) for name in ("space", "device", "precision"))
+Split, MaxRows = kind_of(_SEARCH["split"]), kind_of(_SEARCH["max_rows"])
+Lr, BatchSize = kind_of(_TUNE["lr"]), kind_of(_TUNE["batch_size"])
 Threads = Annotated[int | None, option("CPU threads. [default: all cores]", min=1)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def takes_fields(*, search: Iterable[str] = (), tune: Iterable[str] = ()) -> Callable[[F], F]:
+    """Give a command that takes ``**options`` an option for each of these fields, before its own."""
+    found = {name: fields[name] for fields, names in ((_TUNE, tune), (_SEARCH, search)) for name in names}
+
+    def made(function: F) -> F:
+        signature = inspect.signature(function, eval_str=True)
+        own = {name: one for name, one in signature.parameters.items() if one.kind is not one.VAR_KEYWORD}
+        where = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        more = [
+            own.pop(name, inspect.Parameter(name, where, default=None, annotation=kind_of(one)))
+            for name, one in found.items()
+        ]
+        needed = [one for one in own.values() if one.default is one.empty]
+        rest = [one for one in own.values() if one.default is not one.empty]
+        function.__signature__ = signature.replace(parameters=[*needed, *more, *rest])  # type: ignore[attr-defined]
+        return function
+
+    return made
+
+
+def split_load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that were given, and apart those that a training takes as ``load``."""
+    known = given(**options)
+    load = {name: known.pop(name) for name in LOADING if name in known and name != "split"}
+    return known, load
 
 
 def command(function: Callable[..., T]) -> Callable[..., T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,29 +36,20 @@ With = Annotated[
 Out = Annotated[Path | None, c.option("Write the table as CSV, one row per training.")]
 
 
+@c.takes_fields(search=("space", *c.LOADED), tune=(name for name in c.TUNE_FIELDS if name != "seed"))
 def baselines(
     task: c.Task = None,
     backbone: c.Backbone = None,
     budget: Budget = None,
-    space: c.Space = None,
     methods: Methods = None,
     n_random: Random = 3,
     seeds: Seeds = 3,
     structure: With = None,
-    steps: c.Steps = None,
     out: Out = None,
-    device: c.Device = None,
-    precision: c.Precision = None,
-    lr: c.Lr = None,
-    head_lr: c.HeadLr = None,
-    batch_size: c.BatchSize = None,
-    split: c.Split = None,
-    max_rows: c.MaxRows = None,
-    revision: c.Revision = None,
-    task_revision: c.TaskRevision = None,
     threads: c.Threads = None,
     quiet: c.Quiet = False,
     force: c.Force = False,
+    **fields: Any,
 ) -> None:
     """Train what a searched structure is compared with.
 
@@ -79,6 +70,7 @@ def baselines(
     def line(scores: Scores) -> None:
         c.say(f"{scores.method}, seed {scores.seed}: score {scores.score:.4f} ({scores.seconds:.0f} s)")
 
+    options, load = c.split_load(fields)
     table = s3.baselines(
         task=task,
         backbone=backbone or c.DEFAULT_BACKBONE,
@@ -86,20 +78,11 @@ def baselines(
         seeds=seeds,
         n_random=n_random,
         structures=compared,
-        load=c.given(max_rows=max_rows, revision=revision, task_revision=task_revision),
+        load=load,
         progress=not quiet,
         on_scores=None if quiet else line,
-        **c.given(
-            methods=None if methods is None else [m.strip() for m in methods.split(",") if m.strip()],
-            space=space,
-            steps=steps,
-            device=device,
-            precision=precision,
-            lr=lr,
-            head_lr=head_lr,
-            batch_size=batch_size,
-            split=split,
-        ),
+        **c.given(methods=None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]),
+        **options,
     )
     made = summary(table)
     c.say(f"\n{task}: score on held-out rows, mean ± spread over n trainings", o.summary_table(made))

@@ -30,7 +30,7 @@ NOTES = {
 
 Task = Annotated[str, typer.Option(help=c.TASK_HELP)]
 Backbone = Annotated[str, typer.Option(help=c.BACKBONE_HELP)]
-Budget = Annotated[str, typer.Option(help="0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")]
+Budget = Annotated[str, typer.Option(help=c.BUDGET_HELP)]
 Steps = Annotated[int, typer.Option(help="Search steps.", min=1)]
 TuneSteps = Annotated[int, typer.Option("--tune-steps", help="Steps of each training in the table.", min=1)]
 Seed = Annotated[int, typer.Option(min=0)]

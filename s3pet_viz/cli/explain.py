@@ -24,28 +24,19 @@ NoMetric = Annotated[bool, typer.Option("--no-metric", help="Leave out the chang
 Out = Annotated[Path | None, c.option("Write the explanation as JSON to this file too.")]
 
 
+@c.takes_fields(search=c.LOADED, tune=c.TUNE_FIELDS)
 def explain(
     target: Target,
     task: Task = None,
     backbone: Backbone = None,
     budget: Budget = None,
-    steps: c.Steps = None,
-    seed: c.Seed = None,
     rows: Rows = None,
     no_metric: NoMetric = False,
     out: Out = None,
-    device: c.Device = None,
-    precision: c.Precision = None,
-    lr: c.Lr = None,
-    head_lr: c.HeadLr = None,
-    batch_size: c.BatchSize = None,
-    split: c.Split = None,
-    max_rows: c.MaxRows = None,
-    revision: c.Revision = None,
-    task_revision: c.TaskRevision = None,
     threads: c.Threads = None,
     quiet: c.Quiet = False,
     force: c.Force = False,
+    **fields: Any,
 ) -> None:
     """Tune a structure, then close its gates one at a time and see how much the validation loss rises.
 
@@ -68,21 +59,7 @@ def explain(
     from s3pet_viz.cli import _output as o
     from s3pet_viz.tuning.explain import explain as measure
 
-    options: dict[str, Any] = c.given(
-        task=task,
-        backbone=backbone,
-        budget=budget,
-        rows=rows,
-        steps=steps,
-        seed=seed,
-        device=device,
-        precision=precision,
-        lr=lr,
-        head_lr=head_lr,
-        batch_size=batch_size,
-        split=split,
-    )
-    load = c.given(max_rows=max_rows, revision=revision, task_revision=task_revision)
+    options, load = c.split_load({"task": task, "backbone": backbone, "budget": budget, "rows": rows, **fields})
     made = measure(source, metric=not no_metric, load=load, progress=not quiet, **options)
     c.say(effects_table(made), made.summary, "")
     facts: dict[str, object] = {

@@ -15,12 +15,8 @@ from s3pet_viz.errors import ConfigError
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
 
-Mode = Annotated[str | None, c.option("fast, paper, first-order, single-level, exact or prune. [default: fast]")]
 Out = Annotated[Path | None, c.option("The run folder to make. [default: a new one under runs/]")]
-AlphaLr = Annotated[float | None, c.option("Learning rate of the structure parameters. [default: 0.1]")]
-Warmup = Annotated[int | None, c.option("Steps at the start that move only the weights. [default: 0]", min=0)]
 Resume = Annotated[Path | None, c.option("Continue this run; then every other option is the run's own.")]
-CheckpointEvery = Annotated[int | None, c.option("In steps. [default: 100]", min=1)]
 Track = Annotated[
     list[str] | None,
     c.option("Also log to tensorboard, wandb, ... (names as in accelerate). May be repeated.", metavar="TRACKER"),
@@ -31,57 +27,25 @@ Set = Annotated[
         "--set",
         metavar="NAME=VALUE",
         show_default=False,
-        help="Any other field of SearchConfig, its value as JSON: --set tau=0.5. May be repeated.",
+        help="Any of these fields, its value as JSON: --set second_order_cap=null. May be repeated.",
     ),
 ]
 Detach = Annotated[
     bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")
 ]
-EvalEvery = Annotated[int | None, c.option("In steps; 0 turns evaluations off. [default: 0]", min=0)]
-StopWhenStable = Annotated[
-    int | None,
-    c.option(
-        "End early once so many evaluations in a row (see --eval-every) select the structure of the one before them; "
-        "0: never. [default: 0]",
-        min=0,
-    ),
-]
-StartFrom = Annotated[
-    str | None,
-    c.option("Start from the last alpha of this run: a run folder, or a recorded run's name.", metavar="RUN"),
-]
 
 
+@c.takes_fields(search=c.SEARCH_FIELDS)
 def search(
-    task: c.Task = None,
     backbone: c.Backbone = None,
-    budget: c.Budget = None,
-    space: c.Space = None,
-    steps: c.Steps = None,
-    seed: c.Seed = None,
-    mode: Mode = None,
     out: Out = None,
-    device: c.Device = None,
-    precision: c.Precision = None,
-    lr: c.Lr = None,
-    head_lr: c.HeadLr = None,
-    alpha_lr: AlphaLr = None,
-    batch_size: c.BatchSize = None,
-    warmup: Warmup = None,
     resume: Resume = None,
-    checkpoint_every: CheckpointEvery = None,
-    eval_every: EvalEvery = None,
-    stop_when_stable: StopWhenStable = None,
-    start_from: StartFrom = None,
-    split: c.Split = None,
-    max_rows: c.MaxRows = None,
-    revision: c.Revision = None,
-    task_revision: c.TaskRevision = None,
     track: Track = None,
     set_: Set = None,
     threads: c.Threads = None,
     detach: Detach = False,
     quiet: c.Quiet = False,
+    **fields: Any,
 ) -> None:
     """Search a structure for a task under a budget.
 
@@ -89,34 +53,9 @@ def search(
     search goes on when this terminal closes: see it with `s3pet watch`, ask it with `s3pet pause | resume | stop`.
     """
     if resume is None:
-        _required(task, budget)
+        _required(fields["task"], fields["budget"])
         backbone = backbone or c.DEFAULT_BACKBONE
-    options = c.given(
-        task=task,
-        backbone=backbone,
-        budget=budget,
-        out=out,
-        space=space,
-        steps=steps,
-        seed=seed,
-        mode=mode,
-        device=device,
-        precision=precision,
-        lr=lr,
-        head_lr=head_lr,
-        alpha_lr=alpha_lr,
-        batch_size=batch_size,
-        warmup=warmup,
-        checkpoint_every=checkpoint_every,
-        eval_every=eval_every,
-        stop_when_stable=stop_when_stable,
-        start_from=start_from,
-        split=split,
-        max_rows=max_rows,
-        revision=revision,
-        task_revision=task_revision,
-        track=track or None,
-    )
+    options = c.given(**fields, backbone=backbone, out=out, track=track or None)
     for name, value in _set_options(set_).items():
         if name in options:
             raise ConfigError(f"--set {name}: given twice, as an option too")

@@ -90,7 +90,7 @@ def transfer(
         str | None,
         c.option("Tasks, run folders, structure files, consensus. [default: the targets and consensus]"),
     ] = None,
-    budget: Annotated[str, typer.Option(help="0.1% or 1e-3 (share of the backbone), or 8404 (parameters).")] = "0.1%",
+    budget: Annotated[str, typer.Option(help=c.BUDGET_HELP)] = "0.1%",
     backbone: c.Backbone = None,
     mode: Annotated[str | None, c.option("Mode of the search. [default: fast]")] = None,
     references: Annotated[

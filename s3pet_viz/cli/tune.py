@@ -23,31 +23,20 @@ Out = Annotated[Path | None, c.option("Write the scores as JSON to this file too
 Save = Annotated[
     Path | None, c.option("Keep the trained weights in this folder, for `s3pet export` and Adapter.from_pretrained.")
 ]
-FullLr = Annotated[float | None, c.option("Learning rate of full fine-tuning. [default: 1e-4]")]
 
 
+@c.takes_fields(search=c.LOADED, tune=c.TUNE_FIELDS)
 def tune(
     target: Target,
     task: Task = None,
     backbone: Backbone = None,
     budget: Budget = None,
-    steps: c.Steps = None,
-    seed: c.Seed = None,
     out: Out = None,
     save: Save = None,
-    device: c.Device = None,
-    precision: c.Precision = None,
-    lr: c.Lr = None,
-    head_lr: c.HeadLr = None,
-    full_lr: FullLr = None,
-    batch_size: c.BatchSize = None,
-    split: c.Split = None,
-    max_rows: c.MaxRows = None,
-    revision: c.Revision = None,
-    task_revision: c.TaskRevision = None,
     threads: c.Threads = None,
     quiet: c.Quiet = False,
     force: c.Force = False,
+    **fields: Any,
 ) -> None:
     """Train a structure from scratch and score it.
 
@@ -70,27 +59,10 @@ def tune(
     import s3pet_viz as s3
     from s3pet_viz.cli import _output as o
 
-    load = {**where.pop("load"), **c.given(max_rows=max_rows, revision=revision, task_revision=task_revision)}
+    options, load = c.split_load(fields)
+    load = {**where.pop("load"), **load}
     scores = s3.tune(
-        structure,
-        load=load,
-        progress=not quiet,
-        save=save,
-        overwrite=force,
-        **{
-            **where,
-            **c.given(
-                steps=steps,
-                seed=seed,
-                device=device,
-                precision=precision,
-                lr=lr,
-                head_lr=head_lr,
-                full_lr=full_lr,
-                batch_size=batch_size,
-                split=split,
-            ),
-        },
+        structure, load=load, progress=not quiet, save=save, overwrite=force, **{**where, **options}
     )
     c.say(o.scores_table(scores))
     if own:

@@ -1,4 +1,4 @@
-"""Every option of a search and a training: its name, default, bounds and choices. No torch."""
+"""Every option of a search and a training: its name, default, help, bounds and choices. No torch."""
 
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from s3pet_viz.config import checks
+from s3pet_viz.config.options import check_options, described, option, options_of
 from s3pet_viz.errors import ConfigError
 
 
@@ -23,44 +23,37 @@ def default_full_lr(backbone_params: int) -> float:
     return 7e-4 if backbone_params < 10_000_000 else 1e-4
 
 
+@described
 @dataclass(frozen=True)
 class TuneConfig:
-    """How a fixed structure is trained.
+    """How a fixed structure is trained."""
 
-    Attributes:
-        steps: optimiser steps; the learning rates decay linearly to 0 over them.
-        lr: of PET weights (None: `default_lr`). head_lr: of an encoder's head (None: as lr).
-        full_lr: of full fine-tuning (None: `default_full_lr`).
-        clip: joint L2 norm of all gradients; 0 turns clipping off.
-        evaluations: how often the validation split is scored; the best weights seen are kept.
-        train_pooler: train an encoder's pooler too (frozen otherwise; counted with the head).
-    """
-
-    steps: int = 500
-    batch_size: int = 32
-    lr: float | None = None
-    head_lr: float | None = None
-    full_lr: float | None = None
-    clip: float = 2.0
-    evaluations: int = 5
-    eval_batch_size: int = 100
-    seed: int = 0
-    max_source_length: int | None = None
-    train_pooler: bool = False
+    steps: int = option(500, help="Training steps; the learning rates decay to 0 over them.", least=1)
+    batch_size: int = option(32, help="Rows of a batch, in each process.", least=1)
+    lr: float | None = option(
+        None, help="Learning rate of the PET weights.", unset="3e-4 as published, more for small backbones"
+    )
+    head_lr: float | None = option(None, help="Learning rate of an encoder's head.", unset="as lr")
+    full_lr: float | None = option(
+        None, help="Learning rate of full fine-tuning.", unset="1e-4, more for small backbones"
+    )
+    clip: float = option(
+        2.0, help="Largest joint L2 norm of a gradient; 0: no limit.", zero="off"
+    )
+    evaluations: int = option(
+        5, help="How often the validation split is scored; the best weights seen are kept.", least=1
+    )
+    eval_batch_size: int = option(100, help="Rows of a batch where nothing is trained.", least=1)
+    seed: int = option(0, help="Of every random draw.")
+    max_source_length: int | None = option(
+        None, help="Longer inputs are cut to so many tokens.", unset="the task's", least=1
+    )
+    train_pooler: bool = option(
+        False, help="Train an encoder's pooler too; frozen otherwise, counted with the head."
+    )
 
     def __post_init__(self) -> None:
-        made: dict[str, Any] = {"clip": checks.number("clip", self.clip, "0 (off) or more")}
-        for name in ("steps", "batch_size", "evaluations", "eval_batch_size", "seed", "max_source_length"):
-            value = getattr(self, name)
-            if value is not None or name != "max_source_length":
-                made[name] = checks.whole(name, value, 0 if name == "seed" else 1)
-        for name in ("lr", "head_lr", "full_lr"):
-            value = getattr(self, name)
-            if value is not None:
-                made[name] = checks.number(name, value, "a positive number", open_end=True)
-        made["train_pooler"] = checks.flag("train_pooler", self.train_pooler)
-        for name, value in made.items():
-            object.__setattr__(self, name, value)
+        check_options(self)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,8 +61,8 @@ class TuneConfig:
 
 def make_config(**options: Any) -> TuneConfig:
     """A `TuneConfig`; a name that it lacks is a ConfigError."""
-    unknown = sorted(set(options) - set(TuneConfig.__dataclass_fields__))
+    known = options_of(TuneConfig)
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        known = ", ".join(TuneConfig.__dataclass_fields__)
-        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {known})")
+        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {', '.join(known)})")
     return TuneConfig(**options)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
 from s3pet_viz.backbones.shared import alone_with_its_model
 from s3pet_viz.config.checks import short
-from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.config.options import takes
+from s3pet_viz.config.search import LOADING, SearchConfig
+from s3pet_viz.config.typed import SearchOptions
 from s3pet_viz.engine.attached import attached
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.callbacks import Callback
@@ -19,9 +21,8 @@ from s3pet_viz.engine.checkpoint import has_checkpoint, load_checkpoint, load_st
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
 from s3pet_viz.engine.modes import State
-from s3pet_viz.engine.optim import OPTIMIZERS, AdamW
-from s3pet_viz.engine.prepare import LOADING, Prepared, Request, prepare
-from s3pet_viz.engine.prune import PausingAdamW, Pruning
+from s3pet_viz.engine.prepare import Prepared, Request, prepare
+from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.engine.start import start_label
 from s3pet_viz.engine.tracking import Tracking, tracker_names
@@ -33,6 +34,7 @@ from s3pet_viz.training.model_state import at_work
 from s3pet_viz.training.processes import Processes, find_processes
 
 
+@takes(SearchConfig)
 @alone_with_its_model
 def search(
     *,
@@ -48,7 +50,7 @@ def search(
     progress: bool = True,
     load: dict[str, Any] | None = None,
     track: Any = None,
-    **options: Any,
+    **options: Unpack[SearchOptions],
 ) -> Run:
     """Search where PET modules belong in a backbone, under an exact parameter budget.
 
@@ -66,8 +68,7 @@ def search(
         track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
             `GeneralTracker` objects; see `engine.tracking.Tracking`. A resumed search keeps the run's, unless others
             are given; ``none`` turns them off.
-        options: fields of `SearchConfig` (mode, steps, seed, lr, alpha_lr, batch_size, start_from, ...); start_from
-            may be a Run too.
+        options: fields of `SearchConfig`; start_from may be a Run too.
 
     Returns:
         The run, opened. ``run.structure()`` is the result.
@@ -87,12 +88,12 @@ def search(
     started = open_run(resume) if resume is not None else None
     load = dict(load or {})
     # The run keeps them with its other options.
-    options |= {name: load.pop(name) for name in LOADING if name in load}
-    if isinstance(options.get("dtype"), torch.dtype):
-        options["dtype"] = str(options["dtype"]).removeprefix("torch.")
-    if "start_from" in options:
-        options["start_from"] = start_label(options["start_from"])
-    given = {"budget": budget, "space": space, **options}
+    chosen: dict[str, Any] = {**options, **{name: load.pop(name) for name in LOADING if name in load}}
+    if isinstance(chosen.get("dtype"), torch.dtype):
+        chosen["dtype"] = str(chosen["dtype"]).removeprefix("torch.")
+    if "start_from" in chosen:
+        chosen["start_from"] = start_label(chosen["start_from"])
+    given = {"budget": budget, "space": space, **chosen}
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
     what: dict[str, Any] = {
         "task": task, "backbone": backbone, "model": model, "tokenizer": tokenizer, "load": load,
@@ -119,7 +120,6 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             head=backbone.head,
             head_lr_ratio=(config.head_lr or rate) / rate,
             autocast=prepared.device.autocast,
-            compile=config.compile,
             constant_loss=prepared.batches.constant_loss,
         )
         state = make_state(problem, [g.n_params for g in gates], prepared.budget, config, rate, prepared.processes)
@@ -156,22 +156,20 @@ def make_state(
     processes: Processes | None = None,
 ) -> State:
     """The `State` of a search with these options on any `Problem`."""
-    optimizer, pruning = OPTIMIZERS[config.weight_optimizer], None
+    pruning = None
     if config.mode == "prune":
         pruning = Pruning(
             counts, budget, config.steps, open_steps=config.open_steps, shrink_steps=config.shrink_steps,
             constant_loss=problem.constant_loss("train"), held_out_constant=problem.constant_loss("val"),
         )  # fmt: skip
-        optimizer = PausingAdamW if optimizer is AdamW else optimizer
     same = (
         "alpha_lr", "clip", "seed", "difference_eps", "second_order_from", "second_order_cap", "second_order_every",
-        "accumulation", "antithetic",
+        "accumulation",
     )  # fmt: skip
     return State(
         problem,
-        GateModel(counts, budget, config.tau, config.competition, config.sampling, config.skip_below),  # type: ignore[arg-type]
+        GateModel(counts, budget, config.tau, config.competition, config.skip_below),
         lr=lr,
-        weight_optimizer=optimizer,
         processes=processes,
         schedule=config.schedule_at if pruning is None or config.schedule == "constant" else pruning.decay,
         pruning=pruning,

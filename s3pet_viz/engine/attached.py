@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from s3pet_viz.backbones import Backbone
@@ -25,8 +25,7 @@ def attached(backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> 
         model.train(config.dropout)
         if config.gradient_checkpointing:
             switch_checkpointing(model, True)
-        # NumPy's masks would cut a compiled graph at every dropout.
-        stack.enter_context(nullcontext() if config.compile else quick_dropout(model))
+        stack.enter_context(quick_dropout(model))
         pets = insert(model, gates, seed=config.seed)
         stack.callback(pets.detach)
         raise_precision(pets.parameters())

@@ -24,7 +24,6 @@ class BackboneProblem:
         head: trainable parameters outside the gates, by name in `model`.
         head_lr_ratio: the head's learning rate over that of the PET weights.
         autocast: a context factory for mixed precision.
-        compile: take the loss through torch.compile; the first passes take minutes.
         constant_loss: see `Problem`.
     """
 
@@ -37,12 +36,9 @@ class BackboneProblem:
         head: Mapping[str, nn.Parameter] | None = None,
         head_lr_ratio: float = 1.0,
         autocast: Callable[[], Any] = contextlib.nullcontext,
-        compile: bool = False,
         constant_loss: Callable[[Half], float | None] = lambda half: None,
     ) -> None:
         self.net = _GatedLoss(model, pets)
-        # Not dynamic=True: tracing symbolic sizes through the gates took ten times longer (benchmarks/NOTES.md).
-        self._loss: Any = torch.compile(self.net) if compile else self.net
         self._batch = batch
         self._autocast = autocast
         head = head or {}
@@ -88,7 +84,7 @@ class BackboneProblem:
     def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         with self._autocast():
             if weights is None:
-                loss: Tensor = self._loss(batch, z)
+                loss: Tensor = self.net(batch, z)
                 return loss
             named = dict(zip(self.names, weights, strict=True))
             return torch.func.functional_call(self.net, named, (batch, z))

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from s3pet_viz.structure.budget import solve_shift
-
-Sampling = Literal["soft", "straight-through"]
 
 #: p is kept this far below 1 before its logit is taken.
 P_CEILING = 1 - 1e-7
@@ -39,27 +36,19 @@ def gate_probabilities(alpha: Tensor, zeta: float, tau: float = 1.0, *, competit
     return lam / total * total.detach()
 
 
-def binary_concrete(p: Tensor, u: Tensor, *, sampling: Sampling = "soft") -> Tensor:
+def binary_concrete(p: Tensor, u: Tensor) -> Tensor:
     """``z = sigmoid(logit(u) + logit(p))``: a relaxed Bernoulli(p) at temperature 1.
 
     Args:
         p: probabilities, shape (n_gates,).
         u: uniform draws in (0, 1), shape (n_gates,).
-        sampling: ``straight-through`` gives hard 0 / 1 values (z > 0.5; where there is none, the gate with the
-            largest p alone) with the soft sample's gradient.
 
     Returns:
         z, shape (n_gates,).
     """
     # Underflow only: p reaches 1e-22 in ordinary searches.
     p = p.clamp(min=torch.finfo(p.dtype).tiny, max=P_CEILING)
-    soft = torch.sigmoid(torch.logit(u) + torch.logit(p))
-    if sampling == "soft":
-        return soft
-    hard = (soft > 0.5).to(soft.dtype)
-    if not hard.any():
-        hard[p.argmax()] = 1
-    return hard.detach() + (soft - soft.detach())
+    return torch.sigmoid(torch.logit(u) + torch.logit(p))
 
 
 @dataclass(frozen=True)
@@ -71,7 +60,6 @@ class GateModel:
         budget: in parameters.
         tau: temperature of the sigmoid.
         competition: see `gate_probabilities`.
-        sampling: see `binary_concrete`.
         skip_below: gates whose p is below this are exactly 0 in a sample, without a gradient of their own.
     """
 
@@ -79,7 +67,6 @@ class GateModel:
     budget: float
     tau: float = 1.0
     competition: bool = True
-    sampling: Sampling = "soft"
     skip_below: float = 0.0
 
     def solve(self, alpha: Tensor) -> float:
@@ -95,7 +82,7 @@ class GateModel:
         zeta = self.solve(alpha)
         leaf = alpha.detach().requires_grad_()
         p = gate_probabilities(leaf, zeta, self.tau, competition=self.competition)
-        z = binary_concrete(p, u, sampling=self.sampling)
+        z = binary_concrete(p, u)
         if self.skip_below:
             z = torch.where(p < self.skip_below, torch.zeros_like(z), z)
         return GateSample(leaf, zeta, p, z)

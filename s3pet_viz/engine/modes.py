@@ -16,7 +16,7 @@ from torch import Tensor
 
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.engine.gates import GateModel, GateSample
-from s3pet_viz.engine.optim import SGD, AdamW, FlatWeights, clip_
+from s3pet_viz.engine.optim import AdamW, FlatWeights, clip_
 from s3pet_viz.engine.problem import Half, Problem
 from s3pet_viz.engine.prune import BATCHES, PausingAdamW, Pruning
 from s3pet_viz.errors import NonFiniteLossError
@@ -82,12 +82,10 @@ class State:
         alpha_lr: float = 0.1,
         clip: float = 2.0,
         seed: int = 0,
-        weight_optimizer: type[AdamW] | type[SGD] = AdamW,
         difference_eps: float | None = None,
         second_order_from: int = SECOND_ORDER_FROM,
         second_order_cap: float | None = SECOND_ORDER_CAP,
         second_order_every: int = 1,
-        antithetic: bool = False,
         accumulation: int = 1,
         processes: Processes | None = None,
         schedule: Callable[[int], float] = lambda step: 1.0,
@@ -96,14 +94,13 @@ class State:
         self.problem, self.gates = problem, gates
         self.w = FlatWeights(problem.weights)
         self.alpha = torch.zeros(len(gates.counts), dtype=torch.float64)
-        self.w_opt = weight_optimizer(self.w.flat, self.w.sizes)
+        self.w_opt = (AdamW if pruning is None else PausingAdamW)(self.w.flat, self.w.sizes)
         self.alpha_opt = AdamW(self.alpha)
         self.lr, self.alpha_lr, self.clip, self.seed = lr, alpha_lr, clip, seed
         self.difference_eps = difference_eps
         self.second_order_from = second_order_from
         self.second_order_cap = second_order_cap
         self.second_order_every = second_order_every
-        self.antithetic = antithetic
         self.accumulation = accumulation
         self.processes = processes or Processes()
         self.schedule = schedule
@@ -121,11 +118,9 @@ class State:
         return self.lr_scale * (self.lr * self.schedule(step))
 
     def draw(self, step: int, purpose: int = GATES) -> Tensor:
-        """Uniforms for the gates at this step, shape (n_gates,). Antithetic: every second step mirrors the last."""
-        mirror = self.antithetic and step % 2 == 1
-        rng = np.random.default_rng([self.seed, step - mirror, purpose])
+        """Uniforms for the gates at this step, shape (n_gates,)."""
+        rng = np.random.default_rng([self.seed, step, purpose])
         u = torch.from_numpy(rng.random(len(self.gates.counts)))
-        u = 1 - u if mirror else u
         return u.clamp(1e-12, 1 - 1e-12)
 
     def sample(self, step: int, purpose: int = GATES) -> GateSample:

@@ -74,30 +74,6 @@ def clip_(grad: Tensor, max_norm: float) -> float:
     return factor
 
 
-class SGD:
-    """``w <- w - lr * g``."""
-
-    def __init__(self, like: Tensor, sizes: Sequence[int] | None = None) -> None:
-        self.t = 0
-        self.ones = torch.ones_like(like)
-
-    def peek(self, w: Tensor, g: Tensor, lr: Tensor | float) -> Tensor:
-        return w - lr * g
-
-    def update(self, w: Tensor, g: Tensor, lr: Tensor | float) -> Tensor:
-        self.t += 1
-        return w - lr * g
-
-    def slope(self) -> Tensor:
-        return self.ones
-
-    def state(self) -> dict[str, Tensor]:
-        return {"t": torch.tensor(self.t)}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        self.t = int(state["t"])
-
-
 class AdamW:
     """torch.optim.AdamW (betas 0.9 / 0.999, eps 1e-8, no weight decay) on one flat tensor."""
 
@@ -146,7 +122,3 @@ class AdamW:
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.m, self.v, self.t = state["m"].to(self.m), state["v"].to(self.v), int(state["t"])
-
-
-#: Weight optimisers by name.
-OPTIMIZERS: dict[str, type[AdamW] | type[SGD]] = {"adamw": AdamW, "sgd": SGD}

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
-from s3pet_viz.config.search import SearchConfig
+from s3pet_viz.config.search import LOADING, SearchConfig
 from s3pet_viz.engine.checkpoint import first_step_of, has_checkpoint, saved_fingerprint
 from s3pet_viz.engine.fingerprint import SINCE, check_same, fingerprint_of
 from s3pet_viz.engine.split_batches import SplitBatches
@@ -31,9 +31,6 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
-
-#: Fields of `SearchConfig` that say how task and backbone are loaded; `load` may say so too.
-LOADING = ("head", "revision", "task_revision", "split", "max_rows", "dtype")
 
 
 @dataclass(frozen=True)

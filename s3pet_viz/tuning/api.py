@@ -6,14 +6,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.config.checks import seed_list, short, whole
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.options import takes
+from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
@@ -43,6 +45,7 @@ __all__ = [
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
 
 
+@takes(TuneConfig)
 def tune(
     structure: Structure | str | Path,
     *,
@@ -59,7 +62,7 @@ def tune(
     load: dict[str, Any] | None = None,
     save: str | Path | None = None,
     overwrite: bool = False,
-    **options: Any,
+    **options: Unpack[TuneOptions],
 ) -> Scores:
     """Train a fixed structure from scratch on a task and score the best weights seen.
 
@@ -72,7 +75,7 @@ def tune(
         load: further arguments of `tasks.load_task` and `load_pair` (head, revision, name, max_rows, ...).
         save: keep the trained weights in this folder, see `Adapter.from_pretrained`.
         overwrite: save into a folder that is not empty.
-        options: fields of `TuneConfig` (steps, lr, head_lr, batch_size, seed, ...).
+        options: fields of `TuneConfig`.
 
     Raises:
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError during training.
@@ -173,6 +176,7 @@ def evaluate(
         )
 
 
+@takes(TuneConfig, "seed")
 def baselines(
     *,
     task: Any = None,
@@ -190,7 +194,7 @@ def baselines(
     load: dict[str, Any] | None = None,
     progress: bool = True,
     on_scores: Callable[[Scores], None] | None = None,
-    **options: Any,
+    **options: Unpack[TuneOptions],
 ) -> pd.DataFrame:
     """Train the baselines (and any `structures`) on a task; one row per training run.
 
@@ -203,7 +207,7 @@ def baselines(
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name, e.g. ``{"searched": run.structure()}``.
-        options: fields of `TuneConfig`.
+        options: fields of `TuneConfig`, but seed.
 
     Returns:
         Columns method, task, seed, score, loss, validation, pet_params, percent, head_params, n_gates,
@@ -215,6 +219,8 @@ def baselines(
         precision=precision, split=split, load=load, progress=progress, on_scores=on_scores,
     )  # fmt: skip
     check_workbench(workbench)
+    if "seed" in options:
+        raise ConfigError(f"seeds: expected how many, or which, found seed={short(options['seed'])}")
     config, chosen_space = make_config(**options), load_space(space)
     parsed = Budget.parse(budget)
     n_random = whole("n_random", n_random, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from tqdm.auto import tqdm
 
 from s3pet_viz.analysis.explanation import Explanation, GateEffect
 from s3pet_viz.config.checks import short, whole
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.options import takes
+from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError
 from s3pet_viz.files import expanded, is_folder, is_there
 from s3pet_viz.pet import PETs
@@ -37,6 +39,7 @@ from s3pet_viz.tuning.workbench import Workbench, check_workbench
 RowLosses: TypeAlias = Callable[[Tensor], Tensor]
 
 
+@takes(TuneConfig)
 def explain(
     target: Run | Structure | str | Path,
     *,
@@ -53,7 +56,7 @@ def explain(
     split: str | None = None,
     workbench: Workbench | None = None,
     load: dict[str, Any] | None = None,
-    **options: Any,
+    **options: Unpack[TuneOptions],
 ) -> Explanation:
     """Tune a structure, then measure on validation rows what each of its gates is worth.
 
@@ -70,7 +73,7 @@ def explain(
         metric: also the change of the task's score. Text-to-text backbones have to generate every answer once per
             gate for it, which takes most of the time.
         model, tokenizer, device, precision, split, workbench, load: as `tune`.
-        options: fields of `TuneConfig` (steps, seed, lr, head_lr, batch_size, ...).
+        options: fields of `TuneConfig`.
 
     Returns:
         An `Explanation`. ``.table`` has the numbers, ``.save(run)`` keeps it as the run's ``explain.json``.

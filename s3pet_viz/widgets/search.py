@@ -7,6 +7,8 @@ from typing import Any
 
 import ipywidgets as w
 
+from s3pet_viz.config.names import SPACES
+from s3pet_viz.config.options import Option
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.launcher import start
 from s3pet_viz.runs import Run
@@ -26,8 +28,8 @@ class LiveSearch(Pictured):
     The search runs in a process of its own: the kernel stays free, and may even end.
 
     Args:
-        defaults: first values of the form's fields (task, backbone, budget, space, mode, steps, seed), and any other
-            option of `launch` (out, lr, threads, ...), which is passed on as it is.
+        defaults: first values of the form's fields (`fields`), and any other option of `launch`, which is passed on as
+            it is.
 
     Attributes:
         fields: the controls, by name.
@@ -46,15 +48,7 @@ class LiveSearch(Pictured):
         for name in ("task", "backbone", "budget", "space"):
             values[name] = str(values[name])
         form.check_form(values)
-        self.fields: dict[str, Any] = {
-            "task": self._combo("task", form.tasks(), values, "a name or a folder"),
-            "backbone": self._combo("backbone", form.backbones(), values, "a name or a folder"),
-            "budget": w.Text(values["budget"], description="budget", placeholder="0.2% or 8404", **_shape()),
-            "space": self._combo("space", form.SPACES, values, "a name or a file"),
-            "mode": w.Dropdown(value=values["mode"], options=form.MODES, description="mode", **_shape()),
-            "steps": w.BoundedIntText(values["steps"], min=1, max=10_000_000, description="steps", **_shape()),
-            "seed": w.BoundedIntText(values["seed"], min=0, max=2**31 - 1, description="seed", **_shape()),
-        }
+        self.fields: dict[str, Any] = {name: _control(one, values[name]) for name, one in form.FIELDS.items()}
         self.start_button = w.Button(
             description="Start", icon="rocket", button_style="primary", tooltip="Start the search in its own process",
             layout=w.Layout(width="auto", min_width="110px", margin="2px 2px 2px 84px"),
@@ -112,17 +106,6 @@ class LiveSearch(Pictured):
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _combo(name: str, options: Any, values: dict[str, Any], hint: str) -> w.Combobox:
-        return w.Combobox(
-            value=values[name],
-            options=list(options),
-            description=name,
-            placeholder=hint,
-            ensure_option=False,
-            **_shape(),
-        )
-
     def _start(self, _: Any) -> None:
         try:
             options = form.check_form({name: field.value for name, field in self.fields.items()})
@@ -149,6 +132,22 @@ def _refusal(error: Exception) -> str:
         "<div role='alert' style='border-left:4px solid #b3261e;padding:4px 10px;white-space:pre-wrap;"
         f"overflow-wrap:anywhere;line-height:1.4'>{html.escape(str(error))}</div>"
     )
+
+
+def _control(one: Option, value: Any) -> Any:
+    """The control of an option, by what it takes."""
+    shape = {"description": one.name, "tooltip": one.text, **_shape()}
+    known = {"task": form.tasks, "backbone": form.backbones, "space": lambda: list(SPACES)}.get(one.name)
+    if known is not None:
+        hint = "a name or a file" if one.name == "space" else "a name or a folder"
+        return w.Combobox(value=value, options=known(), placeholder=hint, ensure_option=False, **shape)
+    if one.choices:
+        return w.Dropdown(value=value, options=one.choices, **shape)
+    if one.kind is bool:
+        return w.Checkbox(value=bool(value), **shape)
+    if one.kind is int and not one.optional:
+        return w.BoundedIntText(value, min=one.least, max=2**31 - 1, **shape)
+    return w.Text("" if value is None else str(value), placeholder=one.unset, **shape)
 
 
 def _shape() -> dict[str, Any]:

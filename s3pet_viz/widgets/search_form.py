@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from s3pet_viz.config import SearchConfig
+from s3pet_viz.config.names import SPACES
+from s3pet_viz.config.options import options_of
 from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.resources import list_resources
-from s3pet_viz.structure.budget import Budget
 
-MODES = ("fast", "paper", "first-order", "single-level", "exact")
-SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross")
-DEFAULTS: dict[str, Any] = {
-    "task": "sentiment",
-    "backbone": "tiny-t5",
-    "budget": "0.2%",
-    "space": "S3PET-M",
-    "mode": "fast",
-    "steps": 200,
-    "seed": 0,
-}
+#: The options that say they are in the form, and its first values.
+FIELDS = {name: one for name, one in options_of(SearchConfig).items() if one.form is not None}
+DEFAULTS: dict[str, Any] = {name: one.default if one.form is True else one.form for name, one in FIELDS.items()}
 
 _HUB_TASK = re.compile(r"(glue|super_glue)/[a-z0-9_]+")
 _HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -45,10 +40,17 @@ def check_form(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a value that cannot be used; names the field.
     """
-    options = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
-    for name in ("task", "backbone", "budget", "space", "mode"):
-        if not options.get(name):
+    options: dict[str, Any] = {
+        name: value.strip() if isinstance(value, str) else value for name, value in values.items()
+    }
+    for name, one in FIELDS.items():
+        if options.get(name) == "" and one.optional:
+            options[name] = None
+        if options.get(name) in (None, "") and not one.optional:
             raise ConfigError(f"{name}: expected a value, found none")
+        if one.kind in (int, float) and isinstance(options.get(name), str):
+            with contextlib.suppress(ValueError):
+                options[name] = one.kind(options[name])
     task, backbone, space = options["task"], options["backbone"], options["space"]
     known = tasks()
     if task not in known and not _HUB_TASK.fullmatch(task) and not _is(task, "dir"):
@@ -60,18 +62,12 @@ def check_form(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"backbone: expected one of {', '.join(backbones())}, a folder or a hub name, found {backbone!r}"
         )
-    try:
-        Budget.parse(options["budget"])
-    except BudgetError as error:
-        raise ConfigError(str(error)) from None
     if space not in SPACES and not _is(space, "file"):
         raise ConfigError(f"space: expected one of {', '.join(SPACES)}, or a YAML or JSON file, found {space!r}")
-    if options["mode"] not in MODES:
-        raise ConfigError(f"mode: expected one of {', '.join(MODES)}, found {options['mode']!r}")
-    for name, least in (("steps", 1), ("seed", 0)):
-        value = options.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"{name}: expected a whole number of at least {least}, found {value!r}")
+    try:
+        SearchConfig(**options)
+    except BudgetError as error:
+        raise ConfigError(str(error)) from None
     return options
 
 

@@ -133,15 +133,34 @@ def random_batches(vocab=40, rows=4, source=8, target=3):
     return batch
 
 
-def t5_state(model=None, *, space="S3PET-M", share=0.3, alpha=0.5, batch=None, compile=False, **options):
+class SGD:
+    """``w <- w - lr * g``: a weight step that any formula can follow."""
+
+    def __init__(self, like, sizes=None):
+        self.t, self.ones = 0, torch.ones_like(like)
+
+    def peek(self, w, g, lr):
+        return w - lr * g
+
+    def update(self, w, g, lr):
+        self.t += 1
+        return self.peek(w, g, lr)
+
+    def slope(self):
+        return self.ones
+
+
+def t5_state(model=None, *, space="S3PET-M", share=0.3, alpha=0.5, batch=None, optimizer=None, **options):
     """A `State` over all gates of a T5, at a random alpha so that no two gates are alike."""
     model = tiny_t5() if model is None else model
     gates, _ = candidate_gates(positions(model), PRESETS[space])
     pets = insert(model, gates)
-    problem = BackboneProblem(model, pets, batch or random_batches(), compile=compile)
+    problem = BackboneProblem(model, pets, batch or random_batches())
     counts = [g.n_params for g in gates]
     state = State(problem, GateModel(counts, share * sum(counts)), **{"lr": 3e-3, "second_order_cap": None, **options})
     state.alpha = torch.from_numpy(np.random.default_rng(3).normal(0, alpha, len(gates)))
+    if optimizer is not None:
+        state.w_opt = optimizer(state.w.flat, state.w.sizes)
     return state
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -144,40 +143,3 @@ def test_an_insertion_that_fails_leaves_the_backbone_as_it_was(monkeypatch):
         pass
     assert [sorted(vars(m)) for m in model.modules()] == before
     assert not any(m.training for m in model.modules())
-
-
-# -- torch.compile ---------------------------------------------------------------------------------------------
-
-
-#: torch's tracing makes one of its own accord.
-TRACING = pytest.mark.filterwarnings("ignore:.*autograd.function.Function'> should not be instantiated:DeprecationWarning")
-
-
-SMALL = {"num_layers": 1, "num_decoder_layers": 1, "smooth": False}
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """torch.compile that traces and differentiates ahead of time, and leaves out minutes of C++."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    yield
-    torch._dynamo.reset()
-
-
-@TRACING
-def test_compiled_steps_are_the_plain_ones(traced):
-    common = {"space": "S3PET-L", "second_order_from": 0}
-    plain, compiled = (t5_state(tiny_t5(**SMALL), compile=how, **common) for how in (False, True))
-    one, other = fast_step(plain, 0), fast_step(compiled, 0)
-    assert other.losses == pytest.approx(one.losses, rel=1e-12)
-    assert torch.allclose(other.alpha_grad, one.alpha_grad, rtol=1e-6)
-    assert torch.allclose(compiled.w.flat, plain.w.flat, rtol=1e-9)
-    assert not torch._dynamo.utils.counters["graph_break"]
-
-
-@pytest.mark.parametrize(
-    "options", [{"mode": "exact"}, {"skip_below": 1e-3}, {"gradient_checkpointing": True}], ids=lambda o: next(iter(o))
-)
-def test_compile_does_not_go_with(options):
-    with pytest.raises(ConfigError, match=f"compile: cannot be used with {next(iter(options))}"):
-        SearchConfig("mood", "tiny", 9, compile=True, **options)

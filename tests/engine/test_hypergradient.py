@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from search_problems import t5_state, tiny_t5
+from search_problems import SGD, t5_state, tiny_t5
 
 from s3pet_viz.engine.gates import binary_concrete, gate_probabilities
 from s3pet_viz.engine.modes import (
@@ -20,7 +20,7 @@ from s3pet_viz.engine.modes import (
     one_sided_difference,
     paper_step,
 )
-from s3pet_viz.engine.optim import SGD, AdamW
+from s3pet_viz.engine.optim import AdamW
 
 
 def relative(found, expected):
@@ -47,7 +47,7 @@ def second_derivative(state: State, step, z, v):
 
 @pytest.mark.parametrize("optimizer", [SGD, AdamW])
 def test_paper_h_at_its_own_eps(optimizer):
-    state = after_steps(25, weight_optimizer=optimizer)
+    state = after_steps(25, optimizer=optimizer)
     before = state.w.flat.clone()
     sample = state.sample(25)
     result = paper_step(state, 25)
@@ -61,7 +61,7 @@ def test_paper_h_at_its_own_eps(optimizer):
 @pytest.mark.parametrize(("optimizer", "lr"), [(SGD, 0.3), (AdamW, 3e-3)])
 @pytest.mark.parametrize("steps", [25, 40])
 def test_fast_h_against_exact(optimizer, lr, steps):
-    options = {"weight_optimizer": optimizer, "lr": lr}
+    options = {"optimizer": optimizer, "lr": lr}
     exact = exact_step(after_steps(steps, **options), steps)
     fast = fast_step(after_steps(steps, **options), steps)
     direct = fast.alpha_grad + lr * fast.hessian
@@ -76,7 +76,7 @@ def test_exact_is_the_derivative_of_the_whole_step():
     lr, eps = 0.3, 1e-5
 
     def fresh():
-        state = t5_state(weight_optimizer=SGD, lr=lr, clip=0.0)
+        state = t5_state(optimizer=SGD, lr=lr, clip=0.0)
         state.gates = replace(state.gates, competition=False)  # its gradient is a definition, not a slope
         return state
 

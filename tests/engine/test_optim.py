@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from search_problems import FewGatesCarryTheSignal
+from search_problems import SGD, FewGatesCarryTheSignal
 from torch import nn
 
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.modes import State, first_order_step
-from s3pet_viz.engine.optim import SGD, AdamW, FlatWeights, clip_
+from s3pet_viz.engine.optim import AdamW, FlatWeights, clip_
 
 
 def test_adamw_is_torchs():
@@ -82,7 +82,8 @@ def test_clip_is_joint_and_only_shrinks():
 def test_the_weights_gradient_is_clipped(clip):
     """SGD makes the clipped gradient visible: the step is lr times it."""
     problem = FewGatesCarryTheSignal()
-    state = State(problem, GateModel(problem.counts, problem.budget), lr=1.0, clip=clip, weight_optimizer=SGD)
+    state = State(problem, GateModel(problem.counts, problem.budget), lr=1.0, clip=clip)
+    state.w_opt = SGD(state.w.flat)
     before = state.w.flat.clone()
     first_order_step(state, 0)
     moved = float((state.w.flat - before).norm())

@@ -16,13 +16,14 @@ import pytest
 from widget_runs import HOSTILE, space
 
 import s3pet_viz.widgets as widgets
+from s3pet_viz.config.names import MODES, SPACES
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.launcher import Launched
 from s3pet_viz.runs import layout
 from s3pet_viz.viewer import pack
 from s3pet_viz.widgets import LiveSearch, LiveView, StructureExplorer, watch
 from s3pet_viz.widgets import search as search_module
-from s3pet_viz.widgets.search_form import MODES, SPACES, check_form
+from s3pet_viz.widgets.search_form import check_form
 
 
 def until(condition, seconds: float = 120.0) -> None:
