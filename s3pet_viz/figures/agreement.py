@@ -13,10 +13,11 @@ import plotly.graph_objects as go
 from s3pet_viz.analysis.measures import Chance, chance_overlap, need_sizes, random_structures
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Source, as_sources, joint_gates, labels, need_space, view
+from s3pet_viz.figures._data import joint_gates, labels, need_space, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Structure
 
 By = Literal["gates", "params"]
@@ -48,7 +49,7 @@ def agreement_table(
         raise ConfigError(f"by: expected one of {', '.join(get_args(By))}, found {by!r}")
     if draws < 1:
         raise ConfigError(f"draws: expected 1 or more, found {draws}")
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     if len(sources) < 2:
         raise ConfigError(f"agreement: expected at least two runs, found {len(sources)}")
     views = [view(source, budget=budget) for source in sources]
