@@ -103,7 +103,7 @@ TAKE_RUNS = {
 }
 TAKE_ANY = {
     "heatmap": lambda x: s3.figures.heatmap_table(x)["selected"].sum(),
-    "overlap": lambda x: s3.figures.overlap_table([x, NAME]).iloc[0, -1],
+    "overlap": lambda x: s3.figures.overlap_table([x, NAME])["gates"].iloc[0],
     "export": lambda x: read_source(x, backbone="tiny-t5").keys,
 }
 
