@@ -49,6 +49,10 @@ class RunError(S3PETError, ValueError):
     """A run directory is missing, foreign, busy or damaged."""
 
 
+class SourceError(ConfigError, RunError, TypeError):
+    """Something else than the run, the structure or the file that was expected."""
+
+
 class StudyError(S3PETError, ValueError):
     """A study folder is missing, foreign, busy, damaged, or of another plan."""
 

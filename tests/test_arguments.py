@@ -140,7 +140,7 @@ def test_wrong_kinds_of_every_argument(name, called):
         ("explain", {"device": torch.device("cpu")}, "device: expected text, found device(type='cpu')"),
         ("tune", {"progress": "no"}, "progress: expected true or false, found 'no'"),
         ("tune", {"workbench": "tiny-t5"}, "workbench: expected a Workbench, found str"),
-        ("tune", {"structure": 5}, "structure: expected a Structure, its file or a baseline, found 5"),
+        ("tune", {"structure": 5}, "structure: expected one of full, head, untouched, a run, a structure, or the path of one, found 5"),
         ("explain", {"rows": 2.5}, "rows: expected a whole number of at least 1, found 2.5"),
         ("explain", {"target": None}, "target: expected a run, a structure, or the path of one, found None"),
         ("evaluate", {"batch_size": "8"}, "batch_size: expected a whole number of at least 1, found '8'"),
@@ -150,7 +150,7 @@ def test_wrong_kinds_of_every_argument(name, called):
         ("sweep", {"executor": 4}, "executor: expected a concurrent.futures.Executor"),
         ("sweep", {"search": [1]}, "search: expected a mapping of options by name, found [1]"),
         ("sweep", {"per_task": {"sentiment": 5}}, "per_task: expected a mapping of task names to options"),
-        ("transfer", {"sources": 5}, "sources: expected tasks, runs or structures, found int"),
+        ("transfer", {"sources": 5}, "sources: expected a task, a run, a structure, or the path of one, found 5"),
     ],
 )
 def test_what_is_said(name, change, words, called):

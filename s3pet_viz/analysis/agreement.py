@@ -23,6 +23,7 @@ from s3pet_viz.analysis.measures import need_sizes, random_structures
 from s3pet_viz.errors import ConfigError, StructureError
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import RUN, RunLike, open_source
 from s3pet_viz.structure import Gate, Structure
 
 #: Elements of one block of drawn structures; a block of float64 is at most 64 MB.
@@ -75,7 +76,7 @@ RELATIONS: dict[str, Callable[[Found, Found], bool]] = {
 }
 
 
-def relations(found: Iterable[Found | Run], *, draws: int = 999, seed: int = 0) -> pd.DataFrame:
+def relations(found: Iterable[Found | RunLike], *, draws: int = 999, seed: int = 0) -> pd.DataFrame:
     """How far structures agree, by what differs between them; two rows per relation that has pairs.
 
     Relations: "other seed" (same task, budget and mode), "other task" (same budget and mode, any seeds),
@@ -88,7 +89,7 @@ def relations(found: Iterable[Found | Run], *, draws: int = 999, seed: int = 0) 
     those pairs). The order of `found` does not matter.
 
     Args:
-        found: two or more; a `Run` stands for `Found.of(run)`.
+        found: two or more; a run, or what names one, stands for `Found.of(run)`.
         draws: random replicates of the whole study.
         seed: of the random structures.
 
@@ -101,7 +102,7 @@ def relations(found: Iterable[Found | Run], *, draws: int = 999, seed: int = 0) 
     """
     if draws < 1:
         raise ConfigError(f"draws: expected 1 or more, found {draws}")
-    records = sorted((Found.of(f) if isinstance(f, Run) else f for f in found), key=_question)
+    records = sorted((f if isinstance(f, Found) else Found.of(open_source(f, allow=RUN)) for f in found), key=_question)
     chosen, places, size = _checked(records)
     groups = {}
     for name, holds in RELATIONS.items():

@@ -1,14 +1,17 @@
-"""The mean probability of gates over several searches."""
+"""What several searches agree on: the mean p of their gates, and the structure that it selects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.structure import Gate
+from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.budget import check_budget
 
 #: What a search says: its name, its gates, and their p of shape (n_gates,).
 Said = tuple[str, Sequence[Gate], NDArray[np.float64]]
@@ -33,3 +36,26 @@ def mean_probabilities(searches: Sequence[Said]) -> tuple[list[Gate], NDArray[np
                     f"{searches[0][0]} but {other:,} in {name}: these are runs on different backbones"
                 )
     return common, np.array([np.mean([table[g.key][1] for table in tables]) for g in common])
+
+
+def consensus_of(
+    searches: Sequence[Said], budget: int, backbone: str = "", backbone_params: int = 0, **source: Any
+) -> Structure:
+    """The structure that the mean p of several searches selects, by the rule of a single one.
+
+    Args:
+        budget: in parameters. backbone, backbone_params: of the searches. source: what else its source says.
+
+    Raises:
+        ConfigError: as `mean_probabilities`. StructureError: sizes that are not known. BudgetError: below the smallest
+            module.
+    """
+    for _, gates, _ in searches:
+        need_sizes(gates, "consensus")
+    common, p = mean_probabilities(searches)
+    counts = [gate.n_params for gate in common]
+    if budget < min(counts):
+        check_budget(counts, budget)  # raises, naming the smallest module
+    names = [name for name, _, _ in searches]
+    chosen = tuple(common[i] for i in select(p, counts, budget))
+    return Structure(chosen, backbone, backbone_params, budget, {"consensus_of": names, **source})

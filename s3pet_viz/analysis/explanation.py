@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from s3pet_viz import files
+from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.errors import RunError, StructureError
-from s3pet_viz.files import is_folder, located, write_json_atomic
-from s3pet_viz.runs.layout import EXPLAIN, read_json
-from s3pet_viz.runs.reader import Run, open_run
-from s3pet_viz.runs.writer import RunWriter
+from s3pet_viz.files import is_folder, is_there, located, write_json_atomic
+from s3pet_viz.runs import Run, RunWriter
+from s3pet_viz.runs.layout import EXPLAIN, RUN_JSON, read_json
+from s3pet_viz.sources import A_RUN, RUN, RunLike, open_source
 from s3pet_viz.structure import Gate
 from s3pet_viz.structure.structure import gate_from_dict
 
@@ -117,7 +115,7 @@ class Explanation:
     @property
     def rho(self) -> float:
         """Spearman's rank correlation of p and the loss increase over the gates; NaN where it is not defined."""
-        return _rank_correlation([e.p for e in self.effects], [e.loss_increase for e in self.effects])
+        return spearman([e.p for e in self.effects], [e.loss_increase for e in self.effects])
 
     @property
     def summary(self) -> str:
@@ -213,15 +211,21 @@ class Explanation:
         return cls(tuple(effects), metrics=tuple(map(str, data["metrics"])), **facts)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | Run) -> Explanation:
-        """Read a file that `save` wrote, or the one of a run (a `Run`, or its directory).
+    def load(cls, path: RunLike) -> Explanation:
+        """Read a file that `save` wrote, or the one of a run.
 
         Raises:
             RunError: missing, damaged, or of a structure that the run has no longer; names the file and the field.
         """
-        if isinstance(path, Run) or is_folder(path):
-            return _of_run(open_run(path))
-        return cls.from_dict(files.read_json(path, RunError), where=str(path))
+        if not isinstance(path, Run) and _is_explanation(path):
+            return cls.from_dict(files.read_json(path, RunError), where=str(path))
+        return _of_run(open_source(path, allow=RUN, what="explanation", wanted=f"an explanation, {A_RUN}"))
+
+
+def _is_explanation(path: Any) -> bool:
+    """Whether a path is of a file that is no run's run.json."""
+    named = isinstance(path, (str, os.PathLike)) and is_there(path) and not is_folder(path)
+    return named and located(path).name != RUN_JSON
 
 
 def shown(value: float, form: str) -> str:
@@ -240,17 +244,6 @@ def _of_run(run: Run) -> Explanation:
             f"(s3pet explain {run.path})"
         )
     return made
-
-
-def _rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rho, ties at their mean rank; NaN for under 2 pairs, a missing value, or a constant side."""
-    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return _NAN
-    x, y = rankdata(x), rankdata(y)
-    x, y = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / size if size else _NAN
 
 
 def _text(data: Mapping[str, Any], name: str, where: str) -> str:

@@ -5,22 +5,19 @@ Each finding is a rule of thumb with one threshold, a constant below; none of th
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from s3pet_viz.analysis.findings import LEVELS, Finding, Findings, found
 from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, random_structures, spearman
 from s3pet_viz.analysis.pruned import at_budget_from, unlearned
-from s3pet_viz.runs.reader import Run
+from s3pet_viz.runs import Run
+from s3pet_viz.sources import RUN, RunLike, open_sources
 from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import budget_at, expected_params
-
-Level = Literal["good", "note", "warning", "problem"]
-_COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem": "#b42318"}
 
 #: The task was not learned where the training loss ends above this share of what one answer to every row would have.
 UNLEARNED = 0.95
@@ -48,62 +45,44 @@ DISAGREE = 0.5
 _DRAWS = 200
 
 
-class Finding(NamedTuple):
-    """One thing seen: how bad (good, note, warning, problem), a short title, and what was seen and what to do."""
-
-    level: Level
-    title: str
-    text: str
-
-
-class Findings(list[Finding]):
-    """Findings, worst first; shown as sentences."""
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{f.level}: {f.title}. {f.text}" for f in self)
-
-    def _repr_html_(self) -> str:
-        lines = (
-            f"<li><b style='color:{_COLOURS[f.level]}'>{html.escape(f.title)}</b> {html.escape(f.text)}</li>"
-            for f in self
-        )
-        return f"<ul>{''.join(lines)}</ul>"
-
-
 #: What a rule looks at; it says in words what it saw in order, yields a finding for what is not, or nothing where the
 #: run lacks the numbers.
 Seen = Finding | str
 Rule = Callable[[Run], Iterator[Seen]]
 
 
-def health(runs: Run | Sequence[Run]) -> Findings:
-    """What to know before trusting a structure, worst first; one finding "Nothing unusual" where all is well, which
+def health(runs: RunLike | Iterable[RunLike]) -> Findings:
+    """What to know before trusting a structure, worst first; one finding "nothing-unusual" where all is well, which
     lists what was looked at.
 
     Args:
-        runs: one run, or several: each is looked at, and then how far runs of one question (task, backbone,
-            budget, mode) that differ by their seed agree.
+        runs: a run, or what names one; or several: each is looked at, and then how far runs of one question (task,
+            backbone, budget, mode) that differ by their seed agree.
 
     Raises:
-        RunError: a run is damaged.
+        RunError: a run is damaged, or something else than a run.
     """
-    several = [runs] if isinstance(runs, Run) else list(runs)
-    found: list[Finding] = []
+    return judged(open_sources(runs, allow=RUN, what="health"))
+
+
+def judged(runs: Sequence[Run]) -> Findings:
+    """`health` of open runs."""
+    findings: list[Finding] = []
     well: dict[str, list[str]] = {}
-    for run in several:
+    for run in runs:
         for name, seen in _of_run(run):
             if isinstance(seen, str):
                 well.setdefault(name, []).append(seen)
             else:
-                found.append(seen if len(several) == 1 else seen._replace(title=f"{run.name}: {seen.title}"))
-    for agreement in _of_seeds(several):
+                findings.append(seen if len(runs) == 1 else seen._replace(title=f"{run.name}: {seen.title}"))
+    for agreement in _of_seeds(runs):
         if isinstance(agreement, str):
             well.setdefault(_SEEDS, []).append(agreement)
         else:
-            found.append(agreement)
-    if not found:
-        found.append(Finding("good", "Nothing unusual", _said(several, well)))
-    return Findings(sorted(found, key=lambda finding: list(_COLOURS)[::-1].index(finding.level)))
+            findings.append(agreement)
+    if not findings:
+        findings.append(found("nothing-unusual", _said(runs, well)))
+    return Findings(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
 def _said(runs: Sequence[Run], well: dict[str, list[str]]) -> str:
@@ -123,7 +102,7 @@ def _of_run(run: Run) -> Iterator[tuple[str, Seen]]:
     if not run.n_steps:
         for seen in _end(run):
             yield _END, seen
-        yield _END, Finding("note", "No steps yet", "The search has not recorded a step, so there is nothing to judge.")
+        yield _END, found("no-steps", "The search has not recorded a step, so there is nothing to judge.")
         return
     for name, rule in _RULES.items():
         for seen in rule(run):
@@ -136,17 +115,17 @@ def _end(run: Run) -> Iterator[Seen]:
         what = "failed" if status == "failed" else "is dead: its process ended without saying so,"
         said = f" Its last error: {error.rstrip('.')}." if error else ""
         steps = f" Its {run.n_steps:,} recorded steps can be read; resume it to go on." if run.n_steps else ""
-        yield Finding(
-            "problem", f"The search {status if status == 'failed' else 'died'}",
+        yield found(
+            "search-failed" if status == "failed" else "search-died",
             f"The search {what} after {run.n_steps:,} steps.{said}{steps}",
-        )  # fmt: skip
+        )
     elif early:
         rate = run.steps()["lr"].to_numpy()
         left = rate[-1] / rate[0] if len(rate) and rate[0] > 0 else 0.0
         why = f" The learning rate was still {left:.0%} of the first." if left >= 0.005 else ""
         if _rested(run):
             why += " That the structure rested is no proof that it would have stayed."
-        yield Finding("note", "The search stopped early", f"It finished {early}.{why}")
+        yield found("stopped-early", f"It finished {early}.{why}")
     elif run.ended:
         yield f"{status} after {run.n_steps:,} steps"
 
@@ -166,11 +145,11 @@ def _losses(run: Run) -> Iterator[Seen]:
         wrong = np.flatnonzero(~np.isfinite(values) if name == "train_loss" else np.isinf(values))
         if len(wrong):
             which, at = "training" if name == "train_loss" else "validation", int(steps["step"].iloc[wrong[0]])
-            yield Finding(
-                "problem", "The loss is not finite",
+            yield found(
+                "loss-not-finite",
                 f"The {which} loss was {values[wrong[0]]:g} at step {at:,}, so alpha follows noise from there. Lower "
                 "the learning rate.",
-            )  # fmt: skip
+            )
             return
     loss = steps["val_loss"].to_numpy()[shrunk:]
     known = loss[~np.isnan(loss)]
@@ -184,7 +163,7 @@ def _losses(run: Run) -> Iterator[Seen]:
     told = f"It was {before} in the first fifth of the {of}, and {after} in the last"
     start = known[: max(4, fifth // 5)]
     if last.mean() > first.mean() + noise:
-        yield Finding("warning", "The validation loss rose", f"{told}. Lower the learning rate, or stop earlier.")
+        yield found("loss-rose", f"{told}. Lower the learning rate, or stop earlier.")
     elif last.mean() < first.mean() - noise:
         yield f"fell from {before} to {after}"
     elif shrunk:
@@ -199,7 +178,7 @@ def _losses(run: Run) -> Iterator[Seen]:
                 f"The training loss is {train:.3g}, below the {constant:.3g} of one answer to every row: what was "
                 "learned was learned in the first fifth, or before the search."
             )
-        yield Finding("warning", "The validation loss did not fall", f"{told}: no fall beyond its noise. {why}")
+        yield found("loss-did-not-fall", f"{told}: no fall beyond its noise. {why}")
 
 
 def _apart(a: float, b: float) -> tuple[str, str]:
@@ -221,7 +200,7 @@ def _learned(run: Run) -> tuple[float, float | None]:
 def _unlearned(run: Run) -> Iterator[Seen]:
     last, constant = _learned(run)
     if said := unlearned(run):
-        yield Finding(*said)
+        yield said
         return
     if not constant or run.n_steps < 20:
         return
@@ -234,11 +213,11 @@ def _unlearned(run: Run) -> Iterator[Seen]:
     else:
         so = "So the search learned which answers there are and not which is right"
     how = "" if sum(_open_start(run)) else ", or from open gates (open_steps and shrink_steps)"
-    yield Finding(
-        "warning", "The task was not learned",
+    yield found(
+        "not-learned",
         f"The training loss {ended} {last:.3g}; one answer to every row would have {constant:.3g}. {so}, and its gates "
         f"are chosen for that. Search longer, at another learning rate{how}.",
-    )  # fmt: skip
+    )
 
 
 def _length(run: Run) -> Iterator[Seen]:
@@ -251,10 +230,8 @@ def _length(run: Run) -> Iterator[Seen]:
     rest = longer if run.ended else "It is not over yet."
     alphas = run.alphas()
     moved = float(np.abs(alphas[-1] - alphas[0]).max())
-    yield Finding(
-        "note" if not run.ended else "warning", "Few steps",
-        f"{run.n_steps:,} steps were taken, in which alpha moved by {moved:.2g} at most. {rest}",
-    )  # fmt: skip
+    few = found("few-steps", f"{run.n_steps:,} steps were taken, in which alpha moved by {moved:.2g} at most. {rest}")
+    yield few if run.ended else few._replace(level="note")
 
 
 def _separation(run: Run) -> Iterator[Seen]:
@@ -279,11 +256,11 @@ def _separation(run: Run) -> Iterator[Seen]:
         order = f"their order still changes (rank correlation {rho:.2f} over the last fifth of the steps)"
     else:
         order = f"their order was the same over the last fifth of the steps (rank correlation {rho:.2f}), by little"
-    yield Finding(
-        "warning", "The gates have hardly separated",
+    yield found(
+        "not-separated",
         f"The gate entropy is {share:.0%} of what equal gates would have: {order}. Search longer, or raise the alpha "
         "learning rate.",
-    )  # fmt: skip
+    )
 
 
 def _moving(run: Run) -> Iterator[Seen]:
@@ -302,7 +279,7 @@ def _moving(run: Run) -> Iterator[Seen]:
         came += f" and {len(before - after)} went"
     rest = "Search longer before you read the structure." if run.ended else "It is not over yet."
     text = f"{came} (overlap {share:.2f} with the structure before). {rest}"
-    yield Finding("warning", "Gates are still moving", text)
+    yield found("still-moving", text)
 
 
 def _collapse(run: Run) -> Iterator[Seen]:
@@ -330,11 +307,12 @@ def _collapse(run: Run) -> Iterator[Seen]:
         why = f"Not for being cheap: {sizes}. So it was chosen against its cost, which leaves room for fewer gates."
     else:
         why = f"Its cost does not say why: {sizes}, too."
-    yield Finding(
-        "warning", f"Almost all chosen gates are {pet_type}",
+    yield found(
+        "one-pet-type",
         f"{most} of {total} chosen gates are {pet_type}, which is {among:.0%} of the search space. {why} Compare with "
         "a larger budget or a space without it.",
-    )  # fmt: skip
+        pet_type,
+    )
 
 
 def _budget(run: Run) -> Iterator[Seen]:
@@ -343,21 +321,21 @@ def _budget(run: Run) -> Iterator[Seen]:
         return
     total = int(run.counts.sum())
     if budget >= total:
-        yield Finding(
-            "note", "The budget does not bind",
+        yield found(
+            "budget-not-binding",
             f"The budget of {budget:,} parameters holds the whole search space ({total:,}): nothing was searched for.",
-        )  # fmt: skip
+        )
         return
     expected = float(expected_params(run.p(), run.counts))
     held = budget_at(int(run.steps()["step"].iloc[-1]), budget, total, *_open_start(run))
     if (at_budget_from(run) or 0) >= run.n_steps:
         held = float(np.clip(expected, budget, total))  # the step log does not say how far it has shrunk
     if abs(expected / held - 1) > OFF_BUDGET:
-        yield Finding(
-            "problem", "The budget is not kept",
+        yield found(
+            "budget-not-kept",
             f"{expected:,.1f} parameters are expected in use, but the budget is {held:,.0f}. The recorded p do not "
             "belong to this budget; do not trust this run.",
-        )  # fmt: skip
+        )
     else:
         yield f"{expected:,.1f} parameters expected in use, of {held:,.0f}"
 
@@ -376,10 +354,10 @@ def _unused(run: Run) -> Iterator[Seen]:
         why += "different budget may fit the modules better."
     else:
         why = f"a gate that is left, of {smallest:,}, would fit. This is not what the rule of selection gives."
-    yield Finding(
-        "note", "Part of the budget is unused",
+    yield found(
+        "budget-unused",
         f"The structure has {used:,} of {budget:,} parameters ({used / budget:.0%}): {why}",
-    )  # fmt: skip
+    )
 
 
 def _open_start(run: Run) -> list[int]:
@@ -416,15 +394,15 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
         f"this budget overlap by {chance.mean:.2f} (95 %: {chance.low:.2f} to {chance.high:.2f})"
     )
     if mean <= chance.high:
-        yield Finding(
-            "problem", "Seeds agree no better than chance",
+        yield found(
+            "seeds-by-chance",
             f"{seen}. A single run's structure says nothing: search longer and use the consensus.",
-        )  # fmt: skip
+        )
     elif mean < DISAGREE:
-        yield Finding(
-            "warning", "Seeds disagree",
+        yield found(
+            "seeds-disagree",
             f"{seen}. Read what the seeds share (the consensus), not single gates of one run.",
-        )  # fmt: skip
+        )
     else:
         yield seen
 

@@ -49,14 +49,16 @@ def jaccard_params(a: Structure, b: Structure) -> float:
 
 
 def spearman(p: ArrayLike, q: ArrayLike) -> float:
-    """Rank correlation of two vectors, shape (n,); ties share their mean rank. NaN below two values or without spread.
+    """Rank correlation of two vectors, shape (n,); ties share their mean rank. NaN below two values, without spread,
+    or where a value is not known.
 
     Source: Spearman 1904; Pearson's correlation of the ranks.
     """
+    known = np.isfinite(np.asarray(p, dtype=np.float64)).all() and np.isfinite(np.asarray(q, dtype=np.float64)).all()
     left, right = mean_ranks(p), mean_ranks(q)
     if left.shape != right.shape:
         raise ValueError(f"expected two vectors of one length, found {left.shape} and {right.shape}")
-    if len(left) < 2:
+    if len(left) < 2 or not known:
         return float("nan")
     left, right = left - left.mean(), right - right.mean()
     scale = np.sqrt((left @ left) * (right @ right))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from s3pet_viz.analysis.findings import Finding, found
 from s3pet_viz.runs.reader import Run
 from s3pet_viz.runs.status import pruning
 
@@ -17,7 +16,7 @@ def at_budget_from(run: Run) -> int | None:
     return at if type(at) is int else run.n_steps
 
 
-def unlearned(run: Run) -> tuple[Literal["problem", "warning"], str, str] | None:
+def unlearned(run: Run) -> Finding | None:
     """A finding where the gates were pruned for a task that was not learned, or that was lost since."""
     told = pruning(run.info)
     loss, constant, task = told.get("held_out_loss"), told.get("held_out_constant"), told.get("task")
@@ -25,15 +24,15 @@ def unlearned(run: Run) -> tuple[Literal["problem", "warning"], str, str] | None
     if isinstance(loss, float) and isinstance(constant, float):
         said = f" The held-out loss was {loss:.3g} at the last look; one answer to every row would have {constant:.3g}."
     if task == "not learned":
-        return (
-            "problem", "The gates were pruned before the task was learned",
+        return found(
+            "pruned-unlearned",
             f"It was not learned in the {told.get('open_steps')} steps with every gate open, so the gates' scores "
             f"say little of it.{said} Search with more steps, or at another learning rate.",
-        )  # fmt: skip
+        )
     if task == "lost":
-        return (
-            "warning", "What was learned was lost while the budget shrank",
+        return found(
+            "pruned-lost",
             f"The task was learned with every gate open, and is not with those that are left.{said} Search with more "
             "steps, or for a larger budget.",
-        )  # fmt: skip
+        )
     return None

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
-from s3pet_viz.analysis.measures import jaccard
+from s3pet_viz.analysis.measures import jaccard, spearman
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.structure import Gate, Structure
@@ -148,8 +148,6 @@ class Transfer:
         """Spearman's correlation between a source's overlap with the target's own structure and what it scores there,
         off the diagonal, each target's own mean taken out. NaN below three pairs or without spread.
         """
-        from s3pet_viz.analysis.measures import spearman
-
         rows = self.table()
         rows = rows[(rows["kind"] == "source") & (rows["source"] != rows["target"])].dropna(subset=["overlap"])
         cells = rows.groupby(["source", "target"])[[value, "overlap"]].mean()

@@ -17,15 +17,12 @@ from s3pet_viz.config import SearchConfig, TuneConfig
 from s3pet_viz.config.names import DEFAULT_BACKBONE
 from s3pet_viz.config.options import Option, options_of
 from s3pet_viz.config.search import LOADING
-from s3pet_viz.errors import ConfigError, RunError, S3PETError, printable
+from s3pet_viz.errors import ConfigError, S3PETError, printable
 from s3pet_viz.files import expanded, is_folder, is_there, write_text_atomic
-from s3pet_viz.resources import find_resource
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from s3pet_viz.runs import Run
-    from s3pet_viz.structure import Structure
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -167,33 +164,6 @@ def say(*what: RenderableType) -> None:
     out = console()
     for part in what:
         out.print(part, soft_wrap=isinstance(part, str))
-
-
-def open_target(path: str | Path) -> Run | Structure:
-    """A run folder, a recorded run's name, or a structure file.
-
-    Raises:
-        RunError: neither; StructureError: a file that is not a structure.
-    """
-    from s3pet_viz.runs import open_run
-    from s3pet_viz.structure import Structure
-
-    target = expanded(path)
-    if is_folder(target):
-        return open_run(target)
-    if target.name == "run.json":
-        return open_run(target.parent)
-    if not is_there(target) and find_resource("runs", str(path)):
-        return open_run(path)
-    if not is_there(target):
-        raise RunError(f"{path}: expected a run folder or a structure file, found neither")
-    return Structure.load(target)
-
-
-def is_recorded(run: Run) -> bool:
-    """Whether a run came with the package; nothing is added to such a one."""
-    own = find_resource("runs", run.path.name)
-    return own is not None and own.resolve() == run.path.resolve()
 
 
 def check_free(path: Path | None, force: bool = False) -> None:

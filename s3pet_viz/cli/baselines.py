@@ -95,12 +95,13 @@ def baselines(
 
 def _structures(paths: list[str]) -> dict[str, Structure]:
     from s3pet_viz.runs import Run
+    from s3pet_viz.sources import open_source, structure_of
 
     made: dict[str, Structure] = {}
     for path in paths:
-        source = c.open_target(path)
+        source = open_source(path, what="structure")
         name = source.name if isinstance(source, Run) else Path(path).stem
         if name in made:
             name = str(path)
-        made[name] = source.structure() if isinstance(source, Run) else source
+        made[name] = structure_of(source)
     return made

@@ -14,18 +14,18 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder.", show_default=Fa
 
 def pause(run: RunFolder) -> None:
     """Hold a search after its present step; it keeps its memory."""
-    from s3pet_viz.runs import open_run
+    from s3pet_viz.sources import RUN, open_source
 
-    open_run(run).pause()
+    open_source(run, allow=RUN).pause()
     c.say("asked to pause")
 
 
 def resume(run: RunFolder) -> None:
     """Let a paused search go on, or continue one that was stopped, failed or died, in a process of its own."""
     from s3pet_viz.launcher import relaunch
-    from s3pet_viz.runs import open_run
+    from s3pet_viz.sources import RUN, open_source
 
-    found = open_run(run)
+    found = open_source(run, allow=RUN)
     if found.ended:
         found = relaunch(found)
         c.say(f"searching in process {found.info['pid']}: {found.path}")
@@ -36,7 +36,7 @@ def resume(run: RunFolder) -> None:
 
 def stop(run: RunFolder) -> None:
     """End a search after its present step; it can be continued."""
-    from s3pet_viz.runs import open_run
+    from s3pet_viz.sources import RUN, open_source
 
-    open_run(run).stop()
+    open_source(run, allow=RUN).stop()
     c.say("asked to stop")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import expanded, json_ready
+from s3pet_viz.files import json_ready
 
 if TYPE_CHECKING:
     from s3pet_viz.export import Adapter
@@ -37,7 +37,7 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="An adapter's folder or hub name (owner/name), a structure file, or a run folder.",
+        help="An adapter's folder or hub name (owner/name), a run folder, a recorded run's name, or a structure file.",
         show_default=False,
     ),
 ]
@@ -82,7 +82,7 @@ def import_(
 def _published(source: str, backbone: str | None, run: str | None, budget: str | None) -> Structure:
     from dataclasses import replace
 
-    from s3pet_viz.runs import open_run
+    from s3pet_viz.sources import RUN, open_source
     from s3pet_viz.structure import from_s3delta, read_final_alphas
     from s3pet_viz.structure.published import read_text
 
@@ -96,7 +96,7 @@ def _published(source: str, backbone: str | None, run: str | None, budget: str |
         return from_s3delta(source, backbone=backbone)
     if backbone is not None:
         raise ConfigError("backbone: give either --backbone or --run")
-    opened = open_run(run)
+    opened = open_source(run, allow=RUN, what="run")
     made = from_s3delta(source, gates=opened.gates_list)
     return replace(made, backbone=opened.info["backbone"], backbone_params=opened.info["backbone_params"])
 
@@ -125,7 +125,9 @@ def export(
         check_free_folder(out, force)
     if partial and to is not Form.peft:
         raise ConfigError(f"partial: is for --to peft; --to {to.value} holds everything or says what it cannot")
-    given = _open(source, budget)
+    from s3pet_viz.export.host import read_source
+
+    given = read_source(source, budget=budget, backbone=backbone)
     structure, adapter = _parts(given)
     if adapter is None and to in (Form.merged, Form.adapter):
         hint = f"s3pet tune {o.quoted(source)} --save FOLDER"
@@ -159,27 +161,6 @@ def export(
         adapter.save_pretrained(out, overwrite=force)
     c.say(o.facts_table(facts))
     c.say(f"{to.value}: {out}")
-
-
-def _open(source: str, budget: str | None) -> Structure | Adapter:
-    from s3pet_viz.resources import find_resource
-
-    path = expanded(source)
-    hub = not path.exists() and source.count("/") == 1 and source[:1] not in "./~" and not find_resource("runs", source)
-    made: Any
-    if (path / "adapter.json").is_file() or hub:
-        from s3pet_viz.export import Adapter
-
-        made = Adapter.from_pretrained(source)
-    else:
-        from s3pet_viz.runs import Run
-
-        made = c.open_target(source)
-        if isinstance(made, Run):
-            return made.structure(budget=budget)
-    if budget is not None:
-        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-    return made
 
 
 def _parts(given: Structure | Adapter) -> tuple[Structure, Adapter | None]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from s3pet_viz.analysis.explanation import Explanation
 
-Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run folder or a structure file.")]
+Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run or a structure file.")]
 Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
 Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
 Budget = Annotated[str | None, c.option("Explain the structure that the run gives at this budget.")]
@@ -44,12 +44,12 @@ def explain(
     """
     from s3pet_viz.cli.tune import defaults_of
     from s3pet_viz.runs import Run, RunWriter
+    from s3pet_viz.sources import is_recorded, open_source, structure_of
 
     c.check_free(out, force)
-    source = c.open_target(target)
-    if budget is not None and not isinstance(source, Run):
-        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-    run = source if isinstance(source, Run) and not c.is_recorded(source) else None
+    source = open_source(target, backbone=backbone)
+    structure_of(source, budget)  # says what is wrong before anything is loaded
+    run = source if isinstance(source, Run) and not is_recorded(source) else None
     own = run is not None and task is None and backbone is None and budget is None
     if own:
         RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training

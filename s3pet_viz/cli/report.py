@@ -22,8 +22,6 @@ def report(runs: Runs, out: Out = Path("report.html"), title: Title = None, forc
     It holds all figures and tables, and opens without a network.
     """
     from s3pet_viz.reports import report as write
-    from s3pet_viz.runs import open_run
 
     c.check_free(out, force)
-    opened = [open_run(run) for run in runs]
-    c.say(f"report: {write(opened, out, title=title)}")
+    c.say(f"report: {write(runs, out, title=title)}")

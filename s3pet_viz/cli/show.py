@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,8 @@ from s3pet_viz.files import json_ready
 
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
-    from s3pet_viz.structure import Structure
 
-Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run folder or a structure file.")]
+Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run or a structure file.")]
 Budget = Annotated[str | None, c.option("Solve the run again at this budget: 0.1%, 1e-3 or 8404.")]
 Html = Annotated[Path | None, c.option("Write the heatmap as a page of its own, which needs no network.")]
 Save = Annotated[Path | None, c.option("Write the structure (at --budget) as JSON.")]
@@ -37,32 +36,33 @@ def show(
     """
     from s3pet_viz.cli import _output as o
     from s3pet_viz.runs import Run
+    from s3pet_viz.sources import open_source, structure_of
+    from s3pet_viz.structure import Structure
 
     c.check_free(html, force)
     c.check_free(save, force)
-    source = c.open_target(target)
-    structure: Structure | None
+    source = open_source(target)
+    bare = isinstance(source, Run) and not source.n_steps
+    structure = None if bare else structure_of(source, budget)
     if isinstance(source, Run):
-        structure = source.structure(budget=budget) if source.n_steps else None
         facts = _facts_of_run(source)
     else:
-        if budget is not None:
-            raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-        structure = source
-        known = {name: source.source[name] for name in ("task", "mode", "seed") if name in source.source}
+        said = source.source if isinstance(source, Structure) else {}
+        known = {name: said[name] for name in ("task", "mode", "seed") if name in said}
         facts = {"structure": target, "backbone": source.backbone or None, **known}
     if structure is None and (save is not None or html is not None):
         raise ConfigError(f"{target}: no steps recorded yet, so there is no structure to write")
 
-    c.say(o.heatmap_text(source, c.console().width, budget), "")
+    drawn: Any = source if isinstance(source, Run) else structure
+    c.say(o.heatmap_text(drawn, c.console().width, budget), "")
     c.say(o.facts_table(facts | (o.structure_facts(structure) if structure is not None else {})))
     if gates and structure is not None:
-        c.say(o.gates_table(source, budget, most=None))
+        c.say(o.gates_table(drawn, budget, most=None))
     if save is not None and structure is not None:
         c.save_text(save, json.dumps(json_ready(structure.to_dict()), indent=1) + "\n", force)
         c.say(f"structure: {save}")
     if html is not None:
-        c.save_text(html, o.heatmap_page(source, budget), force)
+        c.save_text(html, o.heatmap_page(drawn, budget), force)
         c.say(f"page: {html}")
 
 

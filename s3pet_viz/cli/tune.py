@@ -14,7 +14,11 @@ from s3pet_viz.files import json_ready
 
 _WORDS = ("full", "head", "untouched")
 Target = Annotated[
-    str, typer.Argument(metavar="STRUCTURE_OR_RUN", help="A run folder, a structure file, or: full, head, untouched.")
+    str,
+    typer.Argument(
+        metavar="STRUCTURE_OR_RUN",
+        help="A run (folder or recorded name), a structure file, or: full, head, untouched.",
+    ),
 ]
 Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
 Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
@@ -43,17 +47,19 @@ def tune(
     The scores of a run's own structure on its own task are kept in the run folder.
     """
     from s3pet_viz.runs import Run, RunWriter
+    from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
 
     c.check_free(out, force)
-    source = None if target in _WORDS else c.open_target(target)
+    source = None if target in _WORDS else open_source(target, wanted=f"one of {', '.join(_WORDS)}, {A_SOURCE}",
+                                                       backbone=backbone)  # fmt: skip
+    if source is None and budget is not None:
+        raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")
+    structure: Any = target if source is None else structure_of(source, budget)
     run = source if isinstance(source, Run) else None
-    if budget is not None and run is None:
-        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-    own = run is not None and not c.is_recorded(run) and task is None and backbone is None and budget is None
+    own = run is not None and not is_recorded(run) and task is None and backbone is None and budget is None
     if own:
         RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
     where = defaults_of(source, task, backbone)
-    structure: Any = run.structure(budget=budget) if run is not None else (source or target)
     c.use_threads(threads)
 
     import s3pet_viz as s3

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.backbones.check import check_bare
 from s3pet_viz.backbones.families import Position, base_of
-from s3pet_viz.errors import BackboneError, ExportError
+from s3pet_viz.errors import BackboneError, ConfigError, ExportError
 from s3pet_viz.export.adapter import Adapter
-from s3pet_viz.files import is_folder, is_there
+from s3pet_viz.export.folder import META, WEIGHTS
+from s3pet_viz.files import expanded, is_there
+from s3pet_viz.resources import find_resource
+from s3pet_viz.sources import A_SOURCE, open_source, structure_of
 from s3pet_viz.structure import Gate, Structure
 
 
@@ -71,13 +75,44 @@ def host_of(source: Adapter | Structure, backbone: Any) -> Host:
     return Host(made.model, made.tokenizer, False)
 
 
-def read_source(source: Any) -> Adapter | Structure:
-    """An adapter or a structure, read from a folder, a file or the hub where it is a name."""
-    if isinstance(source, (Adapter, Structure)):
-        return source
-    if not isinstance(source, (str, Path)):
-        raise ExportError(f"source: expected an Adapter, a Structure or a path, found {type(source).__name__}")
-    return Structure.load(source) if is_there(source) and not is_folder(source) else Adapter.from_pretrained(source)
+def read_source(source: Any, *, budget: Any = None, backbone: Any = None) -> Adapter | Structure:
+    """An adapter (or its folder, or its name on the hub), or the structure of what `open_source` opens.
+
+    Args:
+        budget: of a run: the structure that it gives at this budget. backbone: as of `open_source`.
+    """
+    if isinstance(source, Adapter) or _names_adapter(source):
+        if budget is not None:
+            raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
+        return source if isinstance(source, Adapter) else Adapter.from_pretrained(source)
+    opened = open_source(source, wanted=f"an adapter, {A_SOURCE}", backbone=backbone)
+    structure = structure_of(opened, budget)
+    need_sizes(structure.gates, "export")
+    return structure
+
+
+def read_adapter(source: Any, what: str) -> Adapter:
+    """An adapter, its folder, or its name on the hub.
+
+    Raises:
+        SourceError: something else, such as a run. AdapterError: nothing is there, or it is damaged.
+    """
+    if _names_adapter(source, alone=True):
+        return Adapter.from_pretrained(source)
+    wanted, hint = "an adapter with trained weights", ": tune it with save="
+    made: Adapter = open_source(source, allow=(Adapter,), what=what, wanted=wanted, hint=hint)
+    return made
+
+
+def _names_adapter(source: Any, *, alone: bool = False) -> bool:
+    """Whether a path or a name means an adapter; `alone`: also where nothing is there, for nothing else is expected."""
+    if not isinstance(source, (str, Path)) or not str(source):
+        return False
+    if is_there(source):
+        return any(is_there(expanded(source) / name) for name in (META, WEIGHTS))
+    if find_resource("runs", str(source)):
+        return False
+    return alone or (isinstance(source, str) and source.count("/") == 1 and source[0] not in "./~")
 
 
 def named(gates: dict[Gate, str]) -> str:

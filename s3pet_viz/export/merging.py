@@ -15,7 +15,7 @@ from s3pet_viz.backbones.load import quiet
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export.adapter import Adapter, Attached
 from s3pet_viz.export.folder import check_free_folder, staged_folder
-from s3pet_viz.export.host import host_of, named, read_source
+from s3pet_viz.export.host import host_of, named, read_adapter
 from s3pet_viz.export.probe import check_same, outputs
 from s3pet_viz.structure import Gate
 
@@ -56,9 +56,7 @@ def merge(
     """
     if folder is not None:
         check_free_folder(folder, overwrite)
-    source = read_source(adapter)
-    if not isinstance(source, Adapter):
-        raise ExportError("merge: expected an adapter with trained weights, found a structure: tune it with save=")
+    source = read_adapter(adapter, "merge")
     host = host_of(source, backbone)
     source.check(host.model, any_weights=any_weights)
     types = {n: t.dtype for n, t in _tensors(host.model).items()}

@@ -24,6 +24,7 @@ from s3pet_viz.export.merging import lora_scale, lora_size
 from s3pet_viz.export.probe import check_same, outputs
 from s3pet_viz.files import located
 from s3pet_viz.pet import insert
+from s3pet_viz.sources import Source
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.threads import no_warnings
 
@@ -58,7 +59,7 @@ class PeftExport:
 
 
 def to_peft(
-    source: Structure | Adapter | str | Path,
+    source: Adapter | Source,
     backbone: Backbone | nn.Module | str | Path | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
@@ -74,7 +75,8 @@ def to_peft(
     IA3 gates are refused too: PEFT keeps IA3 in an adapter of its own kind, which is not written.
 
     Args:
-        source: an adapter or a structure, or the file, folder or hub name of one.
+        source: an adapter, its folder or its name on the hub; or a run or a structure, or what names one
+            (`sources.Source`).
         backbone: loaded, a transformers model (left as it was), a name or folder; the source's own where it is None.
         folder: where to write. Of a structure alone only ``adapter_config.json`` is written.
         partial: leave out the gates that PEFT cannot hold; they are listed in the result.
@@ -93,7 +95,7 @@ def to_peft(
 
     if folder is not None:
         check_free_folder(folder, overwrite)
-    given = read_source(source)
+    given = read_source(source, backbone=backbone)
     adapter = given if isinstance(given, Adapter) else None
     structure = given if isinstance(given, Structure) else given.structure
     if not structure.gates:

@@ -1,71 +1,18 @@
-"""What the figures share: opening whatever they are given, and one view of it all."""
+"""What the figures share: one view of whatever they are given."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from s3pet_viz.errors import ConfigError, StructureError
-from s3pet_viz.files import is_folder, is_there, located, read_json
-from s3pet_viz.runs import Run, open_run
-from s3pet_viz.runs.reader import Budget, ranks
-from s3pet_viz.structure import FinalAlphas, Gate, Structure, from_s3delta, read_final_alphas, select_with_fill
-from s3pet_viz.structure.published import is_s3delta
-
-RunLike = Run | str | os.PathLike[str]
-Opened = Run | Structure | FinalAlphas
-#: A run, its directory; a structure, its file (ours, or S3Delta's JSON); or a table of final alphas.
-Source = Opened | str | os.PathLike[str]
-
-
-def as_run(run: RunLike) -> Run:
-    """Open a path; a `Run` is returned as it is.
-
-    Raises:
-        RunError: not a run directory.
-        TypeError: neither a run nor a path.
-    """
-    if not isinstance(run, (Run, str, os.PathLike)):
-        raise TypeError(f"expected a Run or the path of a run directory, found {type(run).__name__}")
-    return open_run(run)
-
-
-def as_source(source: Source) -> Opened:
-    """Open a path: a folder is a run, JSON a structure (ours or S3Delta's), other files final alphas.
-
-    Raises:
-        RunError: no such path, or not a run directory.
-        StructureError: the file is damaged or foreign.
-        TypeError: something else.
-    """
-    if isinstance(source, (Structure, FinalAlphas)):
-        return source
-    if isinstance(source, (str, os.PathLike)) and is_there(path := located(source)) and not is_folder(path):
-        if path.suffix.lower() != ".json":
-            return read_final_alphas(path)
-        return from_s3delta(path) if is_s3delta(read_json(path, StructureError)) else Structure.load(path)
-    if not isinstance(source, (Run, str, os.PathLike)):
-        raise TypeError(
-            f"expected a Run, a Structure, or the path of a run or structure, found {type(source).__name__}"
-        )
-    return open_run(source)
-
-
-def as_sources(sources: Source | Iterable[Source]) -> list[Opened]:
-    """`as_source` of one or several.
-
-    Raises:
-        ConfigError: none at all.
-    """
-    single = isinstance(sources, (Run, Structure, FinalAlphas, str, os.PathLike)) or not isinstance(sources, Iterable)
-    opened = [as_source(sources)] if single else [as_source(s) for s in sources]  # type: ignore[arg-type, union-attr]
-    if not opened:
-        raise ConfigError("expected at least one run or structure, found none")
-    return opened
+from s3pet_viz.runs import Run
+from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Opened, structure_of
+from s3pet_viz.structure import FinalAlphas, Gate, Structure, ranks, select_with_fill
 
 
 @dataclass(frozen=True)
@@ -114,8 +61,7 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
         ConfigError: another budget of a structure, which has no alpha.
     """
     if isinstance(source, Structure):
-        if budget is not None:
-            raise ConfigError("budget: a structure has no alpha, so it cannot be solved again at another budget")
+        structure_of(source, budget)
         name = source.backbone or str(source.source.get("file") or "structure")
         return _unknown(name, source.gates, chosen=True)
     if isinstance(source, FinalAlphas):

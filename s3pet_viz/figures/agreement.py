@@ -14,10 +14,11 @@ from s3pet_viz.analysis.measures import Chance, chance_overlap, need_sizes, rand
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Source, as_sources, joint_gates, labels, need_space, view
+from s3pet_viz.figures._data import joint_gates, labels, need_space, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Structure
 
 By = Literal["gates", "params"]
@@ -48,7 +49,7 @@ def agreement_table(
     among("by", by, get_args(By))
     if draws < 1:
         raise ConfigError(f"draws: expected 1 or more, found {draws}")
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     if len(sources) < 2:
         raise ConfigError(f"agreement: expected at least two runs, found {len(sources)}")
     views = [view(source, budget=budget) for source in sources]

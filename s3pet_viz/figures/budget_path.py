@@ -13,10 +13,11 @@ from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Opened, Source, as_source, gate_names, need_space, shorten, view
+from s3pet_viz.figures._data import gate_names, need_space, shorten, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Opened, Source, open_source
 from s3pet_viz.structure import PET_TYPES, FinalAlphas, Structure, parse_budget, pet_type_order
 
 _POINTS = 61
@@ -42,7 +43,7 @@ def budget_path_table(
         StructureError: a structure, which has no alpha; sizes that are not known.
         RunError, BudgetError: no such step; a budget cannot be parsed. One below the smallest module chooses nothing.
     """
-    source = as_source(run)
+    source = open_source(run)
     one = view(source, step=step)
     need_space(one, "budget path")
     need_sizes(one.gates, "budget path")
@@ -88,7 +89,7 @@ def budget_path(
         A figure with one trace per PET type, one of the entering points, and above them the share of the budget
         that is used. The run's own budget is a dashed line.
     """
-    source = as_source(run)
+    source = open_source(run)
     whole = budget_path_table(source, budgets=budgets, step=step)
     gates = whole.drop_duplicates("gate")
     shown = gates.head(top)

@@ -8,11 +8,12 @@ import plotly.graph_objects as go
 
 from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Opened, Source, as_source, joint_gates, labels, view
+from s3pet_viz.figures._data import joint_gates, labels, view
 from s3pet_viz.figures._grid import Grid, Scale, axes, casing, cells, limits, outline
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import gates_frame, places_of, shown
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Opened, Source, open_source
 from s3pet_viz.structure import Gate
 
 #: chosen -> (colour, marker): told apart by shape too, where colours are not.
@@ -34,7 +35,7 @@ def compare_table(a: Source, b: Source, *, budget: Budget | None = None, step: i
         ConfigError: they share no gate; another budget of a structure.
         RunError, BudgetError, StructureError: as `heatmap_table`.
     """
-    return _table(as_source(a), as_source(b), budget, step)[0]
+    return _table(open_source(a), open_source(b), budget, step)[0]
 
 
 def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
@@ -73,7 +74,7 @@ def compare(
         A figure with a heatmap ("gates"), and three outlines with their casings: both, only a, only b. Where p of one
         is not known (a structure), cells are grey and only the choices differ.
     """
-    opened = as_source(a), as_source(b)
+    opened = open_source(a), open_source(b)
     table, gates = _table(*opened, budget, step)
     names = [_style.plain(name) for name in labels(list(opened), most=30)]
     grid = Grid(gates)

@@ -8,18 +8,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.consensus import mean_probabilities
-from s3pet_viz.analysis.measures import need_sizes
+from s3pet_viz.analysis.consensus import consensus_of
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Opened, Source, View, as_sources, filled, labels, need_space, view
+from s3pet_viz.figures._data import View, filled, labels, need_space, view
 from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import gate_cells, heatmap_table
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.structure import Structure, select
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.sources import Opened, Source, open_sources
+from s3pet_viz.structure import Structure
 
 
 def consensus_structure(runs: Source | Iterable[Source], budget: Budget | None = None) -> Structure:
@@ -38,7 +37,7 @@ def consensus_structure(runs: Source | Iterable[Source], budget: Budget | None =
         StructureError: a structure, which has no p; sizes that are not known.
         RunError, BudgetError: as `heatmap_table`.
     """
-    return _consensus(as_sources(runs), budget)[0]
+    return _consensus(open_sources(runs), budget)[0]
 
 
 def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Structure, list[View]]:
@@ -47,24 +46,18 @@ def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Struct
         need_space(one, "consensus")
         if not np.isfinite(one.p).all():
             raise ConfigError(f"consensus: {one.name} has no steps recorded yet")
-        need_sizes(one.gates, "consensus")
-    gates, p = mean_probabilities([(one.name, one.gates, one.p) for one in views])
     params = {source.structure(budget).budget or 0 for source in sources}  # type: ignore[union-attr]
     if len(params) > 1:
         found_budgets = ", ".join(f"{b:,}" for b in sorted(params))
         raise ConfigError(f"consensus: the runs have different budgets ({found_budgets} parameters); give one")
     own = params.pop()
-    counts = np.array([g.n_params for g in gates])
-    if own < counts.min():
-        check_budget(counts, own)  # raises, naming the smallest module
-    chosen = select(p, counts, own)
     first = sources[0]
     if isinstance(first, Run):
         backbone, size = first.info["backbone"] or "", first.info["backbone_params"] or 0
     else:
         backbone, size = first.backbone, first.backbone_params
-    source = {"consensus_of": [one.name for one in views], "labels": labels(sources)}
-    return Structure(tuple(gates[i] for i in chosen), backbone, size, own, source), views
+    searches = [(one.name, one.gates, one.p) for one in views]
+    return consensus_of(searches, own, backbone, size, labels=labels(sources)), views
 
 
 def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = None) -> pd.DataFrame:
@@ -75,7 +68,7 @@ def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = 
     Raises:
         S3PETError: as `consensus_structure`.
     """
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     structure, views = _consensus(sources, budget)
     table = heatmap_table(sources, budget=budget)
     keys = list(zip(table["position"], table["pet_type"], strict=True))
@@ -109,7 +102,7 @@ def consensus(
         A figure with these traces: the heatmap ("gates"), the outlines ("consensus" and, where there are such, "fills
         the rest of the budget"), and a casing under them.
     """
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     table = consensus_table(sources, budget=budget)
     views = [view(source, budget=budget) for source in sources]
     known = {g.key: g for one in reversed(views) for g in one.gates}

@@ -13,9 +13,10 @@ from s3pet_viz.analysis.health import OFF_BUDGET
 from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import RunLike, as_run, shorten
+from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
+from s3pet_viz.sources import RUN, RunLike, open_source
 from s3pet_viz.structure.budget import expected_params
 
 _MAX_STEPS = 500
@@ -39,7 +40,7 @@ def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
     """
     if max_steps < 1:
         raise ConfigError(f"max_steps: expected 1 or more, found {max_steps}")
-    source = as_run(run)
+    source = open_source(run, allow=RUN, what="run")
     steps = source.steps()
     p_all, counts, n = source.ps()[: len(steps)], source.counts, len(steps)
     rows = np.arange(0, n, max(1, -(-n // max_steps)))
@@ -73,7 +74,7 @@ def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEP
         A figure of two or three panels that share the steps, with traces "train" and "validation" (smoothed; the raw
         ones behind them have no legend), "entropy" and, in the third, "expected" and "budget".
     """
-    source = as_run(run)
+    source = open_source(run, allow=RUN, what="run")
     table = curves_table(source, max_steps=max_steps)
     said = _budget_says(source)
     name = _style.plain(shorten(source.name, 48))

@@ -13,12 +13,13 @@ from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Opened, Source, View, as_sources, joint_gates, shorten, view
+from s3pet_viz.figures._data import View, joint_gates, shorten, view
 from s3pet_viz.figures._grid import FILLS, Scale, add_chosen, axes, cells, limits
 from s3pet_viz.figures._grid import Grid as Grid  # what widgets and tests draw on
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.runs.reader import Budget, ranks
-from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Opened, Source, open_sources
+from s3pet_viz.structure import Gate, Structure, ranks
 
 Value = Literal["p", "alpha", "rank", "selected", "count"]
 
@@ -55,7 +56,7 @@ def heatmap_table(
         StructureError: a structure file or published file is damaged.
         ConfigError: no source at all, or several that share no gate.
     """
-    return _table([view(source, budget=budget, step=step) for source in as_sources(runs)])[0]
+    return _table([view(source, budget=budget, step=step) for source in open_sources(runs)])[0]
 
 
 def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
@@ -121,7 +122,7 @@ def heatmap(
         ConfigError: `value` or `scale` is none of these, or `value` is not known for a structure.
         RunError, BudgetError, StructureError: as `heatmap_table`.
     """
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     structures = all(isinstance(source, Structure) for source in sources)
     if value is None:
         value = "p" if not structures else "selected" if len(sources) == 1 else "count"

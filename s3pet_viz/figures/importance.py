@@ -132,8 +132,4 @@ def _title(source: Explanation, n_drawn: int) -> str:
 
 
 def _opened(explanation: ExplanationLike) -> Explanation:
-    if isinstance(explanation, Explanation):
-        return explanation
-    if not isinstance(explanation, (Run, str, os.PathLike)):
-        raise TypeError(f"expected an Explanation, a Run or a path, found {type(explanation).__name__}")
-    return Explanation.load(explanation)
+    return explanation if isinstance(explanation, Explanation) else Explanation.load(explanation)

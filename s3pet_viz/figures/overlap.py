@@ -13,10 +13,11 @@ from s3pet_viz.analysis.measures import jaccard, need_sizes, spearman
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Source, View, as_sources, labels, view
+from s3pet_viz.figures._data import View, labels, view
 from s3pet_viz.figures._grid import bar, tiles
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Source, open_sources
 
 By = Literal["gates", "params", "spearman"]
 _TITLES = {
@@ -50,7 +51,7 @@ def overlap_table(
     """
     if by is not None:
         among("by", by, get_args(By))
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     if len(sources) < 2:
         raise ConfigError(f"overlap: expected at least two runs or structures, found {len(sources)}")
     views = [view(source, budget=budget, step=step) for source in sources]
@@ -93,7 +94,7 @@ def overlap(
     Returns:
         A figure with one heatmap; up to 16 runs each cell shows its number.
     """
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     table = overlap_table(sources, by=by, budget=budget, step=step)
     n = len(sources)
     values = table[by].to_numpy().reshape(n, n)

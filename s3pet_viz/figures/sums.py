@@ -14,9 +14,10 @@ from s3pet_viz.analysis.grid import MODULES, column_order
 from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.config.checks import among
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import Source, View, as_sources, joint_gates, shorten, view
+from s3pet_viz.figures._data import View, joint_gates, shorten, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.reader import Budget
+from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Gate, pet_type_order
 
 By = Literal["layer", "module", "pet_type"]
@@ -38,7 +39,7 @@ def sums_table(
         RunError, BudgetError: as `heatmap_table`.
     """
     among("by", by, get_args(By))
-    views = [view(source, budget=budget, step=step) for source in as_sources(runs)]
+    views = [view(source, budget=budget, step=step) for source in open_sources(runs)]
     gates, _ = joint_gates(views)
     need_sizes(gates, "sums")
     groups = _groups(gates, by)
@@ -69,7 +70,7 @@ def sums(
     Returns:
         A figure of two panels, gates and parameters, each with a bar trace ("expected") and markers ("chosen").
     """
-    sources = as_sources(runs)
+    sources = open_sources(runs)
     table = sums_table(sources, by=by, budget=budget, step=step)
     one = view(sources[0], step=step).name if len(sources) == 1 else f"mean of {len(sources)} runs"
     name = _style.plain(shorten(one, 48))

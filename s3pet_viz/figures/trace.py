@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import RunLike, as_run
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.reader import ranks
+from s3pet_viz.sources import RUN, RunLike, open_source
+from s3pet_viz.structure import ranks
 
 #: Steps drawn at most; a screen is not wider, and 10,000 steps of 12 gates would be 2 MB.
 _MAX_STEPS = 500
@@ -38,7 +38,7 @@ def trace_table(
         RunError: no such run or gate.
         ConfigError: `top` or `max_steps` below 1.
     """
-    source = as_run(run)
+    source = open_source(run, allow=RUN, what="run")
     if top < 1 or max_steps < 1:
         raise ConfigError(f"top, max_steps: expected 1 or more, found {top}, {max_steps}")
     if gates is None:
@@ -70,7 +70,7 @@ def trace(
     Returns:
         A figure with one grey trace ("other gates") and one trace per named gate, highest final p first.
     """
-    source = as_run(run)
+    source = open_source(run, allow=RUN, what="run")
     table = trace_table(source, gates=gates, top=top)
     figure = _style.new_figure(title if title is not None else f"{_style.plain(source.name)} · gate probabilities")
     named = set(table["gate"])

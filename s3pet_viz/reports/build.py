@@ -15,15 +15,15 @@ from s3pet_viz import figures
 from s3pet_viz.analysis.explanation import EXPLAIN, Explanation, shown
 from s3pet_viz.analysis.health import health
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
-from s3pet_viz.figures._data import RunLike, as_run, labels, shorten
+from s3pet_viz.figures._data import labels, shorten
 from s3pet_viz.files import is_folder, located, write_text_atomic
 from s3pet_viz.reports.page import Page, note, table, text
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.layout import read_json
 from s3pet_viz.runs.listing import FIELDS, fact
-from s3pet_viz.runs.reader import ranks
 from s3pet_viz.runs.status import said_status
-from s3pet_viz.structure import Structure
+from s3pet_viz.sources import RUN, RunLike, open_sources
+from s3pet_viz.structure import Structure, ranks
 from s3pet_viz.viewer.documents import Compared
 from s3pet_viz.viewer.page import compared_state, run_state
 
@@ -82,10 +82,7 @@ def report(runs: RunLike | Iterable[RunLike], out: str | os.PathLike[str], *, ti
     target = located(out)
     if is_folder(target):
         raise ConfigError(f"{target}: expected a file name, found a folder")
-    given: Any = [runs] if isinstance(runs, (Run, str, os.PathLike)) or not isinstance(runs, Iterable) else runs
-    opened = [as_run(run) for run in given]
-    if not opened:
-        raise ConfigError("runs: expected at least one run, found none")
+    opened = open_sources(runs, allow=RUN, what="runs")
     names = [opened[0].name] if len(opened) == 1 else labels(opened, most=48)
     checked = [_read(run, name) for run, name in zip(opened, names, strict=True)]
     whole = _page(checked, title).render()

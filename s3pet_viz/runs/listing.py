@@ -1,5 +1,4 @@
-"""The runs of a folder, or named one by one: found, labelled and filtered by what their heads say, opened when asked
-for.
+"""The runs of a folder, or named one by one: found, and labelled by what their heads say, opened when asked for.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from s3pet_viz.runs.reader import Run, open_run
 
 Runs = str | os.PathLike[str] | Run | Iterable[Run | str | os.PathLike[str]]
 
-#: What stands for every value of a field.
-ALL = "all"
 #: What runs can be picked by.
 FIELDS = ("task", "budget", "seed")
 #: Folders below the given one that are looked into.
@@ -78,19 +75,6 @@ class Listing:
             why = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
             raise ConfigError(f"runs: expected at least one run with steps, found none{why}")
 
-    def choices(self, name: str) -> list[str]:
-        """`ALL`, and the values that the runs have of a field, in order."""
-        values = {facts[name] for facts in self.facts.values()}
-        return [ALL, *sorted(values, key=lambda value: (_number(value), value))]
-
-    def pick(self, **wanted: str) -> list[str]:
-        """Labels of the runs with these values; `ALL` takes every one."""
-        return [
-            label
-            for label, facts in self.facts.items()
-            if all(value in (ALL, facts[name]) for name, value in wanted.items())
-        ]
-
     def _find(self, folder: Path, depth: int) -> Iterator[Path]:
         """Run directories so many folders below; a run holds none."""
         try:
@@ -146,11 +130,3 @@ def _has_steps(run: Path, n_gates: int) -> bool:
     heads = StepHeads(run, n_gates)
     heads.refresh()
     return len(heads) > 0
-
-
-def _number(text: str) -> float:
-    """Numbers and percentages in the order of their size, all else before them."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        return float("-inf")

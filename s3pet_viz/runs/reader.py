@@ -20,9 +20,9 @@ from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.heads import Row, StepHeads
 from s3pet_viz.runs.process import reap
-from s3pet_viz.runs.status import RunStatus, said_status
+from s3pet_viz.runs.status import RECENT, RunStatus, said_status, seconds_left
 from s3pet_viz.runs.steps import StepLog
-from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, select, solve_shift
+from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 
 Budget = str | int | float
@@ -105,12 +105,10 @@ class Run(RunStatus):
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the last step, from the mean of the latest 50; None where that cannot be said."""
-        total, done = self.info["steps_total"], self.n_steps
-        if not total or not done or self.ended:
-            return None
-        latest = self.steps(last=50)
-        return float((total - int(latest["step"].iloc[-1]) - 1) * latest["seconds"].mean())
+        """Seconds to the last step; None unless it runs, see `status.seconds_left`."""
+        latest = self.steps(last=RECENT)
+        step = int(latest["step"].iloc[-1]) if len(latest) else 0
+        return seconds_left(step, latest["seconds"].to_numpy(), self.info["steps_total"], self.status)
 
     @property
     def counts(self) -> np.ndarray:
@@ -431,13 +429,6 @@ class Run(RunStatus):
                 )
             chosen |= dict.fromkeys(found)
         return list(chosen)
-
-
-def ranks(alpha: np.ndarray) -> np.ndarray:
-    """Rank of each gate by alpha, 1 = highest; ties: lower index first. Shape (n_gates,)."""
-    rank = np.empty(len(alpha), dtype=np.int64)
-    rank[np.argsort(-np.asarray(alpha, dtype=np.float64), kind="stable")] = np.arange(1, len(alpha) + 1)
-    return rank
 
 
 def _names(gate: Gate) -> tuple[str, ...]:

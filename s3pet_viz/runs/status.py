@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import located
 from s3pet_viz.runs import layout
@@ -15,8 +18,21 @@ from s3pet_viz.runs.control import Request, write_request
 from s3pet_viz.runs.lock import lock_is_held, process_lives, process_mark, wrote
 from s3pet_viz.runs.process import log_tail, spawn
 
+#: Steps that the time left is reckoned from.
+RECENT = 50
 #: Statuses in which no process writes the run.
 ENDED = ("finished", "stopped", "failed", "dead")
+
+
+def seconds_left(step: int, seconds: NDArray[np.float64], total: int | None, status: str) -> float | None:
+    """Seconds to the last step of a running search, from the mean of the latest; None where that cannot be said.
+
+    Args:
+        step: the newest. seconds: that the latest steps took, shape (n,). total: steps in all.
+    """
+    if status != "running" or not total or not len(seconds):
+        return None
+    return float(max(0, total - step - 1) * seconds[-RECENT:].mean())
 
 
 class RunStatus:

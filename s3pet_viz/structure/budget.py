@@ -314,3 +314,10 @@ def expected_params(p: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
         Shape (...,).
     """
     return np.asarray(np.asarray(p, dtype=np.float64) @ np.asarray(counts, dtype=np.float64))
+
+
+def ranks(alpha: NDArray[Any]) -> NDArray[np.int64]:
+    """Rank of each gate by alpha, 1 = highest; ties: lower index first. Shape (n_gates,)."""
+    rank = np.empty(len(alpha), dtype=np.int64)
+    rank[np.argsort(-np.asarray(alpha, dtype=np.float64), kind="stable")] = np.arange(1, len(alpha) + 1)
+    return rank

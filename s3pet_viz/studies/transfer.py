@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.analysis.transfer import Transfer
-from s3pet_viz.errors import ConfigError, StructureError
-from s3pet_viz.files import expanded, is_folder, is_there, read_json
-from s3pet_viz.resources import find_resource
-from s3pet_viz.runs import Run, open_run
-from s3pet_viz.structure import Structure, from_s3delta
-from s3pet_viz.structure.published import is_s3delta
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import expanded
+from s3pet_viz.runs import Run
+from s3pet_viz.sources import A_SOURCE, ANY, names_source, open_source
+from s3pet_viz.structure import Structure
 from s3pet_viz.studies.cells import Cell, as_list, task_names
 from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
@@ -58,7 +58,7 @@ def transfer(
     shared = StudyOptions.of(options)
     target_names = task_names(as_list(targets, "targets"))
     wanted = [*target_names.values(), CONSENSUS] if sources is None else _listed(sources)
-    found = [_source(source, budget) for source in wanted]
+    found = [_source(source, budget, backbone) for source in wanted]
     source_tasks = task_names(s.task for s in found if s.task) if any(s.task for s in found) else {}
     clash = [n for n in source_tasks if n in target_names and source_tasks[n] != target_names[n]]
     if clash:
@@ -142,38 +142,32 @@ def _plan(
 
 
 def _listed(sources: Any) -> list[Any]:
-    single = isinstance(sources, (str, Path, Run, Structure))
-    if not single and not isinstance(sources, Iterable):
-        raise ConfigError(f"sources: expected tasks, runs or structures, found {type(sources).__name__}")
+    single = isinstance(sources, (str, bytes, Path, *ANY)) or not isinstance(sources, Iterable)
     made = [sources] if single else list(sources)
     if not made:
         raise ConfigError("sources: expected at least one, found none")
     return made
 
 
-def _source(source: Any, budget: Any) -> _Source:
+def _source(source: Any, budget: Any, backbone: Any = None) -> _Source:
     """What a source means.
 
     Raises:
         ConfigError: no task, run or structure. StructureError, RunError: a damaged file.
     """
-    if isinstance(source, Run):
-        return _Source(source.name, structure=source.structure(budget))
-    if isinstance(source, Structure):
-        name = source.source.get("baseline") or source.source.get("run") or source.source.get("task") or "given"
-        return _Source(f"structure of {name}", structure=source)
-    if not isinstance(source, (str, Path)):
-        raise ConfigError(f"sources: expected tasks, runs or structures, found {type(source).__name__}")
-    if source == CONSENSUS:
+    if isinstance(source, str) and source == CONSENSUS:
         return _Source(CONSENSUS)
-    path = expanded(source)
-    if is_there(path) and not is_folder(path):
-        return _Source(path.stem, structure=_read(path))
-    if is_there(path / "run.json") or (not is_there(path) and find_resource("runs", str(source))):
-        run = open_run(source)
-        return _Source(run.name, structure=run.structure(budget))
-    return _Source(path.name or str(source), task=str(source))
-
-
-def _read(path: Path) -> Structure:
-    return from_s3delta(path) if is_s3delta(read_json(path, StructureError)) else Structure.load(path)
+    named = isinstance(source, (str, Path))
+    if named and str(source) and not names_source(source):
+        return _Source(expanded(source).name or str(source), task=str(source))
+    opened = open_source(source, what="sources", wanted=f"a task, {A_SOURCE}", backbone=backbone)
+    if named and not isinstance(opened, Run):
+        name = expanded(source).stem
+    elif isinstance(opened, Structure):
+        said = opened.source
+        name = f"structure of {said.get('baseline') or said.get('run') or said.get('task') or 'given'}"
+    else:
+        name = opened.name.rpartition("/")[2]
+    structure = opened if isinstance(opened, Structure) else opened.structure(budget)
+    need_sizes(structure.gates, "sources")
+    return _Source(name, structure=structure)

@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.analysis.consensus import mean_probabilities
+from s3pet_viz.analysis.consensus import consensus_of
 from s3pet_viz.analysis.study import read_result, run_folder
 from s3pet_viz.errors import RunError, S3PETError, StudyError
 from s3pet_viz.files import open_plain, write_json_atomic
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.runs.place import DiskError
-from s3pet_viz.structure import Structure, parse_budget, select
+from s3pet_viz.structure import Structure, parse_budget
 
 #: How often a worker looks whether another has finished the same cell, in seconds.
 _POLL = 0.5
@@ -134,7 +134,7 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
         return run.structure(recipe["budget"]), {"search_seconds": float(run.steps()["seconds"].sum())}
     if kind == "consensus":
         runs = [open_run(run_folder(root, name)) for name in recipe["runs"]]
-        return consensus_of(runs, recipe["budget"]), {
+        return _consensus(runs, recipe["budget"]), {
             "search_seconds": float(sum(r.steps()["seconds"].sum() for r in runs))
         }
     if kind == "given":
@@ -157,18 +157,11 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
     raise StudyError(f"study: a structure comes from a run, consensus, given, random, rival or method, found {kind!r}")
 
 
-def consensus_of(runs: list[Run], budget: str | int | float) -> Structure:
-    """The structure that the mean p of several runs selects at a budget; over the gates that all of them have.
-
-    Raises:
-        ConfigError: runs without a gate in common, or on different backbones.
-    """
-    gates, p = mean_probabilities([(r.name, r.gates_list, r.p(budget=budget)) for r in runs])
-    first = runs[0].structure(budget)
-    limit = parse_budget(budget, first.backbone_params)
-    chosen = select(p, [g.n_params for g in gates], limit)
-    source = {"consensus_of": [r.name for r in runs]}
-    return Structure(tuple(gates[i] for i in chosen), first.backbone, first.backbone_params, limit, source)
+def _consensus(runs: list[Run], budget: str | int | float) -> Structure:
+    """The structure that the mean p of several runs selects at a budget; over the gates that all of them have."""
+    backbone, size = runs[0].info["backbone"] or "", runs[0].info["backbone_params"] or 0
+    searches = [(run.name, run.gates_list, run.p(budget=budget)) for run in runs]
+    return consensus_of(searches, parse_budget(budget, size), backbone, size)
 
 
 # -- one worker a cell ---------------------------------------------------------------------------------------

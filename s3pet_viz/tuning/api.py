@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import pandas as pd
 from torch import nn
 
+from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.config.checks import seed_list, short, whole
 from s3pet_viz.config.options import takes
@@ -19,7 +20,9 @@ from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
+from s3pet_viz.export.host import read_adapter
 from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.sources import A_SOURCE, Source, open_source, structure_of
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.arguments import check_arguments
@@ -28,6 +31,7 @@ from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, Per, parse_method, score_gates
+from s3pet_viz.tuning.origin import bench_of
 from s3pet_viz.tuning.workbench import Workbench, check_workbench
 
 __all__ = [
@@ -47,9 +51,9 @@ DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
 
 @takes(TuneConfig)
 def tune(
-    structure: Structure | str | Path,
+    structure: Source,
     *,
-    task: Any,
+    task: Any = None,
     backbone: str | Path | None = None,
     progress: bool = True,
     label: str | None = None,
@@ -57,7 +61,7 @@ def tune(
     tokenizer: Any = None,
     device: str = "auto",
     precision: str = "fp32",
-    split: str = "paper",
+    split: str | None = None,
     workbench: Workbench | None = None,
     load: dict[str, Any] | None = None,
     save: str | Path | None = None,
@@ -67,10 +71,12 @@ def tune(
     """Train a fixed structure from scratch on a task and score the best weights seen.
 
     Args:
-        structure: a `Structure`, its JSON file, or ``"full"``, ``"head"``, ``"untouched"``.
-        task: a name, a folder, or data in memory (see `tasks.load_task`).
-        backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
-        split: ``paper`` or ``holdout``, see `tasks.load_task`.
+        structure: a structure, a run (its own structure is tuned), what names one (`sources.Source`), or ``"full"``,
+            ``"head"``, ``"untouched"``.
+        task: a name, a folder, or data in memory (see `tasks.load_task`); default: the run's or structure's own.
+        backbone: name or folder, default as of `task`; or `model` and `tokenizer` from memory, which are left as they
+            were.
+        split: ``paper`` or ``holdout``, see `tasks.load_task`; default: the run's own on its own task, else ``paper``.
         workbench: reuse one that is open (then task and backbone are its own).
         load: further arguments of `tasks.load_task` and `load_pair` (head, revision, name, max_rows, ...).
         save: keep the trained weights in this folder, see `Adapter.from_pretrained`.
@@ -85,29 +91,23 @@ def tune(
         save=save, overwrite=overwrite,
     )  # fmt: skip
     check_workbench(workbench)
-    if not isinstance(structure, (Structure, str, Path)):
-        raise ConfigError(f"structure: expected a Structure, its file or a baseline, found {short(structure)}")
-    config = make_config(**options)
-    if isinstance(structure, Path) or (isinstance(structure, str) and structure not in OTHERS):
-        structure = Structure.load(structure)
+    source, method = None, cast(Any, structure)
+    if not (isinstance(structure, str) and structure in OTHERS):
+        wanted = f"one of {', '.join(OTHERS)}, {A_SOURCE}"
+        source = open_source(structure, what="structure", wanted=wanted, backbone=backbone)
+        method = structure_of(source)
+        need_sizes(method.gates, "tune")
     if save is not None:
-        if not isinstance(structure, Structure):
+        if source is None:
             raise ConfigError(f"save: expected a structure, whose PET weights can be kept, found {structure!r}")
         check_free_folder(save, overwrite)
-    bench = workbench or Workbench.open(
-        task,
-        backbone,
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        precision=precision,
-        max_source_length=config.max_source_length,
-        split=split,
-        **(load or {}),
-    )
-    with bench.tuned(structure, config, label=label, progress=progress) as (scores, pets):
-        if save is not None and isinstance(structure, Structure) and pets is not None:
-            adapter = bench.adapter(structure, pets, scores, config, (load or {}).get("revision"))
+    bench, config, loading = bench_of(
+        source, task, backbone, dict(options), workbench,
+        model=model, tokenizer=tokenizer, device=device, precision=precision, split=split, load=load,
+    )  # fmt: skip
+    with bench.tuned(method, config, label=label, progress=progress) as (scores, pets):
+        if save is not None and pets is not None:
+            adapter = bench.adapter(method, pets, scores, config, loading.get("revision"))
             adapter.save_pretrained(save, overwrite=overwrite)
         return scores
 
@@ -140,12 +140,10 @@ def evaluate(
         S3PETError: one of its kinds, before any long work starts.
     """
     check_arguments(task=task, backbone=backbone, device=device, precision=precision, split=split, load=load)
-    if not isinstance(adapter, (Adapter, str, Path)):
-        raise ConfigError(f"adapter: expected an Adapter, its folder or its name on the hub, found {short(adapter)}")
     batch_size = whole("batch_size", batch_size, 1)
     if max_source_length is not None:
         max_source_length = whole("max_source_length", max_source_length, 1)
-    held = adapter if isinstance(adapter, Adapter) else Adapter.from_pretrained(adapter)
+    held = read_adapter(adapter, "adapter")
     own: dict[str, Any] = {"head": "lm" if held.form == "text" else "classification"} if model is None else {}
     if backbone is None and model is None and held.revision:
         own["revision"] = held.revision

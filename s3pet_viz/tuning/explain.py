@@ -18,21 +18,21 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from s3pet_viz.analysis.explanation import Explanation, GateEffect
-from s3pet_viz.config.checks import short, whole
+from s3pet_viz.analysis.measures import need_sizes
+from s3pet_viz.config.checks import whole
 from s3pet_viz.config.options import takes
-from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.config.typed import TuneOptions
-from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError
-from s3pet_viz.files import expanded, is_folder, is_there
+from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.pet import PETs
-from s3pet_viz.runs import Run, open_run
-from s3pet_viz.runs.reader import ranks
-from s3pet_viz.structure import Structure
+from s3pet_viz.runs import Run
+from s3pet_viz.sources import Source, open_source, structure_of
+from s3pet_viz.structure import ranks
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.batches import IGNORE, Features
 from s3pet_viz.training.evaluate import evaluate
-from s3pet_viz.tuning.origin import origin_of
+from s3pet_viz.tuning.origin import bench_of
 from s3pet_viz.tuning.workbench import Workbench, check_workbench
 
 #: Losses of some rows under gates z: (n_gates,) -> (rows,), differentiable in z.
@@ -41,7 +41,7 @@ RowLosses: TypeAlias = Callable[[Tensor], Tensor]
 
 @takes(TuneConfig)
 def explain(
-    target: Run | Structure | str | Path,
+    target: Source,
     *,
     task: Any = None,
     backbone: str | Path | None = None,
@@ -65,7 +65,7 @@ def explain(
     do nothing may matter where another, tuned beside it, does not stand in for it.
 
     Args:
-        target: a run or a structure, or the path of one.
+        target: a run or a structure, or what names one (`sources.Source`).
         task, backbone: as `tune`; default: the run's or structure's own.
         budget: of a run: explain the structure that it gives at this budget.
         rows: at most so many validation rows, drawn with the seed (rows of one group, such as the candidates
@@ -88,34 +88,13 @@ def explain(
     check_workbench(workbench)
     if rows is not None:
         rows = whole("rows", rows, 1)
-    source = _opened(target)
-    if isinstance(source, Run):
-        structure = source.structure(budget=budget)
-    elif budget is None:
-        structure = source
-    else:
-        raise ConfigError("budget: only a run can be solved again at another budget, for it keeps its alpha")
-    where = origin_of(source, task, backbone)
-    for name, value in (("split", split), ("max_source_length", options.pop("max_source_length", None))):
-        if value is not None:
-            where[name] = value
-    config = make_config(**options, max_source_length=where.get("max_source_length"))
-    if workbench is None:
-        if where["task"] is None:
-            raise ConfigError("task: expected a task, found none; neither the run nor the structure names one")
-        if model is None and where["backbone"] is None:
-            raise ConfigError("backbone: expected a backbone, found none; the structure names none")
-    bench = workbench or Workbench.open(
-        where["task"],
-        where["backbone"] if model is None else backbone,
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        precision=precision,
-        max_source_length=config.max_source_length,
-        split=where.get("split", "paper"),
-        **{**where["load"], **(load or {})},
-    )
+    source = open_source(target, what="target", backbone=backbone)
+    structure = structure_of(source, budget)
+    need_sizes(structure.gates, "explain")
+    bench, config, _ = bench_of(
+        source, task, backbone, dict(options), workbench,
+        model=model, tokenizer=tokenizer, device=device, precision=precision, split=split, load=load,
+    )  # fmt: skip
     measured = _some_rows(bench.splits.validation, rows, config.seed)
     with bench.tuned(structure, config, progress=progress) as (scores, pets):
         assert pets is not None  # a structure always has them
@@ -271,21 +250,6 @@ def _losses(parts: Sequence[RowLosses], z: Tensor, what: str) -> Tensor:
     if not torch.isfinite(losses).all():
         raise NonFiniteLossError(f"explain: with {what} the loss of a validation row is not finite")
     return losses
-
-
-def _opened(target: Run | Structure | str | Path) -> Run | Structure:
-    if isinstance(target, (Run, Structure)):
-        return target
-    if not isinstance(target, (str, Path)):
-        raise ConfigError(f"target: expected a run, a structure, or the path of one, found {short(target)}")
-    path = expanded(target)
-    if is_folder(path):
-        return open_run(path)
-    if path.name == "run.json":
-        return open_run(path.parent)
-    if not is_there(path):
-        raise RunError(f"{target}: expected a run folder or a structure file, found neither")
-    return Structure.load(path)
 
 
 def _search_says(run: Run, budget: str | int | float | None) -> dict[tuple[str, str], dict[str, float]]:

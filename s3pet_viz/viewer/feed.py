@@ -12,12 +12,13 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from s3pet_viz.analysis.health import Finding, health
+from s3pet_viz.analysis.health import Finding, judged
 from s3pet_viz.errors import RunError, S3PETError
 from s3pet_viz.launcher import Launched
-from s3pet_viz.runs import Run, layout, open_run
-from s3pet_viz.runs.status import ENDED, early_stop
+from s3pet_viz.runs import Run, layout
+from s3pet_viz.runs.status import ENDED, early_stop, seconds_left
 from s3pet_viz.runs.tail import TailLog
+from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.viewer.pack import SCALARS, History, shift_of
 
@@ -27,8 +28,6 @@ Source = Run | Launched | str | os.PathLike[str]
 _PULSE = 0.5
 #: How often a running search's health is judged, in seconds.
 _JUDGE = 1.0
-#: Steps that the time left is reckoned from.
-_RECENT = 50
 
 
 @dataclass(frozen=True)
@@ -113,15 +112,12 @@ class Feed:
         frame: the latest moment. log: None before the run.
 
     Raises:
-        RunError: `source` is a path that is no run.
-        TypeError: none of these.
+        SourceError, RunError: none of these, or damaged.
     """
 
     def __init__(self, source: Source) -> None:
-        if not isinstance(source, (Run, Launched, str, os.PathLike)):
-            raise TypeError(f"expected a Run, or the path of a run directory, found {type(source).__name__}")
         self._launched = source if isinstance(source, Launched) else None
-        self.run: Run | None = None if isinstance(source, Launched) else open_run(source)
+        self.run: Run | None = None if self._launched is not None else open_source(source, allow=RUN, what="run")
         self.path: Path = source.path if isinstance(source, Launched) else self._the_run.path
         self.log: PackedLog | None = None
         self.frame = Frame()
@@ -200,9 +196,10 @@ class Feed:
         if now - self._judged >= _JUDGE or status != self._status:
             self._judged = now
             # health asks a Run for little, and of a Run it would read every alpha into memory.
-            self._findings = tuple(health([cast(Run, _Watched(run, log, status, chosen))]))
+            self._findings = tuple(judged([cast(Run, _Watched(run, log, status, chosen))]))
         return replace(
-            frame, step=log.last.step, seconds_left=_seconds_left(log, info["steps_total"], status), p=log.last.p,
+            frame, step=log.last.step, p=log.last.p,
+            seconds_left=seconds_left(log.last.step, log.column("seconds"), info["steps_total"], status),
             alpha=log.last.alpha, selected=chosen, chosen_params=int(run.counts[chosen].sum()), own=own,
             scalars=log.newest(), findings=self._findings,
         )  # fmt: skip
@@ -239,13 +236,6 @@ def own_choice(run: Run) -> tuple[int, ...] | None:
         return None
     keys = run.structure().keys
     return tuple(i for i, gate in enumerate(run.gates_list) if gate.key in keys)
-
-
-def _seconds_left(log: TailLog, total: int | None, status: str) -> float | None:
-    if status != "running" or not total or not len(log):
-        return None
-    left = max(0, total - int(log.column("step")[-1]) - 1)
-    return float(left * log.column("seconds")[-_RECENT:].mean())
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

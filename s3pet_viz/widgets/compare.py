@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import Any
 
 import numpy as np
 
 from s3pet_viz.errors import S3PETError
+from s3pet_viz.files import is_folder
 from s3pet_viz.runs.listing import Listing, Runs
+from s3pet_viz.sources import RUN, names_source, open_sources
 from s3pet_viz.viewer.documents import Compared, text
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.widgets.viewer import Viewer
@@ -23,7 +26,7 @@ class CompareRuns(Viewer):
         theme: ``auto``, ``light`` or ``dark``.
 
     Attributes:
-        shelf: the runs, by label.
+        listing: the runs, by label.
 
     Raises:
         ConfigError: no run with steps, or another theme.
@@ -32,9 +35,11 @@ class CompareRuns(Viewer):
     """
 
     def __init__(self, runs: Runs, *, theme: str = "auto") -> None:
-        self.shelf = Listing(runs)
+        folder = isinstance(runs, (str, os.PathLike)) and is_folder(runs) and not names_source(runs)
+        self.listing = Listing(runs if folder else open_sources(runs, allow=RUN, what="runs"))
+        found = self.listing
         self._compared = Compared(
-            self.shelf.runs, self.shelf.facts, key=uuid.uuid4().hex, left_out=self.shelf.problems[:20], theme=theme
+            found.runs, found.facts, key=uuid.uuid4().hex, left_out=found.problems[:20], theme=theme
         )
         super().__init__(theme=theme, **self._state())
         self._show_static()
@@ -68,4 +73,4 @@ class CompareRuns(Viewer):
         return made
 
     def __repr__(self) -> str:
-        return f"CompareRuns({len(self.shelf.runs)} runs)"
+        return f"CompareRuns({len(self.listing.runs)} runs)"

@@ -266,9 +266,9 @@ def test_every_reader_says_it(early, tmp_path):
     assert repr(early) == "Run('early', finished early, 8/400 steps, 12 gates)"
     assert f"finished {SAID}" in early._repr_html_()
     assert early.wait(1, progress=True) is early
-    (found,) = [f for f in health(early) if f.title == "The search stopped early"]
+    (found,) = [f for f in health(early) if f.code == "stopped-early"]
     assert (found.level, SAID in found.text) == ("note", True)
-    (few,) = [f for f in health(early) if f.title == "Few steps"]
+    (few,) = [f for f in health(early) if f.code == "few-steps"]
     assert "stop_when_stable" in few.text
     shown = " ".join(CliRunner().invoke(app, ["show", str(early.path)], env={"COLUMNS": "200"}).output.split())
     assert f"status finished {SAID}" in shown
@@ -278,7 +278,7 @@ def test_every_reader_says_it(early, tmp_path):
 def test_the_live_views_say_it(early):
     frame = Feed(early).poll()
     assert (frame.status, frame.early_stop, frame.seconds_left) == ("finished", SAID, None)
-    assert "The search stopped early" in {finding.title for finding in frame.findings}
+    assert "stopped-early" in {finding.code for finding in frame.findings}
     assert watcher.line(frame).startswith(f"finished {SAID} · loss ")
     result = CliRunner().invoke(app, ["watch", str(early.path)], env={"COLUMNS": "200"})
     assert result.exit_code == 0

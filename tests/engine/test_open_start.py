@@ -45,7 +45,7 @@ def test_expected_parameters_follow_it_and_alpha_waits_for_the_weights(tmp_path,
     assert not moved[:5].any()
     assert moved[6:].all()
     assert run.structure().n_params <= BUDGET
-    assert not [f for f in health(run) if f.title == "The budget is not kept"]
+    assert not [f for f in health(run) if f.code == "budget-not-kept"]
 
 
 def test_the_gates_are_open_at_first(tmp_path):
@@ -63,7 +63,7 @@ def test_the_gates_are_open_at_first(tmp_path):
 def test_an_unfinished_run_is_judged_by_the_budget_of_its_step(tmp_path):
     run = toy_search(tmp_path / "run", budget=BUDGET, steps=20, open_steps=5, shrink_steps=10, callbacks=[StopAt(12)])
     assert run.status == "stopped"
-    assert not [f for f in health(run) if f.title == "The budget is not kept"]
+    assert not [f for f in health(run) if f.code == "budget-not-kept"]
 
 
 def test_it_resumes_bit_for_bit(go):

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 import s3pet_viz as s3
 from s3pet_viz.backbones.families import Position
-from s3pet_viz.errors import AdapterError, ConfigError, ExportError
+from s3pet_viz.errors import AdapterError, ConfigError, ExportError, SourceError
 from s3pet_viz.export import Adapter, merge, merging
 from s3pet_viz.export.merging import obstacle
 from s3pet_viz.pet import Space, SpaceEntry
@@ -265,7 +265,7 @@ def test_wrong_inputs(tmp_path):
     backbone = tiny_backbone("bert")
     structure = structure_of(backbone, "S3PET-L")
     adapter = adapter_of(backbone, structure)
-    with pytest.raises(ExportError, match="expected an adapter with trained weights, found a structure: tune it"):
+    with pytest.raises(SourceError, match="expected an adapter with trained weights, found a structure: tune it"):
         merge(structure, backbone)
     with pytest.raises(AdapterError, match="field 'digest'"):
         merge(adapter, tiny_model("bert", seed=4))

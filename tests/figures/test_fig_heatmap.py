@@ -161,7 +161,7 @@ def test_a_structure_is_drawn(run):
     structure = run.structure()
     figure = heatmap(structure)
     assert np.nansum(np.array(figure.data[0].z)) == len(structure)
-    with pytest.raises(ConfigError, match="a structure has no alpha"):
+    with pytest.raises(ConfigError, match="only a run can be solved again"):
         heatmap(structure, value="alpha")
 
 
@@ -192,7 +192,7 @@ def test_wrong_arguments(run, tmp_path):
         heatmap(run, step=99)
     with pytest.raises(BudgetError, match="smallest module"):
         heatmap(run, budget=2)
-    with pytest.raises(TypeError, match="expected a Run"):
+    with pytest.raises(TypeError, match="expected a run"):
         heatmap(3)
 
 

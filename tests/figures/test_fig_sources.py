@@ -73,7 +73,7 @@ def test_wrong_files(run, tmp_path):
         heatmap(tmp_path / "nowhere.json")
     with pytest.raises(ConfigError, match="found none"):
         heatmap([])
-    with pytest.raises(ConfigError, match="a structure has no alpha"):
+    with pytest.raises(ConfigError, match="only a run can be solved again"):
         heatmap(run.structure(), budget=30)
     with pytest.raises(StructureError, match="size of gate .* is not known"):
         sums_table(from_s3delta({"encoder.final_layer_norm": BIAS}))
@@ -140,7 +140,7 @@ def test_names_are_no_mark_up(hostile, run):
     ]  # fmt: skip
     for figure in drawn:
         assert "<script>alert" not in figure.to_html(include_plotlyjs=False)
-    with pytest.raises(TypeError, match="expected a Run"):
+    with pytest.raises(TypeError, match="expected a run"):
         curves(3)
     with pytest.raises(ConfigError, match="at least two"):
         overlap_table([run])

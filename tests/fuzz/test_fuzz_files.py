@@ -13,9 +13,10 @@ from report_problems import write_run
 
 from s3pet_viz import figures
 from s3pet_viz.analysis import Study, Transfer
-from s3pet_viz.figures._data import as_source, view
+from s3pet_viz.figures._data import view
 from s3pet_viz.pet import load_space
 from s3pet_viz.resources import find_resource
+from s3pet_viz.sources import open_source
 from s3pet_viz.structure import Structure, from_s3delta, read_final_alphas
 from s3pet_viz.tasks import load_task
 
@@ -35,7 +36,7 @@ def test_structure_files(root):
     def use():
         made = Structure.load(path)
         made._repr_html_(), repr(made), made.overlap(made, weighted=True), hash(made)
-        view(as_source(path))
+        view(open_source(path))
         Structure.from_dict(made.to_dict())
 
     @given(wrong_file(path.read_bytes(), is_json=True))
@@ -78,7 +79,7 @@ def test_s3delta_files(root, backbone):
     def check(content):
         with changed(path, content):
             outcome("S3Delta config", lambda: from_s3delta(path, backbone=backbone), names=path.name)
-            outcome("S3Delta config as a source", lambda: as_source(path), names=path.name)
+            outcome("S3Delta config as a source", lambda: open_source(path), names=path.name)
 
     check()
 

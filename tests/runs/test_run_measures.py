@@ -112,27 +112,27 @@ def settled(at: float) -> np.ndarray:
     return order(0) * min(1.0, 2 * at)
 
 
-def titles(run: Run | list[Run]) -> list[str]:
-    return [finding.title for finding in health(run)]
+def codes(run: Run | list[Run]) -> list[str]:
+    return [finding.code for finding in health(run)]
 
 
 def test_a_good_run(tmp_path):
     (finding,) = health(write(tmp_path / "good", settled))
-    assert (finding.level, finding.title) == ("good", "Nothing unusual")
+    assert (finding.level, finding.code) == ("good", "nothing-unusual")
 
 
 def test_a_task_that_was_not_learned(tmp_path):
     """The loss falls from 1 to 0.5; the last fifth has 0.55 in the mean."""
     (finding,) = health(write(tmp_path / "chance", settled, constant_loss=0.5))
-    assert (finding.level, finding.title) == ("warning", "The task was not learned")
+    assert (finding.level, finding.code) == ("warning", "not-learned")
     assert "ended at 0.549; one answer to every row would have 0.5" in finding.text
-    assert titles(write(tmp_path / "learned", settled, constant_loss=0.7)) == ["Nothing unusual"]
+    assert codes(write(tmp_path / "learned", settled, constant_loss=0.7)) == ["nothing-unusual"]
 
 
 def test_gates_still_moving(tmp_path):
     run = write(tmp_path / "moving", lambda at: order(0) if at < 0.9 else order(1))
     (finding,) = health(run)
-    assert finding.title == "Gates are still moving"
+    assert finding.code == "still-moving"
     counts = run.counts
     before = set(np.argsort(-run.alphas()[int(0.8 * 199)], kind="stable")[:30])
     after = set(np.argsort(-run.alphas()[-1], kind="stable")[:30])
@@ -141,55 +141,55 @@ def test_gates_still_moving(tmp_path):
 
 
 def test_few_steps_and_gates_not_separated(tmp_path):
-    assert "Few steps" in titles(write(tmp_path / "few", settled, n_steps=20))
-    assert titles(write(tmp_path / "flat", lambda at: order(0) * 0.01)) == ["The gates have hardly separated"]
-    assert titles(write(tmp_path / "none", settled, n_steps=0)) == ["No steps yet"]
+    assert "few-steps" in codes(write(tmp_path / "few", settled, n_steps=20))
+    assert codes(write(tmp_path / "flat", lambda at: order(0) * 0.01)) == ["not-separated"]
+    assert codes(write(tmp_path / "none", settled, n_steps=0)) == ["no-steps"]
 
 
 def test_one_pet_type_takes_over(tmp_path):
     bias = np.array([4.0 if i % 2 else -4.0 for i in range(100)])
     (finding,) = health(write(tmp_path / "collapse", lambda at: (bias + 0.01 * order(0)) * min(1, 2 * at)))
-    assert finding.title == "Almost all chosen gates are LoRA"
+    assert finding.code == "one-pet-type"
     assert "30 of 30 chosen gates are LoRA, which is 50% of the search space" in finding.text
 
 
 @pytest.mark.parametrize(
     ("loss", "title"),
     [
-        (lambda at: 1 + at, "The validation loss rose"),
-        (lambda at: 1.0, "The validation loss did not fall"),
-        (lambda at: math.inf if at > 0.5 else 1.0, "The loss is not finite"),
+        (lambda at: 1 + at, "loss-rose"),
+        (lambda at: 1.0, "loss-did-not-fall"),
+        (lambda at: math.inf if at > 0.5 else 1.0, "loss-not-finite"),
         (lambda at: math.nan, None),  # modes without one
     ],
 )
 def test_losses(tmp_path, loss, title):
-    assert titles(write(tmp_path / "run", settled, loss=loss, train=lambda at: 1 - at)) == [title or "Nothing unusual"]
+    assert codes(write(tmp_path / "run", settled, loss=loss, train=lambda at: 1 - at)) == [title or "nothing-unusual"]
 
 
 def test_a_loss_that_a_shrinking_budget_raises(tmp_path):
     """Open gates have the lowest loss; what counts is whether it rises once the budget stays (step 100 of 200)."""
     shrinking = {"open_steps": 40, "shrink_steps": 60}
     for name, loss, title in (
-        ("kept", lambda at: 1 + min(at, 0.5), "Nothing unusual"),
-        ("lost", lambda at: 1 + at, "The validation loss rose"),
+        ("kept", lambda at: 1 + min(at, 0.5), "nothing-unusual"),
+        ("lost", lambda at: 1 + at, "loss-rose"),
     ):
-        assert titles(write(tmp_path / name, settled, loss=loss, config=shrinking)) == [title]
-    assert titles(write(tmp_path / "odd", settled, config={"open_steps": "x", "shrink_steps": -3})) == ["Nothing unusual"]
+        assert codes(write(tmp_path / name, settled, loss=loss, config=shrinking)) == [title]
+    assert codes(write(tmp_path / "odd", settled, config={"open_steps": "x", "shrink_steps": -3})) == ["nothing-unusual"]
 
 
 def test_the_budget(tmp_path):
     gates = [gate(i, 10) for i in range(9)] + [gate(9 + i, 170, "LoRA") for i in range(11)]
     run = write(tmp_path / "unused", lambda at: np.linspace(-6, 6, 20) * min(1, 2 * at), gates=gates, budget=330)
-    (finding,) = [f for f in health(run) if "budget" in f.title]
-    assert (finding.level, finding.title) == ("note", "Part of the budget is unused")
+    (finding,) = [f for f in health(run) if "budget" in f.code]
+    assert (finding.level, finding.code) == ("note", "budget-unused")
     assert "260 of 330 parameters (79%)" in finding.text
-    assert "The budget does not bind" in titles(write(tmp_path / "wide", settled, budget=5000))
-    assert titles(write(tmp_path / "off", settled, p=np.full(100, 0.001)))[0] == "The budget is not kept"
+    assert "budget-not-binding" in codes(write(tmp_path / "wide", settled, budget=5000))
+    assert codes(write(tmp_path / "off", settled, p=np.full(100, 0.001)))[0] == "budget-not-kept"
 
 
 def test_a_failed_search(tmp_path):
     finding = health(write(tmp_path / "failed", settled, status="failed"))[0]
-    assert (finding.level, finding.title) == ("problem", "The search failed")
+    assert (finding.level, finding.code) == ("problem", "search-failed")
     assert "RuntimeError: out of luck" in finding.text
 
 
@@ -197,21 +197,22 @@ def test_seeds(tmp_path):
     def noisy(share: float, seed: int):
         return lambda at: ((1 - share) * order(0) + share * order(10 + seed)) * min(1, 2 * at)
 
-    for name, share, title in (("agree", 0.05, "Nothing unusual"), ("differ", 0.5, "Seeds disagree"),
-                               ("chance", 1.0, "Seeds agree no better than chance")):  # fmt: skip
+    for name, share, title in (("agree", 0.05, "nothing-unusual"), ("differ", 0.5, "seeds-disagree"),
+                               ("chance", 1.0, "seeds-by-chance")):  # fmt: skip
         runs = [write(tmp_path / f"{name}{s}", noisy(share, s), seed=s) for s in range(3)]
-        assert titles(runs) == [title]
+        assert codes(runs) == [title]
     assert health(runs)[0].level == "problem"
     assert "3 runs on sentiment overlap by" in health(runs)[0].text
 
 
 def test_findings_of_several_name_their_run(tmp_path):
     runs = [write(tmp_path / "good", settled), write(tmp_path / "short", settled, n_steps=20, seed=1)]
-    assert "short: Few steps" in titles(runs)
+    assert "short: Few steps" in [finding.title for finding in health(runs)]
+    assert "few-steps" in codes(runs)
 
 
 def test_findings_are_shown_as_sentences_and_escaped():
-    found = Findings([Finding("warning", "Few <steps>", "Take more & wait.")])
+    found = Findings([Finding("few-steps", "warning", "Few <steps>", "Take more & wait.")])
     assert repr(found) == "warning: Few <steps>. Take more & wait."
     assert found._repr_html_().count("<li>") == 1
     assert "Few &lt;steps&gt;</b> Take more &amp; wait." in found._repr_html_()

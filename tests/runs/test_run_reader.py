@@ -12,8 +12,7 @@ import pytest
 
 from s3pet_viz.errors import BudgetError, RunError, StructureError
 from s3pet_viz.runs import Run, open_run
-from s3pet_viz.runs.reader import ranks
-from s3pet_viz.structure import select, solve_shift
+from s3pet_viz.structure import ranks, select, solve_shift
 
 
 @pytest.fixture

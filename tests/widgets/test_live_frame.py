@@ -45,7 +45,7 @@ def test_a_frame_holds_what_the_run_holds(growing):
     assert frame.scalars["entropy"] == pytest.approx(entropy(run.p()).mean(), rel=1e-5)
     assert frame.scalars["expected"] == pytest.approx(expected_params(run.p(), run.counts))
     assert frame.own is None, "the run has not ended"
-    assert [finding.title for finding in frame.findings] == ["Few steps"]
+    assert [finding.code for finding in frame.findings] == ["few-steps"]
     assert feed.poll() is None
 
 
