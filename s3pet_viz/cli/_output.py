@@ -97,6 +97,7 @@ def structure_facts(structure: Structure) -> dict[str, object]:
         "budget": share(structure.budget, structure.backbone_params) if structure.budget else None,
         "chosen": f"{len(structure):,} gates, {share(structure.n_params, structure.backbone_params)}",
         "by PET type": ", ".join(f"{name} {n:,}" for name, n in sorted(types.items(), key=lambda kv: -kv[1])),
+        "task": (structure.source or {}).get("task_learned"),
     }
 
 

@@ -77,7 +77,7 @@ class SearchConfig:
         "prune: at least so many (0: half of the rest).",
     )
     seed: int = like(TuneConfig, "seed", form=True)
-    competition: bool = option(True, help="Gates compete in the gradient (section 3 of the method); off: an ablation.")
+    competition: bool = option(True, help="Gates compete in the gradient (docs/method.md); off: an ablation.")
     difference_eps: float | None = option(
         None, help="c in eps = c / ||v|| of the difference of gradients.", unset="the mode's own"
     )
