@@ -69,7 +69,7 @@ class SearchConfig:
     open_steps: int = option(
         0,
         help="Steps at the start with every gate open, in which only the weights move; they need a lower lr than few "
-        "gates do. Mode prune: at most so many (0: half of the steps); it ends them by what was learned, and suits lr.",
+        "gates do. Mode prune: at most so many (0: 60 % of the steps); it ends them by what was learned, and suits lr.",
     )
     shrink_steps: int = option(
         0,
