@@ -122,7 +122,7 @@ def _open(name: str, files: bool, backbone: Any) -> Opened | str:
     if recorded := find_resource("runs", name):
         return open_run(recorded)
     places = "a run folder or a structure file" if files else "a run folder or a recorded run's name"
-    raise RunError(f"{name}: expected {places}, found neither")
+    raise RunError(f"{name}: no such run directory: expected {places}, found neither")
 
 
 def _read(path: Path, backbone: Any) -> Structure | FinalAlphas:

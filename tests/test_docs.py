@@ -18,7 +18,7 @@ from typer.main import get_command
 import s3pet_viz
 from s3pet_viz.cli import app
 
-LANGUAGES = {"python", "sh", "yaml", "json", "text", ""}
+LANGUAGES = {"python", "sh", "yaml", "json", "text", "diff", ""}
 #: Pages with blocks that cannot be run here, and how many: a new one has to be counted, with its reason on the page.
 NOT_RUN = {
     "CONTRIBUTING.md": 2,

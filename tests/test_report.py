@@ -176,7 +176,7 @@ def test_same_runs_same_file(tmp_path):
 
 def test_recorded_run_by_name_and_title(tmp_path, monkeypatch):
     run = write_run(tmp_path / "calm")
-    monkeypatch.setattr("s3pet_viz.runs.reader.find_resource", lambda kind, name: run.path if name == "known" else None)
+    monkeypatch.setattr("s3pet_viz.sources.find_resource", lambda kind, name: run.path if name == "known" else None)
     page = read(report("known", tmp_path / "r.html", title="A <b>title"))
     assert "A <b>title" in page.text
     assert "b" not in page.tags[: page.tags.index("nav")]

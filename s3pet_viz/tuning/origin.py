@@ -27,7 +27,7 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
     if isinstance(source, Run):
         config = source.config
         found["task"] = config.get("task") if task is None else task
-        found["backbone"] = backbone or config.get("backbone")
+        found["backbone"] = config.get("backbone") if backbone is None else backbone
         if task is None:
             found["load"] |= {**source.info.get("load", {}), **_known(config, "max_rows", "task_revision")}
             found |= _known(config, "split", "max_source_length")
@@ -36,7 +36,7 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
     elif source is not None:
         said = source.source.get("task") if isinstance(source, Structure) else None
         found["task"] = said if task is None else task
-        found["backbone"] = backbone or source.backbone or None
+        found["backbone"] = (source.backbone or None) if backbone is None else backbone
     else:
         found["task"], found["backbone"] = task, backbone
     if isinstance(found["task"], str) and found["task"] in ("", IN_MEMORY):
@@ -74,7 +74,7 @@ def bench_of(
         return workbench, config, load or {}
     if where["task"] is None:
         raise ConfigError("task: expected a task, found none; neither the run nor the structure names one")
-    if model is None and where["backbone"] is None:
+    if source is not None and model is None and where["backbone"] is None:
         raise ConfigError("backbone: expected a backbone, found none; the structure names none")
     bench = Workbench.open(
         where["task"], where["backbone"] if model is None else backbone, model=model, tokenizer=tokenizer,

@@ -35,7 +35,7 @@ class CompareRuns(Viewer):
     """
 
     def __init__(self, runs: Runs, *, theme: str = "auto") -> None:
-        folder = isinstance(runs, (str, os.PathLike)) and is_folder(runs) and not names_source(runs)
+        folder = isinstance(runs, (str, os.PathLike)) and os.fspath(runs) and is_folder(runs) and not names_source(runs)
         self.listing = Listing(runs if folder else open_sources(runs, allow=RUN, what="runs"))
         found = self.listing
         self._compared = Compared(

@@ -15,7 +15,7 @@ from problems import assert_same, snapshot, tiny_model
 from safetensors.torch import load_file
 
 import s3pet_viz as s3
-from s3pet_viz.errors import AdapterError, ConfigError, ExportError, MissingExtraError, StructureError
+from s3pet_viz.errors import AdapterError, ConfigError, ExportError, MissingExtraError, SourceError, StructureError
 from s3pet_viz.export import Adapter, to_peft
 from s3pet_viz.pet import Space, SpaceEntry
 from s3pet_viz.structure import Structure
@@ -287,7 +287,7 @@ def test_wrong_inputs(tmp_path, monkeypatch):
         to_peft(Structure(()), backbone)
     with pytest.raises(ExportError, match="field 'backbone': expected a name, found none"):
         to_peft(Structure(structure.gates))
-    with pytest.raises(ExportError, match="expected an Adapter, a Structure or a path, found int"):
+    with pytest.raises(SourceError, match="expected an adapter, a run, a structure, or the path of one, found 3"):
         to_peft(3)
     with pytest.raises(StructureError, match="no position"):
         to_peft(structure, tiny_model("bert"))

@@ -161,7 +161,7 @@ def test_a_structure_is_drawn(run):
     structure = run.structure()
     figure = heatmap(structure)
     assert np.nansum(np.array(figure.data[0].z)) == len(structure)
-    with pytest.raises(ConfigError, match="only a run can be solved again"):
+    with pytest.raises(ConfigError, match="a structure has no alpha"):
         heatmap(structure, value="alpha")
 
 

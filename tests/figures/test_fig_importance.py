@@ -110,7 +110,7 @@ def test_each_gate_has_its_own_line(large):
 def test_wrong_arguments(run):
     with pytest.raises(ConfigError, match="top: expected 1 or more, found 0"):
         importance(explained(run), top=0)
-    with pytest.raises(TypeError, match="expected an Explanation"):
+    with pytest.raises(TypeError, match="expected an explanation, a run"):
         importance(run.structure())
     with pytest.raises(RunError, match="cannot be read"):
         importance(run.path / "nothing.json")

@@ -360,7 +360,7 @@ def test_a_sweep_goes_on_as_a_transfer(study, pool):
     ("change", "error", "words"),
     [
         ({"sources": ["consensus"]}, ConfigError, "a consensus needs source tasks"),
-        ({"sources": [3]}, ConfigError, "expected tasks, runs or structures, found int"),
+        ({"sources": [3]}, ConfigError, "sources: expected a task, a run, a structure, or the path of one, found 3"),
         ({"sources": ["sentiment", "sentiment"]}, ConfigError, "two are called 'sentiment'"),
         ({"sources": ["nowhere.json"]}, TaskError, "nowhere.json"),
         ({"references": ["searched"]}, ConfigError, "references|methods"),

@@ -13,7 +13,7 @@ from tuning_problems import FAST, run, structure_for
 
 from s3pet_viz.backbones import positions, wrap_backbone
 from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.errors import BackboneError, BudgetError, ConfigError, StructureError
+from s3pet_viz.errors import BackboneError, BudgetError, ConfigError, RunError, StructureError
 from s3pet_viz.pet import PRESETS, candidate_gates
 from s3pet_viz.structure import Structure
 from s3pet_viz.training.fit import Splits
@@ -199,7 +199,7 @@ def test_tune_from_a_folder_and_a_file(tiny_folder, tmp_path):
         assert scores.method == "structure"
         assert scores.backbone == str(tiny_folder("bert"))
     assert tune("untouched", progress=False, label="mine", **options).method == "mine"
-    with pytest.raises(StructureError, match="nowhere.json: cannot be read"):
+    with pytest.raises(RunError, match="nowhere.json: no such run directory: expected a run folder or a structure file"):
         tune("nowhere.json", **options)
 
 
