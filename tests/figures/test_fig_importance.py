@@ -112,5 +112,5 @@ def test_wrong_arguments(run):
         importance(explained(run), top=0)
     with pytest.raises(TypeError, match="expected an explanation, a run"):
         importance(run.structure())
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="no such run directory"):
         importance(run.path / "nothing.json")

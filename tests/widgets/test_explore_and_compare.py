@@ -207,7 +207,7 @@ def test_a_gate_is_picked_in_both(folder):
 
 
 def test_nothing_to_compare_is_said(tmp_path, growing):
-    with pytest.raises(ConfigError, match="expected a folder of runs"):
+    with pytest.raises(RunError, match="nothing: no such run directory"):
         CompareRuns(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="at least one run with steps"):
         CompareRuns(tmp_path)

@@ -110,7 +110,7 @@ def test_a_reading_error_is_in_the_frame_once_and_goes_away(growing):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="no such run directory"):
         Feed(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="found int"):
+    with pytest.raises(TypeError, match="run: expected a run, .*found 3"):
         Feed(3)  # type: ignore[arg-type]
 
 
