@@ -320,12 +320,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(
-    path: str | os.PathLike[str],
-    error: type[S3PETError],
-    *,
-    hint: str = "",
-    most: int = MOST_BYTES,
-    links: bool = True,
+    path: str | os.PathLike[str], error: type[S3PETError], *, hint: str = "", most: int = MOST_BYTES, links: bool = True
 ) -> Any:
     """The content of a JSON file, by `read_text` and `parse_json`. Raises S3PETError: of the kind `error`; names the
     file, and ends with `hint` where the content is damaged.

@@ -48,6 +48,12 @@ def test_ruff():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_formatter_lays_out_the_package():
+    result = run(tool("ruff"), "format", "--check", "s3pet_viz")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not [path for path in PACKAGE.rglob("*.py") if "# fmt:" in path.read_text()]
+
+
 def test_mypy():
     result = run(tool("mypy"))
     assert result.returncode == 0, result.stdout + result.stderr

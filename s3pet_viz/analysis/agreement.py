@@ -61,10 +61,14 @@ class Found(NamedTuple):
         structure, config = run.structure(budget), run.config
         task = str(config.get("task") or run.name).rstrip("/").rpartition("/")[2]
         return cls(
-            task, str(budget if budget is not None else config.get("budget", "")),
-            str(config.get("mode", "")), int(config.get("seed", 0)), structure, run.gates_list,
+            task,
+            str(budget if budget is not None else config.get("budget", "")),
+            str(config.get("mode", "")),
+            int(config.get("seed", 0)),
+            structure,
+            run.gates_list,
             structure.budget or structure.n_params,
-        )  # fmt: skip
+        )
 
 
 #: Which pairs a relation holds; budgets are the same when they are the same number of parameters.
@@ -127,10 +131,20 @@ def relations(found: Iterable[Found | RunLike], *, draws: int = 999, seed: int =
             overlap, chance = float(observed[by][0, i]), by_chance[by][:, i]
             low, high = np.quantile(chance, [0.025, 0.975])
             reached = int((chance >= overlap - _ROUNDING).sum())
-            rows.append((
-                name, by, overlap, float(chance.mean()), float(low), float(high), bool(overlap > high),
-                (1 + reached) / (1 + draws), len(of), len(np.unique(of)),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    name,
+                    by,
+                    overlap,
+                    float(chance.mean()),
+                    float(low),
+                    float(high),
+                    bool(overlap > high),
+                    (1 + reached) / (1 + draws),
+                    len(of),
+                    len(np.unique(of)),
+                )
+            )
     columns = ["relation", "by", "overlap", "chance", "low", "high", "above", "p", "pairs", "structures"]
     return pd.DataFrame(rows, columns=columns)
 

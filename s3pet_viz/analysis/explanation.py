@@ -146,9 +146,14 @@ class Explanation:
         body = ""
         for e in order:
             cells = [
-                f"{e.gate.n_params:,}", shown(e.p, ".3f"), shown(e.rank, ".0f"), shown(e.loss_increase, "+.4f"),
-                shown(e.loss_increase_se, ".4f"), shown(e.metric_change, "+.4f"), shown(e.gradient, "+.4f"),
-            ]  # fmt: skip
+                f"{e.gate.n_params:,}",
+                shown(e.p, ".3f"),
+                shown(e.rank, ".0f"),
+                shown(e.loss_increase, "+.4f"),
+                shown(e.loss_increase_se, ".4f"),
+                shown(e.metric_change, "+.4f"),
+                shown(e.gradient, "+.4f"),
+            ]
             numbers = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
             name = html.escape(f"{e.gate.column} {e.gate.row}")
             body += f"<tr><td style='text-align:left'>{name}</td>{numbers}</tr>"

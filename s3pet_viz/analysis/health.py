@@ -354,10 +354,7 @@ def _unused(run: Run) -> Iterator[Seen]:
         why += "different budget may fit the modules better."
     else:
         why = f"a gate that is left, of {smallest:,}, would fit. This is not what the rule of selection gives."
-    yield found(
-        "budget-unused",
-        f"The structure has {used:,} of {budget:,} parameters ({used / budget:.0%}): {why}",
-    )
+    yield found("budget-unused", f"The structure has {used:,} of {budget:,} parameters ({used / budget:.0%}): {why}")
 
 
 def _open_start(run: Run) -> list[int]:
@@ -395,13 +392,11 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
     )
     if mean <= chance.high:
         yield found(
-            "seeds-by-chance",
-            f"{seen}. A single run's structure says nothing: search longer and use the consensus.",
+            "seeds-by-chance", f"{seen}. A single run's structure says nothing: search longer and use the consensus."
         )
     elif mean < DISAGREE:
         yield found(
-            "seeds-disagree",
-            f"{seen}. Read what the seeds share (the consensus), not single gates of one run.",
+            "seeds-disagree", f"{seen}. Read what the seeds share (the consensus), not single gates of one run."
         )
     else:
         yield seen

@@ -105,9 +105,14 @@ class Bounds:
             return sum(d.mean(axis=axis) for d in drawn)
 
         found = scipy.stats.bootstrap(
-            [s - s.mean() for s in samples], total, n_resamples=self.resamples, vectorized=True,
-            confidence_level=self.level, method="percentile", random_state=np.random.default_rng(self.seed),
-        ).confidence_interval  # fmt: skip
+            [s - s.mean() for s in samples],
+            total,
+            n_resamples=self.resamples,
+            vectorized=True,
+            confidence_level=self.level,
+            method="percentile",
+            random_state=np.random.default_rng(self.seed),
+        ).confidence_interval
         return wide * float(found.low), wide * float(found.high)
 
 

@@ -92,11 +92,19 @@ def _smallest(group: pd.DataFrame, whole: Floats, share: float, bounds: Bounds) 
     labels = [name for name, _ in sizes]
     return {
         "budget": label if any(enough) else f"none of {', '.join(labels)}",
-        "budget_params": int(part["budget_params"].iloc[0]), "percent": mean(part["percent"]),
-        "score": float(scores.mean()), "full": full, "ratio": ratio, "low": ratio + low, "high": ratio + high,
-        "level": bounds.level, "n": len(scores), "n_full": len(whole), "kept": any(enough),
+        "budget_params": int(part["budget_params"].iloc[0]),
+        "percent": mean(part["percent"]),
+        "score": float(scores.mean()),
+        "full": full,
+        "ratio": ratio,
+        "low": ratio + low,
+        "high": ratio + high,
+        "level": bounds.level,
+        "n": len(scores),
+        "n_full": len(whole),
+        "kept": any(enough),
         "lost": [name for name, good in zip(labels[at:], enough[at:], strict=True) if not good],
-    }  # fmt: skip
+    }
 
 
 def _words(row: Mapping[str, Any], share: float, of: str, lost: Sequence[str]) -> str:

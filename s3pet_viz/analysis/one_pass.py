@@ -61,10 +61,7 @@ class OnePassScores:
         columns = ("position", "stack", "layer", "module", "pet_type", "n_params")
         made = pd.DataFrame({c: [getattr(g, c) for g in self.gates] for c in columns})
         return made.assign(
-            score=self.score,
-            per_param=self.per_param,
-            rank=ranks(self.score),
-            rank_per_param=ranks(self.per_param),
+            score=self.score, per_param=self.per_param, rank=ranks(self.score), rank_per_param=ranks(self.per_param)
         )
 
     def structure(self, budget: str | int | float, per: Per = "gate") -> Structure:

@@ -180,9 +180,16 @@ def _compare(x: pd.DataFrame, y: pd.DataFrame, *, key: tuple[str, ...], sign: in
     spread = rest.std(ddof=1) if len(rest) > 2 and not alike(rest) else math.nan
     effect = _hedges(len(rest) - 1) * (one.mean() - two.mean()) / spread if spread > 0 else math.nan
     return _Group(
-        key, float(one.mean()), float(two.mean()), len(x), len(y), paired, samples,
-        float((1 + sign * won).mean() / 2), float(effect),
-    )  # fmt: skip
+        key,
+        float(one.mean()),
+        float(two.mean()),
+        len(x),
+        len(y),
+        paired,
+        samples,
+        float((1 + sign * won).mean() / 2),
+        float(effect),
+    )
 
 
 def _of_seeds(side: pd.DataFrame, seeds: Sequence[Any]) -> Floats:
@@ -204,9 +211,21 @@ def _row(group: _Group, bounds: Bounds) -> tuple[Any, ...]:
     if math.isnan(low):
         test = _no_interval(ordered)
     return (
-        group.mean_a, group.mean_b, group.difference, group.difference + low, group.difference + high, bounds.level,
-        group.n_a, group.n_b, pairs, 1, group.paired, group.better, group.effect, test,
-    )  # fmt: skip
+        group.mean_a,
+        group.mean_b,
+        group.difference,
+        group.difference + low,
+        group.difference + high,
+        bounds.level,
+        group.n_a,
+        group.n_b,
+        pairs,
+        1,
+        group.paired,
+        group.better,
+        group.effect,
+        test,
+    )
 
 
 def _no_interval(samples: Sequence[Floats]) -> str:
@@ -242,10 +261,21 @@ def _overall(groups: Sequence[_Group], task: int, bounds: Bounds) -> tuple[Any, 
     effects = [g.effect for g in groups if not math.isnan(g.effect)]
     pairs = sum(len(g.samples[0].values) for g in groups if g.paired)
     return (
-        mean_a, mean_b, mean_a - mean_b, mean_a - mean_b + low, mean_a - mean_b + high, bounds.level,
-        sum(g.n_a for g in groups), sum(g.n_b for g in groups), pairs, total, all(g.paired for g in groups), better,
-        float(np.mean(effects)) if effects else math.nan, test,
-    )  # fmt: skip
+        mean_a,
+        mean_b,
+        mean_a - mean_b,
+        mean_a - mean_b + low,
+        mean_a - mean_b + high,
+        bounds.level,
+        sum(g.n_a for g in groups),
+        sum(g.n_b for g in groups),
+        pairs,
+        total,
+        all(g.paired for g in groups),
+        better,
+        float(np.mean(effects)) if effects else math.nan,
+        test,
+    )
 
 
 def sentence(row: pd.Series | Mapping[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """A study folder, opened: which cells it plans, which are done, and their rows as one tidy table.
 
-    study.json        schema version, the calls that planned it (sweep, transfer) with their settings, the planned cells
-    cells/KEY.json    one finished or failed cell, written as a whole: processes write at once
-    cells.jsonl       of a study that was packed, those that it had then, one a line; cells/KEY.json goes before a line
-    cells/KEY.lock    held while a process works on the cell
-    runs/KEY/         the run directories of its searches; or the search's result names a recorded run (`recorded`)
-    journal.jsonl     a line per cell begun and ended
+study.json        schema version, the calls that planned it (sweep, transfer) with their settings, the planned cells
+cells/KEY.json    one finished or failed cell, written as a whole: processes write at once
+cells.jsonl       of a study that was packed, those that it had then, one a line; cells/KEY.json goes before a line
+cells/KEY.lock    held while a process works on the cell
+runs/KEY/         the run directories of its searches; or the search's result names a recorded run (`recorded`)
+journal.jsonl     a line per cell begun and ended
 """
 
 from __future__ import annotations
@@ -36,9 +36,18 @@ LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw",
 #: Of these the whole numbers; the others are text.
 _WHOLE = ("budget_params", "draw", "seed")
 _MEASURED = (
-    "score", "metric", "loss", "validation", "pet_params", "percent", "head_params", "n_gates", "best_step", "seconds",
+    "score",
+    "metric",
+    "loss",
+    "validation",
+    "pet_params",
+    "percent",
+    "head_params",
+    "n_gates",
+    "best_step",
+    "seconds",
     "search_seconds",
-)  # fmt: skip
+)
 COLUMNS = (*LABELS, *_MEASURED, "key")
 
 

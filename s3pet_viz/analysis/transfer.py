@@ -84,16 +84,22 @@ class Transfer:
             own = self._own(str(row["task"]), int(row["seed"]))
             rows.append(
                 {
-                    "source": row["source"] if is_source else row["method"], "target": row["task"], "seed": row["seed"],
-                    "draw": row["draw"], "score": row["score"], "metric": row["metric"], "loss": row["loss"],
+                    "source": row["source"] if is_source else row["method"],
+                    "target": row["task"],
+                    "seed": row["seed"],
+                    "draw": row["draw"],
+                    "score": row["score"],
+                    "metric": row["metric"],
+                    "loss": row["loss"],
                     "kind": "source" if is_source else row["method"],
                     "overlap": jaccard(mine, own) if mine is not None and own is not None else np.nan,
                     "overlap_params": (
                         mine.overlap(own, weighted=True) if mine is not None and own is not None else np.nan
                     ),
-                    "pet_params": row["pet_params"], "key": row["key"],
+                    "pet_params": row["pet_params"],
+                    "key": row["key"],
                 }
-            )  # fmt: skip
+            )
         return pd.DataFrame(rows)
 
     def matrix(self, *, value: Value = "score", relative: Relative | None = None) -> pd.DataFrame:

@@ -30,9 +30,14 @@ _OTHER_HEAD = re.compile(rf".*For(?!({_HEADS})$)\w+")
 
 #: Files that hold a vocabulary, where a tokenizer's class does not say which it reads.
 _VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model", "vocab.txt",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
     "vocab.json",
-)  # fmt: skip
+)
 _MOST_TEXTS = 100
 
 

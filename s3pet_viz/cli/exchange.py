@@ -142,9 +142,7 @@ def export(
     elif to is Form.peft:
         from s3pet_viz.export import to_peft
 
-        made = to_peft(
-            given, backbone, folder=out, partial=partial, overwrite=force, any_weights=any_weights
-        )
+        made = to_peft(given, backbone, folder=out, partial=partial, overwrite=force, any_weights=any_weights)
         facts |= {"held": f"{len(made.held)} of {len(structure)} gates in a {type(made.config).__name__}"}
         facts |= {"weights": "none: the config alone" if adapter is None else None}
         facts |= {"loaded back": None if made.gap is None else f"logits within {made.gap:.1e} of the adapter's"}

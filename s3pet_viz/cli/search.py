@@ -30,9 +30,7 @@ Set = Annotated[
         help="Any of these fields, its value as JSON: --set second_order_cap=null. May be repeated.",
     ),
 ]
-Detach = Annotated[
-    bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")
-]
+Detach = Annotated[bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")]
 
 
 @c.takes_fields(search=c.SEARCH_FIELDS)

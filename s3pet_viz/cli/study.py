@@ -66,14 +66,30 @@ def sweep(
     import s3pet_viz as s3
 
     study = s3.sweep(
-        tasks=_words(tasks), backbone=backbone or c.DEFAULT_BACKBONE, budgets=_words(budgets), modes=_words(modes),
-        methods=_words(methods), seeds=seeds, n_random=n_random, retry=retry, progress=not quiet,
+        tasks=_words(tasks),
+        backbone=backbone or c.DEFAULT_BACKBONE,
+        budgets=_words(budgets),
+        modes=_words(modes),
+        methods=_words(methods),
+        seeds=seeds,
+        n_random=n_random,
+        retry=retry,
+        progress=not quiet,
         load=c.given(max_rows=max_rows),
         **c.given(
-            search_budget=search_budget, space=space, steps=steps, tune_steps=tune_steps, lr=lr, batch_size=batch_size,
-            split=split, device=device, precision=precision, out=out, workers=workers,
+            search_budget=search_budget,
+            space=space,
+            steps=steps,
+            tune_steps=tune_steps,
+            lr=lr,
+            batch_size=batch_size,
+            split=split,
+            device=device,
+            precision=precision,
+            out=out,
+            workers=workers,
         ),
-    )  # fmt: skip
+    )
     _say_study(study)
     rows = study.table()
     if {"searched", "random"} <= set(rows["method"]):
@@ -87,8 +103,7 @@ def sweep(
 def transfer(
     targets: Annotated[str | None, c.option("Target tasks, separated by commas.")] = None,
     sources: Annotated[
-        str | None,
-        c.option("Tasks, run folders, structure files, consensus. [default: the targets and consensus]"),
+        str | None, c.option("Tasks, run folders, structure files, consensus. [default: the targets and consensus]")
     ] = None,
     budget: Annotated[str, typer.Option(help=c.BUDGET_HELP)] = "0.1%",
     backbone: c.Backbone = None,
@@ -123,14 +138,30 @@ def transfer(
     import s3pet_viz as s3
 
     made = s3.transfer(
-        targets=_words(targets), backbone=backbone or c.DEFAULT_BACKBONE, budget=budget, references=_words(references),
-        seeds=seeds, n_random=n_random, retry=retry, progress=not quiet, load=c.given(max_rows=max_rows),
+        targets=_words(targets),
+        backbone=backbone or c.DEFAULT_BACKBONE,
+        budget=budget,
+        references=_words(references),
+        seeds=seeds,
+        n_random=n_random,
+        retry=retry,
+        progress=not quiet,
+        load=c.given(max_rows=max_rows),
         **c.given(
-            sources=None if sources is None else _words(sources), mode=mode, space=space, steps=steps,
-            tune_steps=tune_steps, lr=lr, batch_size=batch_size, split=split, device=device, precision=precision,
-            out=out, workers=workers,
+            sources=None if sources is None else _words(sources),
+            mode=mode,
+            space=space,
+            steps=steps,
+            tune_steps=tune_steps,
+            lr=lr,
+            batch_size=batch_size,
+            split=split,
+            device=device,
+            precision=precision,
+            out=out,
+            workers=workers,
         ),
-    )  # fmt: skip
+    )
     _say_failed(made.study)
     c.say(f"\nscore on held-out rows at {budget}; rows: where the structure comes from, columns: where it is trained")
     c.say(_matrix(made))

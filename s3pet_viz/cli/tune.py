@@ -16,8 +16,7 @@ _WORDS = ("full", "head", "untouched")
 Target = Annotated[
     str,
     typer.Argument(
-        metavar="STRUCTURE_OR_RUN",
-        help="A run (folder or recorded name), a structure file, or: full, head, untouched.",
+        metavar="STRUCTURE_OR_RUN", help="A run (folder or recorded name), a structure file, or: full, head, untouched."
     ),
 ]
 Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
@@ -50,8 +49,11 @@ def tune(
     from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
 
     c.check_free(out, force)
-    source = None if target in _WORDS else open_source(target, wanted=f"one of {', '.join(_WORDS)}, {A_SOURCE}",
-                                                       backbone=backbone)  # fmt: skip
+    source = (
+        None
+        if target in _WORDS
+        else open_source(target, wanted=f"one of {', '.join(_WORDS)}, {A_SOURCE}", backbone=backbone)
+    )
     if source is None and budget is not None:
         raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")
     structure: Any = target if source is None else structure_of(source, budget)
@@ -67,9 +69,7 @@ def tune(
 
     options, load = c.split_load(fields)
     load = {**where.pop("load"), **load}
-    scores = s3.tune(
-        structure, load=load, progress=not quiet, save=save, overwrite=force, **{**where, **options}
-    )
+    scores = s3.tune(structure, load=load, progress=not quiet, save=save, overwrite=force, **{**where, **options})
     c.say(o.scores_table(scores))
     if own:
         with RunWriter.attach(run.path) as writer:  # type: ignore[union-attr]

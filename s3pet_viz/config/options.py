@@ -144,9 +144,7 @@ def takes(config: type, *without: str) -> Callable[[F], F]:
             for one in own
         ]
         more = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[name].type
-            )
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[name].type)
             for name, one in known.items()
             if name not in signature.parameters
         ]

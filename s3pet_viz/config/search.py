@@ -83,18 +83,13 @@ class SearchConfig:
     )
     second_order_from: int = option(20, help="Weight steps before fast mode adds H.")
     second_order_cap: float | None = option(
-        1.0,
-        help="fast mode's xi H is scaled down to at most this many times the norm of dL_val/dalpha; null: never.",
+        1.0, help="fast mode's xi H is scaled down to at most this many times the norm of dL_val/dalpha; null: never."
     )
     second_order_every: int = option(
-        1,
-        help="fast mode adds H in every k-th step, k times as large; the steps between are first-order.",
-        least=1,
+        1, help="fast mode adds H in every k-th step, k times as large; the steps between are first-order.", least=1
     )
     dropout: bool = option(True, help="Keep the backbone's dropout on.")
-    split: str = option(
-        "paper", help="How train, validation and test are made.", choices=SPLITS, loads=True
-    )
+    split: str = option("paper", help="How train, validation and test are made.", choices=SPLITS, loads=True)
     max_rows: int | None = option(
         None, help="Use at most so many rows of each split.", unset="all", least=1, loads=True
     )
@@ -102,9 +97,7 @@ class SearchConfig:
     revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face backbone.", loads=True)
     task_revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face task.", loads=True)
     head: str = option("auto", help="The head that the backbone is loaded with.", choices=HEADS, loads=True)
-    dtype: str = option(
-        "float32", help="Of the frozen weights; auto is the files' own.", choices=DTYPES, loads=True
-    )
+    dtype: str = option("float32", help="Of the frozen weights; auto is the files' own.", choices=DTYPES, loads=True)
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps.")
     precision: str = option("fp32", help="In what passes compute.", choices=PRECISIONS)
     checkpoint_every: int = option(100, help="Steps between two checkpoints.", least=1)

@@ -37,9 +37,7 @@ class TuneConfig:
     full_lr: float | None = option(
         None, help="Learning rate of full fine-tuning.", unset="1e-4, more for small backbones"
     )
-    clip: float = option(
-        2.0, help="Largest joint L2 norm of a gradient; 0: no limit.", zero="off"
-    )
+    clip: float = option(2.0, help="Largest joint L2 norm of a gradient; 0: no limit.", zero="off")
     evaluations: int = option(
         5, help="How often the validation split is scored; the best weights seen are kept.", least=1
     )
@@ -48,9 +46,7 @@ class TuneConfig:
     max_source_length: int | None = option(
         None, help="Longer inputs are cut to so many tokens.", unset="the task's", least=1
     )
-    train_pooler: bool = option(
-        False, help="Train an encoder's pooler too; frozen otherwise, counted with the head."
-    )
+    train_pooler: bool = option(False, help="Train an encoder's pooler too; frozen otherwise, counted with the head.")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -81,9 +81,13 @@ def search(
         KeyboardInterrupt: after Ctrl-C, with the run saved; continue it with ``resume=``.
     """
     check_arguments(
-        task=task, budget=budget, out=out, resume=resume, progress=progress,
+        task=task,
+        budget=budget,
+        out=out,
+        resume=resume,
+        progress=progress,
         load={k: v for k, v in load.items() if k != "split"} if isinstance(load, Mapping) else load,  # its own option
-    )  # fmt: skip
+    )
     callbacks = _callbacks(callbacks)
     started = open_run(resume) if resume is not None else None
     load = dict(load or {})
@@ -96,9 +100,13 @@ def search(
     given = {"budget": budget, "space": space, **chosen}
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
     what: dict[str, Any] = {
-        "task": task, "backbone": backbone, "model": model, "tokenizer": tokenizer, "load": load,
+        "task": task,
+        "backbone": backbone,
+        "model": model,
+        "tokenizer": tokenizer,
+        "load": load,
         "out": None if out is None else located(out),
-    }  # fmt: skip
+    }
     request = Request.fresh(given, **what) if started is None else Request.resumed(started, given, **what)
     processes = find_processes()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
@@ -159,13 +167,24 @@ def make_state(
     pruning = None
     if config.mode == "prune":
         pruning = Pruning(
-            counts, budget, config.steps, open_steps=config.open_steps, shrink_steps=config.shrink_steps,
-            constant_loss=problem.constant_loss("train"), held_out_constant=problem.constant_loss("val"),
-        )  # fmt: skip
+            counts,
+            budget,
+            config.steps,
+            open_steps=config.open_steps,
+            shrink_steps=config.shrink_steps,
+            constant_loss=problem.constant_loss("train"),
+            held_out_constant=problem.constant_loss("val"),
+        )
     same = (
-        "alpha_lr", "clip", "seed", "difference_eps", "second_order_from", "second_order_cap", "second_order_every",
+        "alpha_lr",
+        "clip",
+        "seed",
+        "difference_eps",
+        "second_order_from",
+        "second_order_cap",
+        "second_order_every",
         "accumulation",
-    )  # fmt: skip
+    )
     return State(
         problem,
         GateModel(counts, budget, config.tau, config.competition, config.skip_below),

@@ -25,12 +25,7 @@ FILE = "state.safetensors"
 
 
 def save_checkpoint(
-    folder: Path,
-    state: State,
-    *,
-    next_step: int,
-    fingerprint: Mapping[str, Any],
-    stability: Stability | None = None,
+    folder: Path, state: State, *, next_step: int, fingerprint: Mapping[str, Any], stability: Stability | None = None
 ) -> None:
     """Write w, alpha, both optimisers, how long the selected structure has been the same and what pruning has seen.
     Random numbers are functions of (seed, step) and need no state.

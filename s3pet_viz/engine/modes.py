@@ -126,9 +126,7 @@ class State:
     def sample(self, step: int, purpose: int = GATES) -> GateSample:
         return self.gates.sample(self.alpha, self.draw(step, purpose))
 
-    def run(
-        self, half: Half, step: int, z: Tensor, masks: int, *, dw: bool = True, dz: bool = True
-    ) -> Pass:
+    def run(self, half: Half, step: int, z: Tensor, masks: int, *, dw: bool = True, dz: bool = True) -> Pass:
         """Forward and backward at the present w. `masks` names the dropout masks: equal ones are equal."""
         batch = self.problem.batch(half, step)
         gate = z.detach().to(self.w.flat).requires_grad_(dz)
@@ -239,9 +237,7 @@ def paper_step(state: State, step: int) -> StepResult:
     # xi is the learning rate of w, as if its optimiser were SGD; a head's own rate enters as a ratio.
     xi = state.lr * state.schedule(step)
     direction = val.dw * state.lr_scale
-    dz, difference_losses = central_difference(
-        state, step, sample.z, direction, state.difference_eps or PAPER_EPS
-    )
+    dz, difference_losses = central_difference(state, step, sample.z, direction, state.difference_eps or PAPER_EPS)
     hessian = sample.pull_back(dz)
     grad = sample.pull_back(val.dz) - xi * hessian
     state.move_alpha(grad, step)

@@ -86,10 +86,7 @@ class AdamW:
         self.sizes = list(sizes) if sizes is not None else [like.numel()]
 
     def _next(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            self.m + (1 - self.beta1) * (g - self.m),
-            self.beta2 * self.v + (1 - self.beta2) * g * g,
-        )
+        return (self.m + (1 - self.beta1) * (g - self.m), self.beta2 * self.v + (1 - self.beta2) * g * g)
 
     def _step(self, w: Tensor, m: Tensor, v: Tensor, t: int, lr: Tensor | float) -> Tensor:
         denominator = v.sqrt() / math.sqrt(1 - self.beta2**t) + self.eps

@@ -178,9 +178,15 @@ def _start(
         made = {"id": facts.get("id") or secrets.token_hex(8)}
         # A run of its own, beside another search's or the caller's; what is printed stays as it was.
         tracker = kind(
-            _PROJECT, name=run, dir=str(folder.resolve()), id=made["id"], resume="allow", config=dict(config),
-            reinit="create_new", settings={"console": "off"},
-        )  # fmt: skip
+            _PROJECT,
+            name=run,
+            dir=str(folder.resolve()),
+            id=made["id"],
+            resume="allow",
+            config=dict(config),
+            reinit="create_new",
+            settings={"console": "off"},
+        )
     elif name == "trackio":
         # Runs go by their names there, and two folders may have the same.
         made = {"name": facts.get("name") or f"{run}-{secrets.token_hex(4)}"}

@@ -250,14 +250,26 @@ class Adapter:
         types = ", ".join(sorted({g.pet_type for g in self.structure.gates}))
         return "\n".join(
             [
-                "---", "library_name: s3pet_viz", *base, "tags: [parameter-efficient-tuning, s3pet]", "---", "",
-                f"# {repo_id.split('/')[-1]}", "",
+                "---",
+                "library_name: s3pet_viz",
+                *base,
+                "tags: [parameter-efficient-tuning, s3pet]",
+                "---",
+                "",
+                f"# {repo_id.split('/')[-1]}",
+                "",
                 f"{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters"
-                + (f", trained on {self.task}" if self.task else "") + ".", "",
-                "```python", "import s3pet_viz as s3", "",
-                f'adapter = s3.Adapter.from_pretrained("{repo_id}")', "```", "",
+                + (f", trained on {self.task}" if self.task else "")
+                + ".",
+                "",
+                "```python",
+                "import s3pet_viz as s3",
+                "",
+                f'adapter = s3.Adapter.from_pretrained("{repo_id}")',
+                "```",
+                "",
             ]
-        )  # fmt: skip
+        )
 
 
 #: What ``adapter.json`` says beside the weights' checksum, and of which type.

@@ -78,9 +78,17 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
     selected = np.array([g.key in keys for g in gates], dtype=bool)
     fill, cut = filled(gates, alpha, structure.budget, selected)
     return View(
-        source.name, gates, np.asarray(p, dtype=np.float64), np.asarray(alpha, dtype=np.float64),
-        ranks(alpha).astype(np.float64), selected, fill, cut, whole=True, step=number,
-    )  # fmt: skip
+        source.name,
+        gates,
+        np.asarray(p, dtype=np.float64),
+        np.asarray(alpha, dtype=np.float64),
+        ranks(alpha).astype(np.float64),
+        selected,
+        fill,
+        cut,
+        whole=True,
+        step=number,
+    )
 
 
 def _unknown(name: str, gates: tuple[Gate, ...], *, chosen: bool) -> View:
@@ -161,9 +169,7 @@ def labels(sources: Sequence[Opened], most: int = 32) -> list[str]:
         words = [fact[key] for key in telling if key in fact]
         name = source.name if not isinstance(source, Structure) else (source.backbone or "structure")
         made.append(shorten(" · ".join(words) or name, most))
-    return [
-        label if made.count(label) == 1 else f"{shorten(label, most - 5)} ({i})" for i, label in enumerate(made, 1)
-    ]
+    return [label if made.count(label) == 1 else f"{shorten(label, most - 5)} ({i})" for i, label in enumerate(made, 1)]
 
 
 def shorten(text: str, most: int) -> str:

@@ -123,9 +123,7 @@ def cased(x: np.ndarray, y: np.ndarray, **more: Any) -> go.Scatter:
     return go.Scatter(x=x, y=y, mode="lines", name="casing", line=line, hoverinfo="skip", showlegend=False, **more)
 
 
-def add_chosen(
-    figure: go.Figure, grid: Grid, selected: np.ndarray, fill: np.ndarray, name: str, **more: Any
-) -> None:
+def add_chosen(figure: go.Figure, grid: Grid, selected: np.ndarray, fill: np.ndarray, name: str, **more: Any) -> None:
     """Outline the chosen gates; those of `fill`, which only fill what is left of the budget, by dots."""
     figure.add_trace(outline(grid, selected & ~fill, name, **more))
     if fill.any():

@@ -33,9 +33,7 @@ _LABELS = {
 }
 
 
-def heatmap_table(
-    runs: Source | Iterable[Source], *, budget: Budget | None = None, step: int = -1
-) -> pd.DataFrame:
+def heatmap_table(runs: Source | Iterable[Source], *, budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
     """The numbers behind `heatmap`, one row per gate.
 
     Columns: gate (index), row, column, stack, layer, module, pet_type, position, n_params, p, alpha, rank
@@ -180,8 +178,7 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, s
     if table["p"].notna().any():
         mean = "mean " if n_runs > 1 else ""
         lines.append(
-            f"{mean}p = %{{customdata[4]}}   {mean}α = %{{customdata[5]}}   "
-            f"rank %{{customdata[6]}} of {len(table):,}"
+            f"{mean}p = %{{customdata[4]}}   {mean}α = %{{customdata[5]}}   rank %{{customdata[6]}} of {len(table):,}"
         )
     if table["distance"].notna().any():
         lines.append("α is %{customdata[7]} from the cut, the first gate that did not fit")

@@ -103,9 +103,15 @@ def _read(run: Run, label: str) -> _Opened:
         explanation = Explanation.from_dict(read_json(path), where=str(path))
         stale = structure is None or {e.gate.key for e in explanation.effects} != structure.keys
     return _Opened(
-        run, label, structure, run.scores(), None if stale else explanation, stale, status,
+        run,
+        label,
+        structure,
+        run.scores(),
+        None if stale else explanation,
+        stale,
+        status,
         run.error if status in ("failed", "dead") else None,
-    )  # fmt: skip
+    )
 
 
 def _page(runs: Sequence[_Opened], title: str | None) -> Page:
@@ -229,8 +235,9 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
     made.words(
         "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability "
         "p. Outlined: chosen (dotted: only to fill what is left of the budget). "
-        "The sliders show another step, and solve the shift again for another budget.", muted=True,
-    )  # fmt: skip
+        "The sliders show another step, and solve the shift again for another budget.",
+        muted=True,
+    )
     made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
     made.drawn(
         figures.sums(run, by="layer"),

@@ -31,9 +31,7 @@ def write_request(run: Path, request: Request, pid: int) -> None:
     path = run / layout.CONTROL
     try:
         write_json_atomic(
-            path,
-            {"kind": KIND, "schema_version": layout.SCHEMA_VERSION, "request": request, "pid": pid},
-            parents=False,
+            path, {"kind": KIND, "schema_version": layout.SCHEMA_VERSION, "request": request, "pid": pid}, parents=False
         )
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from None

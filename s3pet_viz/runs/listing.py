@@ -1,5 +1,4 @@
-"""The runs of a folder, or named one by one: found, and labelled by what their heads say, opened when asked for.
-"""
+"""The runs of a folder, or named one by one: found, and labelled by what their heads say, opened when asked for."""
 
 from __future__ import annotations
 

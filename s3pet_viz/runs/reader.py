@@ -248,14 +248,16 @@ class Run(RunStatus):
             rows = np.append(rows, len(log) - 1)
         labels = [(self.gates_list[i].row, self.gates_list[i].column) for i in chosen]
         cells = np.ix_(rows, chosen)
-        return pd.DataFrame({
-            "step": np.repeat(log.column("step")[rows], len(chosen)),
-            "gate": np.tile(chosen, len(rows)),
-            "row": [row for row, _ in labels] * len(rows),
-            "column": [column for _, column in labels] * len(rows),
-            "p": log.column("p")[cells].ravel(),
-            "alpha": log.column("alpha")[cells].ravel(),
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "step": np.repeat(log.column("step")[rows], len(chosen)),
+                "gate": np.tile(chosen, len(rows)),
+                "row": [row for row, _ in labels] * len(rows),
+                "column": [column for _, column in labels] * len(rows),
+                "p": log.column("p")[cells].ravel(),
+                "alpha": log.column("alpha")[cells].ravel(),
+            }
+        )
 
     def evals(self) -> pd.DataFrame:
         """One row per evaluation, in order; those that a resume superseded are left out.
@@ -407,8 +409,7 @@ class Run(RunStatus):
             if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
                 return budget
             raise RunError(
-                f"{where}: field 'backbone_params' is missing; "
-                "give the budget as a whole number of parameters"
+                f"{where}: field 'backbone_params' is missing; give the budget as a whole number of parameters"
             )
         return parse_budget(budget, self.info["backbone_params"])
 
@@ -432,10 +433,4 @@ class Run(RunStatus):
 
 
 def _names(gate: Gate) -> tuple[str, ...]:
-    return (
-        gate.position,
-        f"{gate.position} {gate.pet_type}",
-        gate.row,
-        gate.column,
-        f"{gate.column} {gate.row}",
-    )
+    return (gate.position, f"{gate.position} {gate.pet_type}", gate.row, gate.column, f"{gate.column} {gate.row}")

@@ -28,9 +28,23 @@ Status = Literal["running", "paused", "finished", "stopped", "failed"]
 _ENDED = ("finished", "stopped", "failed")
 #: Fields of run.json that describe the writer itself; nobody else sets them.
 _OWN = frozenset(
-    {"schema_version", "kind", "config", "n_gates", "status", "error", "started", "updated", "finished",
-     "host", "pid", "pid_mark", "locked", "place"}
-)  # fmt: skip
+    {
+        "schema_version",
+        "kind",
+        "config",
+        "n_gates",
+        "status",
+        "error",
+        "started",
+        "updated",
+        "finished",
+        "host",
+        "pid",
+        "pid_mark",
+        "locked",
+        "place",
+    }
+)
 
 
 class RunWriter:

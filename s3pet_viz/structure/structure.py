@@ -46,9 +46,7 @@ class Structure:
                 raise StructureError(f"structure: gate {gate.position} {gate.pet_type} appears twice")
             seen.add(gate.key)
         if self.budget is not None and self.n_params > self.budget:
-            raise StructureError(
-                f"structure: {self.n_params:,} parameters exceed the budget of {self.budget:,}"
-            )
+            raise StructureError(f"structure: {self.n_params:,} parameters exceed the budget of {self.budget:,}")
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -209,12 +207,7 @@ def gate_from_dict(data: Any, where: str) -> Gate:
     for name, text in words.items():
         if len(text) > LONGEST[name]:
             raise StructureError(f"{where}: field {name!r}: expected at most {LONGEST[name]:,} characters")
-    return Gate(
-        **words,
-        pet_type=pet_type,
-        options=_field(data, "options", dict, where),
-        **numbers,
-    )
+    return Gate(**words, pet_type=pet_type, options=_field(data, "options", dict, where), **numbers)
 
 
 def gates_by_index(gates: Iterable[Gate], indices: Iterable[int]) -> tuple[Gate, ...]:

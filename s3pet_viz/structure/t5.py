@@ -81,8 +81,13 @@ SHAPES: Mapping[str, T5Shape] = {
 _BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d{1,4})\.layer\.(\d)\.(.+)")
 _FINAL = re.compile(r"(encoder|decoder)\.final_layer_norm")
 _ATTENTIONS = {"SelfAttention": ("SelfAttn", 0), "EncDecAttention": ("CrossAttn", 1)}
-_DENSE = {"": ("FFN", "block"), "wi": ("FFN.W1", "linear"), "wi_1": ("FFN.W1", "linear"),
-          "wi_0": ("FFN.W1.gate", "linear"), "wo": ("FFN.W2", "linear")}  # fmt: skip
+_DENSE = {
+    "": ("FFN", "block"),
+    "wi": ("FFN.W1", "linear"),
+    "wi_1": ("FFN.W1", "linear"),
+    "wi_0": ("FFN.W1.gate", "linear"),
+    "wo": ("FFN.W2", "linear"),
+}
 
 
 def shape_of(backbone: str) -> T5Shape | None:

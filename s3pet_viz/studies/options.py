@@ -74,10 +74,16 @@ class StudyOptions:
         settings |= {name: getattr(self, name) for name in ("n_random", "split", "precision", "options")}
         settings |= {"seeds": self.seed_numbers, "per_task": self.per_task or {}}
         return run_cells(
-            unique(cells), self.out if self.out is not None else _new_study(kind, settings["backbone"]),
-            kind=kind, settings=settings, executor=self.executor, workers=self.workers, retry=self.retry,
-            progress=self.progress, on_cell=self.on_cell,
-        )  # fmt: skip
+            unique(cells),
+            self.out if self.out is not None else _new_study(kind, settings["backbone"]),
+            kind=kind,
+            settings=settings,
+            executor=self.executor,
+            workers=self.workers,
+            retry=self.retry,
+            progress=self.progress,
+            on_cell=self.on_cell,
+        )
 
 
 _PARAMETERS = [

@@ -88,10 +88,19 @@ class Ground:
         """A search. ``load``'s entries go where `search` takes them."""
         recipe = self.recipes[task]
         what = {
-            "task": self.tasks[task], "backbone": self.backbone, "budget": budget, "space": self.space, "mode": mode,
-            "steps": recipe.steps, "seed": seed, "split": self.split, "device": self.device,
-            "precision": self.precision, **self.load, **(recipe.search or {}),
-        }  # fmt: skip
+            "task": self.tasks[task],
+            "backbone": self.backbone,
+            "budget": budget,
+            "space": self.space,
+            "mode": mode,
+            "steps": recipe.steps,
+            "seed": seed,
+            "split": self.split,
+            "device": self.device,
+            "precision": self.precision,
+            **self.load,
+            **(recipe.search or {}),
+        }
         labels = {"task": task, "budget": str(budget), "mode": mode, "seed": seed, "method": "search"}
         return Cell(key_of("search", task, budget, mode, f"s{seed}"), "search", labels, what)
 
@@ -113,13 +122,24 @@ class Ground:
         recipe = self.recipes[task]
         options = {"steps": recipe.tune_steps, "seed": seed, **(recipe.tune or {})}
         bench = {
-            "task": self.tasks[task], "backbone": self.backbone, "device": self.device, "precision": self.precision,
-            "split": self.split, "max_source_length": (recipe.tune or {}).get("max_source_length"), **self.load,
-        }  # fmt: skip
+            "task": self.tasks[task],
+            "backbone": self.backbone,
+            "device": self.device,
+            "precision": self.precision,
+            "split": self.split,
+            "max_source_length": (recipe.tune or {}).get("max_source_length"),
+            **self.load,
+        }
         labels = {
-            "task": task, "budget": str(budget), "budget_params": budget_params, "method": method, "mode": mode,
-            "source": source, "draw": draw, "seed": seed,
-        }  # fmt: skip
+            "task": task,
+            "budget": str(budget),
+            "budget_params": budget_params,
+            "method": method,
+            "mode": mode,
+            "source": source,
+            "draw": draw,
+            "seed": seed,
+        }
         origin = "" if source in ("", task) else f"from-{source}"
         key = key_of(task, budget, method, mode, origin, f"d{draw}" if method == "random" else "", f"s{seed}")
         what = {"structure": dict(structure), "bench": bench, "options": options}
@@ -185,15 +205,19 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
     for name in per_task:
         if name not in tasks:
             raise ConfigError(f"per_task: expected tasks among {', '.join(tasks)}, found {name!r}")
-    recipes = {
-        task: Recipe.make({**shared.options, **per_task.get(task, {})}, f"options of {task}") for task in tasks
-    }
+    recipes = {task: Recipe.make({**shared.options, **per_task.get(task, {})}, f"options of {task}") for task in tasks}
     check_device(shared.device)
     load_space(shared.space)
     return Ground(
-        tasks, name_or_folder(str(backbone or "tiny-t5")), recorded_space(shared.space), recipes, shared.split,
-        shared.device, shared.precision, {k: v for k, v in (shared.load or {}).items() if v is not None},
-    )  # fmt: skip
+        tasks,
+        name_or_folder(str(backbone or "tiny-t5")),
+        recorded_space(shared.space),
+        recipes,
+        shared.split,
+        shared.device,
+        shared.precision,
+        {k: v for k, v in (shared.load or {}).items() if v is not None},
+    )
 
 
 def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:
@@ -204,5 +228,3 @@ def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:
     for name in methods:
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(allowed)}, found {name!r}")
-
-

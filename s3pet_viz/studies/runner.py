@@ -143,9 +143,13 @@ def _broken(root: Path) -> str:
 def _write_failure(root: Path, cell: Cell, error: Exception) -> dict[str, Any]:
     attempts = 1 + (read_result(root, cell.key) or {}).get("attempts", 0)
     result: dict[str, Any] = {
-        "key": cell.key, "status": "failed", "attempts": attempts, "started": time.time(), "seconds": 0.0,
+        "key": cell.key,
+        "status": "failed",
+        "attempts": attempts,
+        "started": time.time(),
+        "seconds": 0.0,
         "error": {"kind": type(error).__name__, "message": str(error)[:2000], "traceback": ""},
-    }  # fmt: skip
+    }
     write_json_atomic(root / "cells" / f"{cell.key}.json", result)
     return result
 
@@ -191,12 +195,14 @@ def _plan(root: Path, cells: Sequence[Cell], kind: str, settings: Mapping[str, A
     write_json_atomic(
         path,
         {
-            "schema_version": SCHEMA_VERSION, "kind": KIND, "created": created,
+            "schema_version": SCHEMA_VERSION,
+            "kind": KIND,
+            "created": created,
             "calls": [*(c for c in calls if c != call), call],
             "versions": {name: version(name) for name in ("s3pet_viz", "torch", "transformers")},
             "cells": list(known.values()),
         },
-    )  # fmt: skip
+    )
     return list(cells)
 
 

@@ -63,9 +63,16 @@ def sweep(
         ground, budget_list, sizes, shared.seed_numbers, mode_list, method_list, n_random=shared.n_random, origin=origin
     )
     return shared.run(
-        "sweep", cells, tasks=dict(names), backbone=ground.backbone, budgets=[str(b) for b in budget_list],
-        modes=mode_list, methods=method_list, search_budget=str(origin), space=ground.space,
-    )  # fmt: skip
+        "sweep",
+        cells,
+        tasks=dict(names),
+        backbone=ground.backbone,
+        budgets=[str(b) for b in budget_list],
+        modes=mode_list,
+        methods=method_list,
+        search_budget=str(origin),
+        space=ground.space,
+    )
 
 
 def plan(
@@ -100,4 +107,3 @@ def plan(
                 cells += [ground.one_pass(task, m, budget, sizes[budget], seed) for m in scored]
             cells += [ground.plain(task, m, seed) for m in free if m != "untouched" or seed == seeds[0]]
     return cells
-

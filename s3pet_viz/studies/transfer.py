@@ -85,9 +85,16 @@ def transfer(
         ground, found, source_tasks, target_names, budget, size, shared.seed_numbers, mode, references, shared.n_random
     )
     study = shared.run(
-        "transfer", cells, targets=dict(target_names), sources=names, backbone=ground.backbone, budget=str(budget),
-        mode=mode, references=list(references), space=ground.space,
-    )  # fmt: skip
+        "transfer",
+        cells,
+        targets=dict(target_names),
+        sources=names,
+        backbone=ground.backbone,
+        budget=str(budget),
+        mode=mode,
+        references=list(references),
+        space=ground.space,
+    )
     return Transfer(study, budget=str(budget), mode=mode if source_tasks else None)
 
 

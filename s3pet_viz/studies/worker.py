@@ -59,9 +59,13 @@ def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: 
             trace = "" if isinstance(error, S3PETError) else traceback.format_exc(limit=-8)
             result = {"status": "failed", "error": {"kind": kind, "message": str(error)[:2000], "traceback": trace}}
         result |= {
-            "key": key, "attempts": attempts, "started": started, "seconds": time.monotonic() - began,
-            "host": socket.gethostname(), "pid": os.getpid(),
-        }  # fmt: skip
+            "key": key,
+            "attempts": attempts,
+            "started": started,
+            "seconds": time.monotonic() - began,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
         write_json_atomic(root / "cells" / f"{key}.json", result)
         _journal(root, key, result["status"])
         return result

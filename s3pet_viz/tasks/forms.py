@@ -22,10 +22,29 @@ ANSWER_CUE = " answer:"
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 _DETERMINERS = frozenset(
     (
-        "a", "an", "each", "every", "few", "her", "his", "many", "much", "my", "our", "some",
-        "that", "the", "their", "these", "this", "those", "which", "whose", "your",
+        "a",
+        "an",
+        "each",
+        "every",
+        "few",
+        "her",
+        "his",
+        "many",
+        "much",
+        "my",
+        "our",
+        "some",
+        "that",
+        "the",
+        "their",
+        "these",
+        "this",
+        "those",
+        "which",
+        "whose",
+        "your",
     )
-)  # fmt: skip
+)
 
 
 def plain(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -> list[Example]:
@@ -75,9 +94,7 @@ def record(task: Task, row: Row, at: str, form: Form, training: bool, index: int
     """
     query, entities, answers = text(row, "query", at), texts(row, "entities", at), texts(row, "answers", at)
     if not answers or not entities:
-        raise TaskError(
-            f"{at}: expected at least one entity and one answer, found {len(entities)} and {len(answers)}."
-        )
+        raise TaskError(f"{at}: expected at least one entity and one answer, found {len(entities)} and {len(answers)}.")
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", text(row, "passage", at))
     passage = passage.replace("\n@highlight\n", ". ")
     source = f"{task.prefix} query: {query} entities: {', '.join(entities)} passage: {passage}"
@@ -167,9 +184,7 @@ def _mark_pronoun(value: str, pronoun: str, index: int, at: str) -> str:
     wanted = re.sub(r"^\W+|\W+$", "", pronoun).lower()
     places = [i for i, word in enumerate(bare) if word == wanted]
     if not wanted or not places:
-        raise TaskError(
-            f"{at}: expected the pronoun {pronoun!r} (span2_text) among the words of 'text', found none."
-        )
+        raise TaskError(f"{at}: expected the pronoun {pronoun!r} (span2_text) among the words of 'text', found none.")
     place = min(places, key=lambda i: (abs(i - index), i))
     core = words[place].lower().find(wanted)
     word = words[place]

@@ -66,13 +66,16 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
     model: Any = backbone.model
     # Greedy search alone. A setting that is not given here would be the checkpoint's own (BART's has beams and banned
     # repeats), also where a config is passed: so the model has no other while it writes.
-    own, model.generation_config = model.generation_config, GenerationConfig(
-        max_new_tokens=task.max_target_length,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=backbone.pad_id,
-        eos_token_id=backbone.end_id,
-        decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
+    own, model.generation_config = (
+        model.generation_config,
+        GenerationConfig(
+            max_new_tokens=task.max_target_length,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=backbone.pad_id,
+            eos_token_id=backbone.end_id,
+            decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
+        ),
     )
     try:
         tokens = model.generate(

@@ -77,9 +77,7 @@ def train(
     weights = [p for group, _ in groups for p in group]
 
     def score(features: Features) -> dict[str, float]:
-        return evaluate(
-            backbone, task, features, batch_size=config.eval_batch_size, autocast=device.autocast
-        )
+        return evaluate(backbone, task, features, batch_size=config.eval_batch_size, autocast=device.autocast)
 
     if not weights:
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)

@@ -87,9 +87,16 @@ def tune(
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError during training.
     """
     check_arguments(
-        task=task, progress=progress, label=label, device=device, precision=precision, split=split, load=load,
-        save=save, overwrite=overwrite,
-    )  # fmt: skip
+        task=task,
+        progress=progress,
+        label=label,
+        device=device,
+        precision=precision,
+        split=split,
+        load=load,
+        save=save,
+        overwrite=overwrite,
+    )
     check_workbench(workbench)
     source, method = None, cast(Any, structure)
     if not (isinstance(structure, str) and structure in OTHERS):
@@ -102,9 +109,18 @@ def tune(
             raise ConfigError(f"save: expected a structure, whose PET weights can be kept, found {structure!r}")
         check_free_folder(save, overwrite)
     bench, config, loading = bench_of(
-        source, task, backbone, dict(options), workbench,
-        model=model, tokenizer=tokenizer, device=device, precision=precision, split=split, load=load,
-    )  # fmt: skip
+        source,
+        task,
+        backbone,
+        dict(options),
+        workbench,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        split=split,
+        load=load,
+    )
     with bench.tuned(method, config, label=label, progress=progress) as (scores, pets):
         if save is not None and pets is not None:
             adapter = bench.adapter(method, pets, scores, config, loading.get("revision"))
@@ -166,11 +182,7 @@ def evaluate(
         )
     with bench.working(), held.attach(bench.backbone):
         return evaluate_backbone(
-            bench.backbone,
-            spec,
-            bench.splits.test,
-            batch_size=batch_size,
-            autocast=bench.device.autocast,
+            bench.backbone, spec, bench.splits.test, batch_size=batch_size, autocast=bench.device.autocast
         )
 
 
@@ -213,9 +225,17 @@ def baselines(
         training alone: what one-pass scores took is not in it.
     """
     check_arguments(
-        task=task, budget=budget, methods=methods, structures=structures, device=device,
-        precision=precision, split=split, load=load, progress=progress, on_scores=on_scores,
-    )  # fmt: skip
+        task=task,
+        budget=budget,
+        methods=methods,
+        structures=structures,
+        device=device,
+        precision=precision,
+        split=split,
+        load=load,
+        progress=progress,
+        on_scores=on_scores,
+    )
     check_workbench(workbench)
     if "seed" in options:
         raise ConfigError(f"seeds: expected how many, or which, found seed={short(options['seed'])}")
@@ -228,8 +248,13 @@ def baselines(
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(sorted(allowed))}, found {name!r}")
     bench = workbench or Workbench.open(
-        task, backbone, device=device, precision=precision, split=split,
-        max_source_length=config.max_source_length, **(load or {}),
+        task,
+        backbone,
+        device=device,
+        precision=precision,
+        split=split,
+        max_source_length=config.max_source_length,
+        **(load or {}),
     )
     chosen = list(dict.fromkeys(methods))
     if "head" in chosen and not bench.backbone.head:

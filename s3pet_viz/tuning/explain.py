@@ -82,9 +82,16 @@ def explain(
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError in training or measuring.
     """
     check_arguments(
-        task=task, backbone=backbone, budget=budget, metric=metric, progress=progress, device=device,
-        precision=precision, split=split, load=load,
-    )  # fmt: skip
+        task=task,
+        backbone=backbone,
+        budget=budget,
+        metric=metric,
+        progress=progress,
+        device=device,
+        precision=precision,
+        split=split,
+        load=load,
+    )
     check_workbench(workbench)
     if rows is not None:
         rows = whole("rows", rows, 1)
@@ -92,9 +99,18 @@ def explain(
     structure = structure_of(source, budget)
     need_sizes(structure.gates, "explain")
     bench, config, _ = bench_of(
-        source, task, backbone, dict(options), workbench,
-        model=model, tokenizer=tokenizer, device=device, precision=precision, split=split, load=load,
-    )  # fmt: skip
+        source,
+        task,
+        backbone,
+        dict(options),
+        workbench,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        split=split,
+        load=load,
+    )
     measured = _some_rows(bench.splits.validation, rows, config.seed)
     with bench.tuned(structure, config, progress=progress) as (scores, pets):
         assert pets is not None  # a structure always has them

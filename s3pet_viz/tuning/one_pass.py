@@ -41,13 +41,7 @@ BATCH_SIZE = {"gradient": 32, "fisher": 1, "sensitivity": 32}
 
 
 def one_pass_structure(
-    bench: Workbench,
-    name: str,
-    *,
-    budget: str | int | float,
-    space: Any = "S3PET-M",
-    seed: int = 0,
-    **options: Any,
+    bench: Workbench, name: str, *, budget: str | int | float, space: Any = "S3PET-M", seed: int = 0, **options: Any
 ) -> Structure:
     """The structure that one-pass scores pick for a budget.
 
@@ -257,9 +251,14 @@ def _warm(bench: Workbench, pets: PETs, config: TuneConfig, label: str, tick: Ca
     lr = config.lr or default_lr(backbone.n_params)
     groups = [(list(pets.parameters()), lr), (list(backbone.head.values()), config.head_lr or lr)]
     fit(
-        backbone, bench.splits.train, groups, config, bench.device,
-        label=f"{label}: warm-up", after=lambda step, loss: tick(),
-    )  # fmt: skip
+        backbone,
+        bench.splits.train,
+        groups,
+        config,
+        bench.device,
+        label=f"{label}: warm-up",
+        after=lambda step, loss: tick(),
+    )
 
 
 def _gates_of(bench: Workbench, space: Any) -> list[Gate]:

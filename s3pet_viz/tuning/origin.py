@@ -77,10 +77,16 @@ def bench_of(
     if source is not None and model is None and where["backbone"] is None:
         raise ConfigError("backbone: expected a backbone, found none; the structure names none")
     bench = Workbench.open(
-        where["task"], where["backbone"] if model is None else backbone, model=model, tokenizer=tokenizer,
-        device=device, precision=precision, max_source_length=config.max_source_length,
-        split=where.get("split", "paper"), **loading,
-    )  # fmt: skip
+        where["task"],
+        where["backbone"] if model is None else backbone,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        precision=precision,
+        max_source_length=config.max_source_length,
+        split=where.get("split", "paper"),
+        **loading,
+    )
     return bench, config, loading
 
 

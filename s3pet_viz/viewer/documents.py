@@ -44,12 +44,18 @@ def space_doc(gates: Sequence[Gate]) -> Doc:
         columns.append(column)
     row_at, column_at = ({label: i for i, label in enumerate(labels)} for labels in (rows, columns))
     return {
-        "rows": rows, "columns": columns, "row": [row_at[row] for row in rows_of(gates)],
-        "col": [column_at[g.column] for g in gates], "n": [g.n_params for g in gates],
-        "position": [g.position for g in gates], "stack": [g.stack for g in gates], "layer": [g.layer for g in gates],
-        "module": [g.module for g in gates], "type": [g.pet_type for g in gates],
+        "rows": rows,
+        "columns": columns,
+        "row": [row_at[row] for row in rows_of(gates)],
+        "col": [column_at[g.column] for g in gates],
+        "n": [g.n_params for g in gates],
+        "position": [g.position for g in gates],
+        "stack": [g.stack for g in gates],
+        "layer": [g.layer for g in gates],
+        "module": [g.module for g in gates],
+        "type": [g.pet_type for g in gates],
         "options": [json.dumps(g.options, sort_keys=True) for g in gates],
-    }  # fmt: skip
+    }
 
 
 def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, theme: str = "auto") -> Doc:
@@ -66,28 +72,46 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
     source |= {name: config[name] for name in ("task", "mode", "seed", "space") if name in config}
     structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
     return {
-        "id": key, "kind": "run", "theme": theme, "parts": list(parts), "control": control, "title": run.name,
+        "id": key,
+        "kind": "run",
+        "theme": theme,
+        "parts": list(parts),
+        "control": control,
+        "title": run.name,
         "subtitle": " · ".join(said),
-        "code": f"s3.open_run({str(run.path)!r})", "structure": structure.to_dict(), "effects": _effects(run),
+        "code": f"s3.open_run({str(run.path)!r})",
+        "structure": structure.to_dict(),
+        "effects": _effects(run),
         "space": space_doc(run.gates_list),
         "run": {
-            "name": run.name, "tau": float(info["tau"]), "budget": info["budget"] or int(counts.sum()),
+            "name": run.name,
+            "tau": float(info["tau"]),
+            "budget": info["budget"] or int(counts.sum()),
             "named": bool(info["budget"]),
-            "backbone_params": info["backbone_params"], "smallest": int(counts.min()), "total": int(counts.sum()),
+            "backbone_params": info["backbone_params"],
+            "smallest": int(counts.min()),
+            "total": int(counts.sum()),
         },
-    }  # fmt: skip
+    }
 
 
 def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
     """What changes: the status, the newest step, and which rows come beside it."""
     return {
-        "doc": key, "status": frame.status, "early_stop": frame.early_stop, "error": frame.error, "rows": rows,
-        "problem": frame.problem, "step": None if frame.step is None else frame.step + 1,
-        "steps_total": frame.steps_total, "last": dict(frame.scalars) or None,
+        "doc": key,
+        "status": frame.status,
+        "early_stop": frame.early_stop,
+        "error": frame.error,
+        "rows": rows,
+        "problem": frame.problem,
+        "step": None if frame.step is None else frame.step + 1,
+        "steps_total": frame.steps_total,
+        "last": dict(frame.scalars) or None,
         "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left),
-        "own": None if frame.own is None else list(frame.own), "findings": [f._asdict() for f in frame.findings],
+        "own": None if frame.own is None else list(frame.own),
+        "findings": [f._asdict() for f in frame.findings],
         "words": _words(frame),
-    }  # fmt: skip
+    }
 
 
 def _words(frame: Frame) -> str:
@@ -114,9 +138,10 @@ def _effects(run: Run) -> list[Doc] | None:
     except S3PETError:  # said where it is asked for: explain, report
         return None
     return [
-        {"gate": at[e.gate.key], "increase": e.loss_increase, "se": e.loss_increase_se} for e in found.effects
+        {"gate": at[e.gate.key], "increase": e.loss_increase, "se": e.loss_increase_se}
+        for e in found.effects
         if e.gate.key in at and np.isfinite(e.loss_increase)
-    ]  # fmt: skip
+    ]
 
 
 # -- several runs ------------------------------------------------------------------------------------------
@@ -147,9 +172,13 @@ class Compared:
         self._values: list[np.ndarray] = []
         self._size = 0
         self.doc: Doc = {
-            "id": key, "kind": "compare", "theme": theme, "title": "Compare runs", "left_out": list(left_out),
+            "id": key,
+            "kind": "compare",
+            "theme": theme,
+            "title": "Compare runs",
+            "left_out": list(left_out),
             "runs": [{"label": label, "facts": dict(facts[label])} for label in runs],
-        }  # fmt: skip
+        }
         for index in range(min(len(runs), _FIRST)):
             if index < 2 or self._size < _AT_ONCE:
                 self._open(index)
@@ -190,11 +219,21 @@ class Compared:
         # Backbones of one family name their modules alike, and differ in width.
         other = sizes != [gate.n_params for gate in (self._gates[gate.key] for gate in run.gates_list)]
         entry |= {
-            "name": run.name, "status": run.status, "budget": run.info["budget"], "used": int(run.counts[own].sum()),
-            "step": int(last["step"]), "steps": run.info["steps_total"], "n": sizes if other else None,
-            "offset": self._size, "size": len(alpha), "zeta": float(zeta[0]), "tau": tau,
-            "at": [] if at == list(range(len(at))) else at, "own": own, "fill": [i in fill for i in own],
-        }  # fmt: skip
+            "name": run.name,
+            "status": run.status,
+            "budget": run.info["budget"],
+            "used": int(run.counts[own].sum()),
+            "step": int(last["step"]),
+            "steps": run.info["steps_total"],
+            "n": sizes if other else None,
+            "offset": self._size,
+            "size": len(alpha),
+            "zeta": float(zeta[0]),
+            "tau": tau,
+            "at": [] if at == list(range(len(at))) else at,
+            "own": own,
+            "fill": [i in fill for i in own],
+        }
         self._values.append(alpha)
         self._size += len(alpha)
 

@@ -181,9 +181,13 @@ class Feed:
         log.refresh()
         info = run.info
         frame = Frame(
-            status, early_stop(info, status), run.error, steps_total=info["steps_total"], budget=info["budget"],
+            status,
+            early_stop(info, status),
+            run.error,
+            steps_total=info["steps_total"],
+            budget=info["budget"],
             backbone_params=info["backbone_params"],
-        )  # fmt: skip
+        )
         if log.last is None:
             return frame
         own = own_choice(run)
@@ -198,11 +202,17 @@ class Feed:
             # health asks a Run for little, and of a Run it would read every alpha into memory.
             self._findings = tuple(judged([cast(Run, _Watched(run, log, status, chosen))]))
         return replace(
-            frame, step=log.last.step, p=log.last.p,
+            frame,
+            step=log.last.step,
+            p=log.last.p,
             seconds_left=seconds_left(log.last.step, log.column("seconds"), info["steps_total"], status),
-            alpha=log.last.alpha, selected=chosen, chosen_params=int(run.counts[chosen].sum()), own=own,
-            scalars=log.newest(), findings=self._findings,
-        )  # fmt: skip
+            alpha=log.last.alpha,
+            selected=chosen,
+            chosen_params=int(run.counts[chosen].sum()),
+            own=own,
+            scalars=log.newest(),
+            findings=self._findings,
+        )
 
 
 class _Watched:

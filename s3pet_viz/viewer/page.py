@@ -15,6 +15,7 @@ from s3pet_viz.viewer.feed import Feed
 
 _FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "view.js", "many.js")
 
+
 @functools.cache
 def module() -> str:
     """The ES module, whole."""

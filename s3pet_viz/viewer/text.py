@@ -22,9 +22,7 @@ _SHORT = {"LowRankAdapter": "LRA"}
 _WIDTH = 80
 
 
-def text_heatmap(
-    gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None
-) -> Group:
+def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None) -> Group:
     """Rows = module and PET type, columns = layers, a shaded block per gate, ● after chosen ones.
 
     The encoder stands beside the decoder where both fit, else above it; a stack that does not fit is

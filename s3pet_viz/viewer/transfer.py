@@ -23,8 +23,10 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
     seeds: list[int | None] = [None, *sorted({int(seed) for seed in trained["seed"]})]
     matrices = [
         _matrix(matrix, trained, value, relative, seed)
-        for value in ("score", "loss") for relative in (None, *yardsticks(matrix)) for seed in seeds
-    ]  # fmt: skip
+        for value in ("score", "loss")
+        for relative in (None, *yardsticks(matrix))
+        for seed in seeds
+    ]
     found: dict[str, Structure] = {}
     for source in matrix.sources:
         for target in matrix.targets:
@@ -41,13 +43,18 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
             gates.setdefault(gate.key, gate)
     at = {gate_key: i for i, gate_key in enumerate(gates)}
     return {
-        "id": key, "kind": "transfer", "theme": theme, "title": repr(matrix),
+        "id": key,
+        "kind": "transfer",
+        "theme": theme,
+        "title": repr(matrix),
         "hint": "click a cell to see the two structures behind it",
-        "sources": matrix.sources, "targets": matrix.targets, "matrices": matrices,
+        "sources": matrix.sources,
+        "targets": matrix.targets,
+        "matrices": matrices,
         "space": space_doc(list(gates.values())),
         "structures": {name: _structure(structure, at) for name, structure in found.items()},
         "chance": _chances(found, list(gates.values())) if known else {},
-    }  # fmt: skip
+    }
 
 
 def _name(source: str, target: str, seed: int | None) -> str:
@@ -58,9 +65,11 @@ def _structure(structure: Structure, at: dict[tuple[str, str], int]) -> Doc:
     seed = structure.source.get("seed")
     words = f"{len(structure):,} gates, {structure.n_params:,} parameters"
     return {
-        "gates": [at[gate.key] for gate in structure.gates], "used": structure.n_params, "budget": structure.budget,
+        "gates": [at[gate.key] for gate in structure.gates],
+        "used": structure.n_params,
+        "budget": structure.budget,
         "words": words + (f" · search of seed {seed}" if seed is not None else ""),
-    }  # fmt: skip
+    }
 
 
 def _matrix(matrix: Transfer, trained: Any, value: Any, relative: Any, seed: int | None) -> Doc:
@@ -75,17 +84,25 @@ def _matrix(matrix: Transfer, trained: Any, value: Any, relative: Any, seed: int
     columns = zip(values.tolist(), shades, said.cells(), said.hover(), table["own"], strict=True)
     cells = [
         {
-            "value": number, "shade": shade, "text": text.replace("<br>", " "), "mark": bool(own),
+            "value": number,
+            "shade": shade,
+            "text": text.replace("<br>", " "),
+            "mark": bool(own),
             "hover": [html.unescape(which), told + trained, overlap],
         }
         for number, shade, text, (which, told, trained, overlap), own in columns
     ]
     width = len(matrix.targets)
     return {
-        "value": value, "relative": relative or "", "seed": "" if seed is None else str(seed),
-        "rows": table["source"].to_numpy().reshape(shape)[:, 0].tolist(), "title": said.long, "note": said.better,
-        "centred": relative in ("own", "random"), "cells": [cells[i : i + width] for i in range(0, len(cells), width)],
-    }  # fmt: skip
+        "value": value,
+        "relative": relative or "",
+        "seed": "" if seed is None else str(seed),
+        "rows": table["source"].to_numpy().reshape(shape)[:, 0].tolist(),
+        "title": said.long,
+        "note": said.better,
+        "centred": relative in ("own", "random"),
+        "cells": [cells[i : i + width] for i in range(0, len(cells), width)],
+    }
 
 
 def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]:

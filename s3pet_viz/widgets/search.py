@@ -50,9 +50,12 @@ class LiveSearch(Pictured):
         form.check_form(values)
         self.fields: dict[str, Any] = {name: _control(one, values[name]) for name, one in form.FIELDS.items()}
         self.start_button = w.Button(
-            description="Start", icon="rocket", button_style="primary", tooltip="Start the search in its own process",
+            description="Start",
+            icon="rocket",
+            button_style="primary",
+            tooltip="Start the search in its own process",
             layout=w.Layout(width="auto", min_width="110px", margin="2px 2px 2px 84px"),
-        )  # fmt: skip
+        )
         self.start_button.on_click(self._start)
         self._message = w.HTML()
         self.view = LiveView(on_frame=self._seen)

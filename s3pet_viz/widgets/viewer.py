@@ -104,9 +104,7 @@ class Viewer(Pictured):
         ConfigError: another theme.
     """
 
-    def __init__(
-        self, *, theme: str = "auto", whole: Callable[[], dict[str, Any]] | None = None, **state: Any
-    ) -> None:
+    def __init__(self, *, theme: str = "auto", whole: Callable[[], dict[str, Any]] | None = None, **state: Any) -> None:
         self.theme = among("theme", theme, THEMES)
         self._lock, self._answered = threading.RLock(), float("-inf")
         self.page = Page(whole, **state)

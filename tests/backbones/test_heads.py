@@ -9,13 +9,7 @@ import pytest
 import torch
 from problems import MOOD, mood_data, save_tiny, tiny_model, tokenizer_of, word_tokenizer
 from tiny_families import TINY, tiny_family
-from transformers import (
-    BartForSequenceClassification,
-    BertForMaskedLM,
-    GPT2Model,
-    LlamaModel,
-    T5EncoderModel,
-)
+from transformers import BartForSequenceClassification, BertForMaskedLM, GPT2Model, LlamaModel, T5EncoderModel
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import load_backbone, wrap_backbone
