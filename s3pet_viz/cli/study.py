@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +14,8 @@ from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
     from s3pet_viz.analysis import Study, Transfer
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _SEARCH_STEPS = c.option("Steps of each search. [default: 200]", min=1)
 _TUNE_STEPS = c.option("Steps of each training. [default: 300]", min=1)
@@ -27,22 +31,11 @@ Retry = Annotated[bool, typer.Option("--retry", help="Do failed cells again.")]
 Table = Annotated[Path | None, c.option("Write the table of all trainings to this CSV file.")]
 
 
-def sweep(
-    tasks: Annotated[str | None, c.option("Tasks, separated by commas: names or folders.")] = None,
-    budgets: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0.1%",
+def _shared(
+    *,
     backbone: c.Backbone = None,
-    modes: Annotated[str, typer.Option(help="Modes of the search, separated by commas.")] = "fast",
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), LoRA, BitFit, full, ..."
-        ),
-    ] = "searched,random",
     seeds: Seeds = 3,
     n_random: Random = 1,
-    search_budget: Annotated[
-        str | None, c.option("The searches' budget that 'resolved' reads. [default: the largest]")
-    ] = None,
     space: c.Space = None,
     steps: Steps = None,
     tune_steps: TuneSteps = None,
@@ -55,9 +48,41 @@ def sweep(
     out: Out = None,
     workers: Workers = None,
     retry: Retry = False,
-    table: Table = None,
     quiet: c.Quiet = False,
+) -> dict[str, Any]:
+    """Keywords of `s3.sweep` and `s3.transfer` from the options that both commands have."""
+    some = {"space": space, "steps": steps, "tune_steps": tune_steps, "lr": lr, "batch_size": batch_size}
+    some |= {"split": split, "device": device, "precision": precision, "out": out, "workers": workers}
+    always = {"backbone": backbone or c.DEFAULT_BACKBONE, "seeds": seeds, "n_random": n_random}
+    return {**always, "retry": retry, "progress": not quiet, "load": c.given(max_rows=max_rows), **c.given(**some)}
+
+
+def _takes_shared(command: F) -> F:
+    """Give a command that takes ``**shared`` the options of `_shared`, after its own."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    both = inspect.signature(_shared, eval_str=True).parameters.values()
+    command.__signature__ = signature.replace(parameters=[*own, *both])  # type: ignore[attr-defined]
+    return command
+
+
+@_takes_shared
+def sweep(
+    tasks: Annotated[str | None, c.option("Tasks, separated by commas: names or folders.")] = None,
+    budgets: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0.1%",
+    modes: Annotated[str, typer.Option(help="Modes of the search, separated by commas.")] = "fast",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), LoRA, BitFit, full, ..."
+        ),
+    ] = "searched,random",
+    search_budget: Annotated[
+        str | None, c.option("The searches' budget that 'resolved' reads. [default: the largest]")
+    ] = None,
+    table: Table = None,
     force: c.Force = False,
+    **shared: Any,
 ) -> None:
     """Search and train over tasks, budgets, seeds and modes. The same line again goes on where it ended."""
     c.check_free(table, force)
@@ -67,28 +92,11 @@ def sweep(
 
     study = s3.sweep(
         tasks=_words(tasks),
-        backbone=backbone or c.DEFAULT_BACKBONE,
         budgets=_words(budgets),
         modes=_words(modes),
         methods=_words(methods),
-        seeds=seeds,
-        n_random=n_random,
-        retry=retry,
-        progress=not quiet,
-        load=c.given(max_rows=max_rows),
-        **c.given(
-            search_budget=search_budget,
-            space=space,
-            steps=steps,
-            tune_steps=tune_steps,
-            lr=lr,
-            batch_size=batch_size,
-            split=split,
-            device=device,
-            precision=precision,
-            out=out,
-            workers=workers,
-        ),
+        **c.given(search_budget=search_budget),
+        **_shared(**shared),
     )
     _say_study(study)
     rows = study.table()
@@ -100,35 +108,21 @@ def sweep(
     _end(study, table, force)
 
 
+@_takes_shared
 def transfer(
     targets: Annotated[str | None, c.option("Target tasks, separated by commas.")] = None,
     sources: Annotated[
         str | None, c.option("Tasks, run folders, structure files, consensus. [default: the targets and consensus]")
     ] = None,
     budget: Annotated[str, typer.Option(help=c.BUDGET_HELP)] = "0.1%",
-    backbone: c.Backbone = None,
     mode: Annotated[str | None, c.option("Mode of the search. [default: fast]")] = None,
     references: Annotated[
         str, typer.Option(help="What the matrix is held against: random, full, head, gradient, LoRA, ...")
     ] = "random,full",
-    seeds: Seeds = 3,
-    n_random: Random = 1,
-    space: c.Space = None,
-    steps: Steps = None,
-    tune_steps: TuneSteps = None,
-    lr: c.Lr = None,
-    batch_size: c.BatchSize = None,
-    split: c.Split = None,
-    max_rows: c.MaxRows = None,
-    device: c.Device = None,
-    precision: c.Precision = None,
-    out: Out = None,
-    workers: Workers = None,
-    retry: Retry = False,
     table: Table = None,
     html: Annotated[Path | None, c.option("Write the matrix as an HTML page.")] = None,
-    quiet: c.Quiet = False,
     force: c.Force = False,
+    **shared: Any,
 ) -> None:
     """Train the structures of source tasks on target tasks. The same line again goes on where it ended."""
     c.check_free(table, force)
@@ -139,28 +133,10 @@ def transfer(
 
     made = s3.transfer(
         targets=_words(targets),
-        backbone=backbone or c.DEFAULT_BACKBONE,
         budget=budget,
         references=_words(references),
-        seeds=seeds,
-        n_random=n_random,
-        retry=retry,
-        progress=not quiet,
-        load=c.given(max_rows=max_rows),
-        **c.given(
-            sources=None if sources is None else _words(sources),
-            mode=mode,
-            space=space,
-            steps=steps,
-            tune_steps=tune_steps,
-            lr=lr,
-            batch_size=batch_size,
-            split=split,
-            device=device,
-            precision=precision,
-            out=out,
-            workers=workers,
-        ),
+        **c.given(sources=None if sources is None else _words(sources), mode=mode),
+        **_shared(**shared),
     )
     _say_failed(made.study)
     c.say(f"\nscore on held-out rows at {budget}; rows: where the structure comes from, columns: where it is trained")
