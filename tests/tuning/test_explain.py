@@ -328,7 +328,7 @@ def test_the_command_keeps_what_it_finds_in_the_run(made, tmp_path):
         ({"stepz": 3}, ConfigError, "unknown option 'stepz'"),
         ({"workbench": None}, ConfigError, "task: expected a task, found none"),
         ({"workbench": None, "task": "sentiment", "target": Structure(structure_for("bert").gates)}, ConfigError, "backbone"),
-        ({"target": "nowhere"}, RunError, "nowhere: expected a run folder or a structure file"),
+        ({"target": "nowhere"}, RunError, "nowhere: no such run directory: expected a run folder or a structure file"),
         ({"target": Structure(())}, StructureError, "at least one gate"),
         ({"target": structure_for("t5")}, StructureError, "no position"),
     ],
