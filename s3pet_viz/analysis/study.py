@@ -111,7 +111,8 @@ class Study:
         Columns: task, budget (as given; empty where the method has none), budget_params, method, mode, source, draw,
         seed, score (the task's main metric, named by `metric`), loss (mean over held-out rows), validation (the score
         that chose the weights), pet_params, percent (of the backbone), head_params, n_gates, best_step, seconds,
-        search_seconds, key; then the task's further metrics.
+        search_seconds, key; then steps_taken and cap_reached (of ``auto`` steps, see `tune`; older cells lack them) and
+        the task's further metrics.
         """
         rows = [
             {**cell["labels"], **result["row"], "key": cell["key"]}
