@@ -91,7 +91,7 @@ def train(
     if not weights:
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
 
-    plan = stopping(config)
+    plan = stopping(config, splits.validation.constant_loss())
     best: tuple[float, ...] | None = None
     taken, best_step, best_weights, best_validation = 0, 0, [], {}
     history = []

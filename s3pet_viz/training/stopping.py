@@ -6,8 +6,8 @@ from s3pet_viz.config.tuning import TuneConfig
 
 #: Steps of the decay that ends a training without a planned end, as a share of the steps before it (a fifth of all).
 DECAY = 0.25
-#: A held-out loss counts as lower from this share of the lowest one on.
-GAIN = 1e-3
+#: A held-out loss counts as lower from this share of what one answer to every row costs on.
+GAIN = 5e-3
 
 
 class FixedSteps:
@@ -52,13 +52,15 @@ class AutoSteps(FixedSteps):
     Args:
         most: steps at most, decay included; where they begin the decay, the cap is reached.
         looks: at equal distances over `most`.
+        constant_loss: of one answer to every held-out row, the scale of what counts as lower (`GAIN`).
     """
 
     scored = False
 
-    def __init__(self, most: int, looks: int, patience: int) -> None:
+    def __init__(self, most: int, looks: int, patience: int, constant_loss: float = 0.0) -> None:
         super().__init__(most)
         self.patience, self.waited, self.lowest = patience, 0, float("inf")
+        self._gain = GAIN * constant_loss
         self.every = max(1, round(most / looks))
         self.begun: int | None = None  # where the decay begins
         self._hold = int(most / (1 + DECAY))
@@ -78,8 +80,9 @@ class AutoSteps(FixedSteps):
         return taken % self.every == 0 or taken == (self._hold if self.begun is None else self._end)
 
     def see(self, taken: int, loss: float) -> bool:
-        self.waited = 0 if loss < (1 - GAIN) * self.lowest else self.waited + 1
-        self.lowest = min(self.lowest, loss)
+        self.waited += 1
+        if loss < self.lowest - self._gain:
+            self.waited, self.lowest = 0, loss
         if self.begun is not None or (self.waited < self.patience and taken < self._hold):
             return False
         self._decay(taken)
@@ -90,8 +93,8 @@ class AutoSteps(FixedSteps):
         return (-said["loss"],)
 
 
-def stopping(config: TuneConfig) -> FixedSteps:
+def stopping(config: TuneConfig, constant_loss: float = 0.0) -> FixedSteps:
     """What the options ask for."""
     if config.steps == "auto":
-        return AutoSteps(config.max_steps, config.looks, config.patience)
+        return AutoSteps(config.max_steps, config.looks, config.patience, constant_loss)
     return FixedSteps(int(config.steps), config.looks)
