@@ -32,7 +32,7 @@ check in `tests/family_checks.py` on a tiny model of random weights, and the tes
 
 - insertion: with LoRA, BitFit and LNFit everywhere the model's outputs are its own (float32: to the bit; float64: to
   1e-12); after `detach` weights and outputs are the old ones to the bit.
-- fast, paper, first-order, single-level, exact: a search in this mode; the budget is met, and the model is left bit-identical.
+- fast, paper, first-order, single-level, exact, prune: a search in this mode; the budget is met, and the model is left bit-identical.
 - tuning: a structure is trained and scored: by generation, or by the classification head.
 - adapter: every gate of S3PET-M, weights far from zero, in an adapter folder and back: the same outputs to the bit.
 - PEFT, merged: LoRA and LNFit gates, loaded by `PeftModel` and by plain transformers: the same outputs in float64 to

@@ -139,6 +139,11 @@ def _report(run: Run) -> None:
     c.say(o.gates_table(run))
     facts = {"run": run.path, "status": said_status(run.status, run.early_stop), "alpha from": o.start_said(run)}
     c.say(o.facts_table(facts | o.structure_facts(structure)))
+    scores = run.scores()
+    if scores is not None:
+        c.say(f"\n{scores['task']}: score {scores['metrics']['score']:.4f}, loss {scores['metrics']['loss']:.4f}")
+        c.say(f"adapter: {run.config['save']}")
+        return
     done = run.status == "finished"
     again = f"s3pet tune {o.quoted(run.path)}" if done else f"s3pet search --resume {o.quoted(run.path)}"
     c.say(f"\nnext: {again}")

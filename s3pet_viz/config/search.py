@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from s3pet_viz.config.checks import short
@@ -11,7 +12,7 @@ from s3pet_viz.config.names import DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECI
 from s3pet_viz.config.options import REQUIRED, check_options, described, like, option, options_of
 from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
+from s3pet_viz.files import json_ready, located
 from s3pet_viz.resources import list_resources
 
 #: Options of before, with the default that recorded runs hold.
@@ -35,6 +36,12 @@ def _run(name: str, value: Any) -> str:
     if not (isinstance(value, str) and value):
         raise ConfigError(f"{name}: expected a run folder or a recorded run's name, found {short(value)}")
     return value
+
+
+def _folder(name: str, value: Any) -> str:
+    if not (isinstance(value, (str, Path)) and str(value)):
+        raise ConfigError(f"{name}: expected a folder, found {short(value)}")
+    return str(located(value))
 
 
 @described
@@ -130,8 +137,21 @@ class SearchConfig:
         check=_run,
     )
 
+    save: str | None = option(
+        None,
+        help="Keep the weights that the search has trained at its final structure in this folder, and score them: "
+        "search and train in one go. Mode prune.",
+        check=_folder,
+        unset="not kept",
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
+        if self.save is not None and self.mode != "prune":
+            raise ConfigError(
+                f"save: expected mode 'prune', whose weights are those of its final structure, found {self.mode!r}; "
+                "tune trains what other modes find (its save=)"
+            )
         if self.gradient_checkpointing and not self.dropout:
             raise ConfigError(
                 "gradient_checkpointing: expected dropout on, found it off (layers checkpoint in training mode only)"

@@ -41,6 +41,7 @@ class SearchOptions(TypedDict, total=False):
     skip_below: float
     stop_when_stable: int
     start_from: Any
+    save: str | None
 
 
 class TuneOptions(TypedDict, total=False):

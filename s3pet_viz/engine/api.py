@@ -21,6 +21,7 @@ from s3pet_viz.engine.checkpoint import has_checkpoint, load_checkpoint, load_st
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
 from s3pet_viz.engine.modes import State
+from s3pet_viz.engine.one_go import check_save, hand_out
 from s3pet_viz.engine.prepare import Prepared, Request, prepare
 from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.engine.stability import Stability
@@ -29,6 +30,7 @@ from s3pet_viz.engine.tracking import Tracking, tracker_names
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import located, name_or_folder
 from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.model_state import at_work
 from s3pet_viz.training.processes import Processes, find_processes
@@ -108,6 +110,7 @@ def search(
         "out": None if out is None else located(out),
     }
     request = Request.fresh(given, **what) if started is None else Request.resumed(started, given, **what)
+    check_save(request.config, started)
     processes = find_processes()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
     return _run(prepare(request, processes, trackers), trackers, callbacks, progress)
@@ -151,6 +154,9 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             callbacks=callbacks,
             progress=progress,
         ).run()
+        run = open_run(writer.path)
+        if config.save is not None and run.status == "finished" and isinstance(writer, RunWriter):
+            writer.write_scores(hand_out(prepared, pets, run).to_dict())
     prepared.processes.wait()
     return open_run(writer.path)
 

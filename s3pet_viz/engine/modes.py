@@ -373,7 +373,7 @@ def prune_step(state: State, step: int) -> StepResult:
         state.w_opt.moving = moving > 0
     lr = state.w_lr(step) * torch.where(state.gate_of >= 0, moving * rate, moving)
     _update_weights(state, train, state.w.flat, lr)
-    pruning.see(train.loss, train.dz)
+    pruning.see(train.loss, None if pruning.stands_still(step) else train.dz)
     held_out = state.held_out(step, pruning.mask()) if pruning.looks(step) else None
     pruning.advance(step, held_out)
     state.alpha = pruning.alpha

@@ -28,6 +28,7 @@ from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.tasks import TaskData
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
@@ -109,6 +110,7 @@ class Prepared:
     gates: Sequence[Gate]
     budget: int
     alpha: np.ndarray | None
+    data: TaskData
     batches: SplitBatches
     device: Device
     processes: Processes
@@ -166,7 +168,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     }
     writer = _writer(request, processes, gates, facts)
     return Prepared(
-        config, made, gates, budget, alpha, batches, device, processes, fingerprint, writer, started is not None
+        config, made, gates, budget, alpha, data, batches, device, processes, fingerprint, writer, started is not None
     )
 
 

@@ -25,6 +25,8 @@ FLOOR = 1e-30
 #: Shares: of the steps that the open phase takes at most; of the steps after it that shrinking takes, and that are
 #: spent at the budget at least; of all steps between two looks at the held-out loss.
 CAP, SHRINK, SETTLE, LOOK = 0.6, 0.5, 0.2, 0.05
+#: Share of the steps at the budget, at their end, in which the gates stand still: what is handed out was trained.
+FIXED = 0.5
 #: Held-out batches of one look, always the same.
 BATCHES = 4
 #: The open phase ends once a look finds the task learned and lower than the look before by less than this share of
@@ -127,13 +129,18 @@ class Pruning:
             return taken == self.cap or (taken % self.every == 0 and self._is_learned(self.loss, self.constant))
         return taken == self.steps or (self.at_budget is not None and taken % self.every == 0)
 
+    def stands_still(self, step: int) -> bool:
+        """Whether the gates do, from this step to the last."""
+        return self.at_budget is not None and step >= self.steps - int(FIXED * (self.steps - self.at_budget))
+
     # -- what a step brings ------------------------------------------------------------------------------
 
-    def see(self, loss: float, dz: Tensor) -> None:
-        """Take in a train pass."""
-        self.scores = DECAY * self.scores + (1 - DECAY) * dz.abs()
+    def see(self, loss: float, dz: Tensor | None) -> None:
+        """Take in a train pass; no `dz` where the gates stand still."""
         self.loss = loss if math.isinf(self.loss) else DECAY * self.loss + (1 - DECAY) * loss
         self.low = min(self.low, self.loss)
+        if dz is not None:
+            self.scores = DECAY * self.scores + (1 - DECAY) * dz.abs()
 
     def advance(self, step: int, held_out: float | None) -> None:
         """Choose what holds in the next step, from the held-out loss where this step was looked at."""
@@ -161,7 +168,12 @@ class Pruning:
     def _waits(self, taken: int) -> bool:
         left = self.steps - (self.opened or 0)
         latest = self.steps - math.ceil(SETTLE * left) - (self.shrink_steps - self.shrunk)
-        if self.constant is None or not self._is_learned(self.low, self.constant) or taken > latest:
+        return self._lost and taken <= latest
+
+    @property
+    def _lost(self) -> bool:
+        """Whether what was learned is lost in part: then the budget waits, and gradients say nothing of the task."""
+        if self.constant is None or not self._is_learned(self.low, self.constant):
             return False
         return self.loss > self.constant - KEPT * (self.constant - self.low)
 
