@@ -80,6 +80,8 @@ def tune(
     if out is not None:
         c.save_text(out, json.dumps(json_ready(scores.to_dict()), indent=1) + "\n", force)
         c.say(f"\nscores: {out}")
+    if scores.steps == "auto":
+        c.say(f"\n{o.steps_said(scores)}")
 
 
 def defaults_of(source: Any, task: str | None, backbone: str | None) -> dict[str, Any]:

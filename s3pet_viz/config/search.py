@@ -64,7 +64,7 @@ class SearchConfig:
         SPACES[0], help=f"{', '.join(SPACES)}, or a YAML / JSON file.", check=_space, form=True
     )
     mode: str = option("fast", help="How alpha is moved.", choices=MODES, form=True)
-    steps: int = like(TuneConfig, "steps", 400, form=200)
+    steps: int = option(400, help="Training steps; the learning rates decay to 0 over them.", least=1, form=200)
     batch_size: int = like(TuneConfig, "batch_size")
     lr: float | None = like(TuneConfig, "lr")
     head_lr: float | None = like(TuneConfig, "head_lr")
