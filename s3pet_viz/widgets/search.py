@@ -17,7 +17,6 @@ from s3pet_viz.widgets import search_form
 from s3pet_viz.widgets.live import LiveView
 from s3pet_viz.widgets.viewer import Pictured
 
-_LABEL = {"description_width": "80px"}
 #: A row that breaks where it is narrow; nothing has a fixed place.
 _ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "width": "auto"}
 
@@ -139,7 +138,8 @@ def _refusal(error: Exception) -> str:
 
 def _control(one: Option, value: Any) -> Any:
     """The control of an option, by what it takes."""
-    shape = {"description": one.name, "tooltip": one.text, **_shape()}
+    layout = w.Layout(width="auto", flex="1 1 240px", min_width="200px", max_width="340px")
+    shape = {"description": one.name, "tooltip": one.text, "style": {"description_width": "80px"}, "layout": layout}
     known = {"task": search_form.tasks, "backbone": search_form.backbones, "space": lambda: list(SPACES)}.get(one.name)
     if known is not None:
         hint = "a name or a file" if one.name == "space" else "a name or a folder"
@@ -151,8 +151,3 @@ def _control(one: Option, value: Any) -> Any:
     if one.kind is int and not one.optional:
         return w.BoundedIntText(value, min=one.least, max=2**31 - 1, **shape)
     return w.Text("" if value is None else str(value), placeholder=one.unset, **shape)
-
-
-def _shape() -> dict[str, Any]:
-    layout = w.Layout(width="auto", flex="1 1 240px", min_width="200px", max_width="340px")
-    return {"style": dict(_LABEL), "layout": layout}
