@@ -38,5 +38,10 @@ def list_resources(kind: Kind) -> list[str]:
     return sorted(name for name in names if not name.startswith((".", "_")))
 
 
+def text_of(*place: str) -> str:
+    """The text of a file that lies in the package."""
+    return _PACKAGE.joinpath(*place).read_text(encoding="utf-8")
+
+
 def _is_plain(name: str) -> bool:
     return name not in ("", ".") and not any(part in name for part in ("/", "\\", "..", ":", "\0"))
