@@ -17,12 +17,12 @@ from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import base_of, family_of
 from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.shared import seeded
-from s3pet_viz.backbones.tables import Family
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
+from s3pet_viz.structure.tables import Family
 from s3pet_viz.threads import LOCK
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
