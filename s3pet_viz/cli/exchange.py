@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3pet_viz.cli import _common as c
-from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
+from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.files import read_text
 
 if TYPE_CHECKING:
-    from s3pet_viz.export import Adapter
     from s3pet_viz.structure import Structure
 
 
@@ -70,12 +68,12 @@ def import_(
     """Turn a result of the published implementation (thunlp/S3Delta) into a structure file."""
     from s3pet_viz.cli import _output as o
 
-    c.check_free(out, force)
+    c.check_free(out, force=force)
     structure = _published(source, backbone, run, budget)
     if any(g.n_params < 1 for g in structure.gates):
         raise ConfigError(f"{source}: the sizes of its gates are not known: give --backbone (t5-large, ...) or --run")
     c.say(o.facts_table({"from": source, "backbone": structure.backbone or None, **o.structure_facts(structure)}))
-    c.save_text(out, json.dumps(json_ready(structure.to_dict()), indent=1) + "\n", force)
+    c.save_json(out, structure.to_dict(), force)
     c.say(f"structure: {out}")
 
 
@@ -84,9 +82,8 @@ def _published(source: str, backbone: str | None, run: str | None, budget: str |
 
     from s3pet_viz.sources import RUN, open_source
     from s3pet_viz.structure import from_s3delta, read_final_alphas
-    from s3pet_viz.structure.published import read_text
 
-    if read_text(source).lstrip()[:1] == "=":
+    if read_text(source, StructureError).lstrip()[:1] == "=":
         if run is not None:
             raise ConfigError("run: final_alphas.txt names whole positions; --run is for JSON")
         return read_final_alphas(source, backbone).structure(budget)
@@ -118,7 +115,7 @@ def export(
     from s3pet_viz.cli import _output as o
 
     if to is Form.s3delta:
-        c.check_free(out, force)
+        c.check_free(out, force=force)
     else:
         from s3pet_viz.export.folder import check_free_folder
 
@@ -126,19 +123,18 @@ def export(
     if partial and to is not Form.peft:
         raise ConfigError(f"partial: is for --to peft; --to {to.value} holds everything or says what it cannot")
     from s3pet_viz.export.host import read_source
+    from s3pet_viz.structure import Structure, to_s3delta
 
     given = read_source(source, budget=budget, backbone=backbone)
-    structure, adapter = _parts(given)
+    adapter = None if isinstance(given, Structure) else given
+    structure = given if isinstance(given, Structure) else given.structure
     if adapter is None and to in (Form.merged, Form.adapter):
-        hint = f"s3pet tune {o.quoted(source)} --save FOLDER"
+        hint = f"s3pet tune {c.quoted(source)} --save FOLDER"
         raise ConfigError(f"{source}: --to {to.value} needs trained weights, which come from: {hint}")
     facts: dict[str, object] = {"from": source, **o.structure_facts(structure)}
 
     if to is Form.s3delta:
-        from s3pet_viz.structure import to_s3delta
-
-        text = json.dumps(to_s3delta(structure), indent=1) + "\n"
-        c.save_text(out, text, force)
+        c.save_json(out, to_s3delta(structure), force)
     elif to is Form.peft:
         from s3pet_viz.export import to_peft
 
@@ -159,9 +155,3 @@ def export(
         adapter.save_pretrained(out, overwrite=force)
     c.say(o.facts_table(facts))
     c.say(f"{to.value}: {out}")
-
-
-def _parts(given: Structure | Adapter) -> tuple[Structure, Adapter | None]:
-    from s3pet_viz.structure import Structure
-
-    return (given, None) if isinstance(given, Structure) else (given.structure, given)

@@ -85,16 +85,16 @@ def sweep(
     **shared: Any,
 ) -> None:
     """Search and train over tasks, budgets, seeds and modes. The same line again goes on where it ended."""
-    c.check_free(table, force)
+    c.check_free(table, force=force)
     if tasks is None:
         raise ConfigError(f"--tasks: expected at least one, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
 
     study = s3.sweep(
-        tasks=_words(tasks),
-        budgets=_words(budgets),
-        modes=_words(modes),
-        methods=_words(methods),
+        tasks=c.words(tasks),
+        budgets=c.words(budgets),
+        modes=c.words(modes),
+        methods=c.words(methods),
         **c.given(search_budget=search_budget),
         **_shared(**shared),
     )
@@ -125,17 +125,16 @@ def transfer(
     **shared: Any,
 ) -> None:
     """Train the structures of source tasks on target tasks. The same line again goes on where it ended."""
-    c.check_free(table, force)
-    c.check_free(html, force)
+    c.check_free(table, html, force=force)
     if targets is None:
         raise ConfigError(f"--targets: expected at least one task, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
 
     made = s3.transfer(
-        targets=_words(targets),
+        targets=c.words(targets),
         budget=budget,
-        references=_words(references),
-        **c.given(sources=None if sources is None else _words(sources), mode=mode),
+        references=c.words(references),
+        **c.given(sources=None if sources is None else c.words(sources), mode=mode),
         **_shared(**shared),
     )
     _say_failed(made.study)
@@ -145,10 +144,6 @@ def transfer(
         c.save_text(html, s3.figures.transfer(made).to_html(include_plotlyjs=True), force)
         c.say(f"matrix: {html}")
     _end(made.study, table, force)
-
-
-def _words(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _say_study(study: Study) -> None:
