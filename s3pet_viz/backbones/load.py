@@ -15,7 +15,6 @@ from torch import nn
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import base_of, family_of
-from s3pet_viz.backbones.quantised import refuse_quantised
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
@@ -79,7 +78,7 @@ def load_backbone(
         config = AutoConfig.from_pretrained(source, **hub)
         # Before the weights are read.
         family = family_of(_Shell(config))
-        refuse_quantised(config, None, str(name))
+        check.refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
         check.check_head(config, text, str(name))
         try:
@@ -130,7 +129,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    refuse_quantised(model.config, model, label)
+    check.refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
     _check_finite(model)
     inside = {id(p) for p in base_of(model).parameters()}

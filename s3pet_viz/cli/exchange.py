@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,15 +13,6 @@ from s3pet_viz.files import read_text
 
 if TYPE_CHECKING:
     from s3pet_viz.structure import Structure
-
-
-class Form(StrEnum):
-    """What a structure or an adapter is exported to."""
-
-    peft = "peft"
-    merged = "merged"
-    s3delta = "s3delta"
-    adapter = "adapter"
 
 
 Source = Annotated[str, typer.Argument(metavar="FILE", help="S3Delta's JSON, or final_alphas.txt.", show_default=False)]
@@ -40,7 +30,7 @@ Target = Annotated[
     ),
 ]
 To = Annotated[
-    Form,
+    Literal["peft", "merged", "s3delta", "adapter"],
     typer.Option(
         help="peft: a PEFT adapter folder (of a structure alone, its config). merged: a plain transformers model. "
         "s3delta: the published implementation's JSON. adapter: this package's own folder.",
@@ -114,28 +104,28 @@ def export(
     """
     from s3pet_viz.cli import _output as o
 
-    if to is Form.s3delta:
+    if to == "s3delta":
         c.check_free(out, force=force)
     else:
         from s3pet_viz.export.folder import check_free_folder
 
         check_free_folder(out, force)
-    if partial and to is not Form.peft:
-        raise ConfigError(f"partial: is for --to peft; --to {to.value} holds everything or says what it cannot")
+    if partial and to != "peft":
+        raise ConfigError(f"partial: is for --to peft; --to {to} holds everything or says what it cannot")
     from s3pet_viz.export.host import read_source
     from s3pet_viz.structure import Structure, to_s3delta
 
     given = read_source(source, budget=budget, backbone=backbone)
     adapter = None if isinstance(given, Structure) else given
     structure = given if isinstance(given, Structure) else given.structure
-    if adapter is None and to in (Form.merged, Form.adapter):
+    if adapter is None and to in ("merged", "adapter"):
         hint = f"s3pet tune {c.quoted(source)} --save FOLDER"
-        raise ConfigError(f"{source}: --to {to.value} needs trained weights, which come from: {hint}")
+        raise ConfigError(f"{source}: --to {to} needs trained weights, which come from: {hint}")
     facts: dict[str, object] = {"from": source, **o.structure_facts(structure)}
 
-    if to is Form.s3delta:
+    if to == "s3delta":
         c.save_json(out, to_s3delta(structure), force)
-    elif to is Form.peft:
+    elif to == "peft":
         from s3pet_viz.export import to_peft
 
         made = to_peft(given, backbone, folder=out, partial=partial, overwrite=force, any_weights=any_weights)
@@ -146,7 +136,7 @@ def export(
             c.complain("left out", f"{gate.position} {gate.pet_type}: {reason}")
         for note in made.notes:
             c.complain("note", note)
-    elif to is Form.merged:
+    elif to == "merged":
         from s3pet_viz.export import merge
 
         merge(given, backbone, folder=out, overwrite=force, any_weights=any_weights)  # type: ignore[arg-type]
@@ -154,4 +144,4 @@ def export(
     elif adapter is not None:
         adapter.save_pretrained(out, overwrite=force)
     c.say(o.facts_table(facts))
-    c.say(f"{to.value}: {out}")
+    c.say(f"{to}: {out}")

@@ -187,7 +187,7 @@ class _Space:
             place, options = places[name], chosen[name, pet_type]
             assert place is not None
             size = 0 if self.shape is None else pet_params(pet_type, self.shape.widths(place), options)
-            made.append(gate_at(index, name, place, depth, pet_type, size, options))
+            made.append(place.gate(index, name, depth, pet_type, size, options))
         return tuple(made)
 
     def _known_gate(self, gate: Gate, options: dict[str, Any]) -> Gate:
@@ -264,19 +264,6 @@ def depths(places: Iterable[Place], shape: T5Shape | None) -> dict[str, int]:
         if place.layer is not None:
             depth[place.stack] = max(depth[place.stack], place.layer + 1)
     return depth
-
-
-def gate_at(
-    index: int,
-    position: str,
-    place: Place,
-    depth: Mapping[str, int],
-    pet_type: str,
-    n_params: int,
-    options: Mapping[str, Any],
-) -> Gate:
-    layer = depth[place.stack] if place.layer is None else place.layer
-    return Gate(index, position, place.stack, layer, place.module, pet_type, n_params, dict(options))
 
 
 def shape_for(backbone: Backbone | None, where: str) -> T5Shape | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from s3pet_viz.structure.gate import Gate
 from s3pet_viz.structure.tables import Kind, Rule, families
 
 
@@ -17,6 +18,11 @@ class Place(NamedTuple):
     layer: int | None
     module: str
     kind: Kind
+
+    def gate(self, index: int, name: str, depth: Mapping[str, int], pet_type: str, size: int, options: Any) -> Gate:
+        """A gate here, `name` being the position's; the final norm stands behind the blocks, `depth` of its stack."""
+        layer = depth[self.stack] if self.layer is None else self.layer
+        return Gate(index, name, self.stack, layer, self.module, pet_type, size, dict(options))
 
 
 @dataclass(frozen=True)
