@@ -37,7 +37,11 @@ class Position:
 
 def family_of(model: nn.Module) -> Family:
     """The family of a transformers model. Raises BackboneError: its ``model_type`` is in no table."""
-    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    return family_of_type(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+
+
+def family_of_type(model_type: str) -> Family:
+    """`family_of`, where there is only a config yet."""
     for family in FAMILIES:
         if model_type in family.model_types:
             return family

@@ -14,7 +14,7 @@ from torch import nn
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import base_of, family_of
+from s3pet_viz.backbones.families import base_of, family_of, family_of_type
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
@@ -77,7 +77,7 @@ def load_backbone(
         _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
         config = AutoConfig.from_pretrained(source, **hub)
         # Before the weights are read.
-        family = family_of(_Shell(config))
+        family = family_of_type(config.model_type)
         check.refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
         check.check_head(config, text, str(name))
@@ -253,14 +253,6 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point and found.itemsize > 1):
         raise ConfigError(f"dtype: expected auto, float32, bfloat16, ... (a torch dtype), found {dtype!r}")
     return found
-
-
-class _Shell(nn.Module):
-    """Carries a config through `family_of` while there is no model yet."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
 
 
 def _locate(name: str) -> str:

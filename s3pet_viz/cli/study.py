@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SEARCH_STEPS = c.option("Steps of each search. [default: 200]", min=1)
-_TUNE_STEPS = c.option("Steps of each training. [default: 300]", min=1)
-_OUT = c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
-
-Steps = Annotated[int | None, _SEARCH_STEPS]
-TuneSteps = Annotated[int | None, _TUNE_STEPS]
-Out = Annotated[Path | None, _OUT]
+Steps = Annotated[int | None, c.option("Steps of each search. [default: 200]", min=1)]
+TuneSteps = Annotated[int | None, c.option("Steps of each training. [default: 300]", min=1)]
+Out = Annotated[
+    Path | None, c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
+]
 Seeds = Annotated[int, typer.Option(help="Seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--random", help="Random structures per budget and seed.", min=1)]
 Workers = Annotated[int | None, c.option("Processes. [default: one a core, or one where there is a GPU]", min=1)]
