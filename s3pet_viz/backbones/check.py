@@ -154,18 +154,10 @@ def check_bare(model: nn.Module) -> None:
                 f"backbone: expected plain weights, found a parametrization at {name}; make it permanent first: "
                 "torch.nn.utils.parametrize.remove_parametrizations"
             )
-    at = inserted_at(model)
-    if at is not None:
-        raise BackboneError(f"backbone: expected none, found PET modules attached to {at}: detach them first")
-
-
-def inserted_at(model: nn.Module) -> str | None:
-    """The first module of a model that a PET module of this package is attached to."""
     for name, module in model.named_modules():
         hooks = [*module._forward_hooks.values(), vars(module).get("forward")]
         if any(getattr(hook, "__module__", None) == _OURS for hook in hooks):
-            return name
-    return None
+            raise BackboneError(f"backbone: expected none, found PET modules attached to {name}: detach them first")
 
 
 def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:

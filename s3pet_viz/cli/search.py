@@ -51,7 +51,10 @@ def search(
     search goes on when this terminal closes: see it with `s3pet watch`, ask it with `s3pet pause | resume | stop`.
     """
     if resume is None:
-        _required(fields["task"], fields["budget"])
+        if fields["task"] is None:
+            raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
+        if fields["budget"] is None:
+            raise ConfigError("--budget: expected a budget such as 0.1% or 8404, found none")
         backbone = backbone or c.DEFAULT_BACKBONE
     options = c.given(**fields, backbone=backbone, out=out, track=track or None)
     for name, value in _set_options(set_).items():
@@ -87,13 +90,6 @@ def search(
     # Launched: nobody is there to read it, and the log is for what goes wrong. Of several processes, one says it.
     if not os.environ.get(LAUNCHED) and os.environ.get("RANK", "0") == "0":
         _report(run)
-
-
-def _required(task: str | None, budget: str | None) -> None:
-    if task is None:
-        raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
-    if budget is None:
-        raise ConfigError("--budget: expected a budget such as 0.1% or 8404, found none")
 
 
 def _set_options(given: list[str] | None) -> dict[str, Any]:

@@ -39,13 +39,17 @@ def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, 
     for name in FILES:
         if not (folder / name).exists():
             raise AdapterError(f"{folder / name}: no such file; an adapter folder holds {', '.join(FILES)}")
-    meta = _read_meta(folder / META)
+    path = folder / META
+    meta = check_kind(read_json(path, AdapterError, most=_MOST_JSON), KIND, SCHEMA_VERSION, AdapterError, path)
+    sums = meta.get("sha256")
+    if not isinstance(sums, dict) or not isinstance(sums.get(WEIGHTS), str):
+        raise AdapterError(f"{path}: field 'sha256': expected an object with {WEIGHTS!r}, found {sums!r}")
     structure = Structure.load(folder / STRUCTURE)
     path = folder / WEIGHTS
     try:
         with os.fdopen(open_plain(path), "rb") as f:
             data = f.read()
-        expected, found = meta["sha256"][WEIGHTS], _sha256(data)
+        expected, found = sums[WEIGHTS], _sha256(data)
         if found != expected:
             raise AdapterError(
                 f"{path}: expected the file that {META} was written with (field 'sha256': {expected[:12]}...), found "
@@ -57,14 +61,6 @@ def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, 
     except SafetensorError as error:
         raise AdapterError(f"{path}: expected safetensors, found something else ({error})") from None
     return structure, tensors, meta
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    data = check_kind(read_json(path, AdapterError, most=_MOST_JSON), KIND, SCHEMA_VERSION, AdapterError, path)
-    sums = data.get("sha256")
-    if not isinstance(sums, dict) or not isinstance(sums.get(WEIGHTS), str):
-        raise AdapterError(f"{path}: field 'sha256': expected an object with {WEIGHTS!r}, found {sums!r}")
-    return data
 
 
 def _sha256(data: bytes) -> str:
