@@ -129,7 +129,9 @@ class Structure:
         Raises:
             StructureError: naming `where` and the field.
         """
-        data = check_kind(data, KIND, SCHEMA_VERSION, StructureError, where)
+        if not isinstance(data, dict) or data.get("kind") != KIND:
+            raise StructureError(f"{where}: expected a structure file of s3pet_viz (field 'kind' is missing)")
+        check_kind(data, KIND, SCHEMA_VERSION, StructureError, where)
         gates = data.get("gates")
         if not isinstance(gates, list):
             raise StructureError(f"{where}: field 'gates': expected a list, found {type(gates).__name__}")
