@@ -21,7 +21,7 @@ import pandas as pd
 
 from s3pet_viz.analysis import statistics
 from s3pet_viz.errors import StudyError
-from s3pet_viz.files import check_kind, is_there, located, parse_json, read_json, read_text
+from s3pet_viz.files import is_there, located, parse_json, read_json, read_text
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
@@ -324,7 +324,11 @@ def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / "study.json"
     if not is_there(path):
         raise StudyError(f"{folder}: expected a study folder (with study.json), found none")
-    data = check_kind(read_json(path, StudyError), KIND, SCHEMA_VERSION, StudyError, path)
+    data = read_json(path, StudyError)
+    if not isinstance(data, dict) or data.get("kind") != KIND:
+        raise StudyError(f"{path}: expected a study of s3pet_viz (field 'kind' is missing)")
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise StudyError(f"{path}: expected schema_version {SCHEMA_VERSION}, found {data.get('schema_version')!r}")
     cells = data.get("cells")
     calls = data.get("calls")
     if not isinstance(cells, list) or not isinstance(calls, list) or not calls:
