@@ -43,7 +43,7 @@ def family_of(model: nn.Module) -> Family:
     known = ", ".join(t for f in FAMILIES for t in f.model_types)
     raise BackboneError(
         f"backbone: expected a model of a known family ({known}), found {model_type!r}; "
-        "a family is one table in s3pet_viz/backbones/tables.py"
+        "a family is one table in s3pet_viz/backbones/families.yaml"
     )
 
 

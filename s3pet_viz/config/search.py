@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.config.checks import short
-from s3pet_viz.config.names import DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, SPACES, SPLITS
+from s3pet_viz.config.names import A_RUN, DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, SPACES, SPLITS
 from s3pet_viz.config.options import REQUIRED, check_options, described, like, option, options_of
 from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError
@@ -34,7 +34,7 @@ def _space(name: str, value: Any) -> str | dict[str, Any]:
 
 def _run(name: str, value: Any) -> str:
     if not (isinstance(value, str) and value):
-        raise ConfigError(f"{name}: expected a run folder or a recorded run's name, found {short(value)}")
+        raise ConfigError(f"{name}: expected {A_RUN}, found {short(value)}")
     return value
 
 
