@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from s3pet_viz.tuning.api import evaluate as evaluate
     from s3pet_viz.tuning.api import tune as tune
     from s3pet_viz.tuning.explain import explain as explain
+    from s3pet_viz.tuning.scoring import score as score
     from s3pet_viz.widgets import watch as watch
 
     __version__: str
@@ -64,6 +65,7 @@ _HOME = {
     "tune": "tuning.api",
     "baselines": "tuning.api",
     "evaluate": "tuning.api",
+    "score": "tuning.scoring",
     "Adapter": "export",
     "to_peft": "export",
     "merge": "export",

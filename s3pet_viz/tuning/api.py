@@ -30,7 +30,7 @@ from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, Per, parse_method, score_gates
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, Per, check_lora, parse_method, score_gates
 from s3pet_viz.tuning.origin import bench_of
 from s3pet_viz.tuning.workbench import Workbench, check_workbench
 
@@ -212,8 +212,9 @@ def baselines(
         budget, space: of the random structures and the one-pass scores.
         seeds: how many (0, 1, ...) or which.
         methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
-            default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param`` (see
-            `tuning.one_pass`; they are scored and trained with each of `seeds`).
+            default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param``, and, in a
+            space of LoRA alone, ``gora plop`` (see `tuning.one_pass`; they are scored and trained with each of
+            `seeds`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name, e.g. ``{"searched": run.structure()}``.
@@ -312,7 +313,9 @@ def _plan(
         check_budget([g.n_params for g in gates], parameters)
     for name in methods:
         if name in ONE_PASS_METHODS:
-            yield name, 0, _OnePass(*parse_method(name), gates, parameters)
+            kind, per = parse_method(name)
+            check_lora(kind, (g.pet_type for g in gates))
+            yield name, 0, _OnePass(kind, per, gates, parameters)
         elif name == "random":
             for k in range(n_random):
                 yield name, k, random_structure(gates, parameters, backbone, k)
