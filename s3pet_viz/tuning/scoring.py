@@ -80,7 +80,7 @@ def score(
         precision=precision,
         split=split,
         load=load,
-        on_scores=draw,
+        draw=draw,
         progress=progress,
     )
     check_workbench(workbench)
