@@ -172,7 +172,7 @@ class Transfer:
             agreement: source tasks x target tasks.
 
         Returns:
-            The mean over targets (of those with three sources and a spread), and its interval, see `analysis.intervals`.
+            The mean over the targets that have three sources and a spread; its interval as of `analysis.intervals`.
 
         Raises:
             ConfigError: fewer than two such targets.
