@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3pet_viz.cli import _common as c
+from s3pet_viz.cli.tune import Backbone, Task, defaults_of, own_run
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis.explanation import Explanation
 
 Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run or a structure file.")]
-Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
-Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
 Budget = Annotated[str | None, c.option("Explain the structure that the run gives at this budget.")]
 Rows = Annotated[int | None, c.option("Measure at most so many validation rows. [default: all]", min=1)]
 NoMetric = Annotated[bool, typer.Option("--no-metric", help="Leave out the change of the task's score; faster.")]
@@ -42,17 +41,12 @@ def explain(
 
     The result for a run's own structure on its own task is kept in the run folder, as explain.json.
     """
-    from s3pet_viz.cli.tune import defaults_of
-    from s3pet_viz.runs import Run, RunWriter
-    from s3pet_viz.sources import is_recorded, open_source, structure_of
+    from s3pet_viz.sources import open_source, structure_of
 
-    c.check_free(out, force)
+    c.check_free(out, force=force)
     source = open_source(target, backbone=backbone)
     structure_of(source, budget)  # says what is wrong before anything is loaded
-    run = source if isinstance(source, Run) and not is_recorded(source) else None
-    own = run is not None and task is None and backbone is None and budget is None
-    if own:
-        RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
+    own = own_run(source, task, backbone, budget)
     defaults_of(source, task, backbone)  # says which option is missing
     c.use_threads(threads)
 
@@ -72,10 +66,10 @@ def explain(
         "gradient": "the first-order estimate of that, -dL/dz; nears 0 as training converges",
     }
     c.say(o.facts_table(facts))
-    if own:
-        c.say(f"\nexplanation: {made.save(run)}")  # type: ignore[arg-type]
+    if own is not None:
+        c.say(f"\nexplanation: {made.save(own)}")
     if out is not None:
-        c.check_free(out, force)
+        c.check_free(out, force=force)
         try:
             made.save(out)
         except OSError as error:

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SEARCH_STEPS = c.option("Steps of each search. [default: 200]", min=1)
-_TUNE_STEPS = c.option("Steps of each training. [default: 300]", min=1)
-_OUT = c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
-
-Steps = Annotated[int | None, _SEARCH_STEPS]
-TuneSteps = Annotated[int | None, _TUNE_STEPS]
-Out = Annotated[Path | None, _OUT]
+Steps = Annotated[int | None, c.option("Steps of each search. [default: 200]", min=1)]
+TuneSteps = Annotated[str | None, c.option("Steps of each training, or auto. [default: 300]")]
+Out = Annotated[
+    Path | None, c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
+]
 Seeds = Annotated[int, typer.Option(help="Seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--random", help="Random structures per budget and seed.", min=1)]
 Workers = Annotated[int | None, c.option("Processes. [default: one a core, or one where there is a GPU]", min=1)]
@@ -86,16 +84,16 @@ def sweep(
     **shared: Any,
 ) -> None:
     """Search and train over tasks, budgets, seeds and modes. The same line again goes on where it ended."""
-    c.check_free(table, force)
+    c.check_free(table, force=force)
     if tasks is None:
         raise ConfigError(f"--tasks: expected at least one, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
 
     study = s3.sweep(
-        tasks=_words(tasks),
-        budgets=_words(budgets),
-        modes=_words(modes),
-        methods=_words(methods),
+        tasks=c.words(tasks),
+        budgets=c.words(budgets),
+        modes=c.words(modes),
+        methods=c.words(methods),
         **c.given(search_budget=search_budget),
         **_shared(**shared),
     )
@@ -126,17 +124,16 @@ def transfer(
     **shared: Any,
 ) -> None:
     """Train the structures of source tasks on target tasks. The same line again goes on where it ended."""
-    c.check_free(table, force)
-    c.check_free(html, force)
+    c.check_free(table, html, force=force)
     if targets is None:
         raise ConfigError(f"--targets: expected at least one task, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
 
     made = s3.transfer(
-        targets=_words(targets),
+        targets=c.words(targets),
         budget=budget,
-        references=_words(references),
-        **c.given(sources=None if sources is None else _words(sources), mode=mode),
+        references=c.words(references),
+        **c.given(sources=None if sources is None else c.words(sources), mode=mode),
         **_shared(**shared),
     )
     _say_failed(made.study)
@@ -146,10 +143,6 @@ def transfer(
         c.save_text(html, s3.figures.transfer(made).to_html(include_plotlyjs=True), force)
         c.say(f"matrix: {html}")
     _end(made.study, table, force)
-
-
-def _words(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _say_study(study: Study) -> None:

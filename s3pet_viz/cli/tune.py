@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
+
+if TYPE_CHECKING:
+    from s3pet_viz.runs import Run
 
 _WORDS = ("full", "head", "untouched")
 Target = Annotated[
@@ -45,10 +46,10 @@ def tune(
 
     The scores of a run's own structure on its own task are kept in the run folder.
     """
-    from s3pet_viz.runs import Run, RunWriter
-    from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
+    from s3pet_viz.runs import RunWriter
+    from s3pet_viz.sources import A_SOURCE, open_source, structure_of
 
-    c.check_free(out, force)
+    c.check_free(out, force=force)
     source = (
         None
         if target in _WORDS
@@ -57,10 +58,7 @@ def tune(
     if source is None and budget is not None:
         raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")
     structure: Any = target if source is None else structure_of(source, budget)
-    run = source if isinstance(source, Run) else None
-    own = run is not None and not is_recorded(run) and task is None and backbone is None and budget is None
-    if own:
-        RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
+    own = own_run(source, task, backbone, budget)
     where = defaults_of(source, task, backbone)
     c.use_threads(threads)
 
@@ -71,15 +69,30 @@ def tune(
     load = {**where.pop("load"), **load}
     scores = s3.tune(structure, load=load, progress=not quiet, save=save, overwrite=force, **{**where, **options})
     c.say(o.scores_table(scores))
-    if own:
-        with RunWriter.attach(run.path) as writer:  # type: ignore[union-attr]
+    if own is not None:
+        with RunWriter.attach(own.path) as writer:
             writer.write_scores(scores.to_dict())
             c.say(f"\nscores: {writer.path / 'scores.json'}")
     if save is not None:
         c.say(f"\nadapter: {save}")
     if out is not None:
-        c.save_text(out, json.dumps(json_ready(scores.to_dict()), indent=1) + "\n", force)
+        c.save_json(out, scores.to_dict(), force)
         c.say(f"\nscores: {out}")
+    if scores.steps == "auto":
+        c.say(f"\n{o.steps_said(scores)}")
+
+
+def own_run(source: Any, *options: str | None) -> Run | None:
+    """The run that keeps the result: `source`, where it is one, none that came with the package, and nothing else is
+    asked of it. Raises RunError: it is busy; better now than after training.
+    """
+    from s3pet_viz.runs import Run, RunWriter
+    from s3pet_viz.sources import is_recorded
+
+    if not isinstance(source, Run) or is_recorded(source) or any(one is not None for one in options):
+        return None
+    RunWriter.attach(source.path).close()
+    return source
 
 
 def defaults_of(source: Any, task: str | None, backbone: str | None) -> dict[str, Any]:
