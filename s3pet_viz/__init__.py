@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from s3pet_viz.tuning.api import evaluate as evaluate
     from s3pet_viz.tuning.api import tune as tune
     from s3pet_viz.tuning.explain import explain as explain
+    from s3pet_viz.tuning.scoring import score as score
     from s3pet_viz.widgets import watch as watch
 
     __version__: str
@@ -69,6 +70,7 @@ _HOME = {
         "studies.transfer": "transfer",
         "analysis": "open_study Study Transfer",
         "tuning.explain": "explain",
+        "tuning.scoring": "score",
         "analysis.explanation": "Explanation",
         "analysis.health": "health",
         "reports": "report",

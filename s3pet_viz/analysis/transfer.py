@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from s3pet_viz.analysis.intervals import Interval, interval
 from s3pet_viz.analysis.measures import jaccard, spearman
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.errors import ConfigError, StudyError
@@ -153,6 +154,33 @@ class Transfer:
             return float("nan")
         centred = cells - cells.groupby("target").transform("mean")
         return spearman(centred["overlap"], centred[value])
+
+    def foretold_by(self, agreement: pd.DataFrame, *, value: Value = "score") -> Interval:
+        """How well a matrix of agreement between tasks, such as ``s3.score(tasks=[...]).correlation()``, foretells
+        where structures transfer: for each target Spearman's correlation, over the tasks that structures come from but
+        itself, of the source's agreement with what its structures score there (or, of ``loss``, with less loss).
+
+        Args:
+            agreement: source tasks x target tasks.
+
+        Returns:
+            The mean over the targets that have three sources and a spread; its interval as of `analysis.intervals`.
+
+        Raises:
+            ConfigError: fewer than two such targets.
+        """
+        found, sign = self.matrix(value=value), -1 if value == "loss" else 1
+        values = []
+        for target in self.targets:
+            sources = [s for s in self.sources if s in agreement.index and s != target and target in agreement.columns]
+            if len(sources) > 2:
+                values.append(spearman(agreement.loc[sources, target], sign * found.loc[sources, target]))
+        known = [v for v in values if np.isfinite(v)]
+        if len(known) < 2:
+            raise ConfigError(
+                f"agreement: expected two or more targets of {', '.join(self.targets)}, found {len(known)}"
+            )
+        return interval(known)
 
     # -- structures ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import typer
 from s3pet_viz.config import SearchConfig, TuneConfig
 from s3pet_viz.config.names import DEFAULT_BACKBONE
 from s3pet_viz.config.options import Option, options_of
+from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.config.search import LOADING
 from s3pet_viz.errors import ConfigError, S3PETError, printable
 from s3pet_viz.files import expanded, is_folder, is_there, json_ready, write_text_atomic
@@ -35,9 +36,9 @@ def option(text: str, **options: Any) -> Any:
     return typer.Option(help=text, show_default=False, **options)
 
 
-_SEARCH, _TUNE = options_of(SearchConfig), options_of(TuneConfig)
+_SEARCH, _TUNE, _SCORE = options_of(SearchConfig), options_of(TuneConfig), options_of(ScoreConfig)
 TASK_HELP, BACKBONE_HELP, BUDGET_HELP = (_SEARCH[name].help for name in ("task", "backbone", "budget"))
-SEARCH_FIELDS, TUNE_FIELDS = tuple(_SEARCH), tuple(_TUNE)
+SEARCH_FIELDS, TUNE_FIELDS, SCORE_FIELDS = tuple(_SEARCH), tuple(_TUNE), tuple(_SCORE)
 #: Of the fields of `SearchConfig`, those that every training takes too.
 LOADED = (*LOADING, "device", "precision")
 
@@ -63,9 +64,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def takes_fields(*, search: Iterable[str] = (), tune: Iterable[str] = ()) -> Callable[[F], F]:
+def takes_fields(
+    *, search: Iterable[str] = (), tune: Iterable[str] = (), score: Iterable[str] = ()
+) -> Callable[[F], F]:
     """Give a command that takes ``**options`` an option for each of these fields, before its own."""
-    found = {name: fields[name] for fields, names in ((_TUNE, tune), (_SEARCH, search)) for name in names}
+    asked = ((_TUNE, tune), (_SCORE, score), (_SEARCH, search))
+    found = {name: fields[name] for fields, names in asked for name in names}
 
     def made(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)

@@ -27,7 +27,7 @@ Methods = Annotated[
     c.option(
         "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full "
         "[default: these], and the one-pass scores gradient, fisher, sensitivity, gradient/param, fisher/param, "
-        "sensitivity/param."
+        "sensitivity/param; in a space of LoRA alone gora, plop."
     ),
 ]
 With = Annotated[
