@@ -177,9 +177,8 @@ class Transfer:
                 values.append(spearman(agreement.loc[sources, target], sign * found.loc[sources, target]))
         known = [v for v in values if np.isfinite(v)]
         if len(known) < 2:
-            raise ConfigError(
-                f"agreement: expected two or more targets of {', '.join(self.targets)}, found {len(known)}"
-            )
+            names = ", ".join(self.targets)
+            raise ConfigError(f"agreement: expected it for at least two targets of {names}, found {len(known)}")
         return interval(known)
 
     # -- structures ------------------------------------------------------------------------------------
