@@ -20,30 +20,8 @@ from s3pet_viz.tasks.spec import BUILDERS, Form, Task
 ANSWER_CUE = " answer:"
 
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
-_DETERMINERS = frozenset(
-    (
-        "a",
-        "an",
-        "each",
-        "every",
-        "few",
-        "her",
-        "his",
-        "many",
-        "much",
-        "my",
-        "our",
-        "some",
-        "that",
-        "the",
-        "their",
-        "these",
-        "this",
-        "those",
-        "which",
-        "whose",
-        "your",
-    )
+_DETERMINERS = re.compile(
+    "an?|each|every|few|her|his|many|much|my|our|some|that|the|their|these|this|those|which|whose|your"
 )
 
 
@@ -157,7 +135,7 @@ def is_referent(prediction: str, noun: str) -> bool:
     "Bob's hat".
     """
     said, meant = (
-        [word for word in phrase.lower().split() if word not in _DETERMINERS] for phrase in (prediction, noun)
+        [word for word in phrase.lower().split() if not _DETERMINERS.fullmatch(word)] for phrase in (prediction, noun)
     )
     if not said or not meant or ("'" in "".join(said)) != ("'" in "".join(meant)):
         return False

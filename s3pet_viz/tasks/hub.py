@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from s3pet_viz.errors import MissingExtraError, TaskError
-from s3pet_viz.tasks import glue, superglue
+from s3pet_viz.tasks.published import HUB_IDS
 from s3pet_viz.tasks.spec import Task
-
-HUB_IDS = {"glue": glue.HUB_ID, "super_glue": superglue.HUB_ID}
 
 
 def load_hub(task: Task, hub_id: str | None, revision: str | None) -> tuple[Any, str]:

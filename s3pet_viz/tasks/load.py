@@ -10,21 +10,13 @@ from s3pet_viz import resources
 from s3pet_viz.errors import ConfigError, TaskError
 from s3pet_viz.files import expanded, is_folder
 from s3pet_viz.tasks.folder import read_folder
-from s3pet_viz.tasks.glue import GLUE
 from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
+from s3pet_viz.tasks.published import PUBLISHED, TASKS
 from s3pet_viz.tasks.rows import Table, as_table, kind_of
 from s3pet_viz.tasks.spec import Form, Task, TaskData
 from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables, validating
-from s3pet_viz.tasks.superglue import SUPER_GLUE
 from s3pet_viz.tasks.taskfile import read_task_file, task_from_dict
-
-# Bare names; `rte` is GLUE's, SuperGLUE's is `super_glue/rte`.
-TASKS: dict[str, Task] = {
-    **{task.name: task for task in GLUE},
-    **{"super_glue/rte" if task.name == "rte" else task.name: task for task in SUPER_GLUE},
-}
-_FULL_NAMES = {f"{task.benchmark}/{task.name}": task for task in (*GLUE, *SUPER_GLUE)}
 
 
 def load_task(
@@ -93,7 +85,7 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
                     f"{', '.join(_bare_names())}; found none of these."
                 )
             return spec, tables, str(folder)
-        known = _FULL_NAMES.get(str(task))
+        known = PUBLISHED.get(str(task))
         if known is not None:
             if spec is not None and (spec.name != known.name or spec not in TASKS.values()):
                 raise ConfigError(f"task {task}: expected no other name or task_spec, found {spec.name!r}.")
@@ -138,24 +130,24 @@ def _tables(splits: Mapping[str, Any], task: Task, where: str) -> dict[str, Tabl
 
 
 def _known(name: str) -> Task:
-    found = _FULL_NAMES.get(name) or TASKS.get(name)
+    found = PUBLISHED.get(name) or TASKS.get(name)
     if found is None:
         raise TaskError(f"name: expected one of {', '.join(_bare_names())}, found {name!r}.")
     return found
 
 
 def _unknown(task: str) -> TaskError:
-    full = [full for full in _FULL_NAMES if full.endswith(f"/{task}")]
+    full = [full for full in PUBLISHED if full.endswith(f"/{task}")]
     hint = f" Did you mean {' or '.join(full)}?" if full else ""
     embedded = ", ".join(resources.list_resources("tasks")) or "none here"
     return TaskError(
         f"task {task!r}: expected a folder with train.jsonl and validation.jsonl, an embedded task "
-        f"({embedded}), or one of {', '.join(_FULL_NAMES)}; found none of these.{hint}"
+        f"({embedded}), or one of {', '.join(PUBLISHED)}; found none of these.{hint}"
     )
 
 
 def _bare_names() -> list[str]:
-    return sorted({task.name for task in _FULL_NAMES.values()})
+    return sorted({task.name for task in PUBLISHED.values()})
 
 
 def _no_revision(revision: str | None, what: str) -> None:
