@@ -100,11 +100,10 @@ def wic(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -
 
 
 def wsc(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -> list[Example]:
-    """Text: `wsc: .. *pronoun* ..`, and the noun is generated. Pair: the marked text and the noun, label 0
-    / 1.
+    """Text: `wsc: .. *pronoun* ..`, and the noun is generated. Pair: the marked text and the noun, label 0 / 1.
 
-    As in T5, the text form trains only on rows whose noun is the right one (the others have no known
-    target), and a generated noun that matches the row's noun means label 1, any other noun label 0.
+    As in T5, the text form trains only on rows whose noun is the right one (the others have no known target), and a
+    generated noun that matches the row's noun means label 1, any other noun label 0.
     """
     label = task.label_of(row, at)
     noun = text(row, "span1_text", at)
@@ -131,8 +130,7 @@ def record_group(row: Row, at: str) -> Hashable:
 def is_referent(prediction: str, noun: str) -> bool:
     """Whether a generated noun means the row's noun: T5's rule for WSC.
 
-    Case and determiners are ignored and one phrase's words must be a subset of the other's; "Bob" is not
-    "Bob's hat".
+    Case and determiners are ignored and one phrase's words must be a subset of the other's; "Bob" is not "Bob's hat".
     """
     said, meant = (
         [word for word in phrase.lower().split() if not _DETERMINERS.fullmatch(word)] for phrase in (prediction, noun)
@@ -154,9 +152,7 @@ def _without_markup(value: str) -> str:
 
 
 def _mark_pronoun(value: str, pronoun: str, index: int, at: str) -> str:
-    """`*pronoun*` at word `index`, or at the nearest word that is the pronoun (some published indices are
-    off).
-    """
+    """`*pronoun*` at word `index`, or at the nearest word that is the pronoun (some published indices are off)."""
     words = value.split(" ")
     bare = [re.sub(r"^\W+|\W+$", "", word).lower() for word in words]
     wanted = re.sub(r"^\W+|\W+$", "", pronoun).lower()

@@ -10,11 +10,10 @@ from s3pet_viz.tasks.spec import Task
 
 
 def load_hub(task: Task, hub_id: str | None, revision: str | None) -> tuple[Any, str]:
-    """The DatasetDict of a GLUE or SuperGLUE task (or of `hub_id`) and its origin, `id (config) @
-    revision`.
+    """The DatasetDict of a GLUE or SuperGLUE task (or of `hub_id`) and its origin, `id (config) @ revision`.
 
-    Only data files are read: no loading script is run. Raises MissingExtraError without `datasets`, and
-    TaskError when the hub cannot be reached or has no such dataset, config or revision.
+    Only data files are read: no loading script is run. Raises MissingExtraError without `datasets`, and TaskError when
+    the hub cannot be reached or has no such dataset, config or revision.
     """
     try:
         import datasets

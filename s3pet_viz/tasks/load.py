@@ -8,7 +8,7 @@ from typing import Any
 
 from s3pet_viz import resources
 from s3pet_viz.errors import ConfigError, TaskError
-from s3pet_viz.files import expanded, is_folder
+from s3pet_viz.files import expanded, is_folder, read_json
 from s3pet_viz.tasks.folder import read_folder
 from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
@@ -16,7 +16,7 @@ from s3pet_viz.tasks.published import PUBLISHED, TASKS
 from s3pet_viz.tasks.rows import Table, as_table, kind_of
 from s3pet_viz.tasks.spec import Form, Task, TaskData
 from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables, validating
-from s3pet_viz.tasks.taskfile import read_task_file, task_from_dict
+from s3pet_viz.tasks.taskfile import task_from_dict
 
 
 def load_task(
@@ -32,17 +32,15 @@ def load_task(
 ) -> TaskData:
     """A task with its splits as examples in one form ("text" or "pair").
 
-    `task` is a folder; an embedded task's name (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or
-    any dataset id with a `task_spec`), at `revision`; or a mapping (a `datasets.DatasetDict` too) with
-    train and validation, and optionally test: each a `datasets.Dataset`, a DataFrame or a list of mappings.
-    A folder that exists wins over a name. What the rows mean comes from `task_spec` (a Task, or a task.json
-    object), else `name` (a GLUE or SuperGLUE task), else the folder's task.json, else the folder's own
-    name; rows in memory need one of the first two.
+    `task` is a folder; an embedded task's name (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or any dataset
+    id with a `task_spec`), at `revision`; or a mapping (a `datasets.DatasetDict` too) with train and validation, and
+    optionally test: each a `datasets.Dataset`, a DataFrame or a list of mappings. A folder that exists wins over a
+    name. What the rows mean comes from `task_spec` (a Task, or a task.json object), else `name` (a GLUE or SuperGLUE
+    task), else the folder's task.json, else the folder's own name; rows in memory need one of the first two.
 
-    `split` and `seed` decide the splits (see `splits.split_tables`), `max_rows` the most rows of each.
-    Training examples may differ in number from evaluation ones (see `Task.examples`). Raises TaskError for
-    anything wrong with the task, naming the file and the row; ConfigError for a wrong option;
-    MissingExtraError without `datasets`.
+    `split` and `seed` decide the splits (see `splits.split_tables`), `max_rows` the most rows of each. Training
+    examples may differ in number from evaluation ones (see `Task.examples`). Raises TaskError for anything wrong with
+    the task, naming the file and the row; ConfigError for a wrong option; MissingExtraError without `datasets`.
     """
     if form not in ("text", "pair"):
         raise ConfigError(f"form: expected 'text' or 'pair', found {form!r}.")
@@ -75,8 +73,9 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
         folder = _folder_of(task)
         if folder is not None:
             _no_revision(revision, f"the folder {folder}")
-            if spec is None and (folder / "task.json").exists():
-                spec = read_task_file(folder / "task.json")
+            own = folder / "task.json"
+            if spec is None and own.exists():
+                spec = task_from_dict(read_json(own, TaskError), where=str(own))
             tables = read_folder(folder)
             spec = spec or TASKS.get(folder.resolve().name)
             if spec is None:
