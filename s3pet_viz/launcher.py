@@ -26,6 +26,7 @@ from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import refuse_occupied
 from s3pet_viz.runs.process import log_tail, spawn
 from s3pet_viz.runs.status import said_status
+from s3pet_viz.sources import RUN, open_source
 
 #: The options of a search, all of which are flags of ``s3pet search``, as are some more.
 _OPTIONS = options_of(SearchConfig)
@@ -172,7 +173,7 @@ def relaunch(run: str | os.PathLike[str] | Run, *, threads: int | None = None, *
     for name in given:
         if name not in layout.MAY_MOVE:
             raise ConfigError(f"resume: a resumed search keeps its own options; {name!r} cannot be given")
-    found = open_run(run)
+    found: Run = open_source(run, allow=RUN, what="resume")
     if not found.ended or found.status == "finished":
         status = said_status(found.status, found.early_stop)
         raise RunError(f"{found.path}: the search is {status}; expected a stopped, failed or dead one")

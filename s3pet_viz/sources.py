@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.config.checks import short
+from s3pet_viz.config.names import A_RUN
 from s3pet_viz.errors import ConfigError, RunError, SourceError, StructureError
 from s3pet_viz.files import expanded, is_folder, is_there, parse_json, read_text
 from s3pet_viz.resources import find_resource
@@ -26,7 +27,7 @@ Source = Opened | str | os.PathLike[str]
 
 #: What a function takes.
 ANY, RUN = (Run, Structure, FinalAlphas), (Run,)
-A_RUN, A_SOURCE = "a run, its folder, or a recorded run's name", "a run, a structure, or the path of one"
+A_SOURCE = "a run, a structure, or the path of one"
 _WORDS = {Run: "a run", Structure: "a structure", FinalAlphas: "final alphas"}
 #: What a folder is that holds no run, by a file in it.
 _FOLDERS = {"adapter.json": "a trained adapter", "study.json": "a study"}

@@ -52,7 +52,7 @@ _NUMBERS, _COUNTS, _TEXTS = ("5", "2.5"), ("5",), ("'nonsense'", "''", "'meta'")
 #: Values of `WRONG` that are right, or of the right kind, so that what they name has to be looked for.
 RIGHT = {
     **dict.fromkeys(
-        ("batch_size eval_batch_size evaluations steps tune_steps accumulation checkpoint_every second_order_every rows "
+        ("batch_size eval_batch_size evaluations max_steps patience steps tune_steps accumulation checkpoint_every second_order_every rows "
          "max_rows max_source_length n_random").split(), _COUNTS,
     ),
     **dict.fromkeys("eval_every open_steps shrink_steps warmup second_order_from seed".split(), ("5", "0")),

@@ -14,6 +14,7 @@ from s3pet_viz.analysis.explanation import Explanation
 from s3pet_viz.cli import app
 from s3pet_viz.errors import ConfigError, RunError, S3PETError, SourceError, StructureError
 from s3pet_viz.export.host import read_source
+from s3pet_viz.launcher import relaunch
 from s3pet_viz.resources import find_resource
 from s3pet_viz.sources import RUN, open_source, open_sources, structure_of
 from s3pet_viz.structure import FinalAlphas, to_s3delta
@@ -146,6 +147,46 @@ def test_what_is_none_of_these_is_refused_by_name(places, tmp_path, function, ki
     with pytest.raises((SourceError, RunError, StructureError)) as caught:
         {**TAKE_RUNS, **TAKE_ANY, **more}[function](places[kind])
     assert WRONG[kind] in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def relaunched(source):
+    return relaunch(source)
+
+
+def searched_from(source, out):
+    return s3.search(
+        task="sentiment", backbone="tiny-t5", budget="0.2%", steps=1, max_rows=8, batch_size=4, progress=False, out=out,
+        start_from=source,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*RUNS, *STRUCTURES, *WRONG])
+@pytest.mark.parametrize("function", ["resume", "relaunch"])
+def test_what_is_resumed_is_opened_the_same_way(places, function, kind):
+    """A recorded run has no checkpoint: whatever names it, it is found and says so."""
+    if (function, kind) == ("resume", "None"):
+        return  # a new search
+    take = {"resume": lambda x: s3.search(resume=x, progress=False), "relaunch": relaunched}[function]
+    said = WRONG.get(kind, "found a structure")
+    if kind in RUNS:
+        said = "there is no checkpoint to resume from" if function == "resume" else "the search is finished"
+    elif function == "resume" and kind in ("int", "bytes", "Structure"):
+        said = "resume: expected a run or its path, found"
+    with pytest.raises(S3PETError, match=said):
+        take(places[kind])
+
+
+@pytest.mark.parametrize("kind", [*RUNS, *STRUCTURES, *WRONG])
+def test_what_a_search_starts_from_is_opened_the_same_way(places, tmp_path, kind):
+    if kind == "None":
+        return  # from nothing
+    if kind in RUNS:
+        assert searched_from(places[kind], tmp_path / "run").info["start_from"]["run"] == places["Run"].name
+        return
+    said = "found Structure" if kind == "Structure" else WRONG.get(kind, "found a structure")
+    with pytest.raises(S3PETError, match=f"start_from: .*{said}"):
+        searched_from(places[kind], tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from s3pet_viz.structure import Gate, column_label, pet_type_order
 
@@ -67,6 +70,43 @@ def column_order(gates: Iterable[Gate]) -> list[str]:
     for gate in found:
         keys[gate.column] = (gate.stack != "encoder", gate.stack, gate.layer)
     return sorted(keys, key=lambda column: keys[column])
+
+
+class Grid:
+    """Where each gate of a search space is drawn.
+
+    Attributes:
+        rows: row labels, top to bottom, shape (n_rows,).
+        columns: column labels, left to right, with "" for the gap between the stacks, shape (n_columns,).
+        row, col: place of each gate, shape (n_gates,).
+    """
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self.rows = row_order(gates)
+        self.columns: list[str] = []
+        for column in column_order(gates):
+            if self.columns and self.columns[-1][0] != column[0]:
+                self.columns.append("")
+            self.columns.append(column)
+        row_at = {label: i for i, label in enumerate(self.rows)}
+        column_at = {label: i for i, label in enumerate(self.columns)}
+        self.row = np.array([row_at[label] for label in rows_of(gates)], dtype=np.int64)
+        self.col = np.array([column_at[g.column] for g in gates], dtype=np.int64)
+
+    @property
+    def stacks(self) -> dict[str, tuple[int, int]]:
+        """First and last column of each stack, by its letter."""
+        spans: dict[str, tuple[int, int]] = {}
+        for at, label in enumerate(self.columns):
+            if label:
+                spans[label[0]] = (spans.get(label[0], (at, at))[0], at)
+        return spans
+
+    def spread(self, values: Any, fill: Any = np.nan, dtype: Any = float) -> np.ndarray:
+        """Values of gates, shape (n_gates,), as (n_rows, n_columns); `fill` where there is no gate."""
+        cells = np.full((len(self.rows), len(self.columns)), fill, dtype=dtype)
+        cells[self.row, self.col] = values
+        return cells
 
 
 def _row_key(gate: Gate, row: str, types: dict[str, int]) -> tuple[int, str, int, str]:

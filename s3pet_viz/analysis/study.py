@@ -35,6 +35,8 @@ PACKED = "cells.jsonl"
 LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw", "seed")
 #: Of these the whole numbers; the others are text.
 _WHOLE = ("budget_params", "draw", "seed")
+#: Of a row, what is true or false.
+_FLAGS = ("cap_reached",)
 _MEASURED = (
     "score",
     "metric",
@@ -111,7 +113,8 @@ class Study:
         Columns: task, budget (as given; empty where the method has none), budget_params, method, mode, source, draw,
         seed, score (the task's main metric, named by `metric`), loss (mean over held-out rows), validation (the score
         that chose the weights), pet_params, percent (of the backbone), head_params, n_gates, best_step, seconds,
-        search_seconds, key; then the task's further metrics.
+        search_seconds, key; then steps_taken and cap_reached (of ``auto`` steps, see `tune`; older cells lack them) and
+        the task's further metrics.
         """
         rows = [
             {**cell["labels"], **result["row"], "key": cell["key"]}
@@ -279,7 +282,7 @@ def read_result(folder: Path, key: str) -> dict[str, Any] | None:
         raise StudyError(f"{path}: field {part!r}: expected an object; delete it to do the cell again")
     words = ("metric",) if part == "row" else ("kind", "message")
     for name, value in data[part].items():
-        if name in words or part == "row":
+        if (name in words or part == "row") and not (name in _FLAGS and isinstance(value, bool)):
             _check_value(value, name in words, f"{path}: field '{part}.{name}'")
     for name in words if part == "error" else ():
         if name not in data[part]:

@@ -116,7 +116,8 @@ def scores_table(scores: Scores) -> Table:
         "backbone": scores.backbone,
         "score": f"{scores.score:.4f}  ({', '.join(f'{k} {v:.4f}' for k, v in rest.items())}) on held-out rows",
         "loss": f"{scores.metrics['loss']:.4f}",
-        "validation": f"{validation:.4f} (chose the weights of step {scores.best_step:,} of {scores.steps:,})",
+        "validation": f"{validation:.4f} (chose the weights of step {scores.best_step:,} of {scores.steps_taken:,}; "
+        f"{scores.decided_on})",
         "PET": share(scores.pet_params, scores.backbone_params),
         "head": f"{scores.head_params:,} parameters, trained too, counted apart" if scores.head_params else None,
         "pooler": {"frozen": "frozen", "trained": "trained, counted with the head"}.get(scores.pooler),
@@ -125,6 +126,13 @@ def scores_table(scores: Scores) -> Table:
     if scores.method == "full":
         facts["trained"] = facts.pop("PET")
     return facts_table(facts)
+
+
+def steps_said(scores: Scores) -> str:
+    """How a training of ``auto`` steps ended."""
+    if scores.cap_reached:
+        return f"{scores.steps_taken:,} steps: the cap was reached while the held-out loss still fell (--max-steps)"
+    return f"{scores.steps_taken:,} steps: the held-out loss fell no further, the cap was not reached"
 
 
 def summary_table(summary: pd.DataFrame) -> Table:

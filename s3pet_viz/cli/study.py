@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 Steps = Annotated[int | None, c.option("Steps of each search. [default: 200]", min=1)]
-TuneSteps = Annotated[int | None, c.option("Steps of each training. [default: 300]", min=1)]
+TuneSteps = Annotated[str | None, c.option("Steps of each training, or auto. [default: 300]")]
 Out = Annotated[
     Path | None, c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
 ]

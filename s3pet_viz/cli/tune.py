@@ -78,6 +78,8 @@ def tune(
     if out is not None:
         c.save_json(out, scores.to_dict(), force)
         c.say(f"\nscores: {out}")
+    if scores.steps == "auto":
+        c.say(f"\n{o.steps_said(scores)}")
 
 
 def own_run(source: Any, *options: str | None) -> Run | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: What names a run, in messages.
+A_RUN = "a run, its folder, or a recorded run's name"
 #: How a search moves alpha, see `engine.modes`.
 MODES = ("fast", "paper", "first-order", "single-level", "exact", "prune")
 #: Embedded spaces; ``+cross`` adds cross-attention.

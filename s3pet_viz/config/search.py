@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.config.checks import short
-from s3pet_viz.config.names import DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, SPACES, SPLITS
+from s3pet_viz.config.names import A_RUN, DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, SPACES, SPLITS
 from s3pet_viz.config.options import REQUIRED, check_options, described, like, option, options_of
 from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError
@@ -34,7 +34,7 @@ def _space(name: str, value: Any) -> str | dict[str, Any]:
 
 def _run(name: str, value: Any) -> str:
     if not (isinstance(value, str) and value):
-        raise ConfigError(f"{name}: expected a run folder or a recorded run's name, found {short(value)}")
+        raise ConfigError(f"{name}: expected {A_RUN}, found {short(value)}")
     return value
 
 
@@ -64,7 +64,7 @@ class SearchConfig:
         SPACES[0], help=f"{', '.join(SPACES)}, or a YAML / JSON file.", check=_space, form=True
     )
     mode: str = option("fast", help="How alpha is moved.", choices=MODES, form=True)
-    steps: int = like(TuneConfig, "steps", 400, form=200)
+    steps: int = option(400, help="Training steps; the learning rates decay to 0 over them.", least=1, form=200)
     batch_size: int = like(TuneConfig, "batch_size")
     lr: float | None = like(TuneConfig, "lr")
     head_lr: float | None = like(TuneConfig, "head_lr")

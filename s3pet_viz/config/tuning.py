@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from s3pet_viz.config.checks import whole
 from s3pet_viz.config.options import check_options, described, option, options_of
 from s3pet_viz.errors import ConfigError
 
@@ -23,12 +24,35 @@ def default_full_lr(backbone_params: int) -> float:
     return 7e-4 if backbone_params < 10_000_000 else 1e-4
 
 
+def _steps(name: str, value: Any) -> int | str:
+    if isinstance(value, str) and value == "auto":
+        return value
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:  # of the command line
+        value = int(value)
+    try:
+        return whole(name, value, 1)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("expected a whole", "expected auto or a whole")) from None
+
+
 @described
 @dataclass(frozen=True)
 class TuneConfig:
     """How a fixed structure is trained."""
 
-    steps: int = option(500, help="Training steps; the learning rates decay to 0 over them.", least=1)
+    steps: int | str = option(
+        500,
+        help="Training steps; the learning rates decay to 0 over them. auto: until the held-out loss of the validation "
+        "rows falls no further, see max_steps and patience.",
+        check=_steps,
+    )
+    max_steps: int = option(1200, help="Steps of steps=auto at most.", least=1)
+    patience: int = option(
+        6,
+        help="steps=auto: so many evaluations in a row without a lower held-out loss, then the rates decay to 0 and "
+        "training ends.",
+        least=1,
+    )
     batch_size: int = option(32, help="Rows of a batch, in each process.", least=1)
     lr: float | None = option(
         None, help="Learning rate of the PET weights.", unset="3e-4 as published, more for small backbones"
@@ -38,8 +62,11 @@ class TuneConfig:
         None, help="Learning rate of full fine-tuning.", unset="1e-4, more for small backbones"
     )
     clip: float = option(2.0, help="Largest joint L2 norm of a gradient; 0: no limit.", zero="off")
-    evaluations: int = option(
-        5, help="How often the validation split is scored; the best weights seen are kept.", least=1
+    evaluations: int | None = option(
+        None,
+        help="How often the validation split is scored, at equal distances; the best weights seen are kept.",
+        unset="5; 24 over max_steps with steps=auto",
+        least=1,
     )
     eval_batch_size: int = option(100, help="Rows of a batch where nothing is trained.", least=1)
     seed: int = option(0, help="Of every random draw.")
@@ -50,6 +77,13 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.steps == "auto" and self.patience >= self.looks:
+            raise ConfigError(f"patience: expected fewer than the {self.looks} evaluations, found {self.patience}")
+
+    @property
+    def looks(self) -> int:
+        """`evaluations`, or what it is where none was given."""
+        return self.evaluations or (24 if self.steps == "auto" else 5)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -45,13 +45,15 @@ class SearchOptions(TypedDict, total=False):
 
 
 class TuneOptions(TypedDict, total=False):
-    steps: int
+    steps: int | str
+    max_steps: int
+    patience: int
     batch_size: int
     lr: float | None
     head_lr: float | None
     full_lr: float | None
     clip: float
-    evaluations: int
+    evaluations: int | None
     eval_batch_size: int
     seed: int
     max_source_length: int | None

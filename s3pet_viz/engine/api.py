@@ -31,6 +31,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import located, name_or_folder
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.runs.writer import RunWriter
+from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.model_state import at_work
 from s3pet_viz.training.processes import Processes, find_processes
@@ -45,7 +46,7 @@ def search(
     budget: str | int | float | None = None,
     space: Any = None,
     out: str | Path | None = None,
-    resume: str | Path | None = None,
+    resume: Run | str | Path | None = None,
     model: nn.Module | None = None,
     tokenizer: Any = None,
     callbacks: Sequence[Callback] = (),
@@ -91,7 +92,7 @@ def search(
         load={k: v for k, v in load.items() if k != "split"} if isinstance(load, Mapping) else load,  # its own option
     )
     callbacks = _callbacks(callbacks)
-    started = open_run(resume) if resume is not None else None
+    started: Run | None = open_source(resume, allow=RUN, what="resume") if resume is not None else None
     load = dict(load or {})
     # The run keeps them with its other options.
     chosen: dict[str, Any] = {**options, **{name: load.pop(name) for name in LOADING if name in load}}

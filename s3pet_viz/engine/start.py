@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import ConfigError, RunError, printable
+from s3pet_viz.errors import ConfigError, RunError, SourceError, printable
 from s3pet_viz.files import name_or_folder
-from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs import Run
+from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.structure import Gate
 
 
@@ -19,20 +20,21 @@ def start_label(start_from: Any) -> Any:
     """What the config keeps of a run to start from: its path, or the name it was given by."""
     if isinstance(start_from, Run):
         return str(start_from.path)
-    return name_or_folder(start_from) if isinstance(start_from, (str, os.PathLike)) else start_from
+    named = isinstance(start_from, (str, os.PathLike)) and str(start_from)
+    return name_or_folder(start_from) if named else start_from
 
 
 def open_start(start_from: str) -> Run:
     """The run to start from, with at least one step.
 
     Raises:
-        RunError: missing, foreign or damaged, without a step, or its last alpha is no number.
+        RunError: missing or damaged, without a step, or its last alpha is no number. SourceError: it is no run.
     """
     try:
-        run = open_run(start_from)
+        run: Run = open_source(start_from, allow=RUN)
         run.alpha()
-    except RunError as error:
-        raise RunError(f"start_from: {error}") from None
+    except (RunError, SourceError) as error:
+        raise type(error)(f"start_from: {error}") from None
     return run
 
 

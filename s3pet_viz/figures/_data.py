@@ -136,6 +136,14 @@ def joint_gates(views: Sequence[View]) -> tuple[tuple[Gate, ...], list[np.ndarra
     return tuple(gates.values()), [np.array([at[g.key] for g in one.gates], dtype=np.int64) for one in views]
 
 
+def spread(views: Sequence[View], places: Sequence[np.ndarray], n_gates: int, name: str, missing: Any) -> np.ndarray:
+    """An attribute of each view over the gates of all (`joint_gates`), shape (n_views, n_gates)."""
+    made = np.full((len(views), n_gates), missing)
+    for row, one, at in zip(made, views, places, strict=True):
+        row[at] = getattr(one, name)
+    return made
+
+
 def facts(source: Opened) -> dict[str, str]:
     """Task, backbone, budget, mode and seed of a source, as text, where known."""
     config: Any = source.config if isinstance(source, Run) else {}

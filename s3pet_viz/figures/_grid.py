@@ -8,10 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.grid import column_order, row_order, rows_of
+from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.structure import Gate
 
 ROW_PX = 21
 _INSET = 0.45  # half the side of an outline, in cells
@@ -23,45 +22,9 @@ FILLS = "fills the rest of the budget"
 Scale = Literal["full", "own"] | tuple[float, float]
 
 
-class Grid:
-    """Where each gate of a search space is drawn.
-
-    Attributes:
-        rows: row labels, top to bottom, shape (n_rows,).
-        columns: column labels, left to right, with "" for the gap between the stacks, shape (n_columns,).
-        row, col: place of each gate, shape (n_gates,).
-    """
-
-    def __init__(self, gates: Sequence[Gate]) -> None:
-        self.rows = row_order(gates)
-        self.columns: list[str] = []
-        for column in column_order(gates):
-            if self.columns and self.columns[-1][0] != column[0]:
-                self.columns.append("")
-            self.columns.append(column)
-        row_at = {label: i for i, label in enumerate(self.rows)}
-        column_at = {label: i for i, label in enumerate(self.columns)}
-        self.row = np.array([row_at[label] for label in rows_of(gates)], dtype=np.int64)
-        self.col = np.array([column_at[g.column] for g in gates], dtype=np.int64)
-
-    @property
-    def stacks(self) -> dict[str, tuple[int, int]]:
-        """First and last column of each stack, by its letter."""
-        spans: dict[str, tuple[int, int]] = {}
-        for at, label in enumerate(self.columns):
-            if label:
-                spans[label[0]] = (spans.get(label[0], (at, at))[0], at)
-        return spans
-
-    def spread(self, values: Any, fill: Any = np.nan, dtype: Any = float) -> np.ndarray:
-        """Values of gates, shape (n_gates,), as (n_rows, n_columns); `fill` where there is no gate."""
-        cells = np.full((len(self.rows), len(self.columns)), fill, dtype=dtype)
-        cells[self.row, self.col] = values
-        return cells
-
-    def outlines(self, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """x and y of one broken line around every selected gate; both of shape (6 * n_selected,)."""
-        return squares(self.col[selected], self.row[selected], _INSET)
+def outlines(grid: Grid, selected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of one broken line around every selected gate; both of shape (6 * n_selected,)."""
+    return squares(grid.col[selected], grid.row[selected], _INSET)
 
 
 def squares(x: np.ndarray, y: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
@@ -101,16 +64,6 @@ def bar(title: str) -> dict[str, Any]:
     return {"title": words, "thickness": 12, "outlinewidth": 0, **place, "ticks": "outside", "ticklen": 3}
 
 
-def outline(grid: Grid, selected: np.ndarray, name: str, colour: str = _style.OUTLINE, **more: Any) -> go.Scatter:
-    """One trace around every selected gate, above its `casing`."""
-    return ring(*grid.outlines(np.asarray(selected, dtype=bool)), name, colour, **more)
-
-
-def casing(grid: Grid, selected: np.ndarray, **more: Any) -> go.Scatter:
-    """Under the `outline` of these gates."""
-    return cased(*grid.outlines(np.asarray(selected, dtype=bool)), **more)
-
-
 def ring(x: np.ndarray, y: np.ndarray, name: str, colour: str = _style.OUTLINE, **more: Any) -> go.Scatter:
     """A broken line around cells, that is seen on each of them because it lies on a casing."""
     line = {"color": colour, "width": _RING, **more.pop("line", {})}
@@ -125,10 +78,10 @@ def cased(x: np.ndarray, y: np.ndarray, **more: Any) -> go.Scatter:
 
 def add_chosen(figure: go.Figure, grid: Grid, selected: np.ndarray, fill: np.ndarray, name: str, **more: Any) -> None:
     """Outline the chosen gates; those of `fill`, which only fill what is left of the budget, by dots."""
-    figure.add_trace(outline(grid, selected & ~fill, name, **more))
+    figure.add_trace(ring(*outlines(grid, selected & ~fill), name, **more))
     if fill.any():
-        figure.add_trace(outline(grid, fill, FILLS, line={"dash": "dot"}, **more))
-    figure.add_trace(casing(grid, selected, **more))
+        figure.add_trace(ring(*outlines(grid, fill), FILLS, line={"dash": "dot"}, **more))
+    figure.add_trace(cased(*outlines(grid, selected), **more))
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from s3pet_viz.analysis.measures import Chance, chance_overlap, need_sizes, rand
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import joint_gates, labels, need_space, view
+from s3pet_viz.figures._data import joint_gates, labels, need_space, spread, view
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
@@ -58,10 +58,9 @@ def agreement_table(
     gates, places = joint_gates(views)
     need_sizes(gates, "agreement")
     size = np.array([g.n_params for g in gates], dtype=np.float64) if by == "params" else np.ones(len(gates))
-    chosen = np.zeros((len(views), len(gates)), dtype=bool)
+    chosen = spread(views, places, len(gates), "selected", False)
     budgets = []
-    for i, (source, one, at) in enumerate(zip(sources, views, places, strict=True)):
-        chosen[i, at] = one.selected
+    for source, one in zip(sources, views, strict=True):
         if isinstance(source, Structure) or (isinstance(source, Run) and not source.n_steps):
             raise ConfigError(f"agreement: {one.name} has no steps recorded yet")
         structure = source.structure(budget)

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import joint_gates, labels, view
-from s3pet_viz.figures._grid import Grid, Scale, axes, casing, cells, limits, outline
+from s3pet_viz.figures._data import joint_gates, labels, spread, view
+from s3pet_viz.figures._grid import Grid, Scale, axes, cased, cells, limits, outlines, ring
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.figures.heatmap import gates_frame, places_of, shown
 from s3pet_viz.runs.reader import Budget
@@ -41,10 +40,8 @@ def compare_table(a: Source, b: Source, *, budget: Budget | None = None, step: i
 def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
     views = [view(source, budget=budget, step=step) for source in (a, b)]
     gates, places = joint_gates(views)
-    p = np.full((2, len(gates)), np.nan)
-    selected = np.zeros((2, len(gates)), dtype=bool)
-    for i, (one, at) in enumerate(zip(views, places, strict=True)):
-        p[i, at], selected[i, at] = one.p, one.selected
+    p = spread(views, places, len(gates), "p", np.nan)
+    selected = spread(views, places, len(gates), "selected", False)
     chosen = np.select([selected.all(axis=0), selected[0], selected[1]], ["both", "a", "b"], "")
     table = gates_frame(gates, ("row", "column", "position", "pet_type", "n_params"))
     table = table.assign(p_a=p[0], p_b=p[1], difference=p[1] - p[0], chosen=chosen)
@@ -78,9 +75,8 @@ def compare(
     table, gates = _table(*opened, budget, step)
     names = [_style.plain(name) for name in labels(list(opened), most=30)]
     grid = Grid(gates)
-    keys = list(zip(table["position"], table["pet_type"], strict=True))
-    sets = [{k for k, c in zip(keys, table["chosen"], strict=True) if c in ("both", who)} for who in ("a", "b")]
-    words = f"{names[1]} less {names[0]} · overlap of the chosen gates {jaccard(*sets):.2f}"
+    shared, either = (table["chosen"] == "both").sum(), (table["chosen"] != "").sum()
+    words = f"{names[1]} less {names[0]} · overlap of the chosen gates {shared / either if either else 1:.2f}"
     figure = _style.new_figure(title if title is not None else words)
 
     difference = table["difference"].to_numpy()
@@ -106,7 +102,8 @@ def compare(
     for who, label in (("both", "chosen by both"), ("a", f"only {names[0]}"), ("b", f"only {names[1]}")):
         mask = (table["chosen"] == who).to_numpy()
         colour, symbol = _MARKS[who]
-        figure.add_traces([casing(grid, mask, legendgroup=who), outline(grid, mask, label, colour, legendgroup=who)])
+        lines = outlines(grid, mask)
+        figure.add_traces([cased(*lines, legendgroup=who), ring(*lines, label, colour, legendgroup=who)])
         figure.data[-1].showlegend = False
         x, y = (grid.col[mask], grid.row[mask]) if mask.any() else ([None], [None])
         look = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}

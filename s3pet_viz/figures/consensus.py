@@ -14,11 +14,11 @@ from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, filled, labels, need_space, view
 from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
 from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.figures.heatmap import gate_cells, heatmap_table
+from s3pet_viz.figures.heatmap import gate_cells, table_of
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Source, open_sources
-from s3pet_viz.structure import Structure
+from s3pet_viz.structure import Gate, Structure
 
 
 def consensus_structure(runs: Source | Iterable[Source], budget: Budget | None = None) -> Structure:
@@ -68,18 +68,16 @@ def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = 
     Raises:
         S3PETError: as `consensus_structure`.
     """
-    sources = open_sources(runs)
+    return _table(open_sources(runs), budget)[0]
+
+
+def _table(sources: Sequence[Opened], budget: Budget | None) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
     structure, views = _consensus(sources, budget)
-    table = heatmap_table(sources, budget=budget)
-    keys = list(zip(table["position"], table["pet_type"], strict=True))
-    chosen = structure.keys
-    selected = np.array([key in chosen for key in keys])
-    known = {g.key: g for one in views for g in one.gates}
-    table["selected"] = selected
+    table, gates = table_of(views)
+    selected = np.array([gate.key in structure.keys for gate in gates])
     # The rule goes by the mean p here.
-    table["fill"] = filled([known[key] for key in keys], table["p"].to_numpy(), structure.budget, selected)[0]
-    table["distance"] = np.nan
-    return table
+    fill, _ = filled(gates, table["p"].to_numpy(), structure.budget, selected)
+    return table.assign(selected=selected, fill=fill, distance=np.nan), gates
 
 
 @themed
@@ -103,10 +101,8 @@ def consensus(
         the rest of the budget"), and a casing under them.
     """
     sources = open_sources(runs)
-    table = consensus_table(sources, budget=budget)
-    views = [view(source, budget=budget) for source in sources]
-    known = {g.key: g for one in reversed(views) for g in one.gates}
-    grid = Grid([known[key] for key in zip(table["position"], table["pet_type"], strict=True)])
+    table, gates = _table(sources, budget)
+    grid = Grid(gates)
     chosen = table[table["selected"]]
     everywhere = int((chosen["count"] == len(sources)).sum())
     words = (

@@ -13,9 +13,8 @@ from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, joint_gates, shorten, view
-from s3pet_viz.figures._grid import FILLS, Scale, add_chosen, axes, cells, limits
-from s3pet_viz.figures._grid import Grid as Grid  # what widgets and tests draw on
+from s3pet_viz.figures._data import View, joint_gates, shorten, spread, view
+from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, axes, cells, limits
 from s3pet_viz.figures._theme import Theme, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Source, open_sources
@@ -54,22 +53,19 @@ def heatmap_table(runs: Source | Iterable[Source], *, budget: Budget | None = No
         StructureError: a structure file or published file is damaged.
         ConfigError: no source at all, or several that share no gate.
     """
-    return _table([view(source, budget=budget, step=step) for source in open_sources(runs)])[0]
+    return table_of([view(source, budget=budget, step=step) for source in open_sources(runs)])[0]
 
 
-def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
+def table_of(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
+    """`heatmap_table` of views, and its gates."""
     gates, places = joint_gates(views)
-    count, present = np.zeros(len(gates), dtype=np.int64), np.zeros(len(gates), dtype=np.int64)
-    sums = {name: np.zeros(len(gates)) for name in ("p", "alpha")}
-    known = np.zeros(len(gates))
-    for one, at in zip(views, places, strict=True):
-        present[at] += 1
-        count[at] += one.selected
-        known[at] += np.isfinite(one.p)
-        for name in sums:
-            sums[name][at] += np.nan_to_num(getattr(one, name), nan=0.0)
-    with np.errstate(invalid="ignore"):
-        p, alpha = (np.where(known > 0, total / np.maximum(known, 1), np.nan) for total in sums.values())
+    count = spread(views, places, len(gates), "selected", False).sum(axis=0)
+    present = np.bincount(np.concatenate(places), minlength=len(gates))
+    known_p, known_alpha = (spread(views, places, len(gates), name, np.nan) for name in ("p", "alpha"))
+    known = np.isfinite(known_p).sum(axis=0)
+    p, alpha = (
+        np.where(known > 0, np.nansum(v, axis=0) / np.maximum(known, 1), np.nan) for v in (known_p, known_alpha)
+    )
     fill, distance = np.zeros(len(gates), dtype=bool), np.full(len(gates), np.nan)
     if len(views) == 1:
         p, alpha, rank, selected = views[0].p, views[0].alpha, views[0].rank, views[0].selected
@@ -83,9 +79,8 @@ def _table(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
 
 def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
     """Facts of gates: ``gate`` is the index, ``row`` the label in a grid, other columns are attributes of a gate."""
-    known = {"gate": "index"}
-    values = {name: [getattr(gate, known.get(name, name)) for gate in gates] for name in columns if name != "row"}
-    return pd.DataFrame({**values, "row": rows_of(gates)}, columns=list(columns))
+    facts = {name: [getattr(gate, "index" if name == "gate" else name) for gate in gates] for name in columns}
+    return pd.DataFrame(facts | {"row": rows_of(gates)})
 
 
 @themed
@@ -128,7 +123,7 @@ def heatmap(
     if structures and value not in ("selected", "count"):
         raise ConfigError(f"value: a structure has no {value}; expected 'selected', or draw the run instead")
     views = [view(source, budget=budget, step=step) for source in sources]
-    table, gates = _table(views)
+    table, gates = table_of(views)
     grid = Grid(gates)
 
     figure = _style.new_figure(title if title is not None else _title(sources, views, table, budget, step))

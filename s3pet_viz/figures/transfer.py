@@ -134,23 +134,12 @@ def transfer(
         own structures in each. Row i of n sources lies at y = i, the references below a gap.
     """
     opened = as_transfer(matrix)
-    return drawn(opened, opened.table(), value, relative, overlap, seed, title)
-
-
-def drawn(
-    opened: Transfer,
-    rows: pd.DataFrame,
-    value: Value,
-    relative: Relative | None,
-    overlap: bool = True,
-    seed: int | None = None,
-    title: str | None = None,
-) -> go.Figure:
-    """`transfer`, of rows that are at hand: `opened.table()`."""
+    rows = opened.table()
     table = compared(opened, rows, value, relative, seed)
     shape = -1, len(opened.targets)
     names = table["source"].to_numpy().reshape(shape)[:, 0].tolist()
-    places = row_places(opened, names)
+    places = np.arange(len(names), dtype=float)
+    places[len(opened.sources) :] += _GAP
     words = Words(table, value, relative)
     own = table["own"].to_numpy().reshape(shape)
     numbers = len(opened.targets) <= _NUMBERS
@@ -172,7 +161,9 @@ def drawn(
         overlaps = [f"{value:.2f}" if np.isfinite(value) else "" for value in table["overlap"]]
         panels.append(("overlap", table["overlap"], overlaps, scale, "overlap (Jaccard)"))
     hover = np.array(words.hover(), dtype=object).reshape(*shape, 4)
-    gaps = np.flatnonzero(np.diff(places) > 1)
+    # The gap above the references is a row of its own, without a cell.
+    edges = np.unique(np.round([places - 0.5, places + 0.5], 9))
+    gaps = np.flatnonzero(np.diff(places) > 1) + 1
     for i, (name, values, text, scale, head) in enumerate(panels):
         axis = "x" if i == 0 else "x2"
         tile: dict[str, Any] = {"hoverongaps": False, "xaxis": axis, "showscale": not numbers, **scale}
@@ -180,16 +171,17 @@ def drawn(
         drawn = tiles(
             name,
             list(range(len(opened.targets))),
-            _edges(places),
-            _with_gap(values.to_numpy(dtype=float).reshape(shape), gaps, np.nan),
-            _with_gap(hover, gaps, ""),
+            edges.tolist(),
+            np.insert(values.to_numpy(dtype=float).reshape(shape), gaps, np.nan, axis=0),
+            np.insert(hover, gaps, "", axis=0),
             "<b>%{customdata[0]}</b><br>%{customdata[1]}%{customdata[2]}<br>%{customdata[3]}",
-            text=_with_gap(np.array(text, dtype=object).reshape(shape), gaps, ""),
+            text=np.insert(np.array(text, dtype=object).reshape(shape), gaps, "", axis=0),
             colorbar={**bar(head), "x": end + 0.01} if i == 0 else bar(head),
             **tile,
         )
         figure.add_trace(drawn)
-    x, y = boxes(places, own)
+    row, column = np.nonzero(own)
+    x, y = squares(column, places[row], _HALF)
     for i in range(len(panels)):
         look: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
         figure.add_traces([cased(x, y, **look), ring(x, y, "the target's own structure", **look)])
@@ -232,10 +224,10 @@ class Words:
 
     def cells(self) -> list[str]:
         """The text of each cell: the value, and its spread in a second line."""
-        made = []
-        for value, spread in self._shown():
-            made.append("–" if np.isnan(value) else self._number(value) + (self._spread(spread, "<br>± ")))
-        return made
+        return [
+            "–" if np.isnan(value) else self._number(value) + self._spread(spread, "<br>± ")
+            for value, spread in self._shown()
+        ]
 
     def hover(self) -> list[list[str]]:
         """Four texts for each cell: which it is, the value, the number of trainings, the overlap."""
@@ -247,17 +239,13 @@ class Words:
             if np.isnan(value) and row["n"]:
                 told = f"{self.short}: not known"
             if self.relative and row["n"]:
-                told += f" ({self.value} {self.plain_number(row['mean'])})"
+                mean = row["mean"] * self.times
+                number = format(mean, ".1f" if self.value == "score" else ".3f") if np.isfinite(mean) else "–"
+                told += f" ({self.value} {number})"
             trained = f", {row['n']} training{'s' if row['n'] != 1 else ''}" if row["n"] else ""
             known = np.isfinite(row["overlap"])
             made.append([text, told, trained, f"overlap {row['overlap']:.2f}" if known else "overlap not known"])
         return made
-
-    def plain_number(self, value: float) -> str:
-        """A value itself, not compared with anything, as the cells write it."""
-        if not np.isfinite(value):
-            return "–"
-        return f"{value * self.times:.1f}" if self.value == "score" else f"{value:.3f}"
 
     def scale(self) -> dict[str, Any]:
         """Colours, as far as structures go: full fine-tuning and the head alone do not set the limits."""
@@ -266,8 +254,7 @@ class Words:
         if self.relative in ("own", "random"):
             reach = float(np.abs(values).max()) if len(values) else 0.0
             # Turned round for a loss, so that blue is always the better side.
-            hues = [colour for _, colour in _style.DIVERGING]
-            places = [at for at, _ in _style.DIVERGING]
+            places, hues = zip(*_style.DIVERGING, strict=True)
             both = list(zip(places, hues[::-1] if self.value == "loss" else hues, strict=True))
             return {"colorscale": both, "zmin": -(reach or 1), "zmax": reach or 1}
         low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
@@ -278,7 +265,7 @@ class Words:
 
     def _shown(self) -> list[tuple[float, float]]:
         pairs = self.table[["value", "spread"]].to_numpy(dtype=float) * self.factor
-        return [(float(a), float(b)) for a, b in pairs]
+        return list(map(tuple, pairs.tolist()))
 
     def _number(self, value: float) -> str:
         text = format(value, self.form)
@@ -295,28 +282,6 @@ def yardsticks(opened: Transfer) -> list[Relative]:
     return [name for name in get_args(Relative) if (own if name == "own" else name in opened.references)]
 
 
-def row_places(opened: Transfer, names: Sequence[str]) -> np.ndarray:
-    """y of each row: the sources at 0, 1, ..., the references below a gap; shape (n_rows,)."""
-    places = np.arange(len(names), dtype=float)
-    places[len(opened.sources) :] += _GAP
-    return places
-
-
-def boxes(rows: np.ndarray, marked: np.ndarray, half: float = _HALF) -> tuple[np.ndarray, np.ndarray]:
-    """One broken line around every marked cell.
-
-    Args:
-        rows: y of each row, shape (n_rows,), from `row_places`.
-        marked: bool, shape (n_rows, n_columns).
-        half: half a side of the boxes, in cells.
-
-    Returns:
-        x and y, both of shape (6 * n_marked,).
-    """
-    row, column = np.nonzero(marked)
-    return squares(column, rows[row], half)
-
-
 def as_transfer(matrix: TransferLike) -> Transfer:
     """Open a path or a study; a `Transfer` is returned as it is. Raises StudyError: not a study folder, or not one of
     transfer. TypeError: none of these.
@@ -326,21 +291,6 @@ def as_transfer(matrix: TransferLike) -> Transfer:
     if not isinstance(matrix, Transfer):
         raise TypeError(f"expected a Transfer, or the path of a transfer study, found {type(matrix).__name__}")
     return matrix
-
-
-def _edges(rows: np.ndarray) -> list[float]:
-    """Upper and lower edges of the rows, with the gap as a row of its own."""
-    edges = [-0.5]
-    for place in rows:
-        if place - 0.5 > edges[-1] + 1e-9:
-            edges.append(place - 0.5)
-        edges.append(place + 0.5)
-    return [float(edge) for edge in edges]
-
-
-def _with_gap(cells: np.ndarray, gaps: np.ndarray, fill: Any) -> np.ndarray:
-    """Rows of cells with an empty row after each of these."""
-    return np.insert(cells, gaps + 1, fill, axis=0)
 
 
 def _dress(

@@ -36,8 +36,8 @@ class StudyOptions:
         on_cell: called with each cell and its result as it ends.
         per_task: options that hold for one task, by the task's name.
         load: further arguments of `load_task` and `load_pair` (head, max_rows, revision, task_revision).
-        options: ``steps`` (of a search), ``tune_steps``, and any option of `SearchConfig` or `TuneConfig` (one that
-            both have holds for both; ``search={...}`` and ``tune={...}`` set one alone).
+        options: ``steps`` (of a search), ``tune_steps`` (a number or ``auto``), and any option of `SearchConfig` or
+            `TuneConfig` (one that both have holds for both; ``search={...}`` and ``tune={...}`` set one alone).
     """
 
     seeds: int | Iterable[int] = 3

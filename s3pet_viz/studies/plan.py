@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from s3pet_viz.backbones import positions
+from s3pet_viz.config.options import options_of
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig, make_config
 from s3pet_viz.errors import ConfigError
@@ -35,12 +36,12 @@ class Recipe:
     """How the searches and trainings of one task are done.
 
     Attributes:
-        steps: of a search. tune_steps: of a training.
+        steps: of a search. tune_steps: of a training, or ``auto``.
         search, tune: further options of `SearchConfig` and `TuneConfig`.
     """
 
     steps: int = 200
-    tune_steps: int = 300
+    tune_steps: int | str = 300
     search: Mapping[str, Any] | None = None
     tune: Mapping[str, Any] | None = None
 
@@ -64,9 +65,12 @@ class Recipe:
             if name not in _SEARCH | _TUNE:
                 known = ", ".join(sorted({"steps", "tune_steps", "search", "tune", *_SEARCH, *_TUNE}))
                 raise ConfigError(f"{where}: unknown option {name!r} (expected one of {known})")
-        return cls(
-            **{k: options[k] for k in ("steps", "tune_steps") if options.get(k) is not None}, search=search, tune=tune
-        )
+        steps = {k: options[k] for k in ("steps", "tune_steps") if options.get(k) is not None}
+        if "tune_steps" in steps:
+            steps["tune_steps"] = replace(options_of(TuneConfig)["steps"], name="tune_steps").checked(
+                steps["tune_steps"]
+            )
+        return cls(**steps, search=search, tune=tune)
 
 
 @dataclass(frozen=True)

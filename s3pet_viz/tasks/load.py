@@ -15,7 +15,7 @@ from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
 from s3pet_viz.tasks.rows import Table, as_table, kind_of
 from s3pet_viz.tasks.spec import Form, Task, TaskData
-from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables
+from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables, validating
 from s3pet_viz.tasks.superglue import SUPER_GLUE
 from s3pet_viz.tasks.taskfile import read_task_file, task_from_dict
 
@@ -68,12 +68,13 @@ def load_task(
         del tables["test"]
     _check_two_classes(found, tables["train"])
 
+    deciding = f"{validating(found, tables, split)}, seed {seed}"
     tables = cap_rows(found, split_tables(found, tables, split, seed), max_rows, seed)
     _check_two_classes(found, tables["train"])
     examples = {part: found.examples(tables[part], form, training=part == "train") for part in SPLITS}
     if not examples["train"]:
         raise TaskError(f"{tables['train'].where}: expected rows to train on, found none with a known target.")
-    return TaskData(found, examples["train"], examples["validation"], examples["test"], origin, form)
+    return TaskData(found, examples["train"], examples["validation"], examples["test"], origin, form, deciding)
 
 
 def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, dict[str, Table], str]:

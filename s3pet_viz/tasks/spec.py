@@ -166,6 +166,7 @@ class TaskData:
     test: list[Example]
     origin: str
     form: Form = "text"
+    deciding: str = ""  # what the validation examples were cut from
 
     def __repr__(self) -> str:
         return (

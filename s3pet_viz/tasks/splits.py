@@ -43,6 +43,13 @@ def split_tables(task: Task, tables: Mapping[str, Table], rule: SplitRule, seed:
     return {"train": rest, "validation": validation, "test": held}
 
 
+def validating(task: Task, tables: Mapping[str, Table], rule: SplitRule) -> str:
+    """What `split_tables` validates on, in words."""
+    if rule == "paper" and "test" in tables:
+        return "the validation split"
+    return "a half of the validation split" if rule == "paper" and not task.large else "a part of the training split"
+
+
 def cap_rows(
     task: Task, tables: Mapping[str, Table], most: Mapping[str, int] | int | None, seed: int
 ) -> dict[str, Table]:

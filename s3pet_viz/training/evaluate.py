@@ -22,9 +22,10 @@ def evaluate(
     features: Features,
     *,
     batch_size: int = 64,
+    metrics: bool = True,
     autocast: Callable[[], Any] = contextlib.nullcontext,
 ) -> dict[str, float]:
-    """Metrics of the task and ``loss``.
+    """Metrics of the task and ``loss``, or (not `metrics`) the loss alone, for which nothing is generated.
 
     Language models generate greedily; a classification head is read. ``loss`` is the mean over target tokens (language
     models) or over examples (heads); ``score`` is the task's main score.
@@ -43,11 +44,12 @@ def evaluate(
             batch = features.batch(indices, device)
             with LOCK, autocast():
                 output = model(**batch, return_dict=True)
-                if backbone.form == "text":
+                answers: list[Any] = []
+                if metrics and backbone.form == "text":
                     answers = _generate(backbone, task, features.prompts(indices, device))
-                else:
+                elif metrics:
                     answers = _read_head(task, output.logits)
-            said.update(zip(indices.tolist(), answers, strict=True))
+            said.update(zip(indices.tolist(), answers, strict=metrics))
             size = int((batch["labels"] != IGNORE).sum()) if backbone.form == "text" else len(indices)
             total += float(output.loss) * size
             weight += size
@@ -56,6 +58,8 @@ def evaluate(
     loss = total / weight
     if not torch.isfinite(torch.tensor(loss)):
         raise NonFiniteLossError(f"evaluation of {task.name}: loss is {loss}")
+    if not metrics:
+        return {"loss": loss}
     predictions = [said[i] for i in range(len(features))]
     return {**compute_metrics(task, features.examples, predictions), "loss": loss}
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batches import Features, shuffled
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.training.stopping import stopping
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Splits:
     train: Features
     validation: Features
     test: Features
+
+    @property
+    def decided_on(self) -> str:
+        """The rows that choose the best weights; none of them is scored."""
+        return f"{len(self.validation):,} rows: {self.data.deciding or 'the validation split'}"
 
     @classmethod
     def make(cls, data: TaskData, backbone: Backbone, max_source_length: int | None = None) -> Splits:
@@ -50,6 +57,8 @@ class TrainResult:
     test: dict[str, float]
     best_step: int
     seconds: float
+    steps_taken: int = 0
+    cap_reached: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -66,8 +75,8 @@ def train(
 ) -> TrainResult:
     """Train parameter groups (parameters, learning rate) and evaluate the best weights.
 
-    With no parameters, or none to move, the backbone is only evaluated. Its gradients are left off
-    and its mode is left as it was found.
+    How many steps, and which weights are best, as `stopping` says. With no parameters, or none to move, the backbone is
+    only evaluated. Its gradients are left off and its mode is left as it was found.
 
     Raises:
         NonFiniteLossError: with the step and the loss.
@@ -76,39 +85,45 @@ def train(
     task = splits.data.task
     weights = [p for group, _ in groups for p in group]
 
-    def score(features: Features) -> dict[str, float]:
-        return evaluate(backbone, task, features, batch_size=config.eval_batch_size, autocast=device.autocast)
+    def score(features: Features, **how: bool) -> dict[str, float]:
+        return evaluate(backbone, task, features, batch_size=config.eval_batch_size, autocast=device.autocast, **how)
 
     if not weights:
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
 
-    marks = {round((k + 1) * config.steps / config.evaluations) for k in range(config.evaluations)}
-    best: tuple[float, float] | None = None
-    best_step, best_weights, best_validation = 0, [], {}
+    plan = stopping(config, splits.validation.constant_loss())
+    best: tuple[float, ...] | None = None
+    taken, best_step, best_weights, best_validation = 0, 0, [], {}
     history = []
     name = label or f"tune {task.name}"
-    bar = tqdm(total=config.steps, desc=name, unit="step", leave=False, disable=not progress)
+    bar = tqdm(total=plan.most, desc=name, unit="step", leave=False, disable=not progress)
 
     def after(step: int, value: float) -> None:
-        nonlocal best, best_step, best_weights, best_validation
+        nonlocal best, taken, best_step, best_weights, best_validation
+        taken = step + 1
         bar.update()
         if on_step is not None:
             on_step(step, value)
-        if step + 1 in marks:
-            scores = score(splits.validation)
-            history.append({"step": step + 1, "train_loss": value, **scores})
-            bar.set_postfix(loss=f"{value:.3f}", score=f"{scores['score']:.3f}")
-            rank = (scores["score"], -scores["loss"])
+        if plan.looks(taken):
+            said = score(splits.validation, metrics=plan.scored)
+            history.append({"step": taken, "train_loss": value, **said})
+            bar.set_postfix({"train": f"{value:.3f}"} | {k: f"{said[k]:.3f}" for k in ("loss", "score") if k in said})
+            rank = plan.rank(said)
             if best is None or rank > best:
-                best, best_step, best_validation = rank, step + 1, scores
+                best, best_step, best_validation = rank, taken, said
                 best_weights = [p.detach().clone() for p in weights]
+            if plan.see(taken, said["loss"]) and best_step < taken:
+                _restore(weights, best_weights)
 
     with bar:
-        fit(backbone, splits.train, groups, config, device, label=label or "tuning", after=after)
+        fit(backbone, splits.train, groups, config, device, label=label or "tuning", after=after, rate=plan.rate)
     for p in weights:
         p.requires_grad_(False)
     _restore(weights, best_weights)
-    return TrainResult(best_validation, score(splits.test), best_step, time.perf_counter() - started, history)
+    if not plan.scored:
+        best_validation = score(splits.validation)
+    test, seconds = score(splits.test), time.perf_counter() - started
+    return TrainResult(best_validation, test, best_step, seconds, taken, plan.cap_reached, history)
 
 
 def fit(
@@ -120,13 +135,15 @@ def fit(
     *,
     label: str,
     after: Callable[[int, float], None],
+    rate: Callable[[int], float | None] | None = None,
 ) -> None:
-    """The training loop: AdamW on groups (parameters, learning rate), whose rates decay linearly to 0.
+    """The training loop: AdamW on groups (parameters, learning rate).
 
     The backbone's mode, the parameters' ``requires_grad`` and torch's random state are left as they were found.
 
     Args:
         after: called after each step with its number and its training loss.
+        rate: what is left of the learning rates at a step; None: the end. Default: `FixedSteps` of the config.
 
     Raises:
         NonFiniteLossError: with the label, the step and the loss.
@@ -138,7 +155,8 @@ def fit(
     optimizer = torch.optim.AdamW(
         [{"params": group, "lr": lr} for group, lr in groups if group], weight_decay=0.0, eps=1e-8, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / config.steps))
+    rates = [lr for group, lr in groups if group]
+    rate = rate or stopping(config).rate
     batches = shuffled(features.lengths, config.batch_size, [config.seed, 11])
     options = {"use_cache": False} if backbone.form == "text" else {}
     numbers = RandomStream(config.seed)
@@ -147,7 +165,11 @@ def fit(
         try:
             for p in weights:
                 p.requires_grad_(True)
-            for step in range(config.steps):
+            for step in count():
+                if (left := rate(step)) is None:
+                    break
+                for group, lr in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = lr * left
                 batch = features.batch(batches(step), device.torch)
                 with numbers.part():
                     with device.autocast():
@@ -159,7 +181,6 @@ def fit(
                 if config.clip:
                     torch.nn.utils.clip_grad_norm_(weights, config.clip)
                 optimizer.step()
-                schedule.step()
                 optimizer.zero_grad(set_to_none=True)
                 after(step, value)
         finally:

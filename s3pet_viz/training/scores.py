@@ -14,6 +14,9 @@ class Scores:
         method: ``structure`` or a baseline's name.
         metrics: on the held-out split; ``score`` is the task's main one, ``loss`` the mean loss.
         validation: the same on the split that chose the best weights.
+        steps: as asked for, a number or ``auto`` (0: nothing was trained). steps_taken: those that were.
+        cap_reached: whether ``max_steps`` ended a training of ``auto`` steps whose held-out loss still fell.
+        decided_on: the rows that chose the best weights, and ended a training of ``auto`` steps.
         pet_params: trained PET parameters (all weights for ``full``). head_params: trained parameters of an
             encoder's head (and pooler, if asked for): they are needed by every method and counted apart.
         backbone_params: of the backbone without head.
@@ -28,9 +31,12 @@ class Scores:
     head_params: int
     backbone_params: int
     seed: int
-    steps: int
+    steps: int | str
     best_step: int
     seconds: float
+    steps_taken: int = 0
+    cap_reached: bool = False
+    decided_on: str = ""
     n_gates: int = 0
     pooler: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -60,6 +66,8 @@ class Scores:
             "head_params": self.head_params,
             "n_gates": self.n_gates,
             "best_step": self.best_step,
+            "steps_taken": self.steps_taken,
+            "cap_reached": self.cap_reached,
             "seconds": self.seconds,
             **{k: v for k, v in self.metrics.items() if k not in ("score", "loss")},
         }

@@ -126,7 +126,7 @@ def explain(
         backbone=bench.backbone.name,
         run=source.name if isinstance(source, Run) else "",
         seed=config.seed,
-        steps=config.steps,
+        steps=scores.steps_taken,
         best_step=scores.best_step,
         n_rows=len(measured),
         loss=found["loss"],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from s3pet_viz.analysis.explanation import EXPLAIN, Explanation
-from s3pet_viz.analysis.grid import column_order, row_order, rows_of
+from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
@@ -36,18 +36,12 @@ def text(doc: object) -> str:
 
 def space_doc(gates: Sequence[Gate]) -> Doc:
     """Where each gate is drawn, and what is said of it: columns of the gates' table."""
-    rows = row_order(gates)
-    columns: list[str] = []
-    for column in column_order(gates):
-        if columns and columns[-1][:1] != column[:1]:
-            columns.append("")  # the gap between the stacks
-        columns.append(column)
-    row_at, column_at = ({label: i for i, label in enumerate(labels)} for labels in (rows, columns))
+    grid = Grid(gates)
     return {
-        "rows": rows,
-        "columns": columns,
-        "row": [row_at[row] for row in rows_of(gates)],
-        "col": [column_at[g.column] for g in gates],
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "row": grid.row.tolist(),
+        "col": grid.col.tolist(),
         "n": [g.n_params for g in gates],
         "position": [g.position for g in gates],
         "stack": [g.stack for g in gates],

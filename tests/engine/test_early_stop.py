@@ -319,8 +319,8 @@ def test_runs_that_took_all_their_steps_or_were_stopped_say_nothing_of_it(tmp_pa
         ({"stop_when_stable": -1}, "stop_when_stable: expected a whole number of at least 0, found -1"),
         ({"stop_when_stable": True, "eval_every": 1}, "stop_when_stable"),
         ({"stop_when_stable": 2.5, "eval_every": 1}, "stop_when_stable"),
-        ({"start_from": ""}, "start_from: expected a run folder"),
-        ({"start_from": 7}, "start_from: expected a run folder"),
+        ({"start_from": ""}, "start_from: expected a run, its folder, or"),
+        ({"start_from": 7}, "start_from: expected a run, its folder, or"),
     ],
 )
 def test_options_that_cannot_be(options, message):

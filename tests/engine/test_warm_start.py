@@ -157,7 +157,7 @@ def test_what_cannot_be_started_from_is_refused(go, tmp_path):
     (tmp_path / "torn" / "run.json").write_text("{")
     for name, message in (
         ("nowhere", "no such run directory"),
-        ("mood", "not a run directory"),
+        ("mood", "found a folder without run.json"),
         ("torn", "damaged"),
         ("empty", "no steps recorded yet"),
         ("infinite", r"step \d+, gate 1: alpha: expected a number .* found inf"),
