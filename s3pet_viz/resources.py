@@ -36,3 +36,8 @@ def list_resources(kind: Kind) -> list[str]:
         if (root / kind).is_dir():
             names.update(path.name for path in (root / kind).iterdir() if path.is_dir())
     return sorted(name for name in names if not name.startswith((".", "_")))
+
+
+def text_of(*place: str) -> str:
+    """The text of a file that lies in the package."""
+    return _PACKAGE.joinpath(*place).read_text(encoding="utf-8")

@@ -146,18 +146,17 @@ def spread(views: Sequence[View], places: Sequence[np.ndarray], n_gates: int, na
 
 def facts(source: Opened) -> dict[str, str]:
     """Task, backbone, budget, mode and seed of a source, as text, where known."""
-    config: Any = source.config if isinstance(source, Run) else {}
-    if isinstance(source, Structure):
-        config = source.source
-    found = {key: config.get(key) for key in ("task", "mode", "seed")}
+    config: Any = source.source if isinstance(source, Structure) else {}
     if isinstance(source, Run):
-        params, total, backbone = source.info["budget"], source.info["backbone_params"], source.info["backbone"]
+        config, info = source.config, source.info
+        params, total, backbone = info["budget"], info["backbone_params"], info["backbone"]
     else:
         params, total, backbone = source.budget, source.backbone_params, source.backbone
+    found = {key: config.get(key) for key in ("task", "mode", "seed")}
     if isinstance(found["task"], str):
         found["task"] = found["task"].rstrip("/").rpartition("/")[2]
     if params:
-        found["budget"] = _share(params, total)
+        found["budget"] = f"{100 * params / total:.3g}%" if total else f"{params:,} params"
     found["backbone"] = backbone or None
     if found["seed"] is not None:
         found["seed"] = f"seed {found['seed']}"
@@ -194,7 +193,3 @@ def need_space(one: View, what: str) -> None:
     """
     if not one.whole:
         raise StructureError(f"{what}: a structure has only its chosen gates; expected a run or final alphas")
-
-
-def _share(params: int, total: int) -> str:
-    return f"{100 * params / total:.3g}%" if total else f"{params:,} params"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from typing import Literal, get_args
@@ -66,25 +67,23 @@ def agreement_table(
         structure = source.structure(budget)
         budgets.append(structure.budget or structure.n_params)
 
-    drawn: dict[tuple[object, ...], np.ndarray] = {}
+    keys = [(at.tobytes(), params) for at, params in zip(places, budgets, strict=True)]
+    alike = [keys.index(key) for key in keys]  # of each run the first with its search space and budget
 
+    @functools.cache
     def random(i: int, side: int) -> np.ndarray:
-        key = (places[i].tobytes(), budgets[i], side)
-        if key not in drawn:
-            full = np.zeros((draws, len(gates)), dtype=bool)
-            mine = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
-            full[:, places[i]] = mine
-            drawn[key] = full
-        return drawn[key]
+        full = np.zeros((draws, len(gates)), dtype=bool)
+        full[:, places[i]] = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
+        return full
+
+    @functools.cache
+    def by_chance(i: int, j: int) -> Chance:
+        return chance_overlap(random(i, 0), random(j, 1), size)
 
     names = labels(sources, most=24)
-    chances: dict[tuple[object, ...], Chance] = {}
     rows = []
     for i, j in itertools.combinations(range(len(views)), 2):
-        key = (places[i].tobytes(), budgets[i], places[j].tobytes(), budgets[j])
-        if key not in chances:
-            chances[key] = chance_overlap(random(i, 0), random(j, 1), size)
-        chance = chances[key]
+        chance = by_chance(alike[i], alike[j])
         union = (chosen[i] | chosen[j]) @ size
         overlap = float((chosen[i] & chosen[j]) @ size / union) if union else 1.0
         rows.append((names[i], names[j], overlap, *chance, overlap > chance.high))

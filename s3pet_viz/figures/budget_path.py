@@ -61,8 +61,16 @@ def budget_path_table(
     names = gate_names(one.gates, rows_of(one.gates))
     used = chosen @ counts
     rows = [
-        (int(at[b]), int(used[b]), gate.index, names[i], gate.pet_type, int(counts[i]), int(at[first[i]]))
-        for i, gate in ((i, one.gates[i]) for i in order)
+        (
+            int(at[b]),
+            int(used[b]),
+            one.gates[i].index,
+            names[i],
+            one.gates[i].pet_type,
+            int(counts[i]),
+            int(at[first[i]]),
+        )
+        for i in order
         for b in np.flatnonzero(chosen[:, i])
     ]
     return pd.DataFrame(rows, columns=columns)

@@ -42,23 +42,23 @@ def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
         raise ConfigError(f"max_steps: expected 1 or more, found {max_steps}")
     source = open_source(run, allow=RUN, what="run")
     steps = source.steps()
-    p_all, counts, n = source.ps()[: len(steps)], source.counts, len(steps)
+    n, budget = len(steps), source.info["budget"]
     rows = np.arange(0, n, max(1, -(-n // max_steps)))
     if n and rows[-1] != n - 1:
         rows = np.append(rows, n - 1)
-    p = p_all[rows]
-    budget = source.info["budget"]
-    window = max(1, round(_SMOOTH * n))
-    table = {"step": steps["step"].to_numpy()[rows]}
-    for name in ("train", "val"):
-        table[f"{name}_loss"] = steps[f"{name}_loss"].to_numpy()[rows]
-    for name in ("train", "val"):
-        smooth = steps[f"{name}_loss"].rolling(window, min_periods=1).mean().to_numpy()
-        table[f"{name}_smooth"] = np.where(np.isfinite(smooth), smooth, np.nan)[rows]
-    table["entropy"] = entropy(p).mean(axis=1) if len(rows) else np.empty(0)
-    table["expected"] = expected_params(p, counts)
-    table["budget"] = np.full(len(rows), float(budget) if budget else np.nan)
-    return pd.DataFrame(table)
+    smooth = steps[["train_loss", "val_loss"]].rolling(max(1, round(_SMOOTH * n)), min_periods=1).mean()
+    table = steps[["step", "train_loss", "val_loss"]]
+    table = table.assign(train_smooth=smooth["train_loss"], val_smooth=smooth["val_loss"])
+    p = source.ps()[rows]
+    return (
+        table.iloc[rows]
+        .reset_index(drop=True)
+        .assign(
+            entropy=entropy(p).mean(axis=1),
+            expected=expected_params(p, source.counts),
+            budget=float(budget) if budget else np.nan,
+        )
+    )
 
 
 @themed

@@ -114,16 +114,17 @@ def sums(
 
 
 def _groups(gates: tuple[Gate, ...], by: By) -> list[str]:
-    present = {_group(g, by) for g in gates}
     if by == "layer":
         return [column for column in column_order(gates) if column]
+    present = {_group(g, by) for g in gates}
     if by == "pet_type":
         return pet_type_order(present)
     return [name for name in MODULES if name in present] + sorted(present - set(MODULES))
 
 
 def _group(gate: Gate, by: By) -> str:
-    return {"layer": gate.column, "module": gate.module, "pet_type": gate.pet_type}[by]
+    name: str = getattr(gate, "column" if by == "layer" else by)
+    return name
 
 
 def _one(one: View, by: By, groups: list[str]) -> np.ndarray:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis import Study, Transfer
+from s3pet_viz.analysis.transfer import Relative, Value, against
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
@@ -18,8 +19,6 @@ from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._grid import bar, cased, ring, squares, tiles
 from s3pet_viz.figures._theme import Theme, themed
 
-Value = Literal["score", "loss"]
-Relative = Literal["own", "random", "full"]
 #: A transfer matrix, its study, or the path of the study's folder.
 TransferLike: TypeAlias = Transfer | Study | str | os.PathLike[str]
 
@@ -79,7 +78,7 @@ def compared(
     rows = rows.assign(name=rows["source"].where(rows["kind"] == "source", rows["kind"]))
     names = [*opened.sources, *(name for name in opened.references if name != relative)]
     cells = pd.MultiIndex.from_product([names, opened.targets], names=["name", "target"])
-    rows["value"] = _compared(rows, value, relative)
+    rows["value"] = against(rows, value, relative)
     grouped = rows.groupby(["name", "target"])
     of = grouped[value]
     columns = {"value": grouped["value"].mean(), "spread": grouped["value"].std(), "n": of.count(), "mean": of.mean()}
@@ -92,19 +91,6 @@ def compared(
     if relative == "own":
         table.loc[table["own"], "spread"] = np.nan  # of a difference that is zero
     return table
-
-
-def _compared(rows: pd.DataFrame, value: str, relative: Relative | None) -> np.ndarray:
-    """The value of each training, as `relative` says; shape (n_rows,)."""
-    values = rows[value].to_numpy(dtype=float)
-    if relative is None:
-        return values
-    keys = ["target", "seed"] if relative == "own" else ["target"]
-    yard = rows[rows["name"] == (rows["target"] if relative == "own" else relative)]
-    base = yard.groupby(keys)[value].mean()
-    index = pd.MultiIndex.from_frame(rows[keys]) if relative == "own" else pd.Index(rows["target"])
-    found = base.reindex(index).to_numpy(dtype=float)
-    return values / found if relative == "full" else values - found
 
 
 @themed

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.analysis.explanation import EXPLAIN, Explanation
+from s3pet_viz.analysis.explanation import Explanation
 from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.layout import read_json
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.viewer.feed import Frame, own_choice
@@ -121,16 +120,11 @@ def _words(frame: Frame) -> str:
 
 def _effects(run: Run) -> list[Doc] | None:
     """What `s3.explain` measured of the present structure, if it did."""
-    path = run.path / EXPLAIN
     try:
-        if not path.exists():
-            return None
-        found = Explanation.from_dict(read_json(path), where=str(path))
-        at = {gate.key: i for i, gate in enumerate(run.gates_list)}
-        if {e.gate.key for e in found.effects} != run.structure().keys:
-            return None
+        found = Explanation.load(run)
     except S3PETError:  # said where it is asked for: explain, report
         return None
+    at = {gate.key: i for i, gate in enumerate(run.gates_list)}
     return [
         {"gate": at[e.gate.key], "increase": e.loss_increase, "se": e.loss_increase_se}
         for e in found.effects

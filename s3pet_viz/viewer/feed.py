@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from s3pet_viz.errors import RunError, S3PETError
 from s3pet_viz.launcher import Launched
 from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.status import ENDED, early_stop, seconds_left
+from s3pet_viz.runs.steps import stamp_of
 from s3pet_viz.runs.tail import TailLog
 from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.structure import Gate, Structure, select
@@ -116,9 +117,10 @@ class Feed:
     """
 
     def __init__(self, source: Source) -> None:
-        self._launched = source if isinstance(source, Launched) else None
-        self.run: Run | None = None if self._launched is not None else open_source(source, allow=RUN, what="run")
-        self.path: Path = source.path if isinstance(source, Launched) else self._the_run.path
+        opened: Any = source if isinstance(source, Launched) else open_source(source, allow=RUN, what="run")
+        self._launched = opened if isinstance(opened, Launched) else None
+        self.run: Run | None = opened if self._launched is None else None
+        self.path: Path = opened.path
         self.log: PackedLog | None = None
         self.frame = Frame()
         self._files: object = None
@@ -148,11 +150,6 @@ class Feed:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    @property
-    def _the_run(self) -> Run:
-        assert self.run is not None
-        return self.run
-
     def _look(self) -> Frame | None:
         if self.run is None and self._launched is not None:
             self.run = self._launched.run
@@ -161,7 +158,7 @@ class Feed:
             frame = Frame(status="failed", error=str(error)) if error is not None else Frame()
             known, self._status = self._status, frame.status
             return None if known == frame.status else frame
-        run = self._the_run
+        run = self.run
         if self.log is None:
             self.log = PackedLog(run.path, run.counts, float(run.info["tau"]))
         files = (_stamp(run.path / layout.RUN_JSON), _stamp(run.path / layout.STRUCTURE), self.log.stamp)
@@ -250,9 +247,8 @@ def own_choice(run: Run) -> tuple[int, ...] | None:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        stat = path.lstat()
+        return stamp_of(path.lstat())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-    return (stat.st_ino, stat.st_mtime_ns, stat.st_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def svg(panels: Sequence[Panel], sentence: str) -> str:
         drawn, height = _panel(panel, y)
         parts.append(drawn)
         y += height + 14
-    for line in _lines(sentence, int(_WIDTH / _CHAR) - 4):
+    for line in textwrap.wrap(sentence, int(_WIDTH / _CHAR) - 3):
         y += 15
         parts.append(f"<text x='8' y='{y:.0f}' fill='{_MUTED}'>{_text(line)}</text>")
     return (
@@ -111,12 +112,3 @@ def _colour(level: int) -> str:
     k = min(int(at), len(_STOPS) - 2)
     low, high = (np.array([int(stop[j : j + 2], 16) for j in (0, 2, 4)]) for stop in _STOPS[k : k + 2])
     return "#" + "".join(f"{round(v):02x}" for v in low + (at - k) * (high - low))
-
-
-def _lines(words: str, width: int) -> list[str]:
-    lines = [""]
-    for word in words.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
