@@ -32,7 +32,7 @@ from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.baselines import random_structure
 
 #: Rates that are tried, of a random structure at 0.2 % and of all weights.
-RATES = {"random": (5e-3, 2.5e-3, 1e-2), "full": (7e-4, 3.5e-4, 1.4e-3)}
+RATES = {"random": (5e-3, 1e-2, 2.5e-3), "full": (7e-4, 3.5e-4, 1.4e-3)}
 
 
 def order(rng: random.Random, label: int) -> Row:

@@ -40,6 +40,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from studies_common import STUDIES
 from tiny_t5 import TASKS
@@ -226,18 +227,18 @@ def finished(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def say_left(left: list[Cell], done: dict[str, dict[str, Any]]) -> None:
-    times: dict[str, list[float]] = {}
-    for result in done.values():
-        times.setdefault(result["method"], []).append(result["seconds"])
-    every = [seconds for some in times.values() for seconds in some]
-    mean = {method: sum(some) / len(some) for method, some in times.items()}
     print(f"{len(left)} cells left, {len(done)} done")
-    for method in dict.fromkeys(cell.labels["method"] for cell in left):
-        count = sum(cell.labels["method"] == method for cell in left)
-        print(f"  {method}: {count} cells, " + (f"{mean[method]:.0f} s each" if method in mean else "none timed yet"))
-    if every:
-        hours = sum(mean.get(cell.labels["method"], sum(every) / len(every)) for cell in left) / 3600
-        print(f"about {hours:.1f} hours of one process, from {len(every)} cells")
+    if not done:
+        return
+    took = pd.DataFrame([(r["method"], r["seconds"], r["cpu_seconds"]) for r in done.values()], columns=["method", "wall", "cpu"])
+    mean, every = took.groupby("method").mean(), took[["wall", "cpu"]].mean()
+    hours: Any = 0.0
+    for method, count in pd.Series([cell.labels["method"] for cell in left]).value_counts().items():
+        one = mean.loc[method] if method in mean.index else every
+        hours = hours + count * one / 3600
+        print(f"  {method}: {count} cells of {one['wall']:.0f} s ({one['cpu']:.0f} s on an idle core)")
+    if left:
+        print(f"about {hours['wall']:.1f} hours of one process ({hours['cpu']:.1f} on an idle core), from {len(done)} cells")
 
 
 def main() -> int:
@@ -265,7 +266,7 @@ def main() -> int:
         with held(folder / "cells" / f"{cell.key}.lock") as free:
             if not free or cell.key in finished(folder):  # another process has it, or had
                 continue
-            count, started, began = count + 1, time.time(), time.monotonic()
+            count, started, began, cpu = count + 1, time.time(), time.monotonic(), time.process_time()
             try:
                 made = do(dict(cell.labels))
             except S3PETError as error:  # the others go on; this one is tried again next time
@@ -273,7 +274,8 @@ def main() -> int:
                 print(f"{cell.key}: {error}", file=sys.stderr, flush=True)
                 continue
             about = {"key": cell.key, "method": cell.labels["method"], "attempts": 1, "started": started}
-            about |= {"seconds": time.monotonic() - began, "host": socket.gethostname(), "pid": os.getpid()}
+            about |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+            about |= {"host": socket.gethostname(), "pid": os.getpid()}
             append(folder, {"status": "done", **about, **made})
             row = made["row"]
             said = f"score {row['score']:.4f}, loss {row['loss']:.4f}, {row['steps_taken']} steps"

@@ -50,8 +50,8 @@ def test_each_cell_once_and_it_opens_as_a_study(deciding, monkeypatch, tmp_path,
     assert call(deciding, monkeypatch, "--out", out, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "1 cells left, 5 done" in said
-    assert "LoRA: 1 cells, none timed yet" in said
-    assert "hours of one process, from 5 cells" in said
+    assert "LoRA: 1 cells of " in said
+    assert "on an idle core), from 5 cells" in said
     assert call(deciding, monkeypatch, "--out", out, "--only", "LoRA") == 0
     assert call(deciding, monkeypatch, "--out", out) == 0
     assert "0 cells done now" in capsys.readouterr().out
