@@ -52,7 +52,7 @@ def explain(target: Target, rows: Rows = None, no_metric: NoMetric = False, **gi
     if run is not None:
         c.say(f"\nexplanation: {made.save(run)}")
     if asked.out is not None:
-        c.check_free(asked.out, asked.force)
+        c.check_free(asked.out, force=asked.force)
         try:
             made.save(asked.out)
         except OSError as error:

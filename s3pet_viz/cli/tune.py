@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,6 @@ import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
 
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
@@ -50,7 +48,7 @@ class Trained:
         from s3pet_viz.runs import Run, RunWriter
         from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
 
-        c.check_free(self.out, self.force)
+        c.check_free(self.out, force=self.force)
         if target in words:
             if self.budget is not None:
                 raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")
@@ -99,7 +97,7 @@ def tune(target: Target, save: Save = None, **given: Any) -> None:
     if save is not None:
         c.say(f"\nadapter: {save}")
     if asked.out is not None:
-        c.save_text(asked.out, json.dumps(json_ready(scores.to_dict()), indent=1) + "\n", asked.force)
+        c.save_json(asked.out, scores.to_dict(), asked.force)
         c.say(f"\nscores: {asked.out}")
     if scores.steps == "auto":
         c.say(f"\n{o.steps_said(scores)}")

@@ -246,30 +246,24 @@ class Adapter:
     def _card(self, repo_id: str) -> str:
         # Only a name that may be one on the hub; a path of this machine is nobody's business.
         known = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.backbone) and not Path(self.backbone).exists()
-        base = [f"base_model: {self.backbone}"] if known else []
+        base = f"base_model: {self.backbone}\n" if known else ""
         types = ", ".join(sorted({g.pet_type for g in self.structure.gates}))
-        return "\n".join(
-            [
-                "---",
-                "library_name: s3pet_viz",
-                *base,
-                "tags: [parameter-efficient-tuning, s3pet]",
-                "---",
-                "",
-                f"# {repo_id.split('/')[-1]}",
-                "",
-                f"{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters"
-                + (f", trained on {self.task}" if self.task else "")
-                + ".",
-                "",
-                "```python",
-                "import s3pet_viz as s3",
-                "",
-                f'adapter = s3.Adapter.from_pretrained("{repo_id}")',
-                "```",
-                "",
-            ]
-        )
+        trained = f", trained on {self.task}" if self.task else ""
+        return f"""---
+library_name: s3pet_viz
+{base}tags: [parameter-efficient-tuning, s3pet]
+---
+
+# {repo_id.split("/")[-1]}
+
+{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters{trained}.
+
+```python
+import s3pet_viz as s3
+
+adapter = s3.Adapter.from_pretrained("{repo_id}")
+```
+"""
 
 
 #: What ``adapter.json`` says beside the weights' checksum, and of which type.

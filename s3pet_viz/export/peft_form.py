@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.families import Position, is_conv1d
 from s3pet_viz.backbones.load import quiet
 from s3pet_viz.errors import ExportError, MissingExtraError, StructureError
 from s3pet_viz.export.adapter import Adapter, Attached
@@ -171,7 +171,7 @@ class _Plan:
         self.norms = list(dict.fromkeys(name for g, name in self.gates.items() if g.pet_type != "LoRA"))
         self.heads = _head_modules(host, adapter)
         self.host = host
-        self.transposed = any(type(sites[g].target).__name__ == "Conv1D" for g in self.loras.values())
+        self.transposed = any(is_conv1d(sites[g].target) for g in self.loras.values())
         biased = {
             host.prefix + g.position
             for g in held

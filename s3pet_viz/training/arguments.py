@@ -87,7 +87,7 @@ _KINDS: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("progress", "retry", "overwrite", "metric"), (_flag, "true or false")),
     **dict.fromkeys(("out", "save"), (_place, "a path")),
     "resume": (lambda value: isinstance(value, Run) or _place(value), "a run or its path"),
-    **dict.fromkeys(("on_cell", "on_scores"), (_function, "a function")),
+    **dict.fromkeys(("on_cell", "on_scores", "draw"), (_function, "a function")),
     **dict.fromkeys(("device", "precision"), (_text, "text")),
     "split": (_or_none(lambda value: isinstance(value, str) and value in SPLITS), f"one of {', '.join(SPLITS)}"),
     "label": (_or_none(_text), "text"),

@@ -27,7 +27,7 @@ from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, parse_method, score_gates
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, check_lora, parse_method, score_gates
 from s3pet_viz.tuning.origin import PlaceOptions, TrainOptions, bench_of, split_options, takes_place
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
@@ -149,8 +149,9 @@ def baselines(
         budget, space: of the random structures and the one-pass scores.
         seeds: how many (0, 1, ...) or which.
         methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
-            default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param`` (see
-            `tuning.one_pass`; they are scored and trained with each of `seeds`).
+            default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param``, and, in a
+            space of LoRA alone, ``gora plop`` (see `tuning.one_pass`; they are scored and trained with each of
+            `seeds`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name (or what names one, see `sources.Source`), e.g. ``{"searched": run}``.
@@ -196,6 +197,7 @@ def baselines(
 
     def one_pass(name: str) -> Callable[[int], Structure]:
         kind, per = parse_method(name)
+        check_lora(kind, (g.pet_type for g in gates))
         return lambda seed: scored(kind, seed).structure(size, per)
 
     # All that can be wrong is found before the first training.
