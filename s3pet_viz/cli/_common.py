@@ -87,6 +87,19 @@ def takes_fields(
     return made
 
 
+def takes_options_of(shared: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a command that takes ``**options`` those of a function or a dataclass, after its own."""
+
+    def made(command: F) -> F:
+        signature = inspect.signature(command, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        more = inspect.signature(shared, eval_str=True).parameters.values()
+        command.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return command
+
+    return made
+
+
 def split_load(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options that were given, and apart those that a training takes as ``load``."""
     known = given(**options)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +12,6 @@ from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
     from s3pet_viz.analysis import Study, Transfer
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 Steps = Annotated[int | None, c.option("Steps of each search. [default: 200]", min=1)]
 TuneSteps = Annotated[str | None, c.option("Steps of each training, or auto. [default: 300]")]
@@ -55,16 +51,7 @@ def _shared(
     return {**always, "retry": retry, "progress": not quiet, "load": c.given(max_rows=max_rows), **c.given(**some)}
 
 
-def _takes_shared(command: F) -> F:
-    """Give a command that takes ``**shared`` the options of `_shared`, after its own."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    both = inspect.signature(_shared, eval_str=True).parameters.values()
-    command.__signature__ = signature.replace(parameters=[*own, *both])  # type: ignore[attr-defined]
-    return command
-
-
-@_takes_shared
+@c.takes_options_of(_shared)
 def sweep(
     tasks: Annotated[str | None, c.option("Tasks, separated by commas: names or folders.")] = None,
     budgets: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0.1%",
@@ -107,7 +94,7 @@ def sweep(
     _end(study, table, force)
 
 
-@_takes_shared
+@c.takes_options_of(_shared)
 def transfer(
     targets: Annotated[str | None, c.option("Target tasks, separated by commas.")] = None,
     sources: Annotated[

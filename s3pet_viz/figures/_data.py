@@ -77,18 +77,9 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
     keys = structure.keys
     selected = np.array([g.key in keys for g in gates], dtype=bool)
     fill, cut = filled(gates, alpha, structure.budget, selected)
-    return View(
-        source.name,
-        gates,
-        np.asarray(p, dtype=np.float64),
-        np.asarray(alpha, dtype=np.float64),
-        ranks(alpha).astype(np.float64),
-        selected,
-        fill,
-        cut,
-        whole=True,
-        step=number,
-    )
+    p, alpha = (np.asarray(values, dtype=np.float64) for values in (p, alpha))
+    rank = ranks(alpha).astype(np.float64)
+    return View(source.name, gates, p, alpha, rank, selected, fill, cut, whole=True, step=number)
 
 
 def _unknown(name: str, gates: tuple[Gate, ...], *, chosen: bool) -> View:

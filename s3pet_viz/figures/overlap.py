@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, labels, view
 from s3pet_viz.figures._grid import bar, tiles
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Structure
@@ -73,13 +73,7 @@ def overlap_table(
 
 @themed
 def overlap(
-    runs: Iterable[Source],
-    *,
-    by: By = "gates",
-    budget: Budget | None = None,
-    step: int = -1,
-    title: str | None = None,
-    theme: Theme = "light",
+    runs: Iterable[Source], *, by: By = "gates", budget: Budget | None = None, step: int = -1, **look: Unpack[Look]
 ) -> go.Figure:
     """Draw the matrix of overlaps.
 
@@ -100,12 +94,12 @@ def overlap(
     low = -1 if by == "spearman" and np.nanmin(values, initial=0) < 0 else 0
     shared = table["shared"].to_numpy().reshape(n, n)
     hover = np.array([[[names[i], names[j], text[i][j], str(shared[i, j])] for j in range(n)] for i in range(n)])
-    figure = _style.new_figure(title if title is not None else _TITLES[by])
+    figure = _style.new_figure(look, _TITLES[by])
     template = "%{customdata[0]}<br>%{customdata[1]}<br><b>%{customdata[2]}</b>, %{customdata[3]} gates shared"
-    look: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
-    look |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
+    style: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
+    style |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
     places = list(range(n))
-    figure.add_trace(tiles("overlap", places, places, values, hover, template, **look))
+    figure.add_trace(tiles("overlap", places, places, values, hover, template, **style))
     bare = {**_style.BARE, **_style.named(names, size=11 if n <= 24 else 9), "ticklabelstandoff": 4}
     # Upright unless every label fits its column in a narrow notebook.
     widest = max(len(name) for name in names)

@@ -18,7 +18,6 @@ from s3pet_viz.config import checks
 from s3pet_viz.config.names import SPLITS
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
-from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import Task
 
 Test = Callable[[Any], bool]
@@ -101,5 +100,5 @@ _KINDS: dict[str, tuple[Test, str]] = {
     "references": (_all(_text), "a list of names"),
     "workers": (_or_none(lambda value: _count(value) and value > 0), "a whole number of at least 1"),
     "mode": (_text, "text"),
-    "structures": (_or_none(_named(_is(Structure))), "a mapping of names to structures"),
+    "structures": (_or_none(_named()), "a mapping of names to structures"),
 }

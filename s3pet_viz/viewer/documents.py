@@ -42,10 +42,7 @@ def space_doc(gates: Sequence[Gate]) -> Doc:
         "row": grid.row.tolist(),
         "col": grid.col.tolist(),
         "n": [g.n_params for g in gates],
-        "position": [g.position for g in gates],
-        "stack": [g.stack for g in gates],
-        "layer": [g.layer for g in gates],
-        "module": [g.module for g in gates],
+        **{name: [getattr(g, name) for g in gates] for name in ("position", "stack", "layer", "module")},
         "type": [g.pet_type for g in gates],
         "options": [json.dumps(g.options, sort_keys=True) for g in gates],
     }
@@ -92,13 +89,9 @@ def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
     """What changes: the status, the newest step, and which rows come beside it."""
     return {
         "doc": key,
-        "status": frame.status,
-        "early_stop": frame.early_stop,
-        "error": frame.error,
         "rows": rows,
-        "problem": frame.problem,
+        **{name: getattr(frame, name) for name in ("status", "early_stop", "error", "problem", "steps_total")},
         "step": None if frame.step is None else frame.step + 1,
-        "steps_total": frame.steps_total,
         "last": dict(frame.scalars) or None,
         "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left),
         "own": None if frame.own is None else list(frame.own),

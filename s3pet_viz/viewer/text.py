@@ -19,7 +19,6 @@ from s3pet_viz.structure import Gate
 _SHADES = "·░▒▓█"
 _COLOURS = ("#9db7d1", "#7fa8d1", "#4a8cc2", "#2f74b5", "#1f5f9f")
 _CHOSEN = Style(color="#f26b1d", bold=True)
-_SHORT = {"LowRankAdapter": "LRA"}
 _WIDTH = 80
 
 
@@ -121,7 +120,4 @@ def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
 
 
 def _short(row: str) -> str:
-    module, _, pet = row.partition(" · ")
-    for name, short in _SHORT.items():
-        pet = pet.replace(name, short)
-    return printable(f"{module} {pet}")
+    return printable(row.replace(" · ", " ", 1).replace("LowRankAdapter", "LRA"))
