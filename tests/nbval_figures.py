@@ -20,6 +20,7 @@ QUICK = {
     "01_watch_a_search": {"steps": 40},
     "02_explain_a_structure": {"tune_steps": 30, "rows": 40},
     "04_transfer": {"steps": 2},
+    "05_your_own_model_and_task": {"steps": 30},
 }
 
 

@@ -42,13 +42,14 @@ def options(request, tiny_folder, mood_folder):
 
 
 @pytest.fixture(scope="session")
-def server(options, tmp_path_factory):
+def server(tiny_folder, tmp_path_factory):
+    """One for all options: to start it costs more than a search."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs /proc and fork")
     here = Path(__file__).parent
     paths = [str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
-        [sys.executable, str(here / "search_server.py"), options["backbone"]],
+        [sys.executable, str(here / "search_server.py"), str(tiny_folder("t5"))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
     )  # fmt: skip
