@@ -48,43 +48,37 @@ if TYPE_CHECKING:
     from s3pet_viz.tuning.api import evaluate as evaluate
     from s3pet_viz.tuning.api import tune as tune
     from s3pet_viz.tuning.explain import explain as explain
+    from s3pet_viz.tuning.scoring import score as score
     from s3pet_viz.widgets import watch as watch
 
     __version__: str
 
 #: Public name -> the module it comes from. The type checker's list above holds the same names (a test compares them).
 _HOME = {
-    "search": "engine.api",
-    "Callback": "engine",
-    "SearchConfig": "config",
-    "launch": "launcher",
-    "watch": "widgets",
-    "open_run": "runs",
-    "Run": "runs",
-    "tune": "tuning.api",
-    "baselines": "tuning.api",
-    "evaluate": "tuning.api",
-    "Adapter": "export",
-    "to_peft": "export",
-    "merge": "export",
-    "Scores": "training.scores",
-    "TuneConfig": "config",
-    "sweep": "studies.sweep",
-    "transfer": "studies.transfer",
-    "open_study": "analysis",
-    "Study": "analysis",
-    "Transfer": "analysis",
-    "explain": "tuning.explain",
-    "Explanation": "analysis.explanation",
-    "health": "analysis.health",
-    "report": "reports",
-    "Structure": "structure",
-    "from_s3delta": "structure",
-    "to_s3delta": "structure",
-    "Gate": "structure",
-    "parse_budget": "structure",
-    "load_task": "tasks",
-    "load_backbone": "backbones",
+    name: module
+    for module, names in {
+        "engine.api": "search",
+        "engine": "Callback",
+        "config": "SearchConfig TuneConfig",
+        "launcher": "launch",
+        "widgets": "watch",
+        "runs": "open_run Run",
+        "tuning.api": "tune baselines evaluate",
+        "export": "Adapter to_peft merge",
+        "training.scores": "Scores",
+        "studies.sweep": "sweep",
+        "studies.transfer": "transfer",
+        "analysis": "open_study Study Transfer",
+        "tuning.explain": "explain",
+        "tuning.scoring": "score",
+        "analysis.explanation": "Explanation",
+        "analysis.health": "health",
+        "reports": "report",
+        "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
+        "tasks": "load_task",
+        "backbones": "load_backbone",
+    }.items()
+    for name in names.split()
 }
 _MODULES = ("errors", "figures", "widgets")
 

@@ -81,3 +81,12 @@ def printable(text: object) -> str:
     if said.isprintable():
         return said
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in said)
+
+
+def short(value: object) -> str:
+    """A value that was found, for a message: at most 60 characters of its repr."""
+    try:
+        shown = repr(value)
+    except ValueError:  # a whole number of more than 4,300 digits
+        shown = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import FileError, S3PETError
+from s3pet_viz.errors import FileError, S3PETError, short
 
 #: Larger than any file that this package writes: a structure of 50,000 gates has 13 MB.
 MOST_BYTES = 32 * 1024**2
@@ -331,6 +331,21 @@ def read_json(
     except ValueError as problem:
         first = (str(problem).splitlines() or [""])[0][:200]
         raise error(f"{path}: expected JSON, found something else: it is damaged ({first}){hint}") from None
+
+
+def check_kind(data: Any, kind: str, version: int, error: type[S3PETError], where: object) -> dict[str, Any]:
+    """The content of a JSON file of this package, as far as it says what it is. Raises S3PETError: of the kind `error`:
+    it is of another kind or version; begins with `where`, and names the field.
+    """
+    found = data if isinstance(data, dict) else {}
+    if found.get("kind") != kind:
+        raise error(f"{where}: field 'kind': expected {kind!r}, found {short(found.get('kind'))}")
+    if found.get("schema_version") != version:
+        raise error(
+            f"{where}: field 'schema_version': expected {version}, found {short(found.get('schema_version'))}; "
+            "it was written by another version of s3pet_viz"
+        )
+    return found
 
 
 def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

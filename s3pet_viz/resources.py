@@ -11,7 +11,6 @@ from s3pet_viz.files import is_folder
 
 _PACKAGE = Path(__file__).resolve().parent
 Kind = Literal["tasks", "backbones", "runs", "studies"]
-_KINDS = get_args(Kind)
 _ROOTS = (_PACKAGE / "_data", _PACKAGE.parent / "data")  # the wheel's copy first, then a checkout's
 
 
@@ -20,7 +19,8 @@ def find_resource(kind: Kind, name: str) -> Path | None:
 
     A name is one plain folder name: anything with a path separator, a drive, or `..` gives None.
     """
-    if kind not in _KINDS or not _is_plain(name):
+    plain = name not in ("", ".") and not any(part in name for part in ("/", "\\", "..", ":", "\0"))
+    if kind not in get_args(Kind) or not plain:
         return None
     for root in _ROOTS:
         folder = root / kind / name
@@ -38,5 +38,6 @@ def list_resources(kind: Kind) -> list[str]:
     return sorted(name for name in names if not name.startswith((".", "_")))
 
 
-def _is_plain(name: str) -> bool:
-    return name not in ("", ".") and not any(part in name for part in ("/", "\\", "..", ":", "\0"))
+def text_of(*place: str) -> str:
+    """The text of a file that lies in the package."""
+    return _PACKAGE.joinpath(*place).read_text(encoding="utf-8")

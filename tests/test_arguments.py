@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import s3pet_viz as s3
+from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError, S3PETError
 from s3pet_viz.training import pair
@@ -41,12 +42,13 @@ CALLS = {
     "evaluate": {**ONE, "adapter": ADAPTER},
     "baselines": ONE,
     "explain": {**ONE, "target": STRUCTURE},
+    "score": ONE,
     "sweep": {"tasks": ["sentiment"], "backbone": "tiny-t5", "budgets": ["0.2%"], "out": "study"},
     "transfer": {"targets": ["sentiment"], "backbone": "tiny-t5", "budget": "0.2%", "out": "study"},
 }  # fmt: skip
-SEARCH, TUNE = ({f.name for f in fields(kind)} for kind in (s3.SearchConfig, TuneConfig))
+SEARCH, TUNE, SCORE = ({f.name for f in fields(kind)} for kind in (s3.SearchConfig, TuneConfig, ScoreConfig))
 BOTH = SEARCH | TUNE | {"tune_steps", "search", "tune"}
-OPTIONS = {"search": SEARCH, "tune": TUNE, "baselines": TUNE, "explain": TUNE, "sweep": BOTH, "transfer": BOTH, "evaluate": set()}
+OPTIONS = {"search": SEARCH, "tune": TUNE, "baselines": TUNE, "explain": TUNE, "score": SCORE, "sweep": BOTH, "transfer": BOTH, "evaluate": set()}
 
 _NUMBERS, _COUNTS, _TEXTS = ("5", "2.5"), ("5",), ("'nonsense'", "''", "'meta'")
 #: Values of `WRONG` that are right, or of the right kind, so that what they name has to be looked for.
@@ -55,7 +57,7 @@ RIGHT = {
         ("batch_size eval_batch_size evaluations max_steps patience steps tune_steps accumulation checkpoint_every second_order_every rows "
          "max_rows max_source_length n_random").split(), _COUNTS,
     ),
-    **dict.fromkeys("eval_every open_steps shrink_steps warmup second_order_from seed".split(), ("5", "0")),
+    **dict.fromkeys("eval_every open_steps shrink_steps warmup second_order_from seed warm_steps".split(), ("5", "0")),
     **dict.fromkeys("alpha_lr difference_eps head_lr lr full_lr second_order_cap tau".split(), _NUMBERS),
     **dict.fromkeys(
         ("progress retry overwrite metric competition dropout gradient_checkpointing "
@@ -65,7 +67,7 @@ RIGHT = {
     **dict.fromkeys("out save".split(), ("'nonsense'", "'meta'")),
     **dict.fromkeys("load structures per_task search tune".split(), ("{}",)),
     **dict.fromkeys("track callbacks references".split(), ("[]",)),
-    **dict.fromkeys("on_cell on_scores".split(), ("<class 'int'>",)),
+    **dict.fromkeys("on_cell on_scores draw".split(), ("<class 'int'>",)),
     **dict.fromkeys("structure target".split(), (repr(STRUCTURE)[:24],)),
     "clip": ("5", "0", "2.5"), "skip_below": ("0",), "stop_when_stable": ("0",), "budget": ("5",), "search_budget": ("5",),
     "budgets": ("5", "[5]", "array([1, 2])"), "workers": ("5", repr(10**400)[:24]),

@@ -159,8 +159,8 @@ def test_links_resolve_in_the_repository(page):
             assert anchor in map(_anchor, headings), f"{_name(page)}: {link}"
 
 
-#: Written by scripts, or with their tables.
-UNWRAPPED = {"docs/results.md", "docs/compatibility.md"}
+#: Written by a script.
+UNWRAPPED = {"docs/compatibility.md"}
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if _name(p) not in UNWRAPPED], ids=_name)

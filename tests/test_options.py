@@ -18,18 +18,19 @@ from s3pet_viz.cli import _common as c
 from s3pet_viz.cli import app
 from s3pet_viz.config import SearchConfig, TuneConfig, typed
 from s3pet_viz.config.options import REQUIRED, like, option, options_of, takes
+from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.config.search import REMOVED
 from s3pet_viz.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
-SEARCH, TUNE = options_of(SearchConfig), options_of(TuneConfig)
+SEARCH, TUNE, SCORE = options_of(SearchConfig), options_of(TuneConfig), options_of(ScoreConfig)
 
 
 def flat(text):
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("config", [SearchConfig, TuneConfig])
+@pytest.mark.parametrize("config", [SearchConfig, TuneConfig, ScoreConfig])
 def test_every_option_says_what_it_is(config):
     for name, one in options_of(config).items():
         assert len(one.help) > 10, name
@@ -43,9 +44,9 @@ def test_every_option_says_what_it_is(config):
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        ("search", SEARCH), ("tune", TUNE), ("explain", TUNE), ("baselines", {n: o for n, o in TUNE.items() if n != "seed"}),
+        ("search", SEARCH), ("tune", TUNE), ("explain", TUNE), ("score", SCORE), ("baselines", {n: o for n, o in TUNE.items() if n != "seed"}),
         *((name, {n: SEARCH[n] for n in ("split", "max_rows", "head", "dtype", "device", "precision")})
-          for name in ("tune", "explain", "baselines")),
+          for name in ("tune", "explain", "baselines", "score")),
     ],
 )  # fmt: skip
 def test_every_field_is_a_flag_with_its_help(command, shown):
@@ -59,7 +60,7 @@ def test_every_field_is_a_flag_with_its_help(command, shown):
 
 @pytest.mark.parametrize(
     ("function", "fields"),
-    [("search", SEARCH), ("launch", SEARCH), ("tune", TUNE), ("baselines", TUNE), ("explain", TUNE)],
+    [("search", SEARCH), ("launch", SEARCH), ("tune", TUNE), ("baselines", TUNE), ("explain", TUNE), ("score", SCORE)],
 )
 def test_signatures_show_every_option_with_its_default(function, fields):
     shown = inspect.signature(getattr(s3, function)).parameters

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md from a study's folder.
+"""All tables of a study, from its folder.
 
     python benchmarks/studies/print_study.py minilm      # a recorded study's name, or a folder
 """
@@ -70,11 +70,11 @@ def main() -> None:
     print()
     for a, b in (("other tasks'", "random"), ("own", "other tasks'")):
         for value, scale in (("score", "points"), ("loss", "raw")):
-            for _, row in differences(_by_origin(study), a=a, b=b, value=value, scale=scale).iterrows():
+            for _, row in differences(by_origin(study), a=a, b=b, value=value, scale=scale).iterrows():
                 print(f"- {' '.join(filter(None, (row['task'], row['budget'])))} ({value}): {sentence(row)}")
 
 
-def _by_origin(study: s3.Study) -> pd.DataFrame:
+def by_origin(study: s3.Study) -> pd.DataFrame:
     """The trainings of searched structures, called by where the structure comes from, and the random ones."""
     rows = study.table()
     rows = rows[rows["method"].isin(["searched", "random"])]

@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 
 from s3pet_viz.config import SearchConfig, TuneConfig
 from s3pet_viz.config.options import options_of
+from s3pet_viz.config.scoring import ScoreConfig
 
 ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"\]\(\.\./([^)#\s]+)\)")
@@ -88,7 +89,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     # ../../../commit/... leads out of the repository's files: only GitHub can follow it.
     markdown = re.sub(r"\[([^\]]*)\]\(\.\./\.\./[^)]*\)", r"\1", markdown)
-    for config in (SearchConfig, TuneConfig):
+    for config in (SearchConfig, TuneConfig, ScoreConfig):
         markdown = markdown.replace(f"<!-- options of {config.__name__} -->", _options(config))
     markdown = markdown.replace("<!-- every name of s3pet_viz.figures -->", _figures())
     return _LINK.sub(lambda found: f"]({_copy(found[1])})", markdown)

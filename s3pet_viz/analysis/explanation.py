@@ -15,7 +15,7 @@ import pandas as pd
 from s3pet_viz import files
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.errors import RunError, StructureError
-from s3pet_viz.files import is_folder, is_there, located, write_json_atomic
+from s3pet_viz.files import check_kind, is_folder, is_there, located, write_json_atomic
 from s3pet_viz.runs import Run, RunWriter
 from s3pet_viz.runs.layout import EXPLAIN, RUN_JSON, read_json
 from s3pet_viz.sources import A_RUN, RUN, RunLike, open_source
@@ -190,13 +190,7 @@ class Explanation:
         Raises:
             RunError: naming `where` and the field.
         """
-        if not isinstance(data, dict) or data.get("kind") != KIND:
-            raise RunError(f"{where}: field 'kind': expected {KIND!r}; this is no explanation that s3pet_viz wrote")
-        if data.get("schema_version") != SCHEMA_VERSION:
-            raise RunError(
-                f"{where}: field 'schema_version': expected {SCHEMA_VERSION}, found "
-                f"{data.get('schema_version')!r}; it was written by another version of s3pet_viz"
-            )
+        data = check_kind(data, KIND, SCHEMA_VERSION, RunError, where)
         facts: dict[str, Any] = {name: _text(data, name, where) for name in ("task", "backbone", "run", "unit")}
         facts |= {name: _whole(data, name, where) for name in ("seed", "steps", "best_step", "n_rows")}
         facts |= {name: _number(data, name, where) for name in ("loss", "score")}

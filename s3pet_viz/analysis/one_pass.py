@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+import html
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from s3pet_viz.analysis.measures import spearman
+from s3pet_viz.analysis.placement import gora_ranks, plop_order
+from s3pet_viz.config.names import LAYER_SCORES
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.structure import Gate, Structure, parse_budget, ranks, select
+from s3pet_viz.structure import FinalAlphas, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.structure import gates_by_index
 
-#: The scores. `one_pass_scores` says what each is.
-ONE_PASS = ("gradient", "fisher", "sensitivity")
-
-#: Names of baselines: gates in the order of their score, or (``/param``) of their score per parameter.
-ONE_PASS_METHODS = tuple(f"{kind}{per}" for kind in ONE_PASS for per in ("", "/param"))
-
 Per: TypeAlias = Literal["gate", "param"]
 
+#: alpha is the log of a score, but not of less than this: a score may be 0.
+_LEAST = 1e-30
+_SHOWN = 20  # gates in the table of a notebook
 
-@dataclass(frozen=True, eq=False)
-class OnePassScores:
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class OnePassScores(FinalAlphas):
     """What one pass of scores says of every gate of a search space.
 
+    Figures, `s3.tune` and whatever else takes final alphas take it too: alpha is the log of the score (at least 1e-30;
+    of ``gora``, unit by unit, and ``plop`` the order in which they choose), p the probability that alpha has under the
+    budget.
+
     Attributes:
-        kind: one of `ONE_PASS`.
+        kind: one of `config.names.ONE_PASS`.
         gates: of the space, in index order.
-        score: shape (n_gates,), float64, at least 0; higher is taken first.
+        score: shape (n_gates,), float64, at least 0; higher is taken first. Of ``plop``: 1 / NFN.
         rows: training rows that the score is a mean over. warm_steps: training steps before it.
-        steps: forward-backward passes in all: the warm steps and one for each batch of scored rows.
+        steps: passes in all: the warm steps and one for each batch of scored rows; forward and backward, of ``plop``
+            forward alone.
         seconds: wall time of all of it.
         seed, task, backbone, backbone_params: what it was measured with and on.
+        budget: in parameters, of `structure` where it is given none; 0: it has to be given one.
+        per: of `structure`, where it is given none.
     """
 
+    name: str = field(init=False)
+    alpha: NDArray[np.float64] = field(init=False)
+    p: NDArray[np.float64] = field(init=False)
     kind: str
-    gates: tuple[Gate, ...]
     score: NDArray[np.float64]
     rows: int
     warm_steps: int
@@ -46,42 +59,86 @@ class OnePassScores:
     seconds: float
     seed: int
     task: str
-    backbone: str
-    backbone_params: int
+    per: Per = "gate"
+
+    # Arrays have no single truth: two results are equal only where they are one.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __post_init__(self) -> None:
+        alpha = self._alpha()
+        p = np.full(len(alpha), np.nan)
+        if self.budget:
+            p = probabilities(alpha, solve_shift(alpha, self.counts, self.budget))
+        for name, value in (("name", f"{self.method} on {self.task}"), ("alpha", alpha), ("p", p)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def method(self) -> str:
+        """``gradient`` or ``gradient/param``, as a baseline is called."""
+        return self.kind if self.per == "gate" else f"{self.kind}/param"
 
     @property
     def per_param(self) -> NDArray[np.float64]:
         """`score` over the parameters of the gate, shape (n_gates,)."""
-        return self.score / np.array([g.n_params for g in self.gates])
+        return self.score / self.counts
 
-    def table(self) -> pd.DataFrame:
-        """One row per gate: position, stack, layer, module, pet_type, n_params, score, per_param, rank,
-        rank_per_param (1 = highest; ties: lower index first).
-        """
-        columns = ("position", "stack", "layer", "module", "pet_type", "n_params")
-        made = pd.DataFrame({c: [getattr(g, c) for g in self.gates] for c in columns})
-        return made.assign(
-            score=self.score, per_param=self.per_param, rank=ranks(self.score), rank_per_param=ranks(self.per_param)
-        )
-
-    def structure(self, budget: str | int | float, per: Per = "gate") -> Structure:
-        """The gates of the highest scores that fit a budget, by the rule that makes a structure of a search's alpha.
-
-        Args:
-            budget: a fraction of the backbone or a number of parameters, see `structure.parse_budget`.
-            per: ``gate`` takes gates in the order of their score, as a search does in the order of p, which favours
-                large modules; ``param`` in the order of score per parameter, the greedy rule for the largest sum of
-                scores under a budget.
+    def at(self, budget: str | int | float, per: Per = "gate") -> OnePassScores:
+        """The same scores, for another budget.
 
         Raises:
-            BudgetError: not a budget, or below the smallest module. ConfigError: `per` is neither.
+            BudgetError, ConfigError: as `structure`.
         """
-        if per not in ("gate", "param"):
-            raise ConfigError(f"per: expected 'gate' or 'param', found {per!r}")
-        counts = [g.n_params for g in self.gates]
-        parameters = parse_budget(budget, self.backbone_params)
-        check_budget(counts, parameters)
-        chosen = select(self.score if per == "gate" else self.per_param, counts, parameters)
+        return replace(self, budget=self._checked(budget, per), per=per)
+
+    def table(self) -> pd.DataFrame:
+        """One row per gate: gate (index), position, stack, layer, module, pet_type, n_params, score, per_param, rank,
+        rank_per_param (1 = highest; ties: lower index first), and, where there is a budget, chosen.
+        """
+        columns = ("position", "stack", "layer", "module", "pet_type", "n_params")
+        made = pd.DataFrame({"gate": [g.index for g in self.gates]})
+        made = made.assign(**{c: [getattr(g, c) for g in self.gates] for c in columns})
+        order = self.alpha if self.kind in LAYER_SCORES else self.score
+        made = made.assign(
+            score=self.score, per_param=self.per_param, rank=ranks(order), rank_per_param=ranks(self.per_param)
+        )
+        if not self.budget:
+            return made
+        chosen = np.zeros(len(self.gates), dtype=bool)
+        chosen[self._chosen(self.budget, self.per)] = True
+        return made.assign(chosen=chosen)
+
+    def parameters(self, budget: str | int | float | None = None) -> int:
+        """A budget in parameters; its own for None.
+
+        Raises:
+            BudgetError: not a budget. ConfigError: None, and it has none of its own.
+        """
+        if budget is not None:
+            return parse_budget(budget, self.backbone_params)
+        if not self.budget:
+            raise ConfigError("budget: expected one, found none; the scores were taken without")
+        return self.budget
+
+    def structure(self, budget: str | int | float | None = None, per: Per | None = None) -> Structure:
+        """The gates of the highest scores that fit a budget, by the rule that makes a structure of a search's alpha.
+
+        ``gora`` allots ranks where the space offers rank-one units (see `placement.gora_ranks`), else it takes whole
+        gates by score; ``plop`` takes whole types of modules in their order (see `placement.plop_order`).
+
+        Args:
+            budget: a fraction of the backbone or a number of parameters, see `structure.parse_budget`. None: its own.
+            per: ``gate`` takes gates in the order of their score, as a search does in the order of p, which favours
+                large modules; ``param`` in the order of score per parameter, the greedy rule for the largest sum of
+                scores under a budget. None: its own.
+
+        Raises:
+            BudgetError: not a budget, or below the smallest module. ConfigError: `per` is neither, or ``param`` of a
+            method that has its own rule.
+        """
+        per = self.per if per is None else per
+        parameters = self._checked(budget, per)
+        chosen = self._chosen(parameters, per)
         source = {
             "baseline": self.kind if per == "gate" else f"{self.kind}/param",
             "seed": self.seed,
@@ -92,3 +149,128 @@ class OnePassScores:
             "seconds": round(self.seconds, 3),
         }
         return Structure(gates_by_index(self.gates, chosen), self.backbone, self.backbone_params, parameters, source)
+
+    def heatmap(self, *, scale: Any = "own", **options: Any) -> Any:
+        """`s3pet_viz.figures.heatmap` of the scores, the chosen gates outlined; its options, and its Figure."""
+        return _figures().heatmap(self, scale=scale, **options)
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _alpha(self) -> NDArray[np.float64]:
+        if self.kind == "plop":
+            return plop_order(1 / self.score, [g.module for g in self.gates])
+        key = self.score if self.per == "gate" else self.per_param
+        if self.kind == "gora" and self._units() is not None:  # r0 at which the formula gives a layer its k-th unit
+            nth = np.zeros(len(self.gates))
+            for gates in self._by_position().values():
+                nth[gates] = 1 + np.arange(len(gates))
+            key = key / (nth * np.sqrt(self.counts))
+        return np.log(np.maximum(key, _LEAST))
+
+    def _checked(self, budget: str | int | float | None, per: Per) -> int:
+        if per not in ("gate", "param"):
+            raise ConfigError(f"per: expected 'gate' or 'param', found {per!r}")
+        if per == "param" and self.kind in LAYER_SCORES:
+            raise ConfigError(f"per: expected 'gate' for {self.kind!r}, which has a rule of its own, found 'param'")
+        parameters = self.parameters(budget)
+        check_budget(self.counts, parameters)
+        return parameters
+
+    def _chosen(self, budget: int, per: Per) -> NDArray[np.int64]:
+        if self.kind == "plop":
+            return select(self.alpha, self.counts, budget)
+        if self.kind == "gora" and self._units() is not None:
+            layers = list(self._by_position().values())
+            first = [gates[0] for gates in layers]
+            made = gora_ranks(
+                self.score[first], self.counts[first], np.zeros(len(first)), budget, most=[len(g) for g in layers]
+            )
+            return np.sort(np.concatenate([g[:r] for g, r in zip(layers, made.ranks, strict=True)]).astype(np.int64))
+        return select(self.score if per == "gate" else self.per_param, self.counts, budget)
+
+    def _units(self) -> list[int] | None:
+        """Which rank of its position each gate is, where the space offers ranks."""
+        units = [getattr(gate, "unit", None) for gate in self.gates]
+        return None if None in units else [int(unit) for unit in units if unit is not None]
+
+    def _by_position(self) -> dict[str, NDArray[np.int64]]:
+        """Places of the gates of each position, in the order of their units."""
+        units = self._units() or [0] * len(self.gates)
+        found: dict[str, list[tuple[int, int]]] = {}
+        for place, (gate, unit) in enumerate(zip(self.gates, units, strict=True)):
+            found.setdefault(gate.position, []).append((unit, place))
+        return {name: np.array([place for _, place in sorted(pairs)]) for name, pairs in found.items()}
+
+    # -- as text ---------------------------------------------------------------------------------------
+
+    def cost(self) -> str:
+        """``64 passes forward and backward over 2,048 rows, 3.1 s``."""
+        way = "forward" if self.kind == "plop" else "forward and backward"
+        rows = f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
+        return f"{self.steps:,} pass{'es' if self.steps != 1 else ''} {way} over {rows}, {self.seconds:.1f} s"
+
+    def __repr__(self) -> str:
+        return f"OnePassScores({self.name}: {len(self.gates):,} gates, {self.cost()})"
+
+    def _repr_html_(self) -> str:
+        table = self.table().sort_values("rank")[:_SHOWN]
+        chosen = self.structure() if self.budget else None
+        cells = [
+            (self.gates[i].column, row.module, row.pet_type, f"{row.n_params:,}", f"{row.score:.3g}", str(row.rank))
+            + (("chosen" if row.chosen else "",) if chosen is not None else ())
+            for i, row in zip(table.index, table.itertuples(), strict=True)
+        ]
+        names = ["layer", "module", "PET type", "parameters", "score", "rank", *([""] if chosen is not None else [])]
+        more = f" The first {len(table)}:" if len(self.gates) > len(table) else ""
+        says = f"{self!r}. " + (f"Chosen: {chosen!r}." if chosen is not None else "") + more
+        return f"<p>{html.escape(says)}</p>{_html_table(names, cells)}"
+
+
+class TaskScores(Mapping[str, OnePassScores]):
+    """One-pass scores of one search space on several tasks, by the tasks' names."""
+
+    def __init__(self, scores: Mapping[str, OnePassScores]) -> None:
+        self._scores = dict(scores)
+
+    def __getitem__(self, task: str) -> OnePassScores:
+        return self._scores[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def correlation(self) -> pd.DataFrame:
+        """Spearman's rank correlation of the scores between tasks; tasks x tasks. NaN where all scores are equal."""
+        names = list(self)
+        values = [[spearman(self[a].score, self[b].score) for b in names] for a in names]
+        return pd.DataFrame(values, index=pd.Index(names, name="task"), columns=pd.Index(names, name="task"))
+
+    def heatmap(self, *, title: str | None = None, **options: Any) -> Any:
+        """`s3pet_viz.figures.overlap` of the scores, their rank correlation; its options, and its Figure."""
+        kind = next(iter(self.values())).kind
+        words = f"Rank correlation of {kind} scores between tasks (Spearman)"
+        return _figures().overlap(list(self.values()), by="spearman", title=title or words, **options)
+
+    def __repr__(self) -> str:
+        one = next(iter(self.values()))
+        seconds = sum(scores.seconds for scores in self.values())
+        return f"TaskScores({one.method} on {', '.join(self)}: {len(one.gates):,} gates, {seconds:.1f} s)"
+
+    def _repr_html_(self) -> str:
+        made = self.correlation()
+        cells = [(name, *(f"{v:.2f}" for v in row)) for name, row in zip(made.index, made.to_numpy(), strict=True)]
+        words = f"{self!r}. Rank correlation (Spearman) of the scores:"
+        return f"<p>{html.escape(words)}</p>{_html_table(['', *made.columns], cells)}"
+
+
+def _figures() -> Any:
+    # By name, when a figure is asked for: numbers are made where there is no plotly.
+    return importlib.import_module("s3pet_viz.figures")
+
+
+def _html_table(names: list[str], rows: Iterable[Iterable[object]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 
+from s3pet_viz.analysis.intervals import Interval, interval
 from s3pet_viz.analysis.measures import jaccard, spearman
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.errors import ConfigError, StudyError
@@ -118,21 +119,13 @@ class Transfer:
         if relative is None:
             return self._pivot(rows, value, [*self.sources, *self.references], "mean")
         _among("relative", relative, Relative)
-        sources = rows[rows["kind"] == "source"].copy()
-        if relative == "own":
-            own = sources[sources["source"] == sources["target"]].set_index(["target", "seed"])[value]
-            if own.empty:
-                raise ConfigError("relative: expected the targets' own structures in the study, found none")
-            index = pd.MultiIndex.from_frame(sources[["target", "seed"]])
-            sources[value] = sources[value].to_numpy() - own.reindex(index).to_numpy()
-        else:
-            base = rows[rows["kind"] == relative].groupby("target")[value].mean()
-            if base.empty:
-                found_here = ", ".join(self.references)
-                raise ConfigError(f"relative: expected {relative} among the trainings, found {found_here}")
-            found = base.reindex(sources["target"]).to_numpy()
-            sources[value] = sources[value] / found if relative == "full" else sources[value] - found
-        return self._pivot(sources, value, self.sources, "mean")
+        sources = rows[rows["kind"] == "source"]
+        if relative == "own" and not (sources["source"] == sources["target"]).any():
+            raise ConfigError("relative: expected the targets' own structures in the study, found none")
+        if relative != "own" and not (rows["kind"] == relative).any():
+            raise ConfigError(f"relative: expected {relative} among the trainings, found {', '.join(self.references)}")
+        rows = rows.assign(compared=against(rows, value, relative))
+        return self._pivot(rows[rows["kind"] == "source"], "compared", self.sources, "mean")
 
     def spread(self, *, value: Value = "score") -> pd.DataFrame:
         """Standard deviation over trainings (ddof 1; NaN for one); as `matrix`."""
@@ -161,6 +154,32 @@ class Transfer:
             return float("nan")
         centred = cells - cells.groupby("target").transform("mean")
         return spearman(centred["overlap"], centred[value])
+
+    def foretold_by(self, agreement: pd.DataFrame, *, value: Value = "score") -> Interval:
+        """How well a matrix of agreement between tasks, such as ``s3.score(tasks=[...]).correlation()``, foretells
+        where structures transfer: for each target Spearman's correlation, over the tasks that structures come from but
+        itself, of the source's agreement with what its structures score there (or, of ``loss``, with less loss).
+
+        Args:
+            agreement: source tasks x target tasks.
+
+        Returns:
+            The mean over the targets that have three sources and a spread; its interval as of `analysis.intervals`.
+
+        Raises:
+            ConfigError: fewer than two such targets.
+        """
+        found, sign = self.matrix(value=value), -1 if value == "loss" else 1
+        values = []
+        for target in self.targets:
+            sources = [s for s in self.sources if s in agreement.index and s != target and target in agreement.columns]
+            if len(sources) > 2:
+                values.append(spearman(agreement.loc[sources, target], sign * found.loc[sources, target]))
+        known = [v for v in values if np.isfinite(v)]
+        if len(known) < 2:
+            names = ", ".join(self.targets)
+            raise ConfigError(f"agreement: expected it for at least two targets of {names}, found {len(known)}")
+        return interval(known)
 
     # -- structures ------------------------------------------------------------------------------------
 
@@ -223,6 +242,18 @@ class Transfer:
             f"<p>{html.escape(repr(self))}: mean score on held-out rows; rows: where the structure comes from</p>"
             f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def against(rows: pd.DataFrame, value: str, relative: Relative | None) -> np.ndarray:
+    """The value of each training of `Transfer.table`, as `relative` of `Transfer.matrix` says; shape (n_rows,)."""
+    values = rows[value].to_numpy(dtype=float)
+    if relative is None:
+        return values
+    own = (rows["kind"] == "source") & (rows["source"] == rows["target"])
+    keys, yard = (["target", "seed"], own) if relative == "own" else (["target"], rows["kind"] == relative)
+    base = rows[yard].groupby(keys)[value].mean()
+    found = rows[keys].join(base, on=keys)[value].to_numpy(dtype=float)
+    return values / found if relative == "full" else values - found
 
 
 def _pick(name: str, wanted: str | None, rows: pd.DataFrame) -> str:

@@ -1,9 +1,9 @@
-"""Loading backbones, and the tables that name their modules."""
+"""Loading backbones, and the positions that their modules are."""
 
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import Position, family_of, is_conv1d, positions
+from s3pet_viz.backbones.families import FAMILIES, Position, family_of, is_conv1d, positions
 from s3pet_viz.backbones.load import load_backbone, wrap_backbone
-from s3pet_viz.backbones.tables import FAMILIES, Family
+from s3pet_viz.structure.tables import Family
 
 __all__ = [
     "FAMILIES",

@@ -23,6 +23,8 @@ from s3pet_viz.tasks import Task, TaskData
 #: Packages that put PET layers of their own into a model, by the first part of a class's import path.
 _PET_PACKAGES = ("peft", "adapters", "loralib", "opendelta", "minlora")
 _OURS = "s3pet_viz.pet.insertion"
+#: Packages whose layers hold packed weights.
+_PACKED = ("bitsandbytes", "gptqmodel", "auto_gptq", "awq", "aqlm", "eetq", "hqq", "optimum", "torchao", "quanto")
 
 #: Heads that a backbone may come with; any other is of another kind of task.
 _HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|NextSentencePrediction|SequenceClassification"
@@ -98,6 +100,39 @@ def check_head(config: Any, text: bool, name: str) -> None:
             )
 
 
+def refuse_quantised(config: Any, model: nn.Module | None, name: str) -> None:
+    """No weights are quantised, as far as a config or (where there is one) a live model says: PET modules and their
+    fused forms are not written for such layers. Raises BackboneError: some are; names what was found.
+    """
+    found = _quantised_config(config) or (_quantised_layer(model) if model is not None else "")
+    if found:
+        raise BackboneError(
+            f"backbone: {name!r} is quantised ({found}); expected unquantised weights (float32, bfloat16): "
+            "load the original model"
+        )
+
+
+def _quantised_config(config: Any) -> str:
+    said = getattr(config, "quantization_config", None)
+    if not said:
+        return ""
+    method = said.get("quant_method") if isinstance(said, Mapping) else getattr(said, "quant_method", None)
+    return f"quantization_config: {getattr(method, 'value', method) or type(said).__name__}"
+
+
+def _quantised_layer(model: nn.Module) -> str:
+    for name, module in model.named_modules():
+        kind = type(module)
+        if kind.__module__.partition(".")[0] in _PACKED:
+            return f"{kind.__module__}.{kind.__name__} at {name}"
+        weight: Any = getattr(module, "weight", None)
+        # Packed weights are integers, fp8 ones a single byte.
+        packed = hasattr(weight, "dtype") and (not weight.dtype.is_floating_point or weight.dtype.itemsize < 2)
+        if packed or hasattr(module, "qweight"):
+            return f"{kind.__name__} at {name}"
+    return ""
+
+
 # -- a model and its tokenizer -------------------------------------------------------------------------------
 
 
@@ -119,18 +154,10 @@ def check_bare(model: nn.Module) -> None:
                 f"backbone: expected plain weights, found a parametrization at {name}; make it permanent first: "
                 "torch.nn.utils.parametrize.remove_parametrizations"
             )
-    at = inserted_at(model)
-    if at is not None:
-        raise BackboneError(f"backbone: expected none, found PET modules attached to {at}: detach them first")
-
-
-def inserted_at(model: nn.Module) -> str | None:
-    """The first module of a model that a PET module of this package is attached to."""
     for name, module in model.named_modules():
         hooks = [*module._forward_hooks.values(), vars(module).get("forward")]
         if any(getattr(hook, "__module__", None) == _OURS for hook in hooks):
-            return name
-    return None
+            raise BackboneError(f"backbone: expected none, found PET modules attached to {name}: detach them first")
 
 
 def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:

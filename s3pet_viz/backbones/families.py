@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from torch import nn
 
-from s3pet_viz.backbones.tables import FAMILIES, PARTS, Family, Kind
 from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
+from s3pet_viz.structure.tables import PARTS, Family, Kind, families
+
+FAMILIES = families()
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,18 @@ class Position:
 
 def family_of(model: nn.Module) -> Family:
     """The family of a transformers model. Raises BackboneError: its ``model_type`` is in no table."""
-    model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    return family_of_type(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+
+
+def family_of_type(model_type: str) -> Family:
+    """`family_of`, where there is only a config yet."""
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
     known = ", ".join(t for f in FAMILIES for t in f.model_types)
     raise BackboneError(
         f"backbone: expected a model of a known family ({known}), found {model_type!r}; "
-        "a family is one table in s3pet_viz/backbones/families.yaml"
+        "a family is one table in s3pet_viz/structure/families.yaml"
     )
 
 
@@ -58,12 +63,11 @@ def positions(model: nn.Module) -> list[Position]:
     matches nothing in this model.
     """
     family = family_of(model)
-    rules = [(re.compile(r.pattern), r) for r in family.rules]
     hidden = _hidden_size(model)
     found = []
     for name, target in base_of(model).named_modules():
-        for pattern, rule in rules:
-            match = pattern.fullmatch(name)
+        for rule in family.rules:
+            match = rule.pattern.fullmatch(name)
             if not match:
                 continue
             width = _widths(target) if rule.kind != "block" else (hidden, hidden)

@@ -14,15 +14,14 @@ from torch import nn
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import base_of, family_of
-from s3pet_viz.backbones.quantised import refuse_quantised
+from s3pet_viz.backbones.families import base_of, family_of, family_of_type
 from s3pet_viz.backbones.shared import seeded
-from s3pet_viz.backbones.tables import Family
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
+from s3pet_viz.structure.tables import Family
 from s3pet_viz.threads import LOCK
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
@@ -78,8 +77,8 @@ def load_backbone(
         _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
         config = AutoConfig.from_pretrained(source, **hub)
         # Before the weights are read.
-        family = family_of(_Shell(config))
-        refuse_quantised(config, None, str(name))
+        family = family_of_type(config.model_type)
+        check.refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
         check.check_head(config, text, str(name))
         try:
@@ -130,7 +129,7 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    refuse_quantised(model.config, model, label)
+    check.refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
     _check_finite(model)
     inside = {id(p) for p in base_of(model).parameters()}
@@ -254,14 +253,6 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point and found.itemsize > 1):
         raise ConfigError(f"dtype: expected auto, float32, bfloat16, ... (a torch dtype), found {dtype!r}")
     return found
-
-
-class _Shell(nn.Module):
-    """Carries a config through `family_of` while there is no model yet."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
 
 
 def _locate(name: str) -> str:

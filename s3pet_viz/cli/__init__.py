@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, control, demo, exchange, explain, report, search, show, study, tune, watch
+from s3pet_viz.cli import baselines, control, demo, exchange, explain, report, score, search, show, study, tune, watch
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for _function in (
     demo.demo,
     search.search,
     tune.tune,
+    score.score,
     baselines.baselines,
     study.sweep,
     study.transfer,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,9 +18,10 @@ import typer
 from s3pet_viz.config import SearchConfig, TuneConfig
 from s3pet_viz.config.names import DEFAULT_BACKBONE
 from s3pet_viz.config.options import Option, options_of
+from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.config.search import LOADING
 from s3pet_viz.errors import ConfigError, S3PETError, printable
-from s3pet_viz.files import expanded, is_folder, is_there, write_text_atomic
+from s3pet_viz.files import expanded, is_folder, is_there, json_ready, write_text_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -33,9 +36,9 @@ def option(text: str, **options: Any) -> Any:
     return typer.Option(help=text, show_default=False, **options)
 
 
-_SEARCH, _TUNE = options_of(SearchConfig), options_of(TuneConfig)
+_SEARCH, _TUNE, _SCORE = options_of(SearchConfig), options_of(TuneConfig), options_of(ScoreConfig)
 TASK_HELP, BACKBONE_HELP, BUDGET_HELP = (_SEARCH[name].help for name in ("task", "backbone", "budget"))
-SEARCH_FIELDS, TUNE_FIELDS = tuple(_SEARCH), tuple(_TUNE)
+SEARCH_FIELDS, TUNE_FIELDS, SCORE_FIELDS = tuple(_SEARCH), tuple(_TUNE), tuple(_SCORE)
 #: Of the fields of `SearchConfig`, those that every training takes too.
 LOADED = (*LOADING, "device", "precision")
 
@@ -61,9 +64,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def takes_fields(*, search: Iterable[str] = (), tune: Iterable[str] = ()) -> Callable[[F], F]:
+def takes_fields(
+    *, search: Iterable[str] = (), tune: Iterable[str] = (), score: Iterable[str] = ()
+) -> Callable[[F], F]:
     """Give a command that takes ``**options`` an option for each of these fields, before its own."""
-    found = {name: fields[name] for fields, names in ((_TUNE, tune), (_SEARCH, search)) for name in names}
+    asked = ((_TUNE, tune), (_SCORE, score), (_SEARCH, search))
+    found = {name: fields[name] for fields, names in asked for name in names}
 
     def made(function: F) -> F:
         signature = inspect.signature(function, eval_str=True)
@@ -77,6 +83,19 @@ def takes_fields(*, search: Iterable[str] = (), tune: Iterable[str] = ()) -> Cal
         rest = [one for one in own.values() if one.default is not one.empty]
         function.__signature__ = signature.replace(parameters=[*needed, *more, *rest])  # type: ignore[attr-defined]
         return function
+
+    return made
+
+
+def takes_options_of(shared: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a command that takes ``**options`` those of a function or a dataclass, after its own."""
+
+    def made(command: F) -> F:
+        signature = inspect.signature(command, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        more = inspect.signature(shared, eval_str=True).parameters.values()
+        command.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        return command
 
     return made
 
@@ -166,21 +185,22 @@ def say(*what: RenderableType) -> None:
         out.print(part, soft_wrap=isinstance(part, str))
 
 
-def check_free(path: Path | None, force: bool = False) -> None:
+def check_free(*paths: Path | None, force: bool = False) -> None:
     """Before long work: refuse to replace a file unasked.
 
     Raises:
-        ConfigError: the file exists, or is a folder.
+        ConfigError: a file exists, is a folder, or cannot be written.
     """
-    if path is None:
-        return
-    if is_folder(path):
-        raise ConfigError(f"{path}: expected a file name, found a folder")
-    if is_there(path) and not force:
-        raise ConfigError(f"{path}: exists already; give another name or --force")
-    folder = next(p for p in path.absolute().parents if is_there(p))
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(f"{path}: {folder} is not a folder that can be written")
+    for path in paths:
+        if path is None:
+            continue
+        if is_folder(path):
+            raise ConfigError(f"{path}: expected a file name, found a folder")
+        if is_there(path) and not force:
+            raise ConfigError(f"{path}: exists already; give another name or --force")
+        folder = next(p for p in path.absolute().parents if is_there(p))
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(f"{path}: {folder} is not a folder that can be written")
 
 
 def save_text(path: Path, text: str, force: bool = False) -> None:
@@ -189,8 +209,23 @@ def save_text(path: Path, text: str, force: bool = False) -> None:
     Raises:
         ConfigError: as `check_free`, or it cannot be written.
     """
-    check_free(path, force)
+    check_free(path, force=force)
     try:
         write_text_atomic(path, text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def save_json(path: Path, data: Any, force: bool = False) -> None:
+    """`save_text` of a value as JSON."""
+    save_text(path, json.dumps(json_ready(data), indent=1) + "\n", force)
+
+
+def words(text: str) -> list[str]:
+    """What is separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def quoted(path: str | Path) -> str:
+    """A path as one can type it."""
+    return printable(shlex.quote(str(path)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -186,8 +184,3 @@ def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
         f"{heatmap(source).to_html(full_html=False, include_plotlyjs=True)}\n"
         f"<h2>Chosen gates</h2>{source._repr_html_()}\n</body></html>\n"
     )
-
-
-def quoted(path: str | Path) -> str:
-    """A path as one can type it."""
-    return shlex.quote(str(path))

@@ -27,7 +27,7 @@ Methods = Annotated[
     c.option(
         "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full "
         "[default: these], and the one-pass scores gradient, fisher, sensitivity, gradient/param, fisher/param, "
-        "sensitivity/param."
+        "sensitivity/param; in a space of LoRA alone gora, plop."
     ),
 ]
 With = Annotated[
@@ -56,7 +56,7 @@ def baselines(
     Structures set by hand, random structures of the same budget, all weights, and none; if asked for, one-pass scores:
     structures of the same budget that are picked without a search, by one pass of scores over all gates.
     """
-    c.check_free(out, force)
+    c.check_free(out, force=force)
     if task is None:
         raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
     compared = _structures(structure or [])
@@ -81,7 +81,7 @@ def baselines(
         load=load,
         progress=not quiet,
         on_scores=None if quiet else line,
-        **c.given(methods=None if methods is None else [m.strip() for m in methods.split(",") if m.strip()]),
+        **c.given(methods=None if methods is None else c.words(methods)),
         **options,
     )
     made = summary(table)

@@ -103,7 +103,7 @@ def demo(
             {
                 "heatmap": f"{page} (open it in a browser)",
                 "table": folder / "table.csv",
-                "run": f"{run.path} (look again: s3pet show {o.quoted(run.path)})",
+                "run": f"{run.path} (look again: s3pet show {c.quoted(run.path)})",
                 "time": f"{time.perf_counter() - began:.0f} s",
             }
         )

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from s3pet_viz.cli import _common as c
-from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
+from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.files import read_text
 
 if TYPE_CHECKING:
-    from s3pet_viz.export import Adapter
     from s3pet_viz.structure import Structure
-
-
-class Form(StrEnum):
-    """What a structure or an adapter is exported to."""
-
-    peft = "peft"
-    merged = "merged"
-    s3delta = "s3delta"
-    adapter = "adapter"
 
 
 Source = Annotated[str, typer.Argument(metavar="FILE", help="S3Delta's JSON, or final_alphas.txt.", show_default=False)]
@@ -42,7 +30,7 @@ Target = Annotated[
     ),
 ]
 To = Annotated[
-    Form,
+    Literal["peft", "merged", "s3delta", "adapter"],
     typer.Option(
         help="peft: a PEFT adapter folder (of a structure alone, its config). merged: a plain transformers model. "
         "s3delta: the published implementation's JSON. adapter: this package's own folder.",
@@ -70,12 +58,12 @@ def import_(
     """Turn a result of the published implementation (thunlp/S3Delta) into a structure file."""
     from s3pet_viz.cli import _output as o
 
-    c.check_free(out, force)
+    c.check_free(out, force=force)
     structure = _published(source, backbone, run, budget)
     if any(g.n_params < 1 for g in structure.gates):
         raise ConfigError(f"{source}: the sizes of its gates are not known: give --backbone (t5-large, ...) or --run")
     c.say(o.facts_table({"from": source, "backbone": structure.backbone or None, **o.structure_facts(structure)}))
-    c.save_text(out, json.dumps(json_ready(structure.to_dict()), indent=1) + "\n", force)
+    c.save_json(out, structure.to_dict(), force)
     c.say(f"structure: {out}")
 
 
@@ -84,9 +72,8 @@ def _published(source: str, backbone: str | None, run: str | None, budget: str |
 
     from s3pet_viz.sources import RUN, open_source
     from s3pet_viz.structure import from_s3delta, read_final_alphas
-    from s3pet_viz.structure.published import read_text
 
-    if read_text(source).lstrip()[:1] == "=":
+    if read_text(source, StructureError).lstrip()[:1] == "=":
         if run is not None:
             raise ConfigError("run: final_alphas.txt names whole positions; --run is for JSON")
         return read_final_alphas(source, backbone).structure(budget)
@@ -117,29 +104,28 @@ def export(
     """
     from s3pet_viz.cli import _output as o
 
-    if to is Form.s3delta:
-        c.check_free(out, force)
+    if to == "s3delta":
+        c.check_free(out, force=force)
     else:
         from s3pet_viz.export.folder import check_free_folder
 
         check_free_folder(out, force)
-    if partial and to is not Form.peft:
-        raise ConfigError(f"partial: is for --to peft; --to {to.value} holds everything or says what it cannot")
+    if partial and to != "peft":
+        raise ConfigError(f"partial: is for --to peft; --to {to} holds everything or says what it cannot")
     from s3pet_viz.export.host import read_source
+    from s3pet_viz.structure import Structure, to_s3delta
 
     given = read_source(source, budget=budget, backbone=backbone)
-    structure, adapter = _parts(given)
-    if adapter is None and to in (Form.merged, Form.adapter):
-        hint = f"s3pet tune {o.quoted(source)} --save FOLDER"
-        raise ConfigError(f"{source}: --to {to.value} needs trained weights, which come from: {hint}")
+    adapter = None if isinstance(given, Structure) else given
+    structure = given if isinstance(given, Structure) else given.structure
+    if adapter is None and to in ("merged", "adapter"):
+        hint = f"s3pet tune {c.quoted(source)} --save FOLDER"
+        raise ConfigError(f"{source}: --to {to} needs trained weights, which come from: {hint}")
     facts: dict[str, object] = {"from": source, **o.structure_facts(structure)}
 
-    if to is Form.s3delta:
-        from s3pet_viz.structure import to_s3delta
-
-        text = json.dumps(to_s3delta(structure), indent=1) + "\n"
-        c.save_text(out, text, force)
-    elif to is Form.peft:
+    if to == "s3delta":
+        c.save_json(out, to_s3delta(structure), force)
+    elif to == "peft":
         from s3pet_viz.export import to_peft
 
         made = to_peft(given, backbone, folder=out, partial=partial, overwrite=force, any_weights=any_weights)
@@ -150,7 +136,7 @@ def export(
             c.complain("left out", f"{gate.position} {gate.pet_type}: {reason}")
         for note in made.notes:
             c.complain("note", note)
-    elif to is Form.merged:
+    elif to == "merged":
         from s3pet_viz.export import merge
 
         merge(given, backbone, folder=out, overwrite=force, any_weights=any_weights)  # type: ignore[arg-type]
@@ -158,10 +144,4 @@ def export(
     elif adapter is not None:
         adapter.save_pretrained(out, overwrite=force)
     c.say(o.facts_table(facts))
-    c.say(f"{to.value}: {out}")
-
-
-def _parts(given: Structure | Adapter) -> tuple[Structure, Adapter | None]:
-    from s3pet_viz.structure import Structure
-
-    return (given, None) if isinstance(given, Structure) else (given.structure, given)
+    c.say(f"{to}: {out}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from s3pet_viz.cli import _common as c
+from s3pet_viz.cli.tune import Trained, defaults_of, split_trained
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,51 +16,28 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis.explanation import Explanation
 
 Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run or a structure file.")]
-Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
-Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
-Budget = Annotated[str | None, c.option("Explain the structure that the run gives at this budget.")]
 Rows = Annotated[int | None, c.option("Measure at most so many validation rows. [default: all]", min=1)]
 NoMetric = Annotated[bool, typer.Option("--no-metric", help="Leave out the change of the task's score; faster.")]
-Out = Annotated[Path | None, c.option("Write the explanation as JSON to this file too.")]
 
 
 @c.takes_fields(search=c.LOADED, tune=c.TUNE_FIELDS)
-def explain(
-    target: Target,
-    task: Task = None,
-    backbone: Backbone = None,
-    budget: Budget = None,
-    rows: Rows = None,
-    no_metric: NoMetric = False,
-    out: Out = None,
-    threads: c.Threads = None,
-    quiet: c.Quiet = False,
-    force: c.Force = False,
-    **fields: Any,
-) -> None:
+@c.takes_options_of(Trained)
+def explain(target: Target, rows: Rows = None, no_metric: NoMetric = False, **given: Any) -> None:
     """Tune a structure, then close its gates one at a time and see how much the validation loss rises.
 
     The result for a run's own structure on its own task is kept in the run folder, as explain.json.
     """
-    from s3pet_viz.cli.tune import defaults_of
-    from s3pet_viz.runs import Run, RunWriter
-    from s3pet_viz.sources import is_recorded, open_source, structure_of
-
-    c.check_free(out, force)
-    source = open_source(target, backbone=backbone)
-    structure_of(source, budget)  # says what is wrong before anything is loaded
-    run = source if isinstance(source, Run) and not is_recorded(source) else None
-    own = run is not None and task is None and backbone is None and budget is None
-    if own:
-        RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
-    defaults_of(source, task, backbone)  # says which option is missing
-    c.use_threads(threads)
+    asked, fields = split_trained(given)
+    source, _, run = asked.open(target)
+    defaults_of(source, asked.task, asked.backbone)  # says which option is missing
+    c.use_threads(asked.threads)
 
     from s3pet_viz.cli import _output as o
     from s3pet_viz.tuning.explain import explain as measure
 
-    options, load = c.split_load({"task": task, "backbone": backbone, "budget": budget, "rows": rows, **fields})
-    made = measure(source, metric=not no_metric, load=load, progress=not quiet, **options)
+    own = {name: getattr(asked, name) for name in ("task", "backbone", "budget")}
+    options, load = c.split_load({**own, "rows": rows, **fields})
+    made = measure(source, metric=not no_metric, load=load, progress=not asked.quiet, **options)
     c.say(effects_table(made), made.summary, "")
     facts: dict[str, object] = {
         "all gates open": f"loss {made.loss:.4f} {made.unit}"
@@ -72,15 +49,15 @@ def explain(
         "gradient": "the first-order estimate of that, -dL/dz; nears 0 as training converges",
     }
     c.say(o.facts_table(facts))
-    if own:
-        c.say(f"\nexplanation: {made.save(run)}")  # type: ignore[arg-type]
-    if out is not None:
-        c.check_free(out, force)
+    if run is not None:
+        c.say(f"\nexplanation: {made.save(run)}")
+    if asked.out is not None:
+        c.check_free(asked.out, force=asked.force)
         try:
-            made.save(out)
+            made.save(asked.out)
         except OSError as error:
-            raise ConfigError(f"{out}: cannot be written ({error.strerror})") from None
-        c.say(f"\nexplanation: {out}")
+            raise ConfigError(f"{asked.out}: cannot be written ({error.strerror})") from None
+        c.say(f"\nexplanation: {asked.out}")
 
 
 def effects_table(made: Explanation) -> Table:

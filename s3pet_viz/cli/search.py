@@ -51,7 +51,10 @@ def search(
     search goes on when this terminal closes: see it with `s3pet watch`, ask it with `s3pet pause | resume | stop`.
     """
     if resume is None:
-        _required(fields["task"], fields["budget"])
+        if fields["task"] is None:
+            raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
+        if fields["budget"] is None:
+            raise ConfigError("--budget: expected a budget such as 0.1% or 8404, found none")
         backbone = backbone or c.DEFAULT_BACKBONE
     options = c.given(**fields, backbone=backbone, out=out, track=track or None)
     for name, value in _set_options(set_).items():
@@ -78,9 +81,8 @@ def search(
         run = s3.search(resume=resume, callbacks=[watch], progress=not quiet, **options)
     except KeyboardInterrupt as interrupt:
         if watch.path is not None:
-            from s3pet_viz.cli._output import quoted
-
-            c.complain("interrupted", f"the run is saved; continue it with: s3pet search --resume {quoted(watch.path)}")
+            again = f"s3pet search --resume {c.quoted(watch.path)}"
+            c.complain("interrupted", f"the run is saved; continue it with: {again}")
             interrupt.explained = True  # type: ignore[attr-defined]
         raise
     from s3pet_viz.runs.process import LAUNCHED
@@ -88,13 +90,6 @@ def search(
     # Launched: nobody is there to read it, and the log is for what goes wrong. Of several processes, one says it.
     if not os.environ.get(LAUNCHED) and os.environ.get("RANK", "0") == "0":
         _report(run)
-
-
-def _required(task: str | None, budget: str | None) -> None:
-    if task is None:
-        raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
-    if budget is None:
-        raise ConfigError("--budget: expected a budget such as 0.1% or 8404, found none")
 
 
 def _set_options(given: list[str] | None) -> dict[str, Any]:
@@ -119,11 +114,10 @@ def _set_options(given: list[str] | None) -> dict[str, Any]:
 
 
 def _detach(options: dict[str, Any], resume: Path | None, threads: int | None) -> None:
-    from s3pet_viz.cli._output import quoted
     from s3pet_viz.launcher import launch, relaunch
 
     run = launch(**options, threads=threads) if resume is None else relaunch(resume, **options, threads=threads)
-    path = quoted(run.path)
+    path = c.quoted(run.path)
     c.say(f"searching in process {run.info['pid']}: {run.path}")
     c.say(f"see it: s3pet watch {path}\nask it: s3pet pause | resume | stop {path}")
 
@@ -145,5 +139,5 @@ def _report(run: Run) -> None:
         c.say(f"adapter: {run.config['save']}")
         return
     done = run.status == "finished"
-    again = f"s3pet tune {o.quoted(run.path)}" if done else f"s3pet search --resume {o.quoted(run.path)}"
+    again = f"s3pet tune {c.quoted(run.path)}" if done else f"s3pet search --resume {c.quoted(run.path)}"
     c.say(f"\nnext: {again}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,6 @@ import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
 
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
@@ -39,8 +37,7 @@ def show(
     from s3pet_viz.sources import open_source, structure_of
     from s3pet_viz.structure import Structure
 
-    c.check_free(html, force)
-    c.check_free(save, force)
+    c.check_free(html, save, force=force)
     source = open_source(target)
     bare = isinstance(source, Run) and not source.n_steps
     structure = None if bare else structure_of(source, budget)
@@ -59,7 +56,7 @@ def show(
     if gates and structure is not None:
         c.say(o.gates_table(drawn, budget, most=None))
     if save is not None and structure is not None:
-        c.save_text(save, json.dumps(json_ready(structure.to_dict()), indent=1) + "\n", force)
+        c.save_json(save, structure.to_dict(), force)
         c.say(f"structure: {save}")
     if html is not None:
         c.save_text(html, o.heatmap_page(drawn, budget), force)

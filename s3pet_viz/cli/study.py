@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,15 +13,11 @@ from s3pet_viz.errors import ConfigError
 if TYPE_CHECKING:
     from s3pet_viz.analysis import Study, Transfer
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_SEARCH_STEPS = c.option("Steps of each search. [default: 200]", min=1)
-_TUNE_STEPS = c.option("Steps of each training, or auto. [default: 300]")
-_OUT = c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
-
-Steps = Annotated[int | None, _SEARCH_STEPS]
-TuneSteps = Annotated[str | None, _TUNE_STEPS]
-Out = Annotated[Path | None, _OUT]
+Steps = Annotated[int | None, c.option("Steps of each search. [default: 200]", min=1)]
+TuneSteps = Annotated[str | None, c.option("Steps of each training, or auto. [default: 300]")]
+Out = Annotated[
+    Path | None, c.option("The study's folder; one that is there goes on. [default: a new one under studies/]")
+]
 Seeds = Annotated[int, typer.Option(help="Seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--random", help="Random structures per budget and seed.", min=1)]
 Workers = Annotated[int | None, c.option("Processes. [default: one a core, or one where there is a GPU]", min=1)]
@@ -57,16 +51,7 @@ def _shared(
     return {**always, "retry": retry, "progress": not quiet, "load": c.given(max_rows=max_rows), **c.given(**some)}
 
 
-def _takes_shared(command: F) -> F:
-    """Give a command that takes ``**shared`` the options of `_shared`, after its own."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    both = inspect.signature(_shared, eval_str=True).parameters.values()
-    command.__signature__ = signature.replace(parameters=[*own, *both])  # type: ignore[attr-defined]
-    return command
-
-
-@_takes_shared
+@c.takes_options_of(_shared)
 def sweep(
     tasks: Annotated[str | None, c.option("Tasks, separated by commas: names or folders.")] = None,
     budgets: Annotated[str, typer.Option(help="Budgets, separated by commas.")] = "0.1%",
@@ -74,7 +59,8 @@ def sweep(
     methods: Annotated[
         str,
         typer.Option(
-            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), LoRA, BitFit, full, ..."
+            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), gora, plop, LoRA, "
+            "BitFit, full, ..."
         ),
     ] = "searched,random",
     search_budget: Annotated[
@@ -85,16 +71,16 @@ def sweep(
     **shared: Any,
 ) -> None:
     """Search and train over tasks, budgets, seeds and modes. The same line again goes on where it ended."""
-    c.check_free(table, force)
+    c.check_free(table, force=force)
     if tasks is None:
         raise ConfigError(f"--tasks: expected at least one, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
 
     study = s3.sweep(
-        tasks=_words(tasks),
-        budgets=_words(budgets),
-        modes=_words(modes),
-        methods=_words(methods),
+        tasks=c.words(tasks),
+        budgets=c.words(budgets),
+        modes=c.words(modes),
+        methods=c.words(methods),
         **c.given(search_budget=search_budget),
         **_shared(**shared),
     )
@@ -108,7 +94,7 @@ def sweep(
     _end(study, table, force)
 
 
-@_takes_shared
+@c.takes_options_of(_shared)
 def transfer(
     targets: Annotated[str | None, c.option("Target tasks, separated by commas.")] = None,
     sources: Annotated[
@@ -125,17 +111,16 @@ def transfer(
     **shared: Any,
 ) -> None:
     """Train the structures of source tasks on target tasks. The same line again goes on where it ended."""
-    c.check_free(table, force)
-    c.check_free(html, force)
+    c.check_free(table, html, force=force)
     if targets is None:
         raise ConfigError(f"--targets: expected at least one task, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
 
     made = s3.transfer(
-        targets=_words(targets),
+        targets=c.words(targets),
         budget=budget,
-        references=_words(references),
-        **c.given(sources=None if sources is None else _words(sources), mode=mode),
+        references=c.words(references),
+        **c.given(sources=None if sources is None else c.words(sources), mode=mode),
         **_shared(**shared),
     )
     _say_failed(made.study)
@@ -145,10 +130,6 @@ def transfer(
         c.save_text(html, s3.figures.transfer(made).to_html(include_plotlyjs=True), force)
         c.say(f"matrix: {html}")
     _end(made.study, table, force)
-
-
-def _words(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _say_study(study: Study) -> None:

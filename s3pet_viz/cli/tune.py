@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready
+
+if TYPE_CHECKING:
+    from s3pet_viz.runs import Run
 
 _WORDS = ("full", "head", "untouched")
 Target = Annotated[
@@ -19,67 +22,83 @@ Target = Annotated[
         metavar="STRUCTURE_OR_RUN", help="A run (folder or recorded name), a structure file, or: full, head, untouched."
     ),
 ]
-Task = Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")]
-Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")]
-Budget = Annotated[str | None, c.option("Tune the structure that the run gives at this budget.")]
-Out = Annotated[Path | None, c.option("Write the scores as JSON to this file too.")]
 Save = Annotated[
     Path | None, c.option("Keep the trained weights in this folder, for `s3pet export` and Adapter.from_pretrained.")
 ]
 
 
+@dataclass
+class Trained:
+    """Options of the commands that train the structure of a run or a file: what it is, and where the result goes."""
+
+    task: Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")] = None
+    backbone: Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")] = None
+    budget: Annotated[str | None, c.option("Take the structure that the run gives at this budget.")] = None
+    out: Annotated[Path | None, c.option("Write the result as JSON to this file too.")] = None
+    threads: c.Threads = None
+    quiet: c.Quiet = False
+    force: c.Force = False
+
+    def open(self, target: str, words: tuple[str, ...] = ()) -> tuple[Any, Any, Run | None]:
+        """Source (None of one of these words), structure, and the run whose folder the result belongs in.
+
+        Raises:
+            S3PETError: one of its kinds, for what could only fail after the training.
+        """
+        from s3pet_viz.runs import Run, RunWriter
+        from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
+
+        c.check_free(self.out, force=self.force)
+        if target in words:
+            if self.budget is not None:
+                raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")
+            return None, target, None
+        wanted = f"one of {', '.join(words)}, {A_SOURCE}" if words else ""
+        source = open_source(target, wanted=wanted, backbone=self.backbone)
+        structure = structure_of(source, self.budget)
+        own = isinstance(source, Run) and not is_recorded(source)
+        if not own or (self.task, self.backbone, self.budget) != (None, None, None):
+            return source, structure, None
+        RunWriter.attach(source.path).close()  # busy? better now than after training
+        return source, structure, source
+
+
+def split_trained(given: dict[str, Any]) -> tuple[Trained, dict[str, Any]]:
+    names = {one.name for one in dataclasses.fields(Trained)}
+    fields = {name: value for name, value in given.items() if name not in names}
+    return Trained(**{name: value for name, value in given.items() if name in names}), fields
+
+
 @c.takes_fields(search=c.LOADED, tune=c.TUNE_FIELDS)
-def tune(
-    target: Target,
-    task: Task = None,
-    backbone: Backbone = None,
-    budget: Budget = None,
-    out: Out = None,
-    save: Save = None,
-    threads: c.Threads = None,
-    quiet: c.Quiet = False,
-    force: c.Force = False,
-    **fields: Any,
-) -> None:
+@c.takes_options_of(Trained)
+def tune(target: Target, save: Save = None, **given: Any) -> None:
     """Train a structure from scratch and score it.
 
     The scores of a run's own structure on its own task are kept in the run folder.
     """
-    from s3pet_viz.runs import Run, RunWriter
-    from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
-
-    c.check_free(out, force)
-    source = (
-        None
-        if target in _WORDS
-        else open_source(target, wanted=f"one of {', '.join(_WORDS)}, {A_SOURCE}", backbone=backbone)
-    )
-    if source is None and budget is not None:
-        raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")
-    structure: Any = target if source is None else structure_of(source, budget)
-    run = source if isinstance(source, Run) else None
-    own = run is not None and not is_recorded(run) and task is None and backbone is None and budget is None
-    if own:
-        RunWriter.attach(run.path).close()  # type: ignore[union-attr]  # busy? better now than after training
-    where = defaults_of(source, task, backbone)
-    c.use_threads(threads)
+    asked, fields = split_trained(given)
+    source, structure, run = asked.open(target, _WORDS)
+    where = defaults_of(source, asked.task, asked.backbone)
+    c.use_threads(asked.threads)
 
     import s3pet_viz as s3
     from s3pet_viz.cli import _output as o
+    from s3pet_viz.runs import RunWriter
 
     options, load = c.split_load(fields)
     load = {**where.pop("load"), **load}
-    scores = s3.tune(structure, load=load, progress=not quiet, save=save, overwrite=force, **{**where, **options})
+    options = {**where, **options, "save": save, "overwrite": asked.force, "progress": not asked.quiet}
+    scores = s3.tune(structure, load=load, **options)
     c.say(o.scores_table(scores))
-    if own:
-        with RunWriter.attach(run.path) as writer:  # type: ignore[union-attr]
+    if run is not None:
+        with RunWriter.attach(run.path) as writer:
             writer.write_scores(scores.to_dict())
             c.say(f"\nscores: {writer.path / 'scores.json'}")
     if save is not None:
         c.say(f"\nadapter: {save}")
-    if out is not None:
-        c.save_text(out, json.dumps(json_ready(scores.to_dict()), indent=1) + "\n", force)
-        c.say(f"\nscores: {out}")
+    if asked.out is not None:
+        c.save_json(asked.out, scores.to_dict(), asked.force)
+        c.say(f"\nscores: {asked.out}")
     if scores.steps == "auto":
         c.say(f"\n{o.steps_said(scores)}")
 

@@ -50,11 +50,13 @@ def watch(run: RunFolder, once: Once = False, every: Every = 5.0) -> None:
         else:
             frame = _tell(model, out, every)
     except KeyboardInterrupt as interrupt:
-        c.say(f"\nleft; the search goes on. Look again: s3pet watch {_quoted(run)}; end it: s3pet stop {_quoted(run)}")
+        c.say(
+            f"\nleft; the search goes on. Look again: s3pet watch {c.quoted(run)}; end it: s3pet stop {c.quoted(run)}"
+        )
         interrupt.explained = True  # type: ignore[attr-defined]
         raise
     if not once and frame.status in ("stopped", "failed", "dead"):
-        c.say(f"go on with: s3pet resume {_quoted(run)}")
+        c.say(f"go on with: s3pet resume {c.quoted(run)}")
     if frame.status in ("failed", "dead"):
         raise typer.Exit(1)
 
@@ -203,9 +205,3 @@ def _chosen(frame: Frame) -> str:
     if frame.selected is None:
         return ""
     return f"{int(frame.selected.sum()):,} gates, {frame.chosen_params or 0:,} parameters"
-
-
-def _quoted(run: str) -> str:
-    import shlex
-
-    return printable(shlex.quote(run))

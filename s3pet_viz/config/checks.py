@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.errors import ConfigError, short
 
 #: More steps, rows or bits of a seed than any computer takes; what is larger would only fail later.
 MOST = 2**53
@@ -83,11 +83,3 @@ def seed_list(seeds: Any) -> list[int]:
     if not made:
         raise ConfigError("seeds: expected at least one, found none")
     return list(dict.fromkeys(whole("seeds", seed, 0) for seed in made))
-
-
-def short(value: object) -> str:
-    try:
-        shown = repr(value)
-    except ValueError:  # a whole number of more than 4,300 digits
-        shown = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

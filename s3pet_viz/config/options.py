@@ -1,6 +1,5 @@
 """An option is a dataclass field that says its default, help, bounds and choices once: the checks, the command line,
-`launch`, the notebook form and the signatures of functions are made from it.
-"""
+`launch`, the notebook form and the signatures of functions are made from it."""
 
 from __future__ import annotations
 
@@ -98,13 +97,9 @@ def like(config: type, name: str, default: Any = MISSING, form: Any = None) -> A
     return field(default=found.default if default is MISSING else default, metadata=said)
 
 
+@cache
 def options_of(config: Any) -> dict[str, Option]:
     """The options of a dataclass by name, in its order."""
-    return _options_of(config)
-
-
-@cache
-def _options_of(config: Any) -> dict[str, Option]:
     hints, made = typing.get_type_hints(config), {}
     for one in fields(config):
         optional = typing.get_origin(hints[one.name]) in (typing.Union, types.UnionType)

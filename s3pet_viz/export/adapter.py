@@ -22,6 +22,7 @@ from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_
 from s3pet_viz.files import located, named_in
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.units import joined
 
 _PET, _HEAD = "pet.", "head."
 _SAMPLE = 256  # values of each weight that the digest reads
@@ -33,7 +34,7 @@ class Adapter:
 
     Attributes:
         structure: which gates.
-        weights: PET weights by ``<position>.<PET type>.<weight>``.
+        weights: PET weights by ``<position>.<PET type>.<weight>``, of a unit by ``<position>.LoRA.3.<weight>``.
         head: an encoder's trained head by parameter name, and a pooler that was trained or drawn with it.
         backbone, revision: what to load; see `load_backbone`.
         model_type, form: of that backbone.
@@ -101,9 +102,21 @@ class Adapter:
     def only(self, gates: Iterable[Gate]) -> Adapter:
         """The same adapter with some of its gates."""
         kept = tuple(gates)
-        starts = tuple(f"{g.position}.{g.pet_type}." for g in kept)
+        starts = tuple(f"{'.'.join(g.key)}." for g in kept)
         weights = {name: t for name, t in self.weights.items() if name.startswith(starts)}
         return replace(self, structure=replace(self.structure, gates=kept), weights=weights)
+
+    def joined(self) -> Adapter:
+        """The same with the units of each position as one LoRA whose rank is their number."""
+        gates = self.structure.gates
+        if all(g.unit is None for g in gates):
+            return self
+        weights = {n: t for g in gates if g.unit is None for n, t in self.only([g]).weights.items()}
+        for place in dict.fromkeys(g.place for g in gates if g.unit is not None):
+            units = [".".join(g.key) for g in gates if g.place == place]
+            for name, dim in (("lora_A", 0), ("lora_B", 1)):
+                weights[".".join((*place, name))] = torch.cat([self.weights[f"{u}.{name}"] for u in units], dim)
+        return replace(self, structure=replace(self.structure, gates=tuple(joined(gates))), weights=weights)
 
     # -- use -------------------------------------------------------------------------------------------
 
@@ -246,30 +259,24 @@ class Adapter:
     def _card(self, repo_id: str) -> str:
         # Only a name that may be one on the hub; a path of this machine is nobody's business.
         known = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.backbone) and not Path(self.backbone).exists()
-        base = [f"base_model: {self.backbone}"] if known else []
+        base = f"base_model: {self.backbone}\n" if known else ""
         types = ", ".join(sorted({g.pet_type for g in self.structure.gates}))
-        return "\n".join(
-            [
-                "---",
-                "library_name: s3pet_viz",
-                *base,
-                "tags: [parameter-efficient-tuning, s3pet]",
-                "---",
-                "",
-                f"# {repo_id.split('/')[-1]}",
-                "",
-                f"{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters"
-                + (f", trained on {self.task}" if self.task else "")
-                + ".",
-                "",
-                "```python",
-                "import s3pet_viz as s3",
-                "",
-                f'adapter = s3.Adapter.from_pretrained("{repo_id}")',
-                "```",
-                "",
-            ]
-        )
+        trained = f", trained on {self.task}" if self.task else ""
+        return f"""---
+library_name: s3pet_viz
+{base}tags: [parameter-efficient-tuning, s3pet]
+---
+
+# {repo_id.split("/")[-1]}
+
+{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters{trained}.
+
+```python
+import s3pet_viz as s3
+
+adapter = s3.Adapter.from_pretrained("{repo_id}")
+```
+"""
 
 
 #: What ``adapter.json`` says beside the weights' checksum, and of which type.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s3pet_viz.errors import AdapterError
 from s3pet_viz.export.folder import FILES, META, STRUCTURE, WEIGHTS
-from s3pet_viz.files import open_plain, read_json, write_bytes_atomic, write_json_atomic
+from s3pet_viz.files import check_kind, open_plain, read_json, write_bytes_atomic, write_json_atomic
 from s3pet_viz.structure import Structure
 
 SCHEMA_VERSION = 1
@@ -39,13 +39,17 @@ def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, 
     for name in FILES:
         if not (folder / name).exists():
             raise AdapterError(f"{folder / name}: no such file; an adapter folder holds {', '.join(FILES)}")
-    meta = _read_meta(folder / META)
+    path = folder / META
+    meta = check_kind(read_json(path, AdapterError, most=_MOST_JSON), KIND, SCHEMA_VERSION, AdapterError, path)
+    sums = meta.get("sha256")
+    if not isinstance(sums, dict) or not isinstance(sums.get(WEIGHTS), str):
+        raise AdapterError(f"{path}: field 'sha256': expected an object with {WEIGHTS!r}, found {sums!r}")
     structure = Structure.load(folder / STRUCTURE)
     path = folder / WEIGHTS
     try:
         with os.fdopen(open_plain(path), "rb") as f:
             data = f.read()
-        expected, found = meta["sha256"][WEIGHTS], _sha256(data)
+        expected, found = sums[WEIGHTS], _sha256(data)
         if found != expected:
             raise AdapterError(
                 f"{path}: expected the file that {META} was written with (field 'sha256': {expected[:12]}...), found "
@@ -59,21 +63,6 @@ def read_adapter(folder: Path) -> tuple[Structure, dict[str, Tensor], dict[str, 
     return structure, tensors, meta
 
 
-def _read_meta(path: Path) -> dict[str, Any]:
-    data = read_json(path, AdapterError, most=_MOST_JSON)
-    if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise AdapterError(f"{path}: field 'kind': expected {KIND!r}; this is no adapter of s3pet_viz")
-    if data.get("schema_version") != SCHEMA_VERSION:
-        raise AdapterError(
-            f"{path}: field 'schema_version': expected {SCHEMA_VERSION}, found {data.get('schema_version')!r}; "
-            "it was written by another version of s3pet_viz"
-        )
-    sums = data.get("sha256")
-    if not isinstance(sums, dict) or not isinstance(sums.get(WEIGHTS), str):
-        raise AdapterError(f"{path}: field 'sha256': expected an object with {WEIGHTS!r}, found {sums!r}")
-    return data
-
-
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -82,7 +71,7 @@ def check_tensors(structure: Structure, tensors: Mapping[str, Tensor], path: str
     """Every gate has its weights, as many numbers as it says, and nothing but a head is left over. `pet`, `head`: what
     the names of PET weights and of the head's begin with. Raises AdapterError: naming `path` and the tensor.
     """
-    sizes = {f"{g.position}.{g.pet_type}": 0 for g in structure.gates}
+    sizes = {".".join(g.key): 0 for g in structure.gates}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise AdapterError(f"{path}: {name}: expected finite floating-point numbers, found others")
@@ -93,11 +82,10 @@ def check_tensors(structure: Structure, tensors: Mapping[str, Tensor], path: str
             raise AdapterError(f"{path}: {name}: expected a weight of a gate in {STRUCTURE} or of a head")
         sizes[gate] += tensor.numel()
     for g in structure.gates:
-        found = sizes[f"{g.position}.{g.pet_type}"]
+        found = sizes[".".join(g.key)]
         if found != g.n_params:
             raise AdapterError(
-                f"{path}: {pet}{g.position}.{g.pet_type}: expected {g.n_params:,} numbers, as {STRUCTURE} says, "
-                f"found {found:,}"
+                f"{path}: {pet}{'.'.join(g.key)}: expected {g.n_params:,} numbers, as {STRUCTURE} says, found {found:,}"
             )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.families import Position, is_conv1d
 from s3pet_viz.backbones.load import quiet
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export.adapter import Adapter, Attached
@@ -64,6 +64,7 @@ def merge(
     host = host.precise()
     with Attached(source, host.model):
         expected = outputs(host.model)
+    source = source.joined()
     sites = host.sites(source.structure)
     owners = _owners(host.model)
     wrong = {g: why for g, site in sites.items() if (why := obstacle(g, site, owners))}
@@ -117,7 +118,7 @@ def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
             return f"{kind} of this architecture has no {name}, and transformers would drop an added one"
         if not weight.is_floating_point():
             return f"the {name} is quantised ({weight.dtype})"
-        if gate.pet_type in ("LoRA", "IA3") and not (isinstance(target, nn.Linear) or _transposed(target)):
+        if gate.pet_type in ("LoRA", "IA3") and not (isinstance(target, nn.Linear) or is_conv1d(target)):
             return f"expected a linear layer, found {type(target).__name__}"
         if len(owners[id(weight)]) > 1:
             return f"its {name} is shared by {', '.join(owners[id(weight)])}"
@@ -146,7 +147,7 @@ def _fold(gate: Gate, weights: Any, target: Any) -> None:
     start = f"{gate.position}.{gate.pet_type}"
     if gate.pet_type == "IA3":
         factor = 1 + _exact(weights[f"{start}.weight"])  # (out,)
-        rows = factor if _transposed(target) else factor[:, None]
+        rows = factor if is_conv1d(target) else factor[:, None]
         target.weight.copy_((_exact(target.weight) * rows).to(target.weight.dtype))
         if target.bias is not None:
             target.bias.copy_((_exact(target.bias) * factor).to(target.bias.dtype))
@@ -154,7 +155,7 @@ def _fold(gate: Gate, weights: Any, target: Any) -> None:
     if gate.pet_type == "LoRA":
         a, b = (_exact(weights[f"{start}.{name}"]) for name in ("lora_A", "lora_B"))
         delta = lora_scale(gate) * (b @ a)  # (out, in)
-        parameter, delta = target.weight, (delta.t() if _transposed(target) else delta)
+        parameter, delta = target.weight, (delta.t() if is_conv1d(target) else delta)
     else:
         name = "weight" if gate.pet_type == "LNFit" else "bias"
         parameter, delta = getattr(target, name), _exact(weights[f"{start}.{name}"])
@@ -177,10 +178,3 @@ def lora_size(gate: Gate) -> tuple[int, float]:
 
 def _exact(tensor: Tensor) -> Tensor:
     return tensor.detach().to(device="cpu", dtype=torch.float64)
-
-
-def _transposed(target: nn.Module) -> bool:
-    """GPT-2's layer, whose weight is (in, out)."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(target, Conv1D)

@@ -37,16 +37,13 @@ def outputs(model: nn.Module) -> list[Tensor]:
     return made
 
 
-def difference(expected: list[Tensor], found: list[Tensor]) -> float:
-    """The largest difference of two outputs over the largest output."""
+def check_same(expected: list[Tensor], found: list[Tensor], what: str) -> float:
+    """The largest difference of two outputs over the largest output, where it is no more than rounding. Raises
+    ExportError: it is more.
+    """
     scale = max(float(e.double().abs().max()) for e in expected)
     gap = max(float((e.double() - f.double()).abs().max()) for e, f in zip(expected, found, strict=True))
-    return gap / scale if scale else gap
-
-
-def check_same(expected: list[Tensor], found: list[Tensor], what: str) -> float:
-    """The difference of two outputs, where it is no more than rounding. Raises ExportError: it is more."""
-    gap = difference(expected, found)
+    gap = gap / scale if scale else gap
     most = TOLERANCE.get(expected[0].dtype, 1e-4)
     if not gap <= most:  # NaN, too
         raise ExportError(

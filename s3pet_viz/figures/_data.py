@@ -77,18 +77,9 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
     keys = structure.keys
     selected = np.array([g.key in keys for g in gates], dtype=bool)
     fill, cut = filled(gates, alpha, structure.budget, selected)
-    return View(
-        source.name,
-        gates,
-        np.asarray(p, dtype=np.float64),
-        np.asarray(alpha, dtype=np.float64),
-        ranks(alpha).astype(np.float64),
-        selected,
-        fill,
-        cut,
-        whole=True,
-        step=number,
-    )
+    p, alpha = (np.asarray(values, dtype=np.float64) for values in (p, alpha))
+    rank = ranks(alpha).astype(np.float64)
+    return View(source.name, gates, p, alpha, rank, selected, fill, cut, whole=True, step=number)
 
 
 def _unknown(name: str, gates: tuple[Gate, ...], *, chosen: bool) -> View:
@@ -146,18 +137,17 @@ def spread(views: Sequence[View], places: Sequence[np.ndarray], n_gates: int, na
 
 def facts(source: Opened) -> dict[str, str]:
     """Task, backbone, budget, mode and seed of a source, as text, where known."""
-    config: Any = source.config if isinstance(source, Run) else {}
-    if isinstance(source, Structure):
-        config = source.source
-    found = {key: config.get(key) for key in ("task", "mode", "seed")}
+    config: Any = source.source if isinstance(source, Structure) else {}
     if isinstance(source, Run):
-        params, total, backbone = source.info["budget"], source.info["backbone_params"], source.info["backbone"]
+        config, info = source.config, source.info
+        params, total, backbone = info["budget"], info["backbone_params"], info["backbone"]
     else:
         params, total, backbone = source.budget, source.backbone_params, source.backbone
+    found = {key: config.get(key) for key in ("task", "mode", "seed")}
     if isinstance(found["task"], str):
         found["task"] = found["task"].rstrip("/").rpartition("/")[2]
     if params:
-        found["budget"] = _share(params, total)
+        found["budget"] = f"{100 * params / total:.3g}%" if total else f"{params:,} params"
     found["backbone"] = backbone or None
     if found["seed"] is not None:
         found["seed"] = f"seed {found['seed']}"
@@ -194,7 +184,3 @@ def need_space(one: View, what: str) -> None:
     """
     if not one.whole:
         raise StructureError(f"{what}: a structure has only its chosen gates; expected a run or final alphas")
-
-
-def _share(params: int, total: int) -> str:
-    return f"{100 * params / total:.3g}%" if total else f"{params:,} params"

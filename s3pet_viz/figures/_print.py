@@ -9,6 +9,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from s3pet_viz.figures import _style
@@ -170,10 +171,6 @@ def _thin_ticks(figure: go.Figure, width: float) -> None:
         stride = math.ceil(need / pitch)
         if stride < 2:
             continue
-        kept, count = [], 0
-        for i, value in enumerate(at):
-            count = 0 if i and value - at[i - 1] > 1 else count
-            if count % stride == 0:
-                kept.append(i)
-            count += 1
+        group = np.cumsum(np.diff(at, prepend=at[0]) > 1)
+        kept = np.flatnonzero((np.arange(len(at)) - np.searchsorted(group, group)) % stride == 0)
         axis.update(tickvals=[at[i] for i in kept], ticktext=[labels[i] for i in kept])

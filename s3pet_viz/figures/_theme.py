@@ -3,58 +3,49 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, ParamSpec, get_args
+from typing import Any, Literal, ParamSpec, TypedDict, get_args
 
 import plotly.graph_objects as go
+import yaml
 
 from s3pet_viz.config.checks import among
+from s3pet_viz.resources import text_of
 
 Theme = Literal["light", "dark"]
 P = ParamSpec("P")
 
 #: Light to dark, one to one. Scales that grow darker on white grow brighter on black; the ground is JupyterLab's.
-DARK = {
-    "white": "#111111",
-    "#1f2933": "#e4e8ec",
-    "#7b8794": "#98a4b0",
-    "#e8ecf0": "#2a2f35",
-    "#9aa5b1": "#5f6b77",
-    "#c3cbd3": "#434c56",
-    # Sequential; its ends and its middle are the diverging scale's, too.
-    "#e6eef7": "#1c2733",
-    "#bdd3e9": "#1f4068",
-    "#86b3d9": "#2a66a6",
-    "#4a8cc2": "#3f8ad0",
-    "#1f5f9f": "#7fb8ec",
-    "#08306b": "#d7ebff",
-    "#7f3b08": "#ffd9a8",
-    "#e08214": "#c9761a",
-    "#f4f1ec": "#23262a",
-    "#d3e2f1": "#2b4057",
-    "#d9540b": "#ff8c42",
-    # Categorical.
-    "#0072b2": "#3d9be0",
-    "#d55e00": "#f0853a",
-    "#009e73": "#2fc79b",
-    "#cc79a7": "#e29cc4",
-    "#56b4e9": "#9fd8fa",
-    "#e69f00": "#f3bd4a",
-    "#000000": "#f5f5f5",
-    "#a89a00": "#cdbf2e",
-}
+DARK: dict[str, str] = yaml.safe_load(text_of("figures", "dark.yaml"))
 LIGHT = {dark: light for light, dark in DARK.items()}
 
 
+class Look(TypedDict, total=False):
+    """What every figure function takes as ``**look``: a title in place of its own, and the theme."""
+
+    title: str | None
+    theme: Theme
+
+
 def themed(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
-    """A figure function whose keyword `theme` is obeyed: checked before anything is drawn, and put on the result."""
+    """A figure function whose `Look` stands in its signature, and whose theme is obeyed: checked before anything is
+    drawn, and put on the result.
+    """
+    own = inspect.signature(draw)
+    named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    title = inspect.Parameter("title", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
+    theme = title.replace(name="theme", default="light", annotation="Theme")
+    signature = own.replace(parameters=[*named, title, theme])
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> go.Figure:
+        signature.bind(*args, **options)  # refuses a keyword that is none of these
         theme = among("theme", options.get("theme", "light"), get_args(Theme))
         figure = draw(*args, **options)
         return darkened(figure) if theme == "dark" else figure
 
+    drawn.__signature__ = signature  # type: ignore[attr-defined]
     return drawn
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,7 +11,7 @@ import plotly.graph_objects as go
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import joint_gates, labels, spread, view
 from s3pet_viz.figures._grid import Grid, Scale, axes, cased, cells, limits, outlines, ring
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.figures.heatmap import gates_frame, places_of, shown
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Source, open_source
@@ -50,14 +52,7 @@ def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.D
 
 @themed
 def compare(
-    a: Source,
-    b: Source,
-    *,
-    budget: Budget | None = None,
-    step: int = -1,
-    scale: Scale = "full",
-    title: str | None = None,
-    theme: Theme = "light",
+    a: Source, b: Source, *, budget: Budget | None = None, step: int = -1, scale: Scale = "full", **look: Unpack[Look]
 ) -> go.Figure:
     """Draw p of `b` less p of `a`; gates chosen by both, only by `a` or only by `b` are outlined and marked.
 
@@ -77,7 +72,7 @@ def compare(
     grid = Grid(gates)
     shared, either = (table["chosen"] == "both").sum(), (table["chosen"] != "").sum()
     words = f"{names[1]} less {names[0]} · overlap of the chosen gates {shared / either if either else 1:.2f}"
-    figure = _style.new_figure(title if title is not None else words)
+    figure = _style.new_figure(look, words)
 
     difference = table["difference"].to_numpy()
     known = np.isfinite(difference).any()
@@ -85,13 +80,8 @@ def compare(
     reach = max(abs(low), abs(high)) or 1
     only = [f"chosen by {name} only" for name in names]
     told = {"both": "chosen by both", "a": only[0], "b": only[1], "": "not chosen"}
-    hover = [
-        *places_of(table),
-        shown(table["p_a"], ".4g"),
-        shown(table["p_b"], ".4g"),
-        shown(table["difference"], "+.4g"),
-        [told[c] for c in table["chosen"]],
-    ]
+    numbers = [shown(table[name], form) for name, form in (("p_a", ".4g"), ("p_b", ".4g"), ("difference", "+.4g"))]
+    hover = [*places_of(table), *numbers, [told[c] for c in table["chosen"]]]
     template = (
         "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>p = %{customdata[2]} → %{customdata[3]}"
         "   (%{customdata[4]})<br>%{customdata[5]}"
@@ -106,8 +96,8 @@ def compare(
         figure.add_traces([cased(*lines, legendgroup=who), ring(*lines, label, colour, legendgroup=who)])
         figure.data[-1].showlegend = False
         x, y = (grid.col[mask], grid.row[mask]) if mask.any() else ([None], [None])
-        look = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}
-        figure.add_trace(_style.markers(x, y, label, look, legendgroup=who, zorder=2))
+        style = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}
+        figure.add_trace(_style.markers(x, y, label, style, legendgroup=who, zorder=2))
     axes(figure, grid)
     figure.update_layout(legend_itemsizing="constant")  # the markers are small
     return figure

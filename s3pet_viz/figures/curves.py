@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_source
 from s3pet_viz.structure.budget import expected_params
@@ -42,27 +42,21 @@ def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
         raise ConfigError(f"max_steps: expected 1 or more, found {max_steps}")
     source = open_source(run, allow=RUN, what="run")
     steps = source.steps()
-    p_all, counts, n = source.ps()[: len(steps)], source.counts, len(steps)
+    n, budget = len(steps), source.info["budget"]
     rows = np.arange(0, n, max(1, -(-n // max_steps)))
     if n and rows[-1] != n - 1:
         rows = np.append(rows, n - 1)
-    p = p_all[rows]
-    budget = source.info["budget"]
-    window = max(1, round(_SMOOTH * n))
-    table = {"step": steps["step"].to_numpy()[rows]}
-    for name in ("train", "val"):
-        table[f"{name}_loss"] = steps[f"{name}_loss"].to_numpy()[rows]
-    for name in ("train", "val"):
-        smooth = steps[f"{name}_loss"].rolling(window, min_periods=1).mean().to_numpy()
-        table[f"{name}_smooth"] = np.where(np.isfinite(smooth), smooth, np.nan)[rows]
-    table["entropy"] = entropy(p).mean(axis=1) if len(rows) else np.empty(0)
-    table["expected"] = expected_params(p, counts)
-    table["budget"] = np.full(len(rows), float(budget) if budget else np.nan)
-    return pd.DataFrame(table)
+    smooth = steps[["train_loss", "val_loss"]].rolling(max(1, round(_SMOOTH * n)), min_periods=1).mean()
+    table = steps[["step", "train_loss", "val_loss"]]
+    table = table.assign(train_smooth=smooth["train_loss"], val_smooth=smooth["val_loss"])
+    p = source.ps()[rows]
+    table = table.iloc[rows].reset_index(drop=True)
+    kept = float(budget) if budget else np.nan
+    return table.assign(entropy=entropy(p).mean(axis=1), expected=expected_params(p, source.counts), budget=kept)
 
 
 @themed
-def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEPS, theme: Theme = "light") -> go.Figure:
+def curves(run: RunLike, *, max_steps: int = _MAX_STEPS, **look: Unpack[Look]) -> go.Figure:
     """Draw the losses (raw and smoothed), the mean gate entropy and, where they say something, the expected parameters
     against the budget: where they vary (a budget that shrinks), or are not the budget.
 
@@ -88,7 +82,7 @@ def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEP
         cols=1,
         shared_xaxes=True,
         vertical_spacing=0.05,
-        figure=_style.new_figure(title if title is not None else words),
+        figure=_style.new_figure(look, words),
     )
 
     def add(row: int, column: str, name: str, colour: str, width: float, **more: Any) -> None:

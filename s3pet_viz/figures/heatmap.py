@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,9 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, joint_gates, shorten, spread, view
 from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, axes, cells, limits
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.sources import Opened, Source, open_sources
+from s3pet_viz.sources import Opened, Sources, open_sources
 from s3pet_viz.structure import Gate, Structure, ranks
 
 Value = Literal["p", "alpha", "rank", "selected", "count"]
@@ -30,9 +30,11 @@ _LABELS = {
     "selected": "",
     "count": "runs that chose it",
 }
+#: Numbers that are told on hovering, and how they are written.
+_NUMBERS = {"p": ".4g", "alpha": "+.4f", "rank": ".0f", "distance": "+.4f"}
 
 
-def heatmap_table(runs: Source | Iterable[Source], *, budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
+def heatmap_table(runs: Sources, *, budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
     """The numbers behind `heatmap`, one row per gate.
 
     Columns: gate (index), row, column, stack, layer, module, pet_type, position, n_params, p, alpha, rank
@@ -85,14 +87,13 @@ def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
 
 @themed
 def heatmap(
-    runs: Source | Iterable[Source],
+    runs: Sources,
     *,
     value: Value | None = None,
     budget: Budget | None = None,
     step: int = -1,
     scale: Scale = "full",
-    title: str | None = None,
-    theme: Theme = "light",
+    **look: Unpack[Look],
 ) -> go.Figure:
     """Draw every gate on the grid of modules and layers; chosen gates are outlined.
 
@@ -126,7 +127,7 @@ def heatmap(
     table, gates = table_of(views)
     grid = Grid(gates)
 
-    figure = _style.new_figure(title if title is not None else _title(sources, views, table, budget, step))
+    figure = _style.new_figure(look, _title(sources, views, table, budget, step))
     figure.add_trace(gate_cells(grid, table, value, len(views), scale))
     name = "chosen" if len(views) == 1 else "chosen in most runs"
     # With two colours for chosen and open, outlines would say it twice.
@@ -164,10 +165,7 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, s
         chosen.tolist(),
         positions,
         [f"{n:,} parameters" if n else "size not known" for n in table["n_params"]],
-        shown(table["p"], ".4g"),
-        shown(table["alpha"], "+.4f"),
-        shown(table["rank"], ".0f"),
-        shown(table["distance"], "+.4f"),
+        *(shown(table[name], form) for name, form in _NUMBERS.items()),
     ]
     lines = ["<b>%{customdata[0]}</b>%{customdata[1]}", "%{customdata[2]}", "%{customdata[3]}"]
     if table["p"].notna().any():

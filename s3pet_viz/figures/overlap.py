@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.measures import jaccard, need_sizes, spearman
+from s3pet_viz.analysis.measures import need_sizes, spearman
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, labels, view
 from s3pet_viz.figures._grid import bar, tiles
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_sources
+from s3pet_viz.structure import Structure
 
 By = Literal["gates", "params", "spearman"]
 _TITLES = {
@@ -59,30 +61,19 @@ def overlap_table(
         for one in views:
             need_sizes(one.gates, "overlap by parameters")
     names = labels(sources, most=28)
-    chosen = [{g.key: g.n_params for g, s in zip(one.gates, one.selected, strict=True) if s} for one in views]
+    structures = [Structure(tuple(itertools.compress(one.gates, one.selected))) for one in views]
     rows = []
-    for i, a in enumerate(views):
-        for j, b in enumerate(views):
-            shared = chosen[i].keys() & chosen[j].keys()
-            union = chosen[i] | chosen[j]
-            total = sum(union.values())
-            if not union:
-                weighted = 1.0
-            else:
-                weighted = sum(union[k] for k in shared) / total if min(union.values()) > 0 else float("nan")
-            rows.append((names[i], names[j], len(shared), jaccard(chosen[i], chosen[j]), weighted, _correlation(a, b)))
+    for (i, a), (j, b) in itertools.product(enumerate(structures), repeat=2):
+        sized = all(gate.n_params > 0 for gate in (*a.gates, *b.gates))
+        by_params = a.overlap(b, weighted=True) if sized else float("nan")
+        ranked = _correlation(views[i], views[j])
+        rows.append((names[i], names[j], len(a.keys & b.keys), a.overlap(b), by_params, ranked))
     return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
 
 
 @themed
 def overlap(
-    runs: Iterable[Source],
-    *,
-    by: By = "gates",
-    budget: Budget | None = None,
-    step: int = -1,
-    title: str | None = None,
-    theme: Theme = "light",
+    runs: Iterable[Source], *, by: By = "gates", budget: Budget | None = None, step: int = -1, **look: Unpack[Look]
 ) -> go.Figure:
     """Draw the matrix of overlaps.
 
@@ -103,12 +94,12 @@ def overlap(
     low = -1 if by == "spearman" and np.nanmin(values, initial=0) < 0 else 0
     shared = table["shared"].to_numpy().reshape(n, n)
     hover = np.array([[[names[i], names[j], text[i][j], str(shared[i, j])] for j in range(n)] for i in range(n)])
-    figure = _style.new_figure(title if title is not None else _TITLES[by])
+    figure = _style.new_figure(look, _TITLES[by])
     template = "%{customdata[0]}<br>%{customdata[1]}<br><b>%{customdata[2]}</b>, %{customdata[3]} gates shared"
-    look: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
-    look |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
+    style: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
+    style |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
     places = list(range(n))
-    figure.add_trace(tiles("overlap", places, places, values, hover, template, **look))
+    figure.add_trace(tiles("overlap", places, places, values, hover, template, **style))
     bare = {**_style.BARE, **_style.named(names, size=11 if n <= 24 else 9), "ticklabelstandoff": 4}
     # Upright unless every label fits its column in a narrow notebook.
     widest = max(len(name) for name in names)
@@ -120,9 +111,7 @@ def overlap(
 
 
 def _correlation(a: View, b: View) -> float:
-    mine = dict(zip((g.key for g in a.gates), a.alpha, strict=True))
-    theirs = dict(zip((g.key for g in b.gates), b.alpha, strict=True))
-    both = [key for key in mine if key in theirs]
     # Of alpha, which has the order of p and does not saturate.
-    p, q = np.array([mine[k] for k in both]), np.array([theirs[k] for k in both])
-    return spearman(p, q) if len(both) and np.isfinite(p).all() and np.isfinite(q).all() else float("nan")
+    mine, theirs = ({g.key: alpha for g, alpha in zip(one.gates, one.alpha, strict=True)} for one in (a, b))
+    both = [key for key in mine if key in theirs]
+    return spearman([mine[key] for key in both], [theirs[key] for key in both])

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, Unpack, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis import Study, Transfer
+from s3pet_viz.analysis.transfer import Relative, Value, against
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._grid import bar, cased, ring, squares, tiles
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 
-Value = Literal["score", "loss"]
-Relative = Literal["own", "random", "full"]
 #: A transfer matrix, its study, or the path of the study's folder.
 TransferLike: TypeAlias = Transfer | Study | str | os.PathLike[str]
 
@@ -79,7 +77,7 @@ def compared(
     rows = rows.assign(name=rows["source"].where(rows["kind"] == "source", rows["kind"]))
     names = [*opened.sources, *(name for name in opened.references if name != relative)]
     cells = pd.MultiIndex.from_product([names, opened.targets], names=["name", "target"])
-    rows["value"] = _compared(rows, value, relative)
+    rows["value"] = against(rows, value, relative)
     grouped = rows.groupby(["name", "target"])
     of = grouped[value]
     columns = {"value": grouped["value"].mean(), "spread": grouped["value"].std(), "n": of.count(), "mean": of.mean()}
@@ -94,19 +92,6 @@ def compared(
     return table
 
 
-def _compared(rows: pd.DataFrame, value: str, relative: Relative | None) -> np.ndarray:
-    """The value of each training, as `relative` says; shape (n_rows,)."""
-    values = rows[value].to_numpy(dtype=float)
-    if relative is None:
-        return values
-    keys = ["target", "seed"] if relative == "own" else ["target"]
-    yard = rows[rows["name"] == (rows["target"] if relative == "own" else relative)]
-    base = yard.groupby(keys)[value].mean()
-    index = pd.MultiIndex.from_frame(rows[keys]) if relative == "own" else pd.Index(rows["target"])
-    found = base.reindex(index).to_numpy(dtype=float)
-    return values / found if relative == "full" else values - found
-
-
 @themed
 def transfer(
     matrix: TransferLike,
@@ -115,8 +100,7 @@ def transfer(
     relative: Relative | None = None,
     overlap: bool = True,
     seed: int | None = None,
-    title: str | None = None,
-    theme: Theme = "light",
+    **look: Unpack[Look],
 ) -> go.Figure:
     """Draw the matrix of sources (rows) and targets (columns), and beside it how alike the structures are.
 
@@ -152,7 +136,7 @@ def transfer(
     over = f"seed {seed}" if seed is not None else f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else ""
     at = f"Transfer at {_style.plain(opened.budget)}" if opened.budget else "Transfer"
     said = " · ".join(part for part in (at, words.long, words.better, over) if part)
-    figure = _style.new_figure(title if title is not None else said)
+    figure = _style.new_figure(look, said)
     panels: list[tuple[str, pd.Series, list[str], dict[str, Any], str]] = [
         ("values", table["value"] * words.factor, words.cells(), words.scale(), words.short)
     ]
@@ -183,8 +167,8 @@ def transfer(
     row, column = np.nonzero(own)
     x, y = squares(column, places[row], _HALF)
     for i in range(len(panels)):
-        look: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
-        figure.add_traces([cased(x, y, **look), ring(x, y, "the target's own structure", **look)])
+        style: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
+        figure.add_traces([cased(x, y, **style), ring(x, y, "the target's own structure", **style)])
         figure.data[-1].showlegend = i == 0
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
     _dress(figure, opened.targets, names, places, domains)
@@ -294,11 +278,7 @@ def as_transfer(matrix: TransferLike) -> Transfer:
 
 
 def _dress(
-    figure: go.Figure,
-    targets: Sequence[str],
-    names: Sequence[str],
-    rows: np.ndarray,
-    domains: Sequence[tuple[float, float]],
+    figure: go.Figure, targets: list[str], names: list[str], rows: np.ndarray, domains: list[tuple[float, float]]
 ) -> None:
     """Labels of rows and columns, and a height that two lines of text in each row ask for."""
     most = 18 if len(targets) < 5 else 16

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3pet_viz.backbones.families import Position
-from s3pet_viz.backbones.tables import Kind
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.structure.gate import LONGEST_PET_TYPE
 from s3pet_viz.structure.sizes import FORMS, Form
+from s3pet_viz.structure.tables import Kind
 
 P = TypeVar("P", bound="PET")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+import yaml
 
 from s3pet_viz import figures
 from s3pet_viz.analysis.explanation import EXPLAIN, Explanation, shown
@@ -18,6 +21,7 @@ from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.figures._data import labels, shorten
 from s3pet_viz.files import is_folder, located, write_text_atomic
 from s3pet_viz.reports.page import Page, note, table, text
+from s3pet_viz.resources import text_of
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.layout import read_json
 from s3pet_viz.runs.listing import FIELDS, fact
@@ -31,14 +35,12 @@ from s3pet_viz.viewer.page import compared_state, run_state
 _HISTORY = 1 << 20
 #: Searches of up to so many are columns of a table; more are its rows.
 _BESIDE = 4
-_WORDS = {
-    "running": "It is still running: this report shows it as it was.",
-    "paused": "It is paused: this report shows it as it was.",
-    "starting": "It is starting: this report shows it as it was.",
-    "stopped": "It was stopped before its last step and can be resumed.",
-    "failed": "It failed; the steps before that are shown.",
-    "dead": "Its process is gone without having ended it; the steps that it wrote are shown.",
-}
+
+
+@functools.cache
+def _words() -> Any:
+    """What the report says of a status, above the structure and below each figure."""
+    return yaml.safe_load(text_of("reports", "words.yaml"))
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,8 @@ def _read(run: Run, label: str) -> _Opened:
     if path.exists():
         explanation = Explanation.from_dict(read_json(path), where=str(path))
         stale = structure is None or {e.gate.key for e in explanation.effects} != structure.keys
-    return _Opened(
-        run,
-        label,
-        structure,
-        run.scores(),
-        None if stale else explanation,
-        stale,
-        status,
-        run.error if status in ("failed", "dead") else None,
-    )
+    error = run.error if status in ("failed", "dead") else None
+    return _Opened(run, label, structure, run.scores(), None if stale else explanation, stale, status, error)
 
 
 def _page(runs: Sequence[_Opened], title: str | None) -> Page:
@@ -152,9 +146,11 @@ def _facts_of(one: _Opened) -> dict[str, object]:
     run, info, config = one.run, one.run.info, one.run.config
     steps = run.steps()
     budget, params = info["budget"], info["backbone_params"]
-    structure = one.structure
+    structure, scores = one.structure, one.scores or {}
     share = f" = {budget / params:.4%} of the backbone" if budget and params else ""
-    facts: dict[str, object] = {
+    losses = [shown(steps[name].iloc[-1], ".4g") for name in ("train_loss", "val_loss") if len(steps)]
+    score = scores.get("metrics", {}).get("score")
+    return {
         "run": run.name,
         "status": said_status(one.status, run.early_stop),
         "task": config.get("task"),
@@ -166,26 +162,19 @@ def _facts_of(one: _Opened) -> dict[str, object]:
         "search space": f"{len(run.gates_list):,} gates, {int(run.counts.sum()):,} parameters",
         "steps": f"{run.n_steps:,}" + (f" of {info['steps_total']:,}" if info["steps_total"] else ""),
         "seconds": f"{steps['seconds'].sum():,.1f}" if len(steps) else None,
-        "last losses": None,
+        "last losses": "{} train, {} validation".format(*losses) if losses else None,
         "chosen": f"{len(structure):,} gates, {structure.n_params:,} parameters" if structure is not None else None,
-        "score when tuned": None,
+        "score when tuned": f"{score:.4f} on {scores.get('task')}" if score is not None else None,
         "started": info.get("started"),
         "finished": info.get("finished"),
         "folder": run.path,
     }
-    if len(steps):
-        last = steps.iloc[-1]
-        facts["last losses"] = f"{shown(last['train_loss'], '.4g')} train, {shown(last['val_loss'], '.4g')} validation"
-    score = _flat(one.scores or {}).get("metrics.score")
-    if isinstance(score, (int, float)):
-        facts["score when tuned"] = f"{score:.4f} on {(one.scores or {}).get('task')}"
-    return facts
 
 
 def _state(made: Page, one: _Opened, several: bool) -> None:
     who = f"{one.label}: " if several else ""
-    if one.status in _WORDS:
-        made.add(note(f"{who}{one.status}. {_WORDS[one.status]}"))
+    if said := _words()["status"].get(one.status):
+        made.add(note(f"{who}{one.status}. {said}"))
     if one.structure is None:
         made.add(note(f"{who}no steps are recorded yet, so there is nothing to draw."))
     if one.error:
@@ -232,39 +221,20 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
             made.words("No steps are recorded yet, so there is nothing to draw.")
         return
     made.heading("The structure", level)
-    made.words(
-        "Every gate of the search space: rows are modules and PET types, columns are layers. Dark: a high probability "
-        "p. Outlined: chosen (dotted: only to fill what is left of the budget). "
-        "The sliders show another step, and solve the shift again for another budget.",
-        muted=True,
-    )
+    made.words(_words()["structure"], muted=True)
     made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
-    made.drawn(
-        figures.sums(run, by="layer"),
-        "By layer: gates and parameters expected to be open (bars), and chosen (diamonds).",
-    )
-    by_module = made.figure(figures.sums(run, by="module"), "The same by module.")
-    by_type = made.figure(figures.sums(run, by="pet_type"), "The same by PET type.")
+    captions = _words()["captions"]
+    made.drawn(figures.sums(run, by="layer"), captions["layer"])
+    by_module = made.figure(figures.sums(run, by="module"), captions["module"])
+    by_type = made.figure(figures.sums(run, by="pet_type"), captions["pet_type"])
     made.add(f"<div class='pair'>{by_module}{by_type}</div>")
     made.heading("Chosen gates", level)
     _gates(made, one)
     made.heading("How the search went", level)
-    made.drawn(
-        figures.trace(run),
-        "Gate probabilities over the steps: the likeliest gates in colour (chosen ones thicker), all others grey. "
-        "Lines that still rise or fall at the end have not settled.",
-    )
-    made.drawn(
-        figures.curves(run),
-        "Losses (faint: raw; strong: mean of the last 5 % of the steps), mean gate entropy (0 bits: every gate "
-        "decided), and the expected parameters where the budget is not kept throughout.",
-    )
+    made.drawn(figures.trace(run), captions["trace"])
+    made.drawn(figures.curves(run), captions["curves"])
     made.heading("Other budgets", level)
-    made.drawn(
-        figures.budget_path(run),
-        "Which gates enter as the budget grows: α is kept and the selection made again at each budget. The dashed "
-        "line is the search's own budget.",
-    )
+    made.drawn(figures.budget_path(run), captions["budget_path"])
     _importance(made, one, level)
     made.heading("Scores", level)
     if one.scores is None:
@@ -281,36 +251,27 @@ def _importance(made: Page, one: _Opened, level: int) -> None:
         return
     made.heading("What each gate is worth", level)
     made.words(one.explanation.summary)
-    made.drawn(
-        figures.importance(one.explanation),
-        "Left: how much the validation loss of the tuned structure rises when one gate is closed, with its "
-        "standard error; dark where that is more than noise. Right: p of the same gates.",
-    )
+    made.drawn(figures.importance(one.explanation), _words()["captions"]["importance"])
 
 
 def _gates(made: Page, one: _Opened) -> None:
     """The chosen gates, the likeliest first."""
     structure, run = one.structure, one.run
     assert structure is not None
-    at = {gate.key: i for i, gate in enumerate(run.gates_list)}
     p, alpha = run.p(), run.alpha()
-    rank = ranks(alpha)
+    known = {gate.key: found for gate, *found in zip(run.gates_list, p, alpha, ranks(alpha), strict=True)}
     worth = {e.gate.key: e for e in one.explanation.effects} if one.explanation is not None else {}
-    cells: list[tuple[float, tuple[str, ...]]] = []
-    for gate in structure.gates:
-        i = at.get(gate.key)
-        numbers = (float(p[i]), float(alpha[i]), float(rank[i])) if i is not None else (math.nan,) * 3
+    rows, missing = [], [math.nan] * 3
+    for gate in sorted(structure.gates, key=lambda g: -np.nan_to_num(known.get(g.key, missing)[0], nan=-1.0)):
         options = ", ".join(f"{name} {value}" for name, value in sorted(gate.options.items()))
-        effect = (shown(worth[gate.key].loss_increase, "+.4f"),) if worth else ()
-        said = [shown(number, form) for number, form in zip(numbers, (".4f", "+.4f", ".0f"), strict=True)]
+        numbers = zip(known.get(gate.key, missing), (".4f", "+.4f", ".0f"), strict=True)
+        effect = [shown(worth[gate.key].loss_increase, "+.4f")] if worth else []
         facts = (gate.column, gate.module, gate.pet_type, options, f"{gate.n_params:,}")
-        found = (*facts, *said, *effect, gate.position)
-        cells.append((-numbers[0] if math.isfinite(numbers[0]) else 1.0, found))
-    cells.sort(key=lambda pair: pair[0])
+        rows.append((*facts, *(shown(number, form) for number, form in numbers), *effect, gate.position))
     head = ["layer", "module", "PET type", "options", "parameters", "p", "α", "rank"]
     head += ["loss without it", "position"] if worth else ["position"]
     made.words(f"{len(structure):,} gates, {structure.n_params:,} parameters; the likeliest first.")
-    made.add(table(head, [found for _, found in cells], numbers=range(4, len(head) - 1), long=True))
+    made.add(table(head, rows, numbers=range(4, len(head) - 1), long=True))
 
 
 # -- several searches --------------------------------------------------------------------------------------
@@ -331,32 +292,23 @@ def _compared(made: Page, runs: Sequence[_Opened]) -> None:
     if len(drawn) > 2:
         made.words(f"Each against the first, {drawn[0].label}.")
     for other in sources[1:]:
-        words = "p of the second less p of the first: blue gates gained, brown gates lost. Marks tell which gates "
-        words += "both chose, and which only one."
-        _figure(made, lambda other=other: figures.compare(sources[0], other), words)  # type: ignore[misc]
+        _figure(made, "compare", figures.compare, sources[0], other)
     made.heading("Overlap")
-    captions = {
-        "gates": "Gates chosen by both over gates chosen by either (Jaccard).",
-        "params": "The same with each gate counted by its parameters.",
-        "spearman": "Rank correlation of p over the gates that both have: 1 where the order is the same.",
-    }
     made.add("<div class='pair'>")
-    for by, caption in captions.items():
-        _figure(made, lambda by=by: figures.overlap(sources, by=by), caption)  # type: ignore[misc]
+    for by in ("gates", "params", "spearman"):
+        _figure(made, by, figures.overlap, sources, by=by)
     made.add("</div>")
     made.heading("Agreement, against chance")
-    words = "The overlap of each pair beside the band that random structures of the same budgets give: a filled mark "
-    _figure(made, lambda: figures.agreement(sources), f"{words}is above chance.")
+    _figure(made, "agreement", figures.agreement, sources)
     made.heading("Consensus")
-    words = "The mean p of all searches; outlined: the structure that it selects."
-    _figure(made, lambda: figures.consensus(sources), words)
-    _figure(made, lambda: figures.heatmap(sources, value="count"), "In how many of the searches each gate is chosen.")
+    _figure(made, "consensus", figures.consensus, sources)
+    _figure(made, "count", figures.heatmap, sources, value="count")
 
 
-def _figure(made: Page, draw: Callable[[], go.Figure], caption: str) -> None:
+def _figure(made: Page, caption: str, draw: Callable[..., go.Figure], *runs: Any, **options: Any) -> None:
     """A figure that not every set of runs allows; where it does not, why."""
     try:
-        made.drawn(draw(), caption)
+        made.drawn(draw(*runs, **options), _words()["captions"][caption])
     except RunError:
         raise
     except S3PETError as error:
@@ -383,15 +335,13 @@ def _origins(made: Page, runs: Sequence[_Opened]) -> None:
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; empty lists and objects are left out."""
-    return dict(_leaves(data, prefix))
-
-
-def _leaves(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    made: dict[str, object] = {}
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            made |= _flat(value, f"{prefix}{key}.")
         elif value != []:
-            yield f"{prefix}{key}", value
+            made[f"{prefix}{key}"] = value
+    return made
 
 
 def _said(value: object) -> str:

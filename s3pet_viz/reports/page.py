@@ -12,12 +12,14 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from string import Template
 
 import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from s3pet_viz.viewer.page import in_script, standing_module, style, text_of
+from s3pet_viz.resources import text_of
+from s3pet_viz.viewer.page import in_script, standing_module, style
 
 
 def text(value: object) -> str:
@@ -48,17 +50,15 @@ def table(
     """
     right, coloured = set(numbers), set(marked)
 
-    def cell(tag: str, i: int, value: object) -> str:
-        scope = " scope='col'" if tag == "th" else ""
-        return f"<{tag}{scope}{' class=n' if i in right else ''}>{text(value)}</{tag}>"
+    def cell(i: int, value: object, scope: str = "") -> str:
+        tag, heads = ("th", f" scope='{scope}'") if scope else ("td", "")
+        return f"<{tag}{heads}{' class=n' if i in right else ''}>{text(value)}</{tag}>"
 
-    top = "".join(cell("th", i, name) for i, name in enumerate(head)) if any(head) else ""
+    top = "".join(cell(i, name, "col") for i, name in enumerate(head)) if any(head) else ""
     body = []
     for at, row in enumerate(rows):
-        name, *values = row
-        cells = "".join(cell("td", i, value) for i, value in enumerate(values, 1))
-        kind = " class=differs" if at in coloured else ""
-        body.append(f"<tr{kind}><th scope='row'{' class=n' if 0 in right else ''}>{text(name)}</th>{cells}</tr>")
+        cells = "".join(cell(i, value, "" if i else "row") for i, value in enumerate(row))
+        body.append(f"<tr{' class=differs' if at in coloured else ''}>{cells}</tr>")
     window = " long" if long and len(body) > 24 else ""
     # A region that scrolls must be reachable by keyboard.
     return (
@@ -124,23 +124,19 @@ class Page:
         codes = (get_plotlyjs(), text_of("reports", "draw.js"), standing_module())
         scripts = [re.sub(r"\r\n?", "\n", code) for code in codes]
         digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()).decode() for code in scripts]
-        hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
-        looks = text_of("reports", "style.css") + style()
-        policy = (
-            f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-            "base-uri 'none'; form-action 'none'"
-        )
-        head = (
-            "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n"
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-            "<meta name='viewport' content='width=device-width,initial-scale=1'>\n"
-            f"<title>{text(self.title)}</title>\n<style>{looks}</style></head><body>\n<main>\n"
-        )
-        noscript = "<noscript><div class='note'>The figures need JavaScript; the tables do not.</div></noscript>"
-        body = "\n".join((self._body[0], noscript, self._contents(), *self._body[1:]))
         kinds = ("", "", " type='module'")
-        code = "\n".join(f"<script{kind}>{script}</script>" for kind, script in zip(kinds, scripts, strict=True))
-        return f"{head}{body}\n</main>\n{chr(10).join([*self._data, *self._states])}\n{code}\n</body></html>\n"
+        code = (f"<script{kind}>{script}</script>" for kind, script in zip(kinds, scripts, strict=True))
+        header, *body = self._body
+        return Template(text_of("reports", "page.html")).substitute(
+            hashes=" ".join(f"'sha256-{digest}'" for digest in digests),
+            title=text(self.title),
+            style=text_of("reports", "style.css") + style(),
+            header=header,
+            contents=self._contents(),
+            body="\n".join(body),
+            data="\n".join([*self._data, *self._states]),
+            scripts="\n".join(code),
+        )
 
     def _contents(self) -> str:
         out, depth = [], 2

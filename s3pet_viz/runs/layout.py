@@ -272,14 +272,7 @@ def read_run_json(run: Path) -> dict[str, Any]:
         raise RunError(f"{run}: no such run directory")
     if not os.path.lexists(path):
         raise RunError(f"{run}: not a run directory of s3pet_viz ({RUN_JSON} is missing)")
-    info = read_json(path)
-    if info.get("kind") != KIND:
-        raise RunError(f"{path}: field 'kind': expected {KIND!r}, found {info.get('kind')!r}")
-    if info.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(
-            f"{path}: field 'schema_version': expected {SCHEMA_VERSION}, "
-            f"found {info.get('schema_version')!r}; it was written by another version of s3pet_viz"
-        )
+    info = files.check_kind(read_json(path), KIND, SCHEMA_VERSION, RunError, path)
     for name, kinds, word in (
         ("name", (str,), "text"),
         ("status", (str,), "text"),

@@ -14,20 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import StructureError
+from s3pet_viz.errors import StructureError, short
+from s3pet_viz.files import read_text
 from s3pet_viz.structure.budget import Budget, check_budget, probabilities, select, solve_shift
 from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
-from s3pet_viz.structure.published import (
-    Backbone,
-    backbone_facts,
-    check_kind,
-    depths,
-    gate_at,
-    pet_type_of,
-    read_text,
-    shape_for,
-    short,
-)
+from s3pet_viz.structure.published import Backbone, backbone_facts, check_kind, depths, pet_type_of, shape_for
 from s3pet_viz.structure.sizes import FORMS
 from s3pet_viz.structure.structure import Structure
 from s3pet_viz.structure.t5 import Place, T5Shape, parse_position
@@ -110,7 +101,7 @@ def read_final_alphas(
         StructureError: no such file, or a line is damaged; names the file, the line and the cell.
     """
     where = str(path)
-    text = read_text(path)
+    text = read_text(path, StructureError)
     if text.count("\n") > 2 * MOST_GATES:
         raise StructureError(f"{where}: expected at most {2 * MOST_GATES:,} lines, found {text.count(chr(10)):,}")
     lines = [(i, line.strip()) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -130,7 +121,7 @@ def read_final_alphas(
         if shape is not None and place.layer is not None and place.layer >= shape.depth(place.stack):
             raise StructureError(f"{where}: line {number}: {position}: {backbone!r} has no such block")
         options = _options_of_size(pet_type, place, n_params, shape)
-        gates.append(gate_at(len(gates), position, place, depth, pet_type, n_params, options))
+        gates.append(place.gate(len(gates), position, depth, pet_type, n_params, options))
     check_grid(gates, where)
     alpha = np.array([row[4] for row in rows])
     p = np.array([row[5] for row in rows])

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from s3pet_viz import files
-from s3pet_viz.errors import StructureError
+from s3pet_viz.errors import StructureError, short
 from s3pet_viz.files import read_json
 from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
 from s3pet_viz.structure.sizes import FORMS, pet_params
 from s3pet_viz.structure.structure import Structure
 from s3pet_viz.structure.t5 import Place, T5Shape, parse_position, shape_of
+from s3pet_viz.structure.units import joined
 
 Backbone = str | T5Shape
 
@@ -38,8 +38,6 @@ _TYPES: Mapping[str, tuple[str, str, Mapping[str, tuple[str, int]]]] = {
 _THEIRS = {ours: name for name, (ours, _, _) in _TYPES.items()}
 #: Options that may stand in a file with the only value that our PET types have.
 _FIXED = {"lora_dropout": 0, "low_rank_rank": 1, "non_linearity": "gelu_new", "low_rank_w_init": "glorot-uniform"}
-_MI = 1024**2
-_MOST = 16 * _MI  # bytes; T5-11b's table has 100 KB
 _MOST_OBJECTS = 100  # the published form has two
 
 
@@ -68,7 +66,9 @@ def from_s3delta(
         StructureError: the file cannot be read or is damaged, a PET type, option or position is unknown, or a key
             matches nothing; names the file and the field.
     """
-    where, data = _content(source)
+    file = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    where = file or "config"
+    data: Any = read_json(file, StructureError) if file else source
     shape = shape_for(backbone, where)
     objects = [data] if isinstance(data, Mapping) else data
     if isinstance(objects, (list, tuple)) and len(objects) > _MOST_OBJECTS:
@@ -95,22 +95,22 @@ def from_s3delta(
         raise StructureError(f"{where}: expected at least one position with a PET type, found none")
     made = space.gates({key: options for key, (options, _) in chosen.items()})
     check_grid(made, where)
-    name, params = backbone_facts(backbone, shape)
-    return Structure(made, name, params, None, {"format": "S3Delta", "file": where if where != "config" else ""})
+    return Structure(made, *backbone_facts(backbone, shape), None, {"format": "S3Delta", "file": file})
 
 
 def to_s3delta(structure: Structure) -> list[dict[str, Any]]:
     """The published form: two objects, first linear layers and norms, then whole blocks.
 
     It holds positions, PET types and their options. It has no place for the backbone, the budget, the sizes, the
-    numbers of the gates in their search space and the source.
+    numbers of the gates in their search space and the source. Units become one Lora with a lora_r of their number and a
+    lora_alpha that keeps its scale: it has no place for how many a position offered, and is read back as that one gate.
 
     Raises:
         StructureError: gates whose options or PET type the published form cannot hold; names all of them.
     """
     parts: list[dict[str, Any]] = [{}, {}]
     wrong = []
-    for gate in structure.gates:
+    for gate in joined(structure.gates):
         if gate.pet_type not in _THEIRS:
             wrong.append(f"gate {gate.position}: S3Delta has no PET type {gate.pet_type!r}")
             continue
@@ -189,7 +189,7 @@ class _Space:
             place, options = places[name], chosen[name, pet_type]
             assert place is not None
             size = 0 if self.shape is None else pet_params(pet_type, self.shape.widths(place), options)
-            made.append(gate_at(index, name, place, depth, pet_type, size, options))
+            made.append(place.gate(index, name, depth, pet_type, size, options))
         return tuple(made)
 
     def _known_gate(self, gate: Gate, options: dict[str, Any]) -> Gate:
@@ -268,19 +268,6 @@ def depths(places: Iterable[Place], shape: T5Shape | None) -> dict[str, int]:
     return depth
 
 
-def gate_at(
-    index: int,
-    position: str,
-    place: Place,
-    depth: Mapping[str, int],
-    pet_type: str,
-    n_params: int,
-    options: Mapping[str, Any],
-) -> Gate:
-    layer = depth[place.stack] if place.layer is None else place.layer
-    return Gate(index, position, place.stack, layer, place.module, pet_type, n_params, dict(options))
-
-
 def shape_for(backbone: Backbone | None, where: str) -> T5Shape | None:
     if backbone is None or isinstance(backbone, T5Shape):
         return backbone
@@ -294,20 +281,4 @@ def shape_for(backbone: Backbone | None, where: str) -> T5Shape | None:
 
 
 def backbone_facts(backbone: Backbone | None, shape: T5Shape | None) -> tuple[str, int]:
-    name = backbone if isinstance(backbone, str) else ""
-    return name, shape.backbone_params if shape is not None else 0
-
-
-def _content(source: Any) -> tuple[str, Any]:
-    if not isinstance(source, (str, os.PathLike)):
-        return "config", source
-    return str(source), read_json(source, StructureError)
-
-
-def read_text(path: str | os.PathLike[str]) -> str:
-    return files.read_text(path, StructureError, most=_MOST)
-
-
-def short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return backbone if isinstance(backbone, str) else "", 0 if shape is None else shape.backbone_params

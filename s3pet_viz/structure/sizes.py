@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from s3pet_viz.structure.t5 import Kind
+from s3pet_viz.structure.tables import Kind
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import StructureError
-from s3pet_viz.files import located, named_in, read_json, write_json_atomic
+from s3pet_viz.files import check_kind, located, named_in, read_json, write_json_atomic
 from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
 from s3pet_viz.structure.units import check_units, rank_keys
 
 SCHEMA_VERSION = 1
+KIND = "s3pet_viz.structure"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Structure:
     def to_dict(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
-            "kind": "s3pet_viz.structure",
+            "kind": KIND,
             "backbone": self.backbone,
             "backbone_params": self.backbone_params,
             "budget": self.budget,
@@ -141,14 +142,9 @@ class Structure:
         Raises:
             StructureError: naming `where` and the field.
         """
-        if not isinstance(data, dict) or data.get("kind") != "s3pet_viz.structure":
+        if not isinstance(data, dict) or data.get("kind") != KIND:
             raise StructureError(f"{where}: expected a structure file of s3pet_viz (field 'kind' is missing)")
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise StructureError(
-                f"{where}: expected schema_version {SCHEMA_VERSION}, found {version!r}; "
-                "it was written by another version of s3pet_viz"
-            )
+        check_kind(data, KIND, SCHEMA_VERSION, StructureError, where)
         gates = data.get("gates")
         if not isinstance(gates, list):
             raise StructureError(f"{where}: field 'gates': expected a list, found {type(gates).__name__}")

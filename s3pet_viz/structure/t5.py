@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
-Kind = Literal["linear", "norm", "block"]
+from s3pet_viz.structure.gate import Gate
+from s3pet_viz.structure.tables import Kind, Rule, families
 
 
 class Place(NamedTuple):
@@ -17,6 +18,11 @@ class Place(NamedTuple):
     layer: int | None
     module: str
     kind: Kind
+
+    def gate(self, index: int, name: str, depth: Mapping[str, int], pet_type: str, size: int, options: Any) -> Gate:
+        """A gate here, `name` being the position's; the final norm stands behind the blocks, `depth` of its stack."""
+        layer = depth[self.stack] if self.layer is None else self.layer
+        return Gate(index, name, self.stack, layer, self.module, pet_type, size, dict(options))
 
 
 @dataclass(frozen=True)
@@ -53,18 +59,12 @@ class T5Shape:
 
     def positions(self) -> list[str]:
         """Every position of the backbone, in the order of its modules."""
-        names = []
+        absent = ("wi",) if self.gated else ("wi_0", "wi_1")
+        names: list[str] = []
         for stack in ("encoder", "decoder"):
-            for layer in range(self.depth(stack)):
-                block = f"{stack}.block.{layer}.layer"
-                attentions = ["SelfAttention"] + ["EncDecAttention"] * (stack == "decoder")
-                for at, attention in enumerate(attentions):
-                    names += [f"{block}.{at}.{attention}", *(f"{block}.{at}.{attention}.{x}" for x in "qkvo")]
-                    names.append(f"{block}.{at}.layer_norm")
-                dense = f"{block}.{len(attentions)}.DenseReluDense"
-                names += [dense, *(f"{dense}.{w}" for w in (["wi_0", "wi_1"] if self.gated else ["wi"])), f"{dense}.wo"]
-                names.append(f"{block}.{len(attentions)}.layer_norm")
-            names.append(f"{stack}.final_layer_norm")
+            own = [rule.name for rule in _rules() if rule.stack == stack and not rule.name.endswith(absent)]
+            names += [name.format(n=n) for n in range(self.depth(stack)) for name in own if "{n}" in name]
+            names += [name for name in own if "{n}" not in name]
         return names
 
 
@@ -78,17 +78,6 @@ SHAPES: Mapping[str, T5Shape] = {
     "tiny-t5": T5Shape(128, 512, 128, 4, 4, 2_053_376),
 }
 
-_BLOCK = re.compile(r"(encoder|decoder)\.block\.(\d{1,4})\.layer\.(\d)\.(.+)")
-_FINAL = re.compile(r"(encoder|decoder)\.final_layer_norm")
-_ATTENTIONS = {"SelfAttention": ("SelfAttn", 0), "EncDecAttention": ("CrossAttn", 1)}
-_DENSE = {
-    "": ("FFN", "block"),
-    "wi": ("FFN.W1", "linear"),
-    "wi_1": ("FFN.W1", "linear"),
-    "wi_0": ("FFN.W1.gate", "linear"),
-    "wo": ("FFN.W2", "linear"),
-}
-
 
 def shape_of(backbone: str) -> T5Shape | None:
     """The shape of a known backbone; a path or an owner in front (``google-t5/t5-large``) does not matter."""
@@ -97,25 +86,12 @@ def shape_of(backbone: str) -> T5Shape | None:
 
 def parse_position(name: str) -> Place | None:
     """What a T5 position's name says; None where it is no such name."""
-    final = _FINAL.fullmatch(name)
-    if final:
-        return Place(final[1], None, "Final.LN", "norm")
-    match = _BLOCK.fullmatch(name)
-    if not match:
-        return None
-    stack, layer, sub, rest = match[1], int(match[2]), int(match[3]), match[4]
-    dense = 1 if stack == "encoder" else 2
-    head, _, leaf = rest.partition(".")
-    if head == "layer_norm" and not leaf and sub <= dense:
-        module = "FFN" if sub == dense else ("SelfAttn", "CrossAttn")[sub]
-        return Place(stack, layer, f"{module}.LN", "norm")
-    if head == "DenseReluDense" and sub == dense and leaf in _DENSE:
-        module, kind = _DENSE[leaf]
-        return Place(stack, layer, module, kind)  # type: ignore[arg-type]
-    if head in _ATTENTIONS and sub == _ATTENTIONS[head][1] and sub < dense:
-        module = _ATTENTIONS[head][0]
-        if not leaf:
-            return Place(stack, layer, module, "block")
-        if leaf in ("q", "k", "v", "o"):
-            return Place(stack, layer, f"{module}.{leaf.upper()}", "linear")
+    for rule in _rules():
+        if match := rule.pattern.fullmatch(name):
+            layer = match.groupdict().get("layer")
+            return Place(rule.stack, None if layer is None else int(layer), rule.module, rule.kind)
     return None
+
+
+def _rules() -> tuple[Rule, ...]:
+    return next(family.rules for family in families() if family.name == "t5")

@@ -23,7 +23,7 @@ from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.device import check_device
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
 
 #: Options that a search and a training both have; given once, they hold for both.
 _SHARED = ("batch_size", "lr", "head_lr", "clip", "max_source_length")
@@ -156,7 +156,10 @@ class Ground:
         return self.tune(task, "random", structure, seed, budget=budget, budget_params=budget_params, draw=draw)
 
     def one_pass(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
-        """A structure that one-pass scores pick; recorded studies call its kind ``rival``."""
+        """A structure that one-pass scores pick; recorded studies call its kind ``rival``. Raises SpaceError: it says
+        nothing of a PET type of the space.
+        """
+        check_lora(parse_method(name)[0], space_types(load_space(self.space)))
         structure = {"kind": "rival", "name": name, "budget": budget, "space": self.space, "seed": seed}
         return self.tune(task, name, structure, seed, budget=budget, budget_params=budget_params)
 

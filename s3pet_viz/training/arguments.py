@@ -18,7 +18,6 @@ from s3pet_viz.config import checks
 from s3pet_viz.config.names import SPLITS
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
-from s3pet_viz.structure import Structure
 from s3pet_viz.tasks import Task
 
 Test = Callable[[Any], bool]
@@ -88,7 +87,7 @@ _KINDS: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("progress", "retry", "overwrite", "metric"), (_flag, "true or false")),
     **dict.fromkeys(("out", "save"), (_place, "a path")),
     "resume": (lambda value: isinstance(value, Run) or _place(value), "a run or its path"),
-    **dict.fromkeys(("on_cell", "on_scores"), (_function, "a function")),
+    **dict.fromkeys(("on_cell", "on_scores", "draw"), (_function, "a function")),
     **dict.fromkeys(("device", "precision"), (_text, "text")),
     "split": (_or_none(lambda value: isinstance(value, str) and value in SPLITS), f"one of {', '.join(SPLITS)}"),
     "label": (_or_none(_text), "text"),
@@ -101,5 +100,5 @@ _KINDS: dict[str, tuple[Test, str]] = {
     "references": (_all(_text), "a list of names"),
     "workers": (_or_none(lambda value: _count(value) and value > 0), "a whole number of at least 1"),
     "mode": (_text, "text"),
-    "structures": (_or_none(_named(_is(Structure))), "a mapping of names to structures"),
+    "structures": (_or_none(_named()), "a mapping of names to structures"),
 }

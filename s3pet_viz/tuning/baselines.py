@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,13 +44,9 @@ def manual_structure(name: str, backbone: Backbone) -> Structure:
     present = {p.module for p in found}
     space = MANUAL[name]
     if not any(m.startswith("CrossAttn") for m in present):
-        space = Space(
-            space.name,
-            tuple(
-                SpaceEntry(e.type, tuple(m for m in e.modules if not m.startswith("CrossAttn")), e.positions, e.options)
-                for e in space.entries
-            ),
-        )
+        own = [tuple(m for m in e.modules if not m.startswith("CrossAttn")) for e in space.entries]
+        entries = (replace(e, modules=modules) for e, modules in zip(space.entries, own, strict=True))
+        space = replace(space, entries=tuple(entries))
     gates, _ = candidate_gates(found, space)
     return Structure(tuple(gates), backbone.name, backbone.n_params, None, {"baseline": name})
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -22,41 +21,31 @@ from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.config.checks import whole
 from s3pet_viz.config.options import takes
 from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Source, open_source, structure_of
 from s3pet_viz.structure import ranks
 from s3pet_viz.threads import LOCK
-from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.batches import IGNORE, Features
 from s3pet_viz.training.evaluate import evaluate
-from s3pet_viz.tuning.origin import bench_of
-from s3pet_viz.tuning.workbench import Workbench, check_workbench
+from s3pet_viz.tuning.origin import TrainOptions, bench_of, split_options, takes_place
+from s3pet_viz.tuning.workbench import Workbench
 
 #: Losses of some rows under gates z: (n_gates,) -> (rows,), differentiable in z.
 RowLosses: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @takes(TuneConfig)
+@takes_place
 def explain(
     target: Source,
     *,
-    task: Any = None,
-    backbone: str | Path | None = None,
     budget: str | int | float | None = None,
     rows: int | None = None,
     metric: bool = True,
     progress: bool = True,
-    model: nn.Module | None = None,
-    tokenizer: Any = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    split: str | None = None,
-    workbench: Workbench | None = None,
-    load: dict[str, Any] | None = None,
-    **options: Unpack[TuneOptions],
+    **options: Unpack[TrainOptions],
 ) -> Explanation:
     """Tune a structure, then measure on validation rows what each of its gates is worth.
 
@@ -81,36 +70,13 @@ def explain(
     Raises:
         S3PETError: one of its kinds, before any long work starts; NonFiniteLossError in training or measuring.
     """
-    check_arguments(
-        task=task,
-        backbone=backbone,
-        budget=budget,
-        metric=metric,
-        progress=progress,
-        device=device,
-        precision=precision,
-        split=split,
-        load=load,
-    )
-    check_workbench(workbench)
+    place, others = split_options(options, budget=budget, metric=metric, progress=progress)
     if rows is not None:
         rows = whole("rows", rows, 1)
-    source = open_source(target, what="target", backbone=backbone)
+    source = open_source(target, what="target", backbone=place["backbone"])
     structure = structure_of(source, budget)
     need_sizes(structure.gates, "explain")
-    bench, config, _ = bench_of(
-        source,
-        task,
-        backbone,
-        dict(options),
-        workbench,
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        precision=precision,
-        split=split,
-        load=load,
-    )
+    bench, config, _ = bench_of(source, place, others)
     measured = _some_rows(bench.splits.validation, rows, config.seed)
     with bench.tuned(structure, config, progress=progress) as (scores, pets):
         assert pets is not None  # a structure always has them
@@ -239,15 +205,10 @@ def _measure(
             autocast = bench.device.autocast
             return evaluate(backbone, task, features, batch_size=batch_size, autocast=autocast)["score"]
 
-    was_training = backbone.model.training
-    backbone.model.eval()
-    try:
-        base, rises = leave_one_out(parts, open_gates, gates=each("leave one gate out"))
-        gradient = gate_gradients(parts, open_gates)
-        whole = score() if metric else math.nan
-        changes = [score(i) - whole for i in each(f"{task.name} without a gate")] if metric else [math.nan] * n_gates
-    finally:
-        backbone.model.train(was_training)
+    base, rises = leave_one_out(parts, open_gates, gates=each("leave one gate out"))
+    gradient = gate_gradients(parts, open_gates)
+    whole = score() if metric else math.nan
+    changes = [score(i) - whole for i in each(f"{task.name} without a gate")] if metric else [math.nan] * n_gates
     errors = rises.std(1) / math.sqrt(len(features)) if len(features) > 1 else torch.full((n_gates,), math.nan)
     gates = [
         {

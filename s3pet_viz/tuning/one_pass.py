@@ -5,8 +5,9 @@ They cost seconds. A search that does not beat them at the same budget is not wo
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,28 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from s3pet_viz.analysis.one_pass import ONE_PASS, ONE_PASS_METHODS, OnePassScores, Per
+from s3pet_viz.analysis.one_pass import OnePassScores, Per
 from s3pet_viz.backbones import positions
+from s3pet_viz.backbones.families import Position
 from s3pet_viz.config.checks import whole
+from s3pet_viz.config.names import LAYER_SCORES, ONE_PASS, ONE_PASS_METHODS
+from s3pet_viz.config.scoring import BATCH_SIZE, ROWS, WARM_STEPS
 from s3pet_viz.config.tuning import TuneConfig, default_lr
-from s3pet_viz.errors import ConfigError, NonFiniteLossError
-from s3pet_viz.pet import PETs, candidate_gates, insert, load_space
+from s3pet_viz.errors import ConfigError, NonFiniteLossError, SpaceError, StructureError
+from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.training.batches import Features
 from s3pet_viz.training.fit import fit
 from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
+from s3pet_viz.tuning.layer_scores import Draw, gaussian, gora_scores, plop_scores
 from s3pet_viz.tuning.workbench import Workbench
-
-#: Training rows that the scores read, unless said otherwise. A mean over n rows leaves 1/n of the rows' variance in a
-#: squared gradient, and on MiniLM and sst2 that variance is 60 times the squared gradient, summed over all gates.
-ROWS = {"gradient": 2048, "fisher": 512, "sensitivity": 2048}
-
-#: Steps of PET training before the scores are taken, unless said otherwise.
-WARM_STEPS = {"gradient": 0, "fisher": 0, "sensitivity": 50}
-
-#: Rows to a pass, unless said otherwise. Fisher information needs the gradient of each row apart.
-BATCH_SIZE = {"gradient": 32, "fisher": 1, "sensitivity": 32}
 
 
 def one_pass_structure(
@@ -58,7 +54,7 @@ def one_pass_structure(
         ConfigError, BudgetError, SpaceError: before anything is scored. NonFiniteLossError: while scoring.
     """
     kind, per = parse_method(name)
-    gates = _gates_of(bench, space)
+    gates = gates_of(bench, kind, space)
     check_budget([g.n_params for g in gates], parse_budget(budget, bench.backbone.n_params))
     return score_gates(bench, kind, gates, seed=seed, **options).structure(budget, per)
 
@@ -90,7 +86,11 @@ def one_pass_scores(
       which rows that it helps and rows that it harms cancel. Deltas of LoRA, BitFit and LNFit are zero at the
       start, and dL/dz with them; so all gates are trained for `warm_steps` first.
 
-    All of them depend on how a module is written: LoRA's scale of 16 counts 256-fold in a squared gradient.
+    - ``gora``: the mean of ``|W * G|`` over the entries of a linear layer's own weights W, G = dL/dW of the mean
+      training loss, as GoRA (arXiv 2502.12171); ``plop``: 1 / NFN, as PLoP (arXiv 2506.20629), which takes forward
+      passes alone. Both score layers, not PET modules, and need a space of LoRA alone. See `tuning.layer_scores`.
+
+    The first three depend on how a module is written: LoRA's scale of 16 counts 256-fold in a squared gradient.
 
     At the start B of a LoRA is zero and its A has no gradient: its score is that of B alone, though A counts
     in its parameters. An encoder's head is drawn with the seed, as in tuning, and without warm steps the
@@ -100,16 +100,16 @@ def one_pass_scores(
     torch's random state are left as they were found.
 
     Args:
-        kind: one of `ONE_PASS`.
+        kind: one of `config.names.ONE_PASS`.
         space: a preset, a file, a mapping or a Space, see `pet.load_space`.
         seed: of the initial PET weights, the head, the rows that are scored and the batches of the warm steps.
-        options: those of `score_gates` (rows, batch_size, warm_steps, config, progress).
+        options: those of `score_gates` (rows, batch_size, warm_steps, config, draw, progress).
 
     Raises:
         ConfigError, SpaceError: before any long work. NonFiniteLossError: a loss or a score is NaN or infinite.
     """
     _check_kind(kind)
-    return score_gates(bench, kind, _gates_of(bench, space), seed=seed, **options)
+    return score_gates(bench, kind, gates_of(bench, kind, space), seed=seed, **options)
 
 
 def score_gates(
@@ -122,17 +122,20 @@ def score_gates(
     batch_size: int | None = None,
     warm_steps: int | None = None,
     config: TuneConfig | None = None,
+    draw: Draw | None = None,
     progress: bool = True,
 ) -> OnePassScores:
     """`one_pass_scores` of these gates.
 
     Args:
-        rows: at most so many training rows, drawn with the seed; default 2048, and 512 for ``fisher``.
+        rows: at most so many training rows, drawn with the seed; default 2048, 512 for ``fisher``, 256 for ``plop``.
         batch_size: rows to a pass; default 32, and 1 for ``fisher``. It is only a matter of speed and memory, but for
             ``fisher``: with b rows to a pass that is the mean of ``||dL_group/dw||^2`` over groups of b (of like
-            length), in which the variance of the row gradients counts 1/b.
+            length), in which the variance of the row gradients counts 1/b; and the draws of ``plop`` come by batch.
         warm_steps: training steps of all gates and the head before the scores are taken, at learning rates that
             decay linearly to 0; default 50 for ``sensitivity``, else 0.
+        draw: the Gaussian inputs of ``plop``: (position, shape) -> standard normal draws, shape (batch, tokens, in).
+            Default: drawn with the seed.
         config: how they are trained: its lr, head_lr, batch_size and clip. An encoder's pooler stays frozen.
 
     Raises:
@@ -149,26 +152,35 @@ def score_gates(
             "warm_steps: expected at least 1 for 'sensitivity', found 0; "
             "the deltas of LoRA, BitFit and LNFit are zero at the start, and so is dL/dz"
         )
+    if kind in LAYER_SCORES and warm:
+        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which scores the backbone's own layers, found {warm}")
+    check_lora(kind, (g.pet_type for g in gates))
     started = time.perf_counter()
     backbone, train = bench.backbone, bench.splits.train
     drawn = np.random.default_rng([seed, 31]).permutation(len(train))[:most]
     scored = train.take(sorted(drawn.tolist()))
-    with bench.working(), left_as_found(list(backbone.head.values())):
+    task = bench.splits.data.task.name
+    label = f"{kind} scores on {task}"
+    steps = warm + math.ceil(len(scored) / size)
+    with (
+        bench.working(),
+        left_as_found(list(backbone.head.values())),
+        tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar,
+    ):
         reset_head(backbone, seed)
-        pets = insert(backbone.model, gates, seed=seed)
-        try:
-            raise_precision(pets.parameters())
-            parts = row_losses(bench, pets, scored, size)
-            task = bench.splits.data.task.name
-            label = f"{kind} scores on {task}"
-            steps = warm + len(parts)
-            with tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar:
+        if kind in LAYER_SCORES:
+            found = _layer_scores(bench, kind, gates, scored, size, bar.update, draw or gaussian(seed))
+        else:
+            pets = insert(backbone.model, gates, seed=seed)
+            try:
+                raise_precision(pets.parameters())
+                parts = row_losses(bench, pets, scored, size)
                 if warm:
                     _warm(bench, pets, replace(config or TuneConfig(), steps=warm, seed=seed), label, bar.update)
                 backbone.model.eval()
                 found = _MEASURES[kind](pets, [_counted(part, bar.update) for part in parts])
-        finally:
-            pets.detach()
+            finally:
+                pets.detach()
     if not np.isfinite(found).all():
         gate = gates[int(np.flatnonzero(~np.isfinite(found))[0])]
         raise NonFiniteLossError(f"{label}: the score of {gate.position} {gate.pet_type} is not finite")
@@ -185,6 +197,30 @@ def score_gates(
         backbone=backbone.name,
         backbone_params=backbone.n_params,
     )
+
+
+def _layer_scores(
+    bench: Workbench,
+    kind: str,
+    gates: Sequence[Gate],
+    features: Features,
+    size: int,
+    tick: Callable[[], Any],
+    draw: Draw,
+) -> NDArray[np.float64]:
+    """The score of each gate's layer, shape (n_gates,)."""
+    sites = {p.name: p for p in positions(bench.backbone.model) if p.kind == "linear"}
+    missing = next((g.position for g in gates if g.position not in sites), None)
+    if missing is not None:
+        raise StructureError(f"structure: this backbone has no position {missing!r}")
+    layers: list[Position] = [sites[name] for name in dict.fromkeys(g.position for g in gates)]
+    made = (
+        gora_scores(bench, layers, features, size, tick)
+        if kind == "gora"
+        else plop_scores(bench, layers, features, size, tick, draw)
+    )
+    by_name = {layer.name: score for layer, score in zip(layers, made, strict=True)}
+    return np.array([by_name[g.position] for g in gates])
 
 
 def _gradient(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
@@ -261,8 +297,33 @@ def _warm(bench: Workbench, pets: PETs, config: TuneConfig, label: str, tick: Ca
     )
 
 
-def _gates_of(bench: Workbench, space: Any) -> list[Gate]:
-    return candidate_gates(positions(bench.backbone.model), load_space(space))[0]
+def gates_of(bench: Workbench, kind: str, space: Any) -> list[Gate]:
+    """The gates of a search space on a workbench's backbone.
+
+    Raises:
+        SpaceError: as `pet.load_space`, `pet.candidate_gates` and `check_lora`.
+    """
+    chosen = load_space(space)
+    check_lora(kind, space_types(chosen))
+    return candidate_gates(positions(bench.backbone.model), chosen)[0]
+
+
+def space_types(space: Space) -> list[str]:
+    return [entry.type for entry in space.entries]
+
+
+def check_lora(kind: str, types: Iterable[str]) -> None:
+    """Refuse PET types that a score of linear layers says nothing of.
+
+    Raises:
+        SpaceError: names them, and a space that will do.
+    """
+    others = dict.fromkeys(t for t in types if t != "LoRA") if kind in LAYER_SCORES else {}
+    if others:
+        raise SpaceError(
+            f"space: method {kind!r} scores linear layers: expected LoRA alone, found {', '.join(others)}; "
+            "take a space of LoRA, such as 'S3PET-L'"
+        )
 
 
 def _check_kind(kind: str) -> None:

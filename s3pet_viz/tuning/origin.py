@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
+
+from torch import nn
 
 from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Opened
 from s3pet_viz.structure import Structure
+from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.tuning.workbench import Workbench
 
 #: What a run is said to be about where its rows came from memory.
 IN_MEMORY = "in memory"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PlaceOptions(TypedDict, total=False):
+    """What `tune`, `explain`, `baselines` and `evaluate` run on."""
+
+    task: Any
+    backbone: str | Path | None
+    model: nn.Module | None
+    tokenizer: Any
+    device: str
+    precision: str
+    split: str | None
+    workbench: Workbench | None
+    load: dict[str, Any] | None
+
+
+class TrainOptions(PlaceOptions, TuneOptions, total=False):
+    """Keywords of what trains."""
+
+
+_HINTS = PlaceOptions.__annotations__
+#: Names and defaults of `PlaceOptions`.
+PLACE: dict[str, Any] = {**dict.fromkeys(_HINTS), "device": "auto", "precision": "fp32"}
 
 
 def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | None = None) -> dict[str, Any]:
@@ -44,45 +75,69 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
     return found
 
 
+def takes_place(function: F) -> F:
+    """Decorator: the signature names what the function takes of `PlaceOptions` as keywords."""
+    own = inspect.signature(function)
+    *named, rest = own.parameters.values()
+    place = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_HINTS[name])
+        for name, default in PLACE.items()
+    ]
+    function.__signature__ = own.replace(parameters=[*named, *place, rest])  # type: ignore[attr-defined]
+    return function
+
+
+def split_options(given: Mapping[str, Any], **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`PlaceOptions` with their defaults, and the other options.
+
+    Args:
+        more: arguments of the caller, to be checked in the same way.
+
+    Raises:
+        ConfigError: an argument is of another kind than its name says.
+    """
+    place = {name: given.get(name, default) for name, default in PLACE.items()}
+    bench = place["workbench"]
+    check_arguments(**{n: v for n, v in place.items() if n not in ("model", "tokenizer", "workbench")}, **more)
+    check_workbench(bench)
+    return place, {name: value for name, value in given.items() if name not in PLACE}
+
+
+def check_workbench(bench: Any) -> None:
+    """Raises ConfigError: it is neither a `Workbench` nor None."""
+    if not (bench is None or isinstance(bench, Workbench)):
+        raise ConfigError(f"workbench: expected a Workbench, found {type(bench).__name__}")
+
+
 def bench_of(
-    source: Opened | None,
-    task: Any,
-    backbone: Any,
-    options: dict[str, Any],
-    workbench: Workbench | None,
-    *,
-    model: Any,
-    tokenizer: Any,
-    device: str,
-    precision: str,
-    split: str | None,
-    load: dict[str, Any] | None,
+    source: Opened | None, place: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[Workbench, TuneConfig, dict[str, Any]]:
     """What a structure is tuned on, as its source says where nothing else is given; how; and what was loaded with.
+
+    Args:
+        place: as `split_options` gives them. options: of `TuneConfig`.
 
     Raises:
         ConfigError: nobody names a task or a backbone, or a wrong option; else as `Workbench.open`.
     """
-    where = origin_of(source, task, backbone)
-    given = {"split": split, "max_source_length": options.pop("max_source_length", None)}
+    model, load = place["model"], place["load"] or {}
+    where = origin_of(source, place["task"], place["backbone"])
+    given = {"split": place["split"], "max_source_length": options.get("max_source_length")}
     where |= {name: value for name, value in given.items() if value is not None}
-    config = make_config(**options, max_source_length=where.get("max_source_length"))
+    config = make_config(**{**options, "max_source_length": where.get("max_source_length")})
     if model is not None:  # it is loaded already
         where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype")}
-    loading = {**where["load"], **(load or {})}
-    if workbench is not None:
-        return workbench, config, load or {}
+    loading = {**where["load"], **load}
+    if place["workbench"] is not None:
+        return place["workbench"], config, load
     if where["task"] is None:
         raise ConfigError("task: expected a task, found none; neither the run nor the structure names one")
     if source is not None and model is None and where["backbone"] is None:
         raise ConfigError("backbone: expected a backbone, found none; the structure names none")
     bench = Workbench.open(
         where["task"],
-        where["backbone"] if model is None else backbone,
-        model=model,
-        tokenizer=tokenizer,
-        device=device,
-        precision=precision,
+        where["backbone"] if model is None else place["backbone"],
+        **{name: place[name] for name in ("model", "tokenizer", "device", "precision")},
         max_source_length=config.max_source_length,
         split=where.get("split", "paper"),
         **loading,

@@ -17,7 +17,7 @@ from s3pet_viz.export import Adapter
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Structure
 from s3pet_viz.training.device import Device
-from s3pet_viz.training.fit import Splits, TrainResult, train
+from s3pet_viz.training.fit import Splits, train
 from s3pet_viz.training.model_state import at_work, left_as_found, pooler_of, raise_precision, reset_head
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.scores import Scores
@@ -92,7 +92,7 @@ class Workbench:
             raise StructureError("structure: expected at least one gate, found none")
         full = list(backbone.body.parameters()) if method == "full" else []
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
-        extra = pooler if config.train_pooler and not full else []
+        extra = pooler if config.train_pooler and method not in ("full", "untouched") else []
         head = list(backbone.head.values()) if method != "untouched" else []
         with self.working(), left_as_found([*full, *head, *extra]):
             raise_precision([*full, *extra])
@@ -101,29 +101,42 @@ class Workbench:
             pets = insert(backbone.model, structure.gates, seed=config.seed) if structure else None
             try:
                 raise_precision(pets.parameters() if pets is not None else ())
-                lr = config.lr or default_lr(backbone.n_params)
                 full_lr = config.full_lr or default_full_lr(backbone.n_params)
-                head_lr = config.head_lr or (full_lr if full else lr)
-                groups: list[tuple[list[nn.Parameter], float]] = [
-                    (list(pets.parameters()) if pets is not None else [], lr),
-                    (full, full_lr),
-                    ([*head, *extra], head_lr),
-                ]
-                if method == "untouched":
-                    groups = []
+                lr = full_lr if full else config.lr or default_lr(backbone.n_params)
+                inserted = [] if pets is None else list(pets.parameters())
+                trained = [*head, *extra]
+                groups = [([*full, *inserted], lr), (trained, config.head_lr or lr)]
                 result = train(
                     backbone,
                     self.splits,
-                    [(g, lr) for g, lr in groups if g],
+                    [(weights, rate) for weights, rate in groups if weights],
                     config,
                     self.device,
                     label=f"{name} on {self.splits.data.task.name}",
                     progress=progress,
                     on_step=on_step,
                 )
-                size = sum(p.numel() for p in full) if full else (structure.n_params if structure else 0)
-                trained = [*head, *extra]
-                yield self._scores(name, result, config, size, trained, structure, bool(pooler), bool(full)), pets
+                scores = Scores(
+                    method=name,
+                    task=self.splits.data.task.name,
+                    backbone=backbone.name,
+                    metrics=result.test,
+                    validation=result.validation,
+                    pet_params=sum(p.numel() for p in full) if full else structure.n_params if structure else 0,
+                    head_params=sum(p.numel() for p in trained),
+                    backbone_params=backbone.n_params,
+                    seed=config.seed,
+                    steps=config.steps if result.best_step else 0,
+                    best_step=result.best_step,
+                    seconds=result.seconds,
+                    steps_taken=result.steps_taken,
+                    cap_reached=result.cap_reached,
+                    decided_on=self.splits.decided_on,
+                    n_gates=len(structure) if structure else 0,
+                    pooler="" if not pooler else "trained" if extra or full else "frozen",
+                    history=result.history,
+                )
+                yield scores, pets
             finally:
                 if pets is not None:
                     pets.detach()
@@ -144,41 +157,3 @@ class Workbench:
             scores=scores.metrics,
             revision=revision,
         )
-
-    def _scores(
-        self,
-        name: str,
-        result: TrainResult,
-        config: TuneConfig,
-        pet_params: int,
-        head: list[nn.Parameter],
-        structure: Structure | None,
-        has_pooler: bool,
-        full: bool,
-    ) -> Scores:
-        return Scores(
-            method=name,
-            task=self.splits.data.task.name,
-            backbone=self.backbone.name,
-            metrics=result.test,
-            validation=result.validation,
-            pet_params=pet_params,
-            head_params=sum(p.numel() for p in head),
-            backbone_params=self.backbone.n_params,
-            seed=config.seed,
-            steps=config.steps if result.best_step else 0,
-            best_step=result.best_step,
-            seconds=result.seconds,
-            steps_taken=result.steps_taken,
-            cap_reached=result.cap_reached,
-            decided_on=self.splits.decided_on,
-            n_gates=len(structure) if structure else 0,
-            pooler="" if not has_pooler else ("trained" if config.train_pooler or full else "frozen"),
-            history=result.history,
-        )
-
-
-def check_workbench(workbench: Any) -> None:
-    """Raises ConfigError for what is neither a `Workbench` nor None."""
-    if not (workbench is None or isinstance(workbench, Workbench)):
-        raise ConfigError(f"workbench: expected a Workbench, found {type(workbench).__name__}")

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.analysis.explanation import EXPLAIN, Explanation
+from s3pet_viz.analysis.explanation import Explanation
 from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.layout import read_json
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.viewer.feed import Frame, own_choice
@@ -43,10 +42,7 @@ def space_doc(gates: Sequence[Gate]) -> Doc:
         "row": grid.row.tolist(),
         "col": grid.col.tolist(),
         "n": [g.n_params for g in gates],
-        "position": [g.position for g in gates],
-        "stack": [g.stack for g in gates],
-        "layer": [g.layer for g in gates],
-        "module": [g.module for g in gates],
+        **{name: [getattr(g, name) for g in gates] for name in ("position", "stack", "layer", "module")},
         "type": [g.pet_type for g in gates],
         "options": [json.dumps(g.options, sort_keys=True) for g in gates],
     }
@@ -93,13 +89,9 @@ def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
     """What changes: the status, the newest step, and which rows come beside it."""
     return {
         "doc": key,
-        "status": frame.status,
-        "early_stop": frame.early_stop,
-        "error": frame.error,
         "rows": rows,
-        "problem": frame.problem,
+        **{name: getattr(frame, name) for name in ("status", "early_stop", "error", "problem", "steps_total")},
         "step": None if frame.step is None else frame.step + 1,
-        "steps_total": frame.steps_total,
         "last": dict(frame.scalars) or None,
         "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left),
         "own": None if frame.own is None else list(frame.own),
@@ -121,16 +113,11 @@ def _words(frame: Frame) -> str:
 
 def _effects(run: Run) -> list[Doc] | None:
     """What `s3.explain` measured of the present structure, if it did."""
-    path = run.path / EXPLAIN
     try:
-        if not path.exists():
-            return None
-        found = Explanation.from_dict(read_json(path), where=str(path))
-        at = {gate.key: i for i, gate in enumerate(run.gates_list)}
-        if {e.gate.key for e in found.effects} != run.structure().keys:
-            return None
+        found = Explanation.load(run)
     except S3PETError:  # said where it is asked for: explain, report
         return None
+    at = {gate.key: i for i, gate in enumerate(run.gates_list)}
     return [
         {"gate": at[e.gate.key], "increase": e.loss_increase, "se": e.loss_increase_se}
         for e in found.effects

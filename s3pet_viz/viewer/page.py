@@ -6,9 +6,10 @@ import base64
 import functools
 import html
 import json
-from importlib import resources
+from string import Template
 from typing import Any
 
+from s3pet_viz.resources import text_of
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.documents import EXPLORE_PARTS, Compared, live_doc, run_doc, text
 from s3pet_viz.viewer.feed import Feed
@@ -63,18 +64,8 @@ def standing_page(title: str, state: str, more: str = "") -> str:
     """An HTML file that shows the viewer, and needs neither a kernel nor a network. `title`: text. state: of
     `run_state`. more: HTML below the viewer.
     """
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{style()}"
-        "body{font:15px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;"
-        "background:#fff;color:#1f2933}"
-        "table{border-collapse:collapse}td,th{padding:2px 10px 2px 0}</style></head><body>\n"
-        "<noscript>The interactive view needs JavaScript; the tables below do not.</noscript>"
-        f"<div data-s3pet-state='s3pet-state'></div>\n{more}\n"
-        f"<script type='application/json' id='s3pet-state'>{state}</script>\n"
-        f"<script type='module'>{standing_module()}</script></body></html>\n"
-    )
+    whole = Template(text_of("viewer", "standing.html"))
+    return whole.substitute(title=html.escape(title), style=style(), more=more, state=state, module=standing_module())
 
 
 def in_script(json_text: str) -> str:
@@ -86,8 +77,3 @@ def in_script(json_text: str) -> str:
 
 def _base64(data: bytes | memoryview) -> str:
     return base64.b64encode(data).decode()
-
-
-def text_of(*place: str) -> str:
-    """A file that lies in this package."""
-    return resources.files("s3pet_viz").joinpath(*place).read_text(encoding="utf-8")

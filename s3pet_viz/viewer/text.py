@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.console import Group
 from rich.style import Style
 from rich.text import Text
 
-from s3pet_viz.analysis.grid import column_order, row_order, rows_of
+from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import RunError, printable
 from s3pet_viz.structure import Gate
 
@@ -18,7 +19,6 @@ from s3pet_viz.structure import Gate
 _SHADES = "·░▒▓█"
 _COLOURS = ("#9db7d1", "#7fa8d1", "#4a8cc2", "#2f74b5", "#1f5f9f")
 _CHOSEN = Style(color="#f26b1d", bold=True)
-_SHORT = {"LowRankAdapter": "LRA"}
 _WIDTH = 80
 
 
@@ -50,29 +50,26 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
     levels = np.zeros(len(gates), dtype=np.int64)
     if high > 0:
         levels = np.clip(np.nan_to_num(values) / high * len(_SHADES), 0, len(_SHADES) - 1).astype(np.int64)
-    rows = rows_of(gates)
+    grid = Grid(gates)
     cells = {
-        (row, gate.column): (int(level), bool(mark))
-        for row, gate, level, mark in zip(rows, gates, levels, chosen, strict=True)
+        (grid.rows[row], grid.columns[column]): (int(level), bool(mark))
+        for row, column, level, mark in zip(grid.row, grid.col, levels, chosen, strict=True)
     }
-    labels = {row: _short(row) for row in row_order(gates)}
+    labels = {row: _short(row) for row in grid.rows}
     margin = max(len(label) for label in labels.values()) + 1
     room = max(2, (width or _WIDTH) - margin)
-    blocks = [_block(columns, labels, cells, margin) for columns in _fold(column_order(gates), room)]
+    blocks = [_block(columns, labels, cells, margin) for columns in _fold(grid.columns, room)]
     lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
     return Group(*lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH))
 
 
 def _fold(columns: list[str], room: int) -> list[list[str]]:
     """Columns of each block; "" is the gap between the stacks. A column takes two characters."""
-    stacks: dict[str, list[str]] = {}
-    for column in columns:
-        stacks.setdefault(column[0], []).append(column)
-    together = [column for i, stack in enumerate(stacks.values()) for column in ([""] if i else []) + stack]
-    if 2 * len(together) <= room:
-        return [together]
+    if 2 * len(columns) <= room:
+        return [columns]
     per = room // 2
-    return [stack[i : i + per] for stack in stacks.values() for i in range(0, len(stack), per)]
+    stacks = [list(stack) for named, stack in itertools.groupby(columns, key=bool) if named]
+    return [stack[i : i + per] for stack in stacks for i in range(0, len(stack), per)]
 
 
 def _block(
@@ -96,20 +93,15 @@ def _block(
 
 def _header(columns: list[str]) -> list[str]:
     """The stack's name, the tens and the ones of the layer numbers; e and f are the outer norms."""
-    name = [" "] * (2 * len(columns))
-    last = ""
-    for at, column in enumerate(columns):
-        if column and column[0] != last:
-            last = column[0]
-            word = {"E": "encoder", "D": "decoder"}.get(last, last)
-            if 2 * sum(c[:1] == last for c in columns) < len(word):
-                word = last
-            name[2 * at : 2 * at + len(word)] = word
+    name = ""
+    for letter, stack in itertools.groupby(columns, key=lambda column: column[:1]):
+        word, room = {"E": "encoder", "D": "decoder"}.get(letter, letter), 2 * len(list(stack))
+        name += (word if len(word) <= room else letter).ljust(room)
     short = [column.partition(".")[2] for column in columns]
     short = [{"emb": "e", "final": "f"}.get(label, label) for label in short]
     tens = "".join((label[:-1][-1:] or " ") + " " for label in short)
     ones = "".join((label[-1:] or " ") + " " for label in short)
-    return ["".join(name), *([tens] if tens.strip() else []), ones]
+    return [name, *([tens] if tens.strip() else []), ones]
 
 
 def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
@@ -128,7 +120,4 @@ def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
 
 
 def _short(row: str) -> str:
-    module, _, pet = row.partition(" · ")
-    for name, short in _SHORT.items():
-        pet = pet.replace(name, short)
-    return printable(f"{module} {pet}")
+    return printable(row.replace(" · ", " ", 1).replace("LowRankAdapter", "LRA"))

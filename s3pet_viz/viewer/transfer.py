@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import html
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,13 +31,10 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
         for seed in seeds
     ]
     found: dict[str, Structure] = {}
-    for source in matrix.sources:
-        for target in matrix.targets:
-            for seed in seeds:
-                try:
-                    found[_name(source, target, seed)] = matrix.structure(source, seed=seed, target=target)
-                except S3PETError:  # this source has none of this seed; the cell says so
-                    continue
+    for source, target, seed in itertools.product(matrix.sources, matrix.targets, seeds):
+        with contextlib.suppress(S3PETError):  # this source has none of this seed; the cell says so
+            name = f"{source}|{target}|{'' if seed is None else seed}"
+            found[name] = matrix.structure(source, seed=seed, target=target)
     gates: dict[tuple[str, str], Gate] = {gate.key: gate for gate in matrix.gates() or []}
     known = bool(gates)
     for structure in found.values():
@@ -55,10 +55,6 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
         "structures": {name: _structure(structure, at) for name, structure in found.items()},
         "chance": _chances(found, list(gates.values())) if known else {},
     }
-
-
-def _name(source: str, target: str, seed: int | None) -> str:
-    return f"{source}|{target}|{'' if seed is None else seed}"
 
 
 def _structure(structure: Structure, at: dict[tuple[str, str], int]) -> Doc:
@@ -110,16 +106,16 @@ def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]
     counts = [gate.n_params for gate in gates]
     if min(counts) < 1:
         return {}
-    made: dict[tuple[int, int], float] = {}
+
+    @functools.cache
+    def chance(*budgets: int) -> float:
+        drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
+        return chance_overlap(*drawn).mean
+
     chances = {}
     for name, structure in found.items():
         source, target, seed = name.rsplit("|", 2)
         own = found.get(f"{target}|{target}|{seed}")
-        if own is None or source == target:
-            continue
-        budgets = structure.budget or structure.n_params, own.budget or own.n_params
-        if budgets not in made:
-            drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
-            made[budgets] = chance_overlap(*drawn).mean
-        chances[name] = made[budgets]
+        if own is not None and source != target:
+            chances[name] = chance(structure.budget or structure.n_params, own.budget or own.n_params)
     return chances

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from s3pet_viz.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from s3pet_viz.widgets.compare import CompareRuns as CompareRuns
     from s3pet_viz.widgets.live import LiveView as LiveView
@@ -28,9 +30,13 @@ __all__ = ["CompareRuns", "LiveSearch", "LiveView", "StructureExplorer", "Transf
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from s3pet_viz.widgets._imports import require_notebook
-
-    require_notebook()
+    for needed in ("ipywidgets", "anywidget"):
+        try:
+            importlib.import_module(needed)
+        except ImportError:
+            raise MissingExtraError(
+                f"the interactive views need {needed}, which is not installed: pip install 's3pet_viz[notebook]'"
+            ) from None
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value

@@ -95,8 +95,7 @@ class LiveView(Viewer):
         self._control, self._parts, self._on_frame = control, parts, on_frame
         self._key = ""
         self._told: Any = None
-        self._asked, self._doing, self._seq, self._seen = 0, "", 0, -1
-        self._refused = ""
+        self._asked, self._doing, self._refused, self._seen = 0, "", "", -1
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         if source is not None:
@@ -168,7 +167,7 @@ class LiveView(Viewer):
                 ended_at, again = None, list(_AGAIN)
             else:
                 ended_at = ended_at or began
-                if not again or self._seen >= self._seq:
+                if not again or self._seen >= self.updates:
                     return
                 if began - ended_at > again[0]:
                     again.pop(0)
@@ -204,29 +203,22 @@ class LiveView(Viewer):
     def _tell(self, start: int | None = None) -> None:
         """Send what is new; the whole where it is small, at the end, and each time it has doubled."""
         log = self._feed.log if self._feed is not None else None
-        if log is None or self.frame.alpha is None:
-            self._emit(None, {"doc": self.page.doc})
-            return
-        history = log.history
-        era, sent, whole_at = self._told or ("", 0, 0)
-        whole = (
-            start == 0 or era != history.era or history.size <= _WHOLE or self.frame.ended or history.n >= 2 * whole_at
-        )
-        rows, scalars, values = history.part(0 if whole else sent)
-        self._told = history.era, history.n, history.n if whole else whole_at
-        beside: dict[str, Any] = {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()}
-        if start == 0 or self.frame.ended:  # the document may have been lost, too
-            beside["doc"] = self.page.doc
-        self._emit(rows, beside)
-
-    def _emit(self, rows: dict[str, object] | None, beside: dict[str, Any]) -> None:
-        self._seq += 1
+        rows, beside = None, dict[str, Any](doc=self.page.doc)
+        if log is not None and self.frame.alpha is not None:
+            history, ended = log.history, self.frame.ended
+            era, sent, whole_at = self._told or ("", 0, 0)
+            whole = start == 0 or era != history.era or history.size <= _WHOLE or ended or history.n >= 2 * whole_at
+            rows, scalars, values = history.part(0 if whole else sent)
+            self._told = history.era, history.n, history.n if whole else whole_at
+            if start != 0 and not ended:  # else the document may have been lost, too
+                beside = {}
+            beside |= {"scalars": scalars, "values": values, "last": self.frame.alpha.tobytes()}
         self.updates += 1
         self.page.tell(beside, live=text(self._live(rows)))
 
     def _live(self, rows: dict[str, object] | None) -> dict[str, Any]:
         made = live_doc(self.frame, self._key, rows)
-        made |= {"asked": self._asked, "doing": self._doing, "seq": self._seq, "seen": self.frame.ended}
+        made |= {"asked": self._asked, "doing": self._doing, "seq": self.updates, "seen": self.frame.ended}
         if self._refused:
             made["error"] = self._refused
         return made

@@ -13,11 +13,10 @@ from s3pet_viz.errors import S3PETError
 from s3pet_viz.launcher import start
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.feed import Frame
-from s3pet_viz.widgets import search_form as form
+from s3pet_viz.widgets import search_form
 from s3pet_viz.widgets.live import LiveView
 from s3pet_viz.widgets.viewer import Pictured
 
-_LABEL = {"description_width": "80px"}
 #: A row that breaks where it is narrow; nothing has a fixed place.
 _ROW = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "width": "auto"}
 
@@ -42,13 +41,13 @@ class LiveSearch(Pictured):
     """
 
     def __init__(self, **defaults: Any) -> None:
-        values = {**form.DEFAULTS, **{name: value for name, value in defaults.items() if value is not None}}
-        self._other = {name: value for name, value in values.items() if name not in form.DEFAULTS}
-        values = {name: values[name] for name in form.DEFAULTS}
+        values = {**search_form.DEFAULTS, **{name: value for name, value in defaults.items() if value is not None}}
+        self._other = {name: value for name, value in values.items() if name not in search_form.DEFAULTS}
+        values = {name: values[name] for name in search_form.DEFAULTS}
         for name in ("task", "backbone", "budget", "space"):
             values[name] = str(values[name])
-        form.check_form(values)
-        self.fields: dict[str, Any] = {name: _control(one, values[name]) for name, one in form.FIELDS.items()}
+        search_form.check_form(values)
+        self.fields: dict[str, Any] = {name: _control(one, values[name]) for name, one in search_form.FIELDS.items()}
         self.start_button = w.Button(
             description="Start",
             icon="rocket",
@@ -111,7 +110,7 @@ class LiveSearch(Pictured):
 
     def _start(self, _: Any) -> None:
         try:
-            options = form.check_form({name: field.value for name, field in self.fields.items()})
+            options = search_form.check_form({name: field.value for name, field in self.fields.items()})
             launched = start(**options, **self._other)
         except (S3PETError, OSError, TypeError) as error:
             self._message.value = _refusal(error)
@@ -139,8 +138,9 @@ def _refusal(error: Exception) -> str:
 
 def _control(one: Option, value: Any) -> Any:
     """The control of an option, by what it takes."""
-    shape = {"description": one.name, "tooltip": one.text, **_shape()}
-    known = {"task": form.tasks, "backbone": form.backbones, "space": lambda: list(SPACES)}.get(one.name)
+    layout = w.Layout(width="auto", flex="1 1 240px", min_width="200px", max_width="340px")
+    shape = {"description": one.name, "tooltip": one.text, "style": {"description_width": "80px"}, "layout": layout}
+    known = {"task": search_form.tasks, "backbone": search_form.backbones, "space": lambda: list(SPACES)}.get(one.name)
     if known is not None:
         hint = "a name or a file" if one.name == "space" else "a name or a folder"
         return w.Combobox(value=value, options=known(), placeholder=hint, ensure_option=False, **shape)
@@ -151,8 +151,3 @@ def _control(one: Option, value: Any) -> Any:
     if one.kind is int and not one.optional:
         return w.BoundedIntText(value, min=one.least, max=2**31 - 1, **shape)
     return w.Text("" if value is None else str(value), placeholder=one.unset, **shape)
-
-
-def _shape() -> dict[str, Any]:
-    layout = w.Layout(width="auto", flex="1 1 240px", min_width="200px", max_width="340px")
-    return {"style": dict(_LABEL), "layout": layout}

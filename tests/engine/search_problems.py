@@ -70,7 +70,9 @@ class FewGatesCarryTheSignal:
         return len(batch[1])
 
     def constant_loss(self, half):
-        rows = range(self.y.shape[1]) if half == "train" else torch.cat([self.batch(half, k)[1] for k in range(BATCHES)])
+        rows = (
+            range(self.y.shape[1]) if half == "train" else torch.cat([self.batch(half, k)[1] for k in range(BATCHES)])
+        )
         return float(self.y[int(half == "val"), rows].var(correction=0))
 
     def parts(self, batch, n):
@@ -182,8 +184,7 @@ def toy_search(folder, *, counts=(3,) * 12, budget=9, alpha=None, callbacks=(), 
     gates = line_of_gates(counts)
     with RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra) as writer:
         Search(
-            config, gates, state, writer, budget=budget, backbone_name="toy", backbone_params=1000, fingerprint={},
-            callbacks=callbacks, progress=False,
+            config, gates, state, writer, fingerprint={}, callbacks=callbacks, progress=False
         ).run()  # fmt: skip
     return open_run(folder)
 

@@ -11,9 +11,10 @@ import torch
 from problems import MOOD, STRENGTH, assert_same, mood_data, snapshot, tiny_model, tokenizer_of
 from tuning_problems import FAST, run, structure_for
 
+import s3pet_viz as s3
 from s3pet_viz.backbones import positions, wrap_backbone
 from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.errors import BackboneError, BudgetError, ConfigError, RunError, StructureError
+from s3pet_viz.errors import BackboneError, BudgetError, ConfigError, RunError, SourceError, StructureError
 from s3pet_viz.pet import PRESETS, candidate_gates
 from s3pet_viz.structure import Structure
 from s3pet_viz.training.fit import Splits
@@ -92,7 +93,7 @@ def test_the_table_of_baselines(bert):
     )  # fmt: skip
     assert list(table.columns) == [
         "method", "task", "seed", "score", "loss", "validation", "pet_params", "percent", "head_params", "n_gates",
-        "best_step", "seconds", "accuracy", "structure",
+        "best_step", "steps_taken", "cap_reached", "seconds", "accuracy", "structure",
     ]  # fmt: skip
     counts = {
         "searched": 2, "untouched": 1, "head": 2, "LoRA": 2, "Adapter": 2, "LowRankAdapter": 2, "Compacter": 2,
@@ -138,7 +139,7 @@ def test_baselines_of_a_text_to_text_backbone(t5):
         ({"budget": 5}, BudgetError, "smallest module"),
         ({"budget": "0%"}, BudgetError, "above zero"),
         ({"learning_rate": 1}, ConfigError, "unknown option 'learning_rate' .*lr, head_lr"),
-        ({"steps": 0}, ConfigError, "steps: expected a whole number of at least 1, found 0"),
+        ({"steps": 0}, ConfigError, "steps: expected auto or a whole number of at least 1, found 0"),
     ],
 )
 def test_baselines_refuse_before_they_train(bert, options, error, says):
@@ -257,3 +258,19 @@ def test_tune_on_cuda_brings_the_model_back():
         load={"task_spec": MOOD}, device="cuda", progress=False, **FAST,
     )  # fmt: skip
     assert_same(model, before)
+
+
+def test_structures_are_opened_like_every_other_source(tmp_path):
+    """By a name, a path or as they are; what is none of these is refused before a backbone is loaded."""
+    options = {"task": "sentiment", "backbone": "tiny-t5", "methods": ["untouched"], "seeds": 1, "steps": 1, "evaluations": 1}
+    options |= {"load": {"max_rows": 8}, "progress": False, "device": "cpu"}
+    recorded = s3.open_run("sentiment-0.2pct-s0")
+    recorded.structure().save(tmp_path / "s.json")
+    given = {"run": recorded, "name": "sentiment-0.2pct-s0", "path": tmp_path / "s.json", "structure": recorded.structure()}
+    table = s3.baselines(structures=given, **options)
+    assert list(table["method"]) == [*given, "untouched"]
+    assert table["loss"].head(4).nunique() == 1
+    with pytest.raises(RunError, match="nowhere: no such run directory"):
+        s3.baselines(structures={"mine": "nowhere"}, **options)
+    with pytest.raises(SourceError, match="structures: mine: expected a run, a structure, or the path of one, found 5"):
+        s3.baselines(structures={"mine": 5}, **options)

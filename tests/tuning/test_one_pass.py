@@ -37,6 +37,8 @@ from s3pet_viz.tuning.explain import gate_gradients, row_losses
 from s3pet_viz.tuning.one_pass import score_gates
 
 QUIET = {"progress": False}
+#: GoRA and PLoP score linear layers, and train nothing before it.
+LAYERS = {"gora": {"space": "S3PET-L", "warm_steps": 0}, "plop": {"space": "S3PET-L", "warm_steps": 0}}
 
 
 def double_bench(form: str, rows: int = 24) -> Workbench:
@@ -236,7 +238,7 @@ def test_the_backbone_is_left_as_it_was_found(form, kind):
     hooks = sum(len(m._forward_hooks) for m in model.modules())
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    made = one_pass_scores(wb, kind, rows=16, warm_steps=3, **QUIET)
+    made = one_pass_scores(wb, kind, **{"rows": 16, "warm_steps": 3, **QUIET, **LAYERS.get(kind, {})})
     assert made.kind == kind
     assert made.score.shape == (len(made.gates),)
     assert made.score.dtype == np.float64
@@ -251,13 +253,15 @@ def test_the_backbone_is_left_as_it_was_found(form, kind):
 
 @pytest.mark.parametrize("kind", ONE_PASS)
 def test_a_seed_decides_everything(bert, kind):
-    options = {"rows": 20, "warm_steps": 4, "config": TuneConfig(**FAST), **QUIET}
+    options = {"rows": 20, "warm_steps": 4, "config": TuneConfig(**FAST), **QUIET, **LAYERS.get(kind, {})}
     first = one_pass_scores(bert, kind, seed=1, **options)
     torch.manual_seed(99)
     again, other = (one_pass_scores(bert, kind, seed=seed, **options) for seed in (1, 2))
     assert (first.score == again.score).all()
     assert (first.score != other.score).any()
     assert first.seed == 1
+    if kind in LAYERS:
+        return
     slower = one_pass_scores(bert, kind, seed=1, **{**options, "config": TuneConfig(**{**FAST, "lr": 1e-4})})
     assert (first.score != slower.score).any()  # the warm steps train as they are told
 
@@ -289,14 +293,18 @@ def test_what_is_left_after_a_loss_that_is_not_finite():
 
 def fake(score, sizes, kind="gradient") -> OnePassScores:
     gates = tuple(Gate(i, f"block.{i}.q", "encoder", i, "SelfAttn.Q", "LoRA", n) for i, n in enumerate(sizes))
-    return OnePassScores(kind, gates, np.array(score, float), 8, 0, 1, 0.5, 4, "mood", "tiny", 1000)
+    return OnePassScores(
+        kind=kind, gates=gates, score=np.array(score, float), rows=8, warm_steps=0, steps=1, seconds=0.5, seed=4,
+        task="mood", backbone="tiny", backbone_params=1000,
+    )  # fmt: skip
 
 
 def test_the_table_and_both_orders():
     made = fake([6, 9, 6, 0], [2, 9, 3, 1])
     table = made.table()
     assert list(table.columns) == [
-        "position", "stack", "layer", "module", "pet_type", "n_params", "score", "per_param", "rank", "rank_per_param",
+        "gate", "position", "stack", "layer", "module", "pet_type", "n_params", "score", "per_param", "rank",
+        "rank_per_param",
     ]  # fmt: skip
     assert table.per_param.tolist() == [3, 1, 2, 0]
     assert table["rank"].tolist() == [2, 1, 3, 4]  # of equals, the lower index first
@@ -334,12 +342,12 @@ def test_the_budget_is_kept_and_used(scored, share, per):
 @pytest.mark.parametrize("name", ONE_PASS_METHODS)
 def test_a_method_by_name(bert, name):
     kind, _, per = name.partition("/")
-    options = {"rows": 16, "warm_steps": 2, **QUIET}
-    made = one_pass_structure(bert, name, budget=400, space="S3PET-M", seed=2, **options)
-    scores = one_pass_scores(bert, kind, space="S3PET-M", seed=2, **options)
+    options = {"rows": 16, "warm_steps": 2, "space": "S3PET-M", **QUIET, **LAYERS.get(kind, {})}
+    made = one_pass_structure(bert, name, budget=400, seed=2, **options)
+    scores = one_pass_scores(bert, kind, seed=2, **options)
     assert made == scores.structure(400, per or "gate")
     assert {k: made.source[k] for k in ("baseline", "seed", "task", "rows", "warm_steps")} == {
-        "baseline": name, "seed": 2, "task": "mood", "rows": 16, "warm_steps": 2,
+        "baseline": name, "seed": 2, "task": "mood", "rows": 16, "warm_steps": options["warm_steps"],
     }  # fmt: skip
     assert made.backbone_params == bert.backbone.n_params
     assert 0 < made.n_params <= 400
@@ -356,6 +364,9 @@ def test_a_method_by_name(bert, name):
         ("gradient", {"rows": 0}, ConfigError, "rows: expected a whole number of at least 1, found 0"),
         ("fisher", {"batch_size": 0}, ConfigError, "batch_size: expected a whole number of at least 1, found 0"),
         ("fisher", {"warm_steps": -1}, ConfigError, "warm_steps: expected a whole number of at least 0, found -1"),
+        ("gora", {}, SpaceError, "method 'gora' scores linear layers: expected LoRA alone, found BitFit, LNFit, LowRankAdapter; take"),
+        ("plop", {"space": "S3PET-L", "warm_steps": 2}, ConfigError, "warm_steps: expected 0 for 'plop', .* found 2"),
+        ("gora/param", {"space": "S3PET-L"}, ConfigError, "found 'gora/param'"),
         ("sensitivity/param", {"warm_steps": 0}, ConfigError, "warm_steps: expected at least 1 for 'sensitivity', found 0"),
     ],
 )
@@ -366,7 +377,7 @@ def test_a_method_that_cannot_be_is_refused_before_it_is_scored(bert, monkeypatc
 
 
 def test_scores_of_a_kind_that_is_not_there(bert):
-    with pytest.raises(ConfigError, match="method: expected one of gradient, fisher, sensitivity, found 'gradient/param'"):
+    with pytest.raises(ConfigError, match="method: expected one of gradient, fisher, sensitivity, gora, plop, found 'gradient/param'"):
         one_pass_scores(bert, "gradient/param")
 
 

@@ -6,8 +6,10 @@ To add a family: one table in ``families.yaml``, and its tiny model in ``tests/t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -21,12 +23,17 @@ PARTS: dict[str, tuple[str, ...]] = {"SelfAttn.QKV": ("SelfAttn.Q", "SelfAttn.K"
 
 @dataclass(frozen=True)
 class Rule:
-    """`pattern` matches a whole module name relative to the base model; group ``layer`` is its block."""
+    """The module of this name, relative to the base model, is `module`; {n} in the name is the number of its block."""
 
-    pattern: str
+    name: str
     module: str
     kind: Kind
     stack: str
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches a whole name; group ``layer`` is the block, where the module is in one."""
+        return re.compile(re.escape(self.name).replace(r"\{n\}", r"(?P<layer>\d{1,4})"))
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,7 @@ def _rules(stack: str, table: Mapping[str, str | list[str]]) -> Iterator[Rule]:
             continue
         kind: Kind = "norm" if module.endswith(".LN") else "linear" if "." in module else "block"
         for name in [names] if isinstance(names, str) else names:
-            whole = f"{table['block']}{name}" if name.startswith(".") else name
-            yield Rule(whole.replace(".", r"\.").replace("{n}", r"(?P<layer>\d+)"), module, kind, stack)
+            yield Rule(f"{table['block']}{name}" if name.startswith(".") else name, module, kind, stack)
 
 
 def _family(name: str, table: Mapping[str, Any]) -> Family:
@@ -63,5 +69,8 @@ def _family(name: str, table: Mapping[str, Any]) -> Family:
     return Family(name, tuple(table["model_types"]), tuple(rules))
 
 
-_TABLES = yaml.safe_load((files(__package__) / "families.yaml").read_text("utf-8"))
-FAMILIES: tuple[Family, ...] = tuple(_family(name, table) for name, table in _TABLES.items())
+@cache
+def families() -> tuple[Family, ...]:
+    """Every family that has a table."""
+    tables = yaml.safe_load((files(__package__) / "families.yaml").read_text("utf-8"))
+    return tuple(_family(name, table) for name, table in tables.items())

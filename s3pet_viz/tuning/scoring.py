@@ -1,0 +1,148 @@
+"""`score`: a structure from one pass of scores, in seconds, without a search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+from torch import nn
+
+from s3pet_viz.analysis.one_pass import OnePassScores, TaskScores
+from s3pet_viz.config.checks import short
+from s3pet_viz.config.names import LAYER_SCORES, SPACES
+from s3pet_viz.config.options import takes
+from s3pet_viz.config.scoring import ScoreConfig, make_score_config
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.pet import Space, load_space
+from s3pet_viz.structure.budget import Budget, check_budget
+from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.tuning.layer_scores import Draw
+from s3pet_viz.tuning.one_pass import check_lora, gates_of, parse_method, score_gates, space_types
+from s3pet_viz.tuning.origin import check_workbench
+from s3pet_viz.tuning.workbench import Workbench
+
+
+@overload
+def score(*, task: Any = ..., tasks: None = ..., **options: Any) -> OnePassScores: ...
+
+
+@overload
+def score(*, tasks: Sequence[Any], **options: Any) -> TaskScores: ...
+
+
+@takes(ScoreConfig)
+def score(
+    *,
+    task: Any = None,
+    tasks: Sequence[Any] | None = None,
+    backbone: str | Path | None = None,
+    budget: str | int | float = "0.1%",
+    space: Any = None,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    split: str = "paper",
+    workbench: Workbench | None = None,
+    load: dict[str, Any] | None = None,
+    draw: Draw | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> OnePassScores | TaskScores:
+    """Score every gate of a search space by one pass over training rows, and choose a structure by the scores.
+
+    Args:
+        task: a name, a folder, or data in memory (see `tasks.load_task`).
+        tasks: several instead: names or folders. What the scores say of each, and how far they agree.
+        backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
+        budget: of the structure, which never exceeds it.
+        space: a preset, a file, a mapping or a Space. Default: S3PET-M; of ``gora`` and ``plop``, which score linear
+            layers, S3PET-L.
+        split, load: as of `tune`.
+        workbench: reuse one that is open (then task and backbone are its own).
+        draw: the Gaussian inputs of ``plop``, see `tuning.one_pass.score_gates`. Default: drawn with the seed.
+        options: fields of `ScoreConfig`.
+
+    Returns:
+        `OnePassScores`: ``.structure(budget)``, ``.table()``, ``.heatmap()``. Of `tasks`: `TaskScores`, a mapping of
+        them by task, with ``.correlation()`` and ``.heatmap()``.
+
+    Raises:
+        S3PETError: one of its kinds, before the model is at work; NonFiniteLossError while scoring.
+    """
+    check_arguments(
+        task=task,
+        backbone=backbone,
+        budget=budget,
+        device=device,
+        precision=precision,
+        split=split,
+        load=load,
+        draw=draw,
+        progress=progress,
+    )
+    check_workbench(workbench)
+    config = make_score_config(**options)
+    kind, per = parse_method(config.method)
+    chosen: Space = load_space(
+        SPACES[1] if space is None and kind in LAYER_SCORES else SPACES[0] if space is None else space
+    )
+    check_lora(kind, space_types(chosen))
+    parsed = Budget.parse(budget)
+    names = _several(task, tasks, workbench)
+
+    def one(which: Any) -> OnePassScores:
+        bench = workbench or Workbench.open(
+            which,
+            backbone,
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            precision=precision,
+            max_source_length=config.max_source_length,
+            split=split,
+            **(load or {}),
+        )
+        gates = gates_of(bench, kind, chosen)
+        parameters = parsed.parameters(bench.backbone.n_params)
+        check_budget([g.n_params for g in gates], parameters)
+        made = score_gates(
+            bench,
+            kind,
+            gates,
+            seed=config.seed,
+            rows=config.rows,
+            batch_size=config.batch_size,
+            warm_steps=config.warm_steps,
+            draw=draw,
+            progress=progress,
+        )
+        return replace(made, budget=parameters, per=per)
+
+    if tasks is None:
+        return one(task)
+    found = [one(name) for name in names]
+    labels = [made.task for made in found]
+    labels = [label if labels.count(label) == 1 else str(name) for label, name in zip(labels, names, strict=True)]
+    return TaskScores(dict(zip(labels, found, strict=True)))
+
+
+def _several(task: Any, tasks: Any, workbench: Workbench | None) -> list[str]:
+    """The names of `tasks`; none where there is one task.
+
+    Raises:
+        ConfigError: not a list of distinct names, or given beside a task or a workbench.
+    """
+    if tasks is None:
+        if task is None and workbench is None:
+            raise ConfigError("task: expected a task, or tasks=[...], found none")
+        return []
+    if task is not None or workbench is not None:
+        raise ConfigError(f"tasks: expected no {'workbench' if task is None else 'task'} beside them")
+    good = isinstance(tasks, (list, tuple)) and all(isinstance(t, (str, os.PathLike)) and str(t) for t in tasks)
+    if not good or not tasks or len({str(t) for t in tasks}) < len(tasks):
+        raise ConfigError(f"tasks: expected a list of different names or folders, found {short(tasks)}")
+    return [str(t) for t in tasks]
