@@ -155,7 +155,7 @@ class Explanation:
                 shown(e.gradient, "+.4f"),
             ]
             numbers = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
-            name = html.escape(f"{e.gate.column} {e.gate.row}")
+            name = html.escape(e.gate.label)
             body += f"<tr><td style='text-align:left'>{name}</td>{numbers}</tr>"
         return (
             f"<p><b>{html.escape(self.task)} on {html.escape(self.backbone)}</b>: loss "

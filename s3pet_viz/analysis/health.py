@@ -18,6 +18,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_sources
 from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import budget_at, expected_params
+from s3pet_viz.structure.units import by_rank, rank_keys
 
 #: The task was not learned where the training loss ends above this share of what one answer to every row would have.
 UNLEARNED = 0.95
@@ -384,7 +385,8 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
         return
     mean = float(np.mean(pairs))
     counts, budget = group[0].counts, group[0].info["budget"]
-    chance = chance_overlap(*(random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1)))
+    drawn = (random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1))
+    chance = chance_overlap(*(by_rank(chosen, group[0].gates_list) for chosen in drawn))
     task = str(group[0].config.get("task") or group[0].name).rstrip("/").rpartition("/")[2]
     seen = (
         f"{len(group)} runs on {task} overlap by {mean:.2f} on average (Jaccard of their gates); random structures of "
@@ -403,7 +405,7 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
 
 
 def _chosen(run: Run, alpha: np.ndarray, budget: float) -> frozenset[tuple[str, str]]:
-    return frozenset(run.gates_list[i].key for i in select(alpha, run.counts, budget))
+    return frozenset(rank_keys(run.gates_list[i] for i in select(alpha, run.counts, budget)))
 
 
 _END, _SEEDS = "how it ended", "agreement of seeds"

@@ -71,7 +71,7 @@ def effects_table(made: Explanation) -> Table:
     table = plain_table("gate", *names, right=len(names))
     for e in sorted(made.effects, key=lambda e: -e.loss_increase):
         cells = [
-            f"{e.gate.column} {e.gate.module} {e.gate.pet_type}",
+            f"{e.gate.column} {e.gate.module} {e.gate.key[1]}",
             shown(e.p, ".3f"),
             shown(e.rank, ".0f"),
             shown(e.loss_increase, "+.4f"),

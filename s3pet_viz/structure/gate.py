@@ -84,6 +84,16 @@ class Gate:
         """Column label of a heatmap, e.g. ``E.3``, ``D.final``."""
         return column_label(self.stack, self.layer, self.module)
 
+    @property
+    def label(self) -> str:
+        """Its column and row, e.g. ``E.3 SelfAttn.Q · LoRA``, and of a unit its number."""
+        return f"{self.column} {self.row}{self.of_unit}"
+
+    @property
+    def of_unit(self) -> str:
+        """What a unit's name ends with; empty for other gates."""
+        return "" if self.unit is None else f" unit {self.unit}"
+
     def to_dict(self) -> dict[str, Any]:
         made = asdict(self)
         if self.unit is None:  # files of spaces without units are as they were before there were units

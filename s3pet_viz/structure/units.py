@@ -6,8 +6,11 @@ They are exchangeable: two structures are compared by how many they chose at a p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.structure.gate import Gate
@@ -28,6 +31,29 @@ def rank_keys(gates: Iterable[Gate]) -> list[tuple[str, str]]:
             keys.append((gate.position, f"{gate.pet_type}.{seen[gate.place]}"))
             seen[gate.place] += 1
     return keys
+
+
+def keys_by(gates: Sequence[Gate], values: ArrayLike) -> list[tuple[str, str]]:
+    """Keys to match the gates of several searches by: the units of a position are numbered as their values fall.
+
+    Args:
+        values: p or alpha, shape (n_gates,); NaN where not known.
+    """
+    order = np.argsort(-np.nan_to_num(np.asarray(values, dtype=np.float64), nan=-np.inf), kind="stable")
+    keys = dict(zip(order.tolist(), rank_keys(gates[i] for i in order), strict=True))
+    return [keys[i] for i in range(len(gates))]
+
+
+def by_rank(chosen: NDArray[np.bool_], gates: Sequence[Gate]) -> NDArray[np.bool_]:
+    """As many units of each position as are chosen, always the first ones; shape (..., n_gates), as `chosen`."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for i, gate in enumerate(gates):
+        if gate.unit is not None:
+            places.setdefault(gate.place, []).append(i)
+    made = chosen.copy()
+    for at in places.values():
+        made[..., at] = np.arange(len(at)) < chosen[..., at].sum(axis=-1, keepdims=True)
+    return made
 
 
 def joined(gates: Iterable[Gate]) -> list[Gate]:
