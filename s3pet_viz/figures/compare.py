@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -117,7 +117,7 @@ def compare(
         "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>p = %{customdata[2]} → %{customdata[3]}"
         "   (%{customdata[4]})<br>%{customdata[5]}"
     )
-    colours = {"colorscale": _style.DIVERGING, "zmin": -reach, "zmax": reach, "showscale": bool(known)}
+    colours: dict[str, Any] = {"colorscale": _style.DIVERGING, "zmin": -reach, "zmax": reach, "showscale": bool(known)}
     if more:
         colours |= {"text": grid.spread(more, "", object), "texttemplate": "%{text}", "textfont": {"size": 11}}
     shades = difference if known else np.zeros(len(table))
