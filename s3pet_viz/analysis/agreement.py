@@ -55,11 +55,8 @@ class Found(NamedTuple):
 
     @classmethod
     def of(cls, run: Run, *, budget: Budget | None = None) -> Found:
-        """A run's structure, at its own budget or solved again at another.
-
-        Raises:
-            RunError: no steps recorded yet, or the run is damaged.
-            BudgetError: the budget cannot be parsed, or is below the smallest module.
+        """A run's structure, at its own budget or solved again at another. Raises RunError: no steps recorded yet, or
+        the run is damaged. BudgetError: the budget cannot be parsed, or is below the smallest module.
         """
         structure, config = run.structure(budget), run.config
         task = str(config.get("task") or run.name).rstrip("/").rpartition("/")[2]
@@ -132,24 +129,16 @@ def relations(found: Iterable[Found | RunLike], *, draws: int = 999, seed: int =
     for i, (name, of) in enumerate(groups.items()):
         for by in sizes:
             overlap, chance = float(observed[by][0, i]), by_chance[by][:, i]
-            low, high = np.quantile(chance, [0.025, 0.975])
+            low, high = np.quantile(chance, [0.025, 0.975]).tolist()
             reached = int((chance >= overlap - _ROUNDING).sum())
             rows.append(
-                (
-                    name,
-                    by,
-                    overlap,
-                    float(chance.mean()),
-                    float(low),
-                    float(high),
-                    bool(overlap > high),
-                    (1 + reached) / (1 + draws),
-                    len(of),
-                    len(np.unique(of)),
-                )
+                {
+                    **{"relation": name, "by": by, "overlap": overlap},
+                    **{"chance": float(chance.mean()), "low": low, "high": high, "above": bool(overlap > high)},
+                    **{"p": (1 + reached) / (1 + draws), "pairs": len(of), "structures": len(np.unique(of))},
+                }
             )
-    columns = ["relation", "by", "overlap", "chance", "low", "high", "above", "p", "pairs", "structures"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
 def _question(one: Found) -> tuple[str, int, str, int]:

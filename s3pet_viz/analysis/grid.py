@@ -10,27 +10,10 @@ import numpy as np
 from s3pet_viz.structure import Gate, column_label, pet_type_order
 
 #: Canonical modules, in the order of data through a block; others follow, by name.
-MODULES = (
-    "SelfAttn.QKV",
-    "SelfAttn.Q",
-    "SelfAttn.K",
-    "SelfAttn.V",
-    "SelfAttn.O",
-    "SelfAttn",
-    "CrossAttn.Q",
-    "CrossAttn.K",
-    "CrossAttn.V",
-    "CrossAttn.O",
-    "CrossAttn",
-    "FFN.W1",
-    "FFN.W1.gate",
-    "FFN.W2",
-    "FFN",
-    "SelfAttn.LN",
-    "CrossAttn.LN",
-    "FFN.LN",
-    "Emb.LN",
-    "Final.LN",
+MODULES = tuple(
+    "SelfAttn.QKV SelfAttn.Q SelfAttn.K SelfAttn.V SelfAttn.O SelfAttn "
+    "CrossAttn.Q CrossAttn.K CrossAttn.V CrossAttn.O CrossAttn "
+    "FFN.W1 FFN.W1.gate FFN.W2 FFN SelfAttn.LN CrossAttn.LN FFN.LN Emb.LN Final.LN".split()
 )
 
 

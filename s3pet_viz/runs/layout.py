@@ -46,6 +46,8 @@ _MOST_RUN_JSON = 4 * 1024**2
 _MOST_PARQUET, _MOST_FOOTER, _MOST_COLUMNS = 16 * 1024**2, 1024**2, 64
 #: What Parquet may be packed with: Snappy, as ours, makes at most 21 of 1; others make thousands.
 _PACKED = ("SNAPPY", "UNCOMPRESSED")
+#: Evaluations, and names in them: ours have 5, callbacks may add some.
+_MOST_EVALS, _MOST_NAMES = 100_000, 200
 #: Fields of a run's config that a resumed search may find in a new place.
 MAY_MOVE = ("task", "backbone")
 #: No search arrives at a larger alpha, and squares and differences of such still fit float32.
@@ -261,6 +263,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
+
+
+def read_evals(run: Path) -> list[dict[str, Any]]:
+    """The records of evals.jsonl. Raises RunError: a line is damaged (half a line at the end is not: it is being
+    written), or there is more than a table can hold.
+    """
+    path = run / EVALS
+    data = files.read_bytes(path, RunError, links=False) if os.path.lexists(path) else b""
+    lines = data.split(b"\n")[:-1]
+    if len(lines) > _MOST_EVALS:
+        raise RunError(f"{path}: expected at most {_MOST_EVALS:,} lines, found {len(lines):,}")
+    records = []
+    names: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = files.parse_json(line.decode())
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise RunError(f"{path}: line {number}: expected a JSON object; it is damaged")
+        names |= record.keys()
+        if len(names) > _MOST_NAMES:  # each is a column of the table
+            raise RunError(f"{path}: line {number}: expected at most {_MOST_NAMES} names in all lines, found more")
+        records.append(record)
+    return records
 
 
 def read_run_json(run: Path) -> dict[str, Any]:
