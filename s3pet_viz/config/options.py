@@ -97,9 +97,13 @@ def like(config: type, name: str, default: Any = MISSING, form: Any = None) -> A
     return field(default=found.default if default is MISSING else default, metadata=said)
 
 
-@cache
 def options_of(config: Any) -> dict[str, Option]:
     """The options of a dataclass by name, in its order."""
+    return _options_of(config)  # apart, for mypy takes no dataclass for a key of a cache
+
+
+@cache
+def _options_of(config: Any) -> dict[str, Option]:
     hints, made = typing.get_type_hints(config), {}
     for one in fields(config):
         optional = typing.get_origin(hints[one.name]) in (typing.Union, types.UnionType)

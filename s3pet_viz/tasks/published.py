@@ -15,7 +15,7 @@ HUB_IDS: dict[str, str] = {name: benchmark["hub_id"] for name, benchmark in _BEN
 
 
 def _task(benchmark: str, name: str, fields: dict[str, Any]) -> Task:
-    said = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    said: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     return Task(name=name, prefix=name, benchmark=benchmark, **said)
 
 

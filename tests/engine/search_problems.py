@@ -70,9 +70,7 @@ class FewGatesCarryTheSignal:
         return len(batch[1])
 
     def constant_loss(self, half):
-        rows = (
-            range(self.y.shape[1]) if half == "train" else torch.cat([self.batch(half, k)[1] for k in range(BATCHES)])
-        )
+        rows = range(self.y.shape[1]) if half == "train" else torch.cat([self.batch(half, k)[1] for k in range(BATCHES)])
         return float(self.y[int(half == "val"), rows].var(correction=0))
 
     def parts(self, batch, n):
@@ -183,9 +181,7 @@ def toy_search(folder, *, counts=(3,) * 12, budget=9, alpha=None, callbacks=(), 
     extra |= {"constant_loss": problem.constant_loss("train")} if config.mode == "prune" else {}
     gates = line_of_gates(counts)
     with RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra) as writer:
-        Search(
-            config, gates, state, writer, fingerprint={}, callbacks=callbacks, progress=False
-        ).run()  # fmt: skip
+        Search(config, gates, state, writer, fingerprint={}, callbacks=callbacks, progress=False).run()
     return open_run(folder)
 
 
