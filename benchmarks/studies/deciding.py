@@ -51,7 +51,7 @@ import s3pet_viz as s3
 from s3pet_viz.analysis.study import KIND, PACKED, SCHEMA_VERSION, packed
 from s3pet_viz.backbones import positions
 from s3pet_viz.config.tuning import make_config
-from s3pet_viz.errors import S3PETError
+from s3pet_viz.errors import S3PETError, StudyError
 from s3pet_viz.files import json_ready, write_json_atomic, write_text_atomic
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
@@ -103,11 +103,18 @@ def cell_of(task: str, budget: str, method: str, seed: int) -> Cell:
 
 
 def write_plan(folder: Path, cells: list[Cell]) -> None:
-    """study.json; cells that are there already stay."""
+    """study.json; cells that are there already stay.
+
+    Raises:
+        StudyError: they were planned with other options: one study is not made of two.
+    """
     path = folder / "study.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cells": []}
-    keys = {cell["key"] for cell in known["cells"]}
-    new = [cell.to_dict() for cell in cells if cell.key not in keys]
+    before = {cell["key"]: cell["what"] for cell in known["cells"]}
+    for cell in cells:
+        if before.get(cell.key, cell.what) != json.loads(json.dumps(cell.what)):
+            raise StudyError(f"{path}: expected {cell.key} with {cell.what}, found {before[cell.key]}; give another --out")
+    new = [cell.to_dict() for cell in cells if cell.key not in before]
     if not new:
         return
     call = {"study": "deciding", "backbone": BACKBONE, "space": SPACE, "training": TRAINING, "search_steps": SEARCH_STEPS}

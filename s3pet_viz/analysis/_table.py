@@ -14,11 +14,7 @@ APART = ("budget", "mode", "source")
 
 
 def prepared(table: pd.DataFrame, columns: Iterable[str], what: str) -> pd.DataFrame:
-    """A copy of these columns, with blanks for labels that are missing.
-
-    Raises:
-        ConfigError: a column is missing.
-    """
+    """A copy of these columns, with blanks for labels that are missing. Raises ConfigError: a column is missing."""
     wanted = list(dict.fromkeys(columns))
     missing = [name for name in wanted if name not in table.columns]
     if missing:
@@ -31,6 +27,12 @@ def prepared(table: pd.DataFrame, columns: Iterable[str], what: str) -> pd.DataF
     return rows
 
 
+def html_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table for a notebook; texts are escaped and never cut."""
+    with pd.option_context("display.max_colwidth", None):
+        return str(pd.DataFrame(list(rows), columns=list(names)).to_html(index=False, border=0))
+
+
 def known(values: pd.Series) -> pd.Series:
     """As float64, NaN where not finite."""
     made = values.astype(float)
@@ -38,11 +40,7 @@ def known(values: pd.Series) -> pd.Series:
 
 
 def of_method(rows: pd.DataFrame, method: str, what: str) -> pd.DataFrame:
-    """The rows of a method.
-
-    Raises:
-        ConfigError: there are none.
-    """
+    """The rows of a method. Raises ConfigError: there are none."""
     found = rows[rows["method"] == method]
     if found.empty:
         raise ConfigError(f"{what}: expected rows of method {method!r}, found {names(rows)}")
@@ -55,10 +53,8 @@ def names(rows: pd.DataFrame) -> str:
 
 
 def unmixed(side: pd.DataFrame, method: str, by: Sequence[str], key: tuple[str, ...], what: str) -> None:
-    """Refuse rows that answer different questions.
-
-    Raises:
-        ConfigError: they differ in a column of `APART` that is not in `by`.
+    """Refuse rows that answer different questions. Raises ConfigError: they differ in a column of `APART` that is not
+    in `by`.
     """
     for name in APART:
         found = sorted(map(str, side[name].unique()))

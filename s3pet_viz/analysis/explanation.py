@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from s3pet_viz import files
+from s3pet_viz.analysis._table import html_table
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.errors import RunError, StructureError
 from s3pet_viz.files import check_kind, is_folder, is_there, located, write_json_atomic
@@ -52,6 +53,12 @@ class GateEffect:
     loss_increase_se: float = _NAN
     metric_change: float = _NAN
     gradient: float = _NAN
+
+    def texts(self) -> list[str]:
+        """p, rank, loss increase, its standard error, metric change and gradient as text; – for what is not known."""
+        forms = {"p": ".3f", "rank": ".0f", "loss_increase": "+.4f", "loss_increase_se": ".4f"}
+        forms |= {"metric_change": "+.4f", "gradient": "+.4f"}
+        return [shown(getattr(self, name), form) for name, form in forms.items()]
 
     @property
     def clear(self) -> bool:
@@ -98,16 +105,11 @@ class Explanation:
         """One row per gate: gate (index), row, column, pet_type, n_params, p, alpha, rank, loss_increase,
         loss_increase_se, metric_change, gradient, position; see `GateEffect`.
         """
+        of_gate = {"gate": "index", **{name: name for name in ("row", "column", "pet_type", "n_params")}}
         rows = [
-            {
-                "gate": e.gate.index,
-                "row": e.gate.row,
-                "column": e.gate.column,
-                "pet_type": e.gate.pet_type,
-                "n_params": e.gate.n_params,
-                **{name: float(getattr(e, name)) for name in _NUMBERS},
-                "position": e.gate.position,
-            }
+            {name: getattr(e.gate, of) for name, of in of_gate.items()}
+            | {name: float(getattr(e, name)) for name in _NUMBERS}
+            | {"position": e.gate.position}
             for e in self.effects
         ]
         return pd.DataFrame(rows)
@@ -140,27 +142,15 @@ class Explanation:
         )
 
     def _repr_html_(self) -> str:
-        order = sorted(self.effects, key=lambda e: -e.loss_increase)
         names = ("gate", "parameters", "p", "rank", "loss increase", "± s.e.", "metric change", "gradient estimate")
-        head = "".join(f"<th style='text-align:{'right' if i else 'left'}'>{n}</th>" for i, n in enumerate(names))
-        body = ""
-        for e in order:
-            cells = [
-                f"{e.gate.n_params:,}",
-                shown(e.p, ".3f"),
-                shown(e.rank, ".0f"),
-                shown(e.loss_increase, "+.4f"),
-                shown(e.loss_increase_se, ".4f"),
-                shown(e.metric_change, "+.4f"),
-                shown(e.gradient, "+.4f"),
-            ]
-            numbers = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in cells)
-            name = html.escape(f"{e.gate.column} {e.gate.row}")
-            body += f"<tr><td style='text-align:left'>{name}</td>{numbers}</tr>"
+        rows = [
+            (e.gate.label, f"{e.gate.n_params:,}", *e.texts())
+            for e in sorted(self.effects, key=lambda e: -e.loss_increase)
+        ]
         return (
             f"<p><b>{html.escape(self.task)} on {html.escape(self.backbone)}</b>: loss "
             f"{self.loss:.4f} ({html.escape(self.unit)}) with every gate open. {html.escape(self.summary)}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"{html_table(names, rows)}"
         )
 
     # -- files -----------------------------------------------------------------------------------------
@@ -191,14 +181,17 @@ class Explanation:
             RunError: naming `where` and the field.
         """
         data = check_kind(data, KIND, SCHEMA_VERSION, RunError, where)
-        facts: dict[str, Any] = {name: _text(data, name, where) for name in ("task", "backbone", "run", "unit")}
-        facts |= {name: _whole(data, name, where) for name in ("seed", "steps", "best_step", "n_rows")}
+        facts: dict[str, Any] = {}
+        for kind, expected, names in (
+            (str, "text", ("task", "backbone", "run", "unit")),
+            (int, "a whole number", ("seed", "steps", "best_step", "n_rows")),
+            (list, "a list", ("metrics", "gates")),
+        ):
+            facts |= {name: _field(data, name, where, (kind,), expected) for name in names}
         facts |= {name: _number(data, name, where) for name in ("loss", "score")}
-        for name in ("metrics", "gates"):
-            if not isinstance(data.get(name), list):
-                raise RunError(f"{where}: field {name!r}: expected a list, found {data.get(name)!r}")
+        facts["metrics"] = tuple(map(str, facts["metrics"]))
         effects = []
-        for i, item in enumerate(data["gates"]):
+        for i, item in enumerate(facts.pop("gates")):
             at = f"{where}: gates[{i}]"
             try:
                 gate = gate_from_dict(item, at)
@@ -207,7 +200,7 @@ class Explanation:
             effects.append(GateEffect(gate, **{name: _number(item, name, at) for name in _NUMBERS}))
         if not effects:
             raise RunError(f"{where}: field 'gates': expected at least one gate, found none")
-        return cls(tuple(effects), metrics=tuple(map(str, data["metrics"])), **facts)
+        return cls(tuple(effects), **facts)
 
     @classmethod
     def load(cls, path: RunLike) -> Explanation:
@@ -245,25 +238,14 @@ def _of_run(run: Run) -> Explanation:
     return made
 
 
-def _text(data: Mapping[str, Any], name: str, where: str) -> str:
+def _field(data: Mapping[str, Any], name: str, where: str, kinds: tuple[type, ...], expected: str) -> Any:
     value = data.get(name)
-    if not isinstance(value, str):
-        raise RunError(f"{where}: field {name!r}: expected text, found {value!r}")
-    return value
-
-
-def _whole(data: Mapping[str, Any], name: str, where: str) -> int:
-    value = data.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise RunError(f"{where}: field {name!r}: expected a whole number, found {value!r}")
+    if not isinstance(value, kinds) or isinstance(value, bool) or name not in data:
+        raise RunError(f"{where}: field {name!r}: expected {expected}, found {value!r}")
     return value
 
 
 def _number(data: Mapping[str, Any], name: str, where: str) -> float:
     """A number; null stands for one that is not known."""
-    value = data.get(name)
-    if name in data and value is None:
-        return _NAN
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise RunError(f"{where}: field {name!r}: expected a number or null, found {value!r}")
-    return float(value)
+    value = _field(data, name, where, (int, float, type(None)), "a number or null")
+    return _NAN if value is None else float(value)

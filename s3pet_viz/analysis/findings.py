@@ -45,6 +45,11 @@ class Finding(NamedTuple):
     text: str
 
 
+#: What a rule looks at; it says in words what it saw in order, yields a finding for what is not, or nothing where the
+#: run lacks the numbers.
+Seen = Finding | str
+
+
 class Findings(list[Finding]):
     """Findings, worst first; shown as sentences."""
 

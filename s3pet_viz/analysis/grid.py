@@ -10,38 +10,21 @@ import numpy as np
 from s3pet_viz.structure import Gate, column_label, pet_type_order
 
 #: Canonical modules, in the order of data through a block; others follow, by name.
-MODULES = (
-    "SelfAttn.QKV",
-    "SelfAttn.Q",
-    "SelfAttn.K",
-    "SelfAttn.V",
-    "SelfAttn.O",
-    "SelfAttn",
-    "CrossAttn.Q",
-    "CrossAttn.K",
-    "CrossAttn.V",
-    "CrossAttn.O",
-    "CrossAttn",
-    "FFN.W1",
-    "FFN.W1.gate",
-    "FFN.W2",
-    "FFN",
-    "SelfAttn.LN",
-    "CrossAttn.LN",
-    "FFN.LN",
-    "Emb.LN",
-    "Final.LN",
+MODULES = tuple(
+    "SelfAttn.QKV SelfAttn.Q SelfAttn.K SelfAttn.V SelfAttn.O SelfAttn "
+    "CrossAttn.Q CrossAttn.K CrossAttn.V CrossAttn.O CrossAttn "
+    "FFN.W1 FFN.W1.gate FFN.W2 FFN SelfAttn.LN CrossAttn.LN FFN.LN Emb.LN Final.LN".split()
 )
 
 
 def rows_of(gates: Sequence[Gate]) -> list[str]:
-    """Row label of each gate; gates that would share a cell get rows of their own, ``... (2)``."""
-    seen: dict[tuple[str, str], int] = {}
+    """Row label of each gate; gates that would share a cell get rows of their own, ``... (2)``; units share one."""
+    seen: dict[tuple[str, str], dict[str, int]] = {}
     rows = []
     for gate in gates:
-        cell = (gate.row, gate.column)
-        seen[cell] = seen.get(cell, 0) + 1
-        rows.append(gate.row if seen[cell] == 1 else f"{gate.row} ({seen[cell]})")
+        at = seen.setdefault((gate.row, gate.column), {})
+        number = at.setdefault(gate.position, len(at) + 1)
+        rows.append(gate.row if number == 1 else f"{gate.row} ({number})")
     return rows
 
 

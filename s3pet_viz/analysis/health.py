@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from s3pet_viz.analysis.findings import LEVELS, Finding, Findings, found
+from s3pet_viz.analysis.findings import LEVELS, Finding, Findings, Seen, found
+from s3pet_viz.analysis.learned import at_budget_from, losses, open_start, unlearned
 from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, random_structures, spearman
-from s3pet_viz.analysis.pruned import at_budget_from, unlearned
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_sources
 from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import budget_at, expected_params
+from s3pet_viz.structure.units import by_rank, rank_keys
 
-#: The task was not learned where the training loss ends above this share of what one answer to every row would have.
-UNLEARNED = 0.95
-#: A loss fell at once where its first few values are above the last fifth by so many standard errors.
-_EARLY = 4
 #: Gates still move where the structure of 80 % of the way shares less than this with the last one (Jaccard).
 MOVING = 0.8
 _MOVING_FROM = 0.8
@@ -44,10 +41,6 @@ OFF_BUDGET = 1e-3
 DISAGREE = 0.5
 _DRAWS = 200
 
-
-#: What a rule looks at; it says in words what it saw in order, yields a finding for what is not, or nothing where the
-#: run lacks the numbers.
-Seen = Finding | str
 Rule = Callable[[Run], Iterator[Seen]]
 
 
@@ -69,17 +62,12 @@ def judged(runs: Sequence[Run]) -> Findings:
     """`health` of open runs."""
     findings: list[Finding] = []
     well: dict[str, list[str]] = {}
-    for run in runs:
-        for name, seen in _of_run(run):
-            if isinstance(seen, str):
-                well.setdefault(name, []).append(seen)
-            else:
-                findings.append(seen if len(runs) == 1 else seen._replace(title=f"{run.name}: {seen.title}"))
-    for agreement in _of_seeds(runs):
-        if isinstance(agreement, str):
-            well.setdefault(_SEEDS, []).append(agreement)
+    every = [(f"{run.name}: " if len(runs) > 1 else "", name, seen) for run in runs for name, seen in _of_run(run)]
+    for whose, name, seen in [*every, *(("", _SEEDS, seen) for seen in _of_seeds(runs))]:
+        if isinstance(seen, str):
+            well.setdefault(name, []).append(seen)
         else:
-            findings.append(agreement)
+            findings.append(seen._replace(title=f"{whose}{seen.title}"))
     if not findings:
         findings.append(found("nothing-unusual", _said(runs, well)))
     return Findings(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
@@ -99,14 +87,12 @@ def _said(runs: Sequence[Run], well: dict[str, list[str]]) -> str:
 
 
 def _of_run(run: Run) -> Iterator[tuple[str, Seen]]:
-    if not run.n_steps:
-        for seen in _end(run):
-            yield _END, seen
-        yield _END, found("no-steps", "The search has not recorded a step, so there is nothing to judge.")
-        return
     for name, rule in _RULES.items():
-        for seen in rule(run):
-            yield name, seen
+        if run.n_steps or name == _END:
+            for seen in rule(run):
+                yield name, seen
+    if not run.n_steps:
+        yield _END, found("no-steps", "The search has not recorded a step, so there is nothing to judge.")
 
 
 def _end(run: Run) -> Iterator[Seen]:
@@ -133,91 +119,6 @@ def _end(run: Run) -> Iterator[Seen]:
 def _rested(run: Run) -> bool:
     """Whether it ended early because its structure did not change."""
     return "unchanged" in (run.early_stop or "")
-
-
-def _losses(run: Run) -> Iterator[Seen]:
-    steps = run.steps()
-    # A shrinking budget raises the loss by itself: such a search is judged from where the budget stays.
-    shrunk = sum(_open_start(run))
-    for name in ("train_loss", "val_loss"):
-        values = steps[name].to_numpy()
-        # A step that does not measure the validation loss has NaN.
-        wrong = np.flatnonzero(~np.isfinite(values) if name == "train_loss" else np.isinf(values))
-        if len(wrong):
-            which, at = "training" if name == "train_loss" else "validation", int(steps["step"].iloc[wrong[0]])
-            yield found(
-                "loss-not-finite",
-                f"The {which} loss was {values[wrong[0]]:g} at step {at:,}, so alpha follows noise from there. Lower "
-                "the learning rate.",
-            )
-            return
-    loss = steps["val_loss"].to_numpy()[shrunk:]
-    known = loss[~np.isnan(loss)]
-    fifth = len(known) // 5
-    if fifth < 4:
-        return
-    first, last = known[:fifth], known[-fifth:]
-    noise = 2 * np.sqrt(first.var(ddof=1) / fifth + last.var(ddof=1) / fifth)  # two standard errors of the difference
-    of = f"steps from {shrunk:,} on, where the budget stays" if shrunk else "search" if run.ended else "steps so far"
-    before, after = _apart(first.mean(), last.mean())
-    told = f"It was {before} in the first fifth of the {of}, and {after} in the last"
-    start = known[: max(4, fifth // 5)]
-    if last.mean() > first.mean() + noise:
-        yield found("loss-rose", f"{told}. Lower the learning rate, or stop earlier.")
-    elif last.mean() < first.mean() - noise:
-        yield f"fell from {before} to {after}"
-    elif shrunk:
-        yield f"{before} where the budget came to stay, {after} at the end"
-    elif last.mean() < start.mean() - _EARLY * last.std(ddof=1) * np.sqrt(1 / len(start) + 1 / fifth):
-        yield "fell from {} to {} within the first fifth".format(*_apart(start.mean(), last.mean()))
-    else:
-        train, constant = _learned(run)
-        why = "The PET weights have learned little: raise the learning rate or the steps."
-        if constant and train <= UNLEARNED * constant:
-            why = (
-                f"The training loss is {train:.3g}, below the {constant:.3g} of one answer to every row: what was "
-                "learned was learned in the first fifth, or before the search."
-            )
-        yield found("loss-did-not-fall", f"{told}: no fall beyond its noise. {why}")
-
-
-def _apart(a: float, b: float) -> tuple[str, str]:
-    """Two numbers as text, with as many digits as tell them apart."""
-    for digits in range(3, 9):
-        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
-        if texts[0] != texts[1]:
-            break
-    return texts
-
-
-def _learned(run: Run) -> tuple[float, float | None]:
-    """Mean training loss of the last fifth, and that of one answer to every row where it is recorded."""
-    loss = run.steps()["train_loss"].to_numpy()
-    constant = run.info.get("constant_loss")
-    return float(loss[-max(1, len(loss) // 5) :].mean()), constant or None
-
-
-def _unlearned(run: Run) -> Iterator[Seen]:
-    last, constant = _learned(run)
-    if said := unlearned(run):
-        yield said
-        return
-    if not constant or run.n_steps < 20:
-        return
-    if last <= UNLEARNED * constant:
-        yield f"training loss {last:.3g}, below the {constant:.3g} of one answer to every row"
-        return
-    ended = "ended at" if run.ended else "is at"
-    if last > constant / UNLEARNED:
-        so = "So the search has not even learned which answers there are"
-    else:
-        so = "So the search learned which answers there are and not which is right"
-    how = "" if sum(_open_start(run)) else ", or from open gates (open_steps and shrink_steps)"
-    yield found(
-        "not-learned",
-        f"The training loss {ended} {last:.3g}; one answer to every row would have {constant:.3g}. {so}, and its gates "
-        f"are chosen for that. Search longer, at another learning rate{how}.",
-    )
 
 
 def _length(run: Run) -> Iterator[Seen]:
@@ -327,7 +228,7 @@ def _budget(run: Run) -> Iterator[Seen]:
         )
         return
     expected = float(expected_params(run.p(), run.counts))
-    held = budget_at(int(run.steps()["step"].iloc[-1]), budget, total, *_open_start(run))
+    held = budget_at(int(run.steps()["step"].iloc[-1]), budget, total, *open_start(run))
     if (at_budget_from(run) or 0) >= run.n_steps:
         held = float(np.clip(expected, budget, total))  # the step log does not say how far it has shrunk
     if abs(expected / held - 1) > OFF_BUDGET:
@@ -357,14 +258,6 @@ def _unused(run: Run) -> Iterator[Seen]:
     yield found("budget-unused", f"The structure has {used:,} of {budget:,} parameters ({used / budget:.0%}): {why}")
 
 
-def _open_start(run: Run) -> list[int]:
-    """Its `open_steps` and `shrink_steps`; 0 for what is no number of steps."""
-    if (at := at_budget_from(run)) is not None:
-        return [at, 0]
-    given = [run.config.get(name) for name in ("open_steps", "shrink_steps")]
-    return [v if type(v) is int and v > 0 else 0 for v in given]
-
-
 def _of_seeds(runs: Sequence[Run]) -> Iterator[Seen]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -384,7 +277,8 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
         return
     mean = float(np.mean(pairs))
     counts, budget = group[0].counts, group[0].info["budget"]
-    chance = chance_overlap(*(random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1)))
+    drawn = (random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1))
+    chance = chance_overlap(*(by_rank(chosen, group[0].gates_list) for chosen in drawn))
     task = str(group[0].config.get("task") or group[0].name).rstrip("/").rpartition("/")[2]
     seen = (
         f"{len(group)} runs on {task} overlap by {mean:.2f} on average (Jaccard of their gates); random structures of "
@@ -403,14 +297,14 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
 
 
 def _chosen(run: Run, alpha: np.ndarray, budget: float) -> frozenset[tuple[str, str]]:
-    return frozenset(run.gates_list[i].key for i in select(alpha, run.counts, budget))
+    return frozenset(rank_keys(run.gates_list[i] for i in select(alpha, run.counts, budget)))
 
 
 _END, _SEEDS = "how it ended", "agreement of seeds"
 _RULES: dict[str, Rule] = {
     _END: _end,
-    "validation loss": _losses,
-    "task learned": _unlearned,
+    "validation loss": losses,
+    "task learned": unlearned,
     "number of steps": _length,
     "gates separated": _separation,
     "gates at rest": _moving,

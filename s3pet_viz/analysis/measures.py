@@ -1,4 +1,4 @@
-"""Numbers that say what a search found and how far two searches agree. NumPy only."""
+"""Numbers that say what a search found and how far two searches agree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.structure import Gate, Structure
@@ -20,56 +22,29 @@ def entropy(p: ArrayLike) -> NDArray[np.float64]:
     0 where a gate is surely open or closed, 1 where it is open half the time. NaN stays NaN.
     """
     q = np.asarray(p, dtype=np.float64)
-    total = np.zeros_like(q)
-    for part in (q, 1 - q):
-        positive = part > 0
-        total -= np.where(positive, part, 0) * np.log2(np.where(positive, part, 1))
-    return np.where(np.isnan(q), np.nan, total)
+    return np.asarray((entr(q) + entr(1 - q)) / np.log(2))
 
 
 def jaccard(a: Structure | Iterable[Key], b: Structure | Iterable[Key]) -> float:
     """Gates in both over gates in either; two empty structures overlap by 1.
 
     Args:
-        a, b: structures, or collections of gate keys (position, PET type).
+        a, b: structures, or collections of gate keys (position, PET type). Of units, structures compare how many a
+            position has.
     """
-    left, right = (frozenset(s.keys if isinstance(s, Structure) else s) for s in (a, b))
+    left, right = (frozenset(s.rank_keys if isinstance(s, Structure) else s) for s in (a, b))
     union = len(left | right)
     return len(left & right) / union if union else 1.0
 
 
-def jaccard_params(a: Structure, b: Structure) -> float:
-    """`jaccard` with each gate counted by its parameters.
-
-    Raises:
-        StructureError: a structure without sizes (a published file read without its backbone).
-    """
-    need_sizes((*a.gates, *b.gates), "overlap by parameters")
-    return a.overlap(b, weighted=True)
-
-
 def spearman(p: ArrayLike, q: ArrayLike) -> float:
     """Rank correlation of two vectors, shape (n,); ties share their mean rank. NaN below two values, without spread,
-    or where a value is not known.
-
-    Source: Spearman 1904; Pearson's correlation of the ranks.
+    or where a value is not known. Raises ValueError: two lengths.
     """
-    known = np.isfinite(np.asarray(p, dtype=np.float64)).all() and np.isfinite(np.asarray(q, dtype=np.float64)).all()
-    left, right = mean_ranks(p), mean_ranks(q)
-    if left.shape != right.shape:
-        raise ValueError(f"expected two vectors of one length, found {left.shape} and {right.shape}")
-    if len(left) < 2 or not known:
+    both = pd.DataFrame({"p": np.asarray(p, dtype=np.float64), "q": np.asarray(q, dtype=np.float64)})
+    if not np.isfinite(both.to_numpy()).all():
         return float("nan")
-    left, right = left - left.mean(), right - right.mean()
-    scale = np.sqrt((left @ left) * (right @ right))
-    return float(left @ right / scale) if scale > 0 else float("nan")
-
-
-def mean_ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """Ranks from 1 (lowest), shape (n,); equal values share the mean of their ranks."""
-    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse.ravel()]
+    return float(both.corr("spearman").to_numpy()[0, 1])
 
 
 class Chance(NamedTuple):
@@ -120,10 +95,8 @@ def chance_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_], weights: ArrayLik
 
 
 def need_sizes(gates: Iterable[Gate], what: str) -> None:
-    """Refuse gates whose size is not known.
-
-    Raises:
-        StructureError: names the first such gate and how sizes become known.
+    """Refuse gates whose size is not known. Raises StructureError: names the first such gate and how sizes become
+    known.
     """
     for gate in gates:
         if gate.n_params < 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from s3pet_viz.analysis._table import html_table
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.analysis.placement import gora_ranks, plop_order
 from s3pet_viz.config.names import LAYER_SCORES
@@ -223,23 +223,11 @@ class OnePassScores(FinalAlphas):
         names = ["layer", "module", "PET type", "parameters", "score", "rank", *([""] if chosen is not None else [])]
         more = f" The first {len(table)}:" if len(self.gates) > len(table) else ""
         says = f"{self!r}. " + (f"Chosen: {chosen!r}." if chosen is not None else "") + more
-        return f"<p>{html.escape(says)}</p>{_html_table(names, cells)}"
+        return f"<p>{html.escape(says)}</p>{html_table(names, cells)}"
 
 
-class TaskScores(Mapping[str, OnePassScores]):
+class TaskScores(dict[str, OnePassScores]):
     """One-pass scores of one search space on several tasks, by the tasks' names."""
-
-    def __init__(self, scores: Mapping[str, OnePassScores]) -> None:
-        self._scores = dict(scores)
-
-    def __getitem__(self, task: str) -> OnePassScores:
-        return self._scores[task]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._scores)
-
-    def __len__(self) -> int:
-        return len(self._scores)
 
     def correlation(self) -> pd.DataFrame:
         """Spearman's rank correlation of the scores between tasks; tasks x tasks. NaN where all scores are equal."""
@@ -262,15 +250,9 @@ class TaskScores(Mapping[str, OnePassScores]):
         made = self.correlation()
         cells = [(name, *(f"{v:.2f}" for v in row)) for name, row in zip(made.index, made.to_numpy(), strict=True)]
         words = f"{self!r}. Rank correlation (Spearman) of the scores:"
-        return f"<p>{html.escape(words)}</p>{_html_table(['', *made.columns], cells)}"
+        return f"<p>{html.escape(words)}</p>{html_table(['', *made.columns], cells)}"
 
 
 def _figures() -> Any:
     # By name, when a figure is asked for: numbers are made where there is no plotly.
     return importlib.import_module("s3pet_viz.figures")
-
-
-def _html_table(names: list[str], rows: Iterable[Iterable[object]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -17,6 +17,7 @@ from scipy.special import gammaln
 from s3pet_viz.analysis._table import APART, known, mean, of_method, prepared, unmixed
 from s3pet_viz.analysis.intervals import Bounds, Floats, Interval, alike, interval
 from s3pet_viz.analysis.keeping import keeps
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 
 __all__ = ["Interval", "differences", "interval", "keeps", "sentence", "summary"]
@@ -61,21 +62,10 @@ class _Sample(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """The difference within one group."""
+    """The difference within one group: its row of the table, still without interval, and what the difference is of."""
 
-    key: tuple[str, ...]
-    mean_a: float
-    mean_b: float
-    n_a: int
-    n_b: int
-    paired: bool
+    row: dict[str, Any]
     samples: list[_Sample]
-    better: float
-    effect: float
-
-    @property
-    def difference(self) -> float:
-        return self.mean_a - self.mean_b
 
 
 def differences(
@@ -117,8 +107,8 @@ def differences(
         ConfigError: a column or method is missing, no group has both methods, or rows of one group mix budgets,
             modes or sources.
     """
-    _one_of("value", value, get_args(Value))
-    _one_of("scale", scale, get_args(Scale))
+    among("value", value, get_args(Value))
+    among("scale", scale, get_args(Scale))
     if scale == "points" and value != "score":
         raise ConfigError(f"scale: expected 'raw' for value {value!r} (points are scores times 100), found 'points'")
     if "task" not in by:
@@ -135,15 +125,16 @@ def differences(
         if all(map(len, sides)):
             for name, side in zip((a, b), sides, strict=True):
                 unmixed(side, name, by, key, "differences")
-            groups.append(_compare(*sides, key=key, sign=-1 if value == "loss" else 1))
+            group = _compare(*sides, sign=-1 if value == "loss" else 1)
+            group.row.update(zip(by, key, strict=True))
+            groups.append(group)
     if not groups:
         raise ConfigError(f"differences: expected {a!r} and {b!r} within one {' and '.join(by)}, found none with both")
-    facts = (a, b, value, "points" if scale == "points" else "")
-    made = [(*g.key, *facts, *_row(g, bounds)) for g in groups]
-    label = tuple("all" if name == "task" else "" for name in by)
-    made.append((*label, *facts, *_overall(groups, list(by).index("task"), bounds)))
+    facts = {"a": a, "b": b, "value": value, "unit": "points" if scale == "points" else ""}
+    every = {name: "all" if name == "task" else "" for name in by}
+    made = [*(_row(group, bounds) for group in groups), every | _overall(groups, bounds)]
     numbers = "mean_a mean_b difference low high level n_a n_b n_pairs n_groups paired better effect test".split()
-    return pd.DataFrame(made, columns=[*by, "a", "b", "value", "unit", *numbers])
+    return pd.DataFrame([facts | row for row in made], columns=[*by, *facts, *numbers])
 
 
 def _keys(sides: Sequence[pd.DataFrame], by: Sequence[str]) -> list[tuple[str, ...]]:
@@ -157,13 +148,11 @@ def _keys(sides: Sequence[pd.DataFrame], by: Sequence[str]) -> list[tuple[str, .
 
 
 def _matching(side: pd.DataFrame, by: Sequence[str], key: tuple[str, ...]) -> pd.DataFrame:
-    keep = np.ones(len(side), dtype=bool)
-    for name, wanted in zip(by, key, strict=True):
-        keep &= side[name].isin([wanted] if name == "task" else [wanted, ""]).to_numpy()
-    return side[keep]
+    keep = [side[name].isin([wanted] if name == "task" else [wanted, ""]) for name, wanted in zip(by, key, strict=True)]
+    return side[np.logical_and.reduce(keep)]
 
 
-def _compare(x: pd.DataFrame, y: pd.DataFrame, *, key: tuple[str, ...], sign: int) -> _Group:
+def _compare(x: pd.DataFrame, y: pd.DataFrame, *, sign: int) -> _Group:
     seeds = sorted(set(x["seed"]) & set(y["seed"]))
     paired = len(seeds) > 1 or (len(seeds) == 1 and x["seed"].nunique() == y["seed"].nunique() == 1)
     if paired:
@@ -179,17 +168,13 @@ def _compare(x: pd.DataFrame, y: pd.DataFrame, *, key: tuple[str, ...], sign: in
     rest = np.sort(y["value"].to_numpy(float))
     spread = rest.std(ddof=1) if len(rest) > 2 and not alike(rest) else math.nan
     effect = _hedges(len(rest) - 1) * (one.mean() - two.mean()) / spread if spread > 0 else math.nan
-    return _Group(
-        key,
-        float(one.mean()),
-        float(two.mean()),
-        len(x),
-        len(y),
-        paired,
-        samples,
-        float((1 + sign * won).mean() / 2),
-        float(effect),
-    )
+    mean_a, mean_b = float(one.mean()), float(two.mean())
+    row = {
+        **{"mean_a": mean_a, "mean_b": mean_b, "difference": mean_a - mean_b, "n_a": len(x), "n_b": len(y)},
+        **{"n_pairs": len(seeds) if paired else 0, "n_groups": 1, "paired": paired},
+        **{"better": float((1 + sign * won).mean() / 2), "effect": float(effect)},
+    }
+    return _Group(row, samples)
 
 
 def _of_seeds(side: pd.DataFrame, seeds: Sequence[Any]) -> Floats:
@@ -203,29 +188,16 @@ def _hedges(freedom: int) -> float:
     return math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
 
 
-def _row(group: _Group, bounds: Bounds) -> tuple[Any, ...]:
-    ordered = [np.sort(sample.values) for sample in group.samples]
-    low, high = bounds(ordered)
-    pairs = len(ordered[0]) if group.paired else 0
-    test = "paired over seeds, widened bootstrap" if group.paired else "unpaired, widened bootstrap of both"
-    if math.isnan(low):
-        test = _no_interval(ordered)
-    return (
-        group.mean_a,
-        group.mean_b,
-        group.difference,
-        group.difference + low,
-        group.difference + high,
-        bounds.level,
-        group.n_a,
-        group.n_b,
-        pairs,
-        1,
-        group.paired,
-        group.better,
-        group.effect,
-        test,
-    )
+def _row(group: _Group, bounds: Bounds) -> dict[str, Any]:
+    test = "paired over seeds, widened bootstrap" if group.row["paired"] else "unpaired, widened bootstrap of both"
+    return _bounded(group.row, [np.sort(sample.values) for sample in group.samples], test, bounds)
+
+
+def _bounded(row: dict[str, Any], samples: list[Floats], test: str, bounds: Bounds) -> dict[str, Any]:
+    low, high = bounds(samples)
+    test = _no_interval(samples) if math.isnan(low) else test
+    limits = {"low": row["difference"] + low, "high": row["difference"] + high}
+    return {**row, **limits, "level": bounds.level, "test": test}
 
 
 def _no_interval(samples: Sequence[Floats]) -> str:
@@ -234,8 +206,9 @@ def _no_interval(samples: Sequence[Floats]) -> str:
     return "no interval: one value only" if min(map(len, samples)) < 2 else "no interval: values all alike"
 
 
-def _overall(groups: Sequence[_Group], task: int, bounds: Bounds) -> tuple[Any, ...]:
+def _overall(groups: Sequence[_Group], bounds: Bounds) -> dict[str, Any]:
     """The row "all": groups weigh alike; what is drawn are seeds within tasks, else tasks."""
+    rows = pd.DataFrame([group.row for group in groups])
     total = len(groups)
     samples: list[Floats] = []
     if all(len(sample.values) > 1 for group in groups for sample in group.samples):
@@ -244,38 +217,18 @@ def _overall(groups: Sequence[_Group], task: int, bounds: Bounds) -> tuple[Any, 
         parts: dict[tuple[str, str], dict[Hashable, float]] = {}
         for group in groups:
             for kind, units, values in group.samples:
-                part = parts.setdefault((group.key[task], kind), {})
+                part = parts.setdefault((group.row["task"], kind), {})
                 for unit, share in zip(units, (values - values.mean()) / (len(values) * total), strict=True):
                     part[unit] = part.get(unit, 0.0) + share
         samples = [np.sort(list(part.values())) * len(part) for _, part in sorted(parts.items())]
     else:
         test = "tasks drawn (a group has a single run), widened bootstrap"
-        tasks: dict[str, float] = {}
-        for group in groups:
-            tasks[group.key[task]] = tasks.get(group.key[task], 0.0) + group.difference / total
-        samples = [np.sort(list(tasks.values())) * len(tasks)]
-    low, high = bounds(samples)
-    if math.isnan(low):
-        test = _no_interval(samples)
-    mean_a, mean_b, better = np.mean([(g.mean_a, g.mean_b, g.better) for g in groups], axis=0).tolist()
-    effects = [g.effect for g in groups if not math.isnan(g.effect)]
-    pairs = sum(len(g.samples[0].values) for g in groups if g.paired)
-    return (
-        mean_a,
-        mean_b,
-        mean_a - mean_b,
-        mean_a - mean_b + low,
-        mean_a - mean_b + high,
-        bounds.level,
-        sum(g.n_a for g in groups),
-        sum(g.n_b for g in groups),
-        pairs,
-        total,
-        all(g.paired for g in groups),
-        better,
-        float(np.mean(effects)) if effects else math.nan,
-        test,
-    )
+        tasks = (rows["difference"] / total).groupby(rows["task"]).agg(lambda parts: parts.sum(skipna=False)).to_numpy()
+        samples = [np.sort(tasks.astype(np.float64)) * len(tasks)]
+    made = {name: mean(rows[name]) for name in ("mean_a", "mean_b", "better")}
+    made |= {"difference": made["mean_a"] - made["mean_b"], "effect": float(rows["effect"].mean())}
+    made |= {name: int(rows[name].sum()) for name in ("n_a", "n_b", "n_pairs", "n_groups")}
+    return _bounded({**made, "paired": bool(rows["paired"].all())}, samples, test, bounds)
 
 
 def sentence(row: pd.Series | Mapping[str, Any]) -> str:
@@ -305,8 +258,3 @@ def _signed(values: Sequence[float], least: int) -> list[str]:
     while digits < 6 and any(0 < abs(v) < 0.5 * 10.0**-digits for v in values):
         digits += 1
     return [f"{v + 0.0:+.{digits}f}" for v in values]
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")

@@ -37,18 +37,8 @@ LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw",
 _WHOLE = ("budget_params", "draw", "seed")
 #: Of a row, what is true or false.
 _FLAGS = ("cap_reached", "task_learned")
-_MEASURED = (
-    "score",
-    "metric",
-    "loss",
-    "validation",
-    "pet_params",
-    "percent",
-    "head_params",
-    "n_gates",
-    "best_step",
-    "seconds",
-    "search_seconds",
+_MEASURED = tuple(
+    "score metric loss validation pet_params percent head_params n_gates best_step seconds search_seconds".split()
 )
 COLUMNS = (*LABELS, *_MEASURED, "key")
 
@@ -147,15 +137,18 @@ class Study:
         result = self.result(key)
         if result is None or result["status"] != "done" or not result.get("structure"):
             raise StudyError(f"{self.path}: cell {key!r} has no structure (not done, or a method without one)")
-        return Structure.from_dict(result["structure"], where=f"{self.path}: cell {key}")
+        return self._structure(key, result)
 
     def structures(self) -> dict[str, Structure]:
         """The structure of each finished cell that trained one, by key."""
         return {
-            cell["key"]: Structure.from_dict(result["structure"], where=f"{self.path}: cell {cell['key']}")
+            cell["key"]: self._structure(cell["key"], result)
             for cell, result in self.results()
             if result["status"] == "done" and result.get("structure")
         }
+
+    def _structure(self, key: str, result: Mapping[str, Any]) -> Structure:
+        return Structure.from_dict(result["structure"], where=f"{self.path}: cell {key}")
 
     def runs(self) -> list[Run]:
         """The finished searches, opened, in the plan's order; none where the study was passed on without them."""
@@ -204,8 +197,7 @@ class Study:
         if found:
             for cell, result, folder in opened:
                 if not folder.is_dir() and result.get("structure"):
-                    where = f"{self.path}: cell {cell['key']}"
-                    structure = Structure.from_dict(result["structure"], where=where)
+                    structure = self._structure(cell["key"], result)
                     asked = {name: cell["labels"][name] for name in ("task", "budget", "mode", "seed")}
                     params = structure.budget or structure.n_params
                     found.append(Found(**asked, structure=structure, gates=found[0].gates, params=params))
@@ -262,11 +254,7 @@ def run_folder(folder: Path, key: str) -> Path:
 
 
 def read_result(folder: Path, key: str) -> dict[str, Any] | None:
-    """What is written of a cell, or None.
-
-    Raises:
-        StudyError: the file is damaged.
-    """
+    """What is written of a cell, or None. Raises StudyError: the file is damaged."""
     path: Path | str = folder / "cells" / f"{key}.json"
     if is_there(path):
         data = read_json(path, StudyError, hint="; delete it to redo the cell")
@@ -291,10 +279,8 @@ def read_result(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def packed(folder: Path) -> Mapping[str, tuple[int, str]]:
-    """Key -> number and text of its line in cells.jsonl; empty where there is none.
-
-    Raises:
-        StudyError: the file is damaged.
+    """Key -> number and text of its line in cells.jsonl; empty where there is none. Raises StudyError: the file is
+    damaged.
     """
     path = folder / PACKED
     if not is_there(path):
@@ -356,10 +342,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
 
 
 def _check_value(value: object, text: bool, at: str, *, whole: bool = False) -> None:
-    """A value that tables can be made of: text, or a number (null: not known).
-
-    Raises:
-        StudyError: it is not; begins with `at`.
+    """A value that tables can be made of: text, or a number (null: not known). Raises StudyError: it is not; begins
+    with `at`.
     """
     kinds: tuple[type, ...] = (str,) if text else (int,) if whole else (int, float, type(None))
     if isinstance(value, bool) or not isinstance(value, kinds):

@@ -12,6 +12,7 @@ import pandas as pd
 from s3pet_viz.analysis.intervals import Interval, interval
 from s3pet_viz.analysis.measures import jaccard, spearman
 from s3pet_viz.analysis.study import Study, open_study
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.structure import Gate, Structure
 
@@ -78,30 +79,25 @@ class Transfer:
         reference's name), overlap and overlap_params (Jaccard of its structure with the target's own of that seed, by
         gates and by parameters; NaN where either is missing), pet_params, key.
         """
-        rows = []
-        for row in self._rows.to_dict("records"):
-            is_source = row["method"] in FROM_SOURCE
-            mine = self._structures.get(row["key"])
-            own = self._own(str(row["task"]), int(row["seed"]))
-            rows.append(
-                {
-                    "source": row["source"] if is_source else row["method"],
-                    "target": row["task"],
-                    "seed": row["seed"],
-                    "draw": row["draw"],
-                    "score": row["score"],
-                    "metric": row["metric"],
-                    "loss": row["loss"],
-                    "kind": "source" if is_source else row["method"],
-                    "overlap": jaccard(mine, own) if mine is not None and own is not None else np.nan,
-                    "overlap_params": (
-                        mine.overlap(own, weighted=True) if mine is not None and own is not None else np.nan
-                    ),
-                    "pet_params": row["pet_params"],
-                    "key": row["key"],
-                }
-            )
-        return pd.DataFrame(rows)
+        rows = self._rows
+        is_source = rows["method"].isin(FROM_SOURCE)
+        overlaps = [self._overlaps(key, task, seed) for key, task, seed in rows[["key", "task", "seed"]].to_numpy()]
+        made = rows.assign(
+            source=rows["source"].where(is_source, rows["method"]),
+            target=rows["task"],
+            kind=rows["method"].mask(is_source, "source"),
+            overlap=[by_gates for by_gates, _ in overlaps],
+            overlap_params=[by_params for _, by_params in overlaps],
+        )
+        numbers = ["score", "metric", "loss", "kind", "overlap", "overlap_params", "pet_params", "key"]
+        return made[["source", "target", "seed", "draw", *numbers]]
+
+    def _overlaps(self, key: str, target: str, seed: int) -> tuple[float, float]:
+        """Of a training's structure with the target's own, by gates and by parameters."""
+        mine, own = self._structures.get(key), self._own(target, seed)
+        if mine is None or own is None:
+            return np.nan, np.nan
+        return jaccard(mine, own), mine.overlap(own, weighted=True)
 
     def matrix(self, *, value: Value = "score", relative: Relative | None = None) -> pd.DataFrame:
         """Means over seeds; index sources (and references where `relative` is None), columns targets.
@@ -114,11 +110,11 @@ class Transfer:
         Raises:
             ConfigError: another word, or there is nothing to be relative to.
         """
-        _among("value", value, Value)
+        among("value", value, get_args(Value))
         rows = self.table()
         if relative is None:
             return self._pivot(rows, value, [*self.sources, *self.references], "mean")
-        _among("relative", relative, Relative)
+        among("relative", relative, get_args(Relative))
         sources = rows[rows["kind"] == "source"]
         if relative == "own" and not (sources["source"] == sources["target"]).any():
             raise ConfigError("relative: expected the targets' own structures in the study, found none")
@@ -129,7 +125,7 @@ class Transfer:
 
     def spread(self, *, value: Value = "score") -> pd.DataFrame:
         """Standard deviation over trainings (ddof 1; NaN for one); as `matrix`."""
-        _among("value", value, Value)
+        among("value", value, get_args(Value))
         return self._pivot(self.table(), value, [*self.sources, *self.references], "std")
 
     def counts(self) -> pd.DataFrame:
@@ -138,7 +134,7 @@ class Transfer:
 
     def overlap(self, *, by: By = "gates") -> pd.DataFrame:
         """Mean Jaccard of each source's structure with the target's own; sources x targets."""
-        _among("by", by, By)
+        among("by", by, get_args(By))
         rows = self.table()
         column = "overlap" if by == "gates" else "overlap_params"
         return self._pivot(rows[rows["kind"] == "source"], column, self.sources, "mean")
@@ -263,9 +259,3 @@ def _pick(name: str, wanted: str | None, rows: pd.DataFrame) -> str:
     if str(wanted) not in found:
         raise ConfigError(f"{name}: expected one of {', '.join(found)}, found {wanted!r}")
     return str(wanted)
-
-
-def _among(name: str, value: object, kinds: object) -> None:
-    allowed = get_args(kinds)
-    if value not in allowed:
-        raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, found {value!r}")

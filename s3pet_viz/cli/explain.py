@@ -64,20 +64,11 @@ def effects_table(made: Explanation) -> Table:
     """One row per gate, the one that matters most first."""
     from rich.text import Text
 
-    from s3pet_viz.analysis.explanation import shown
     from s3pet_viz.cli._output import plain_table
 
     names = ("p", "rank", "loss +", "±", "score", "gradient")
     table = plain_table("gate", *names, right=len(names))
     for e in sorted(made.effects, key=lambda e: -e.loss_increase):
-        cells = [
-            f"{e.gate.column} {e.gate.module} {e.gate.pet_type}",
-            shown(e.p, ".3f"),
-            shown(e.rank, ".0f"),
-            shown(e.loss_increase, "+.4f"),
-            shown(e.loss_increase_se, ".4f"),
-            shown(e.metric_change, "+.3f"),
-            shown(e.gradient, "+.4f"),
-        ]
+        cells = (f"{e.gate.column} {e.gate.module} {e.gate.key[1]}", *e.texts())
         table.add_row(*map(Text, cells), style="" if e.clear else "dim")
     return table

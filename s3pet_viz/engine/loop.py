@@ -26,6 +26,7 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.budget import budget_at
 from s3pet_viz.structure.structure import gates_by_index
+from s3pet_viz.structure.units import by_rank
 from s3pet_viz.training.processes import SilentWriter
 
 #: How often a paused search looks whether it may go on.
@@ -210,7 +211,10 @@ class Search:
         if pruning is not None:
             shrunk = pruning.at_budget is not None and self.step > pruning.at_budget
         if shrunk and bool((self.state.alpha_opt.v if pruning is None else pruning.scores).any()):
-            self.stability.see(record["selected"], self.step)
+            chosen = np.zeros(len(self.gates), dtype=bool)
+            chosen[record["selected"]] = True
+            # Which units are open at a position does not matter; how many does.
+            self.stability.see(np.flatnonzero(by_rank(chosen, self.gates)).tolist(), self.step)
 
     def _ends_early(self) -> bool:
         return self.stability.settled and self.step < self.config.steps

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s3pet_viz.analysis.health import UNLEARNED
+from s3pet_viz.analysis.learned import UNLEARNED
 from s3pet_viz.engine.optim import AdamW
 from s3pet_viz.structure import select
 from s3pet_viz.structure.budget import budget_at

@@ -20,6 +20,7 @@ from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_sources, structure_of
+from s3pet_viz.structure.units import by_rank, rank_keys
 
 By = Literal["gates", "params"]
 _DRAWS = 400
@@ -72,7 +73,9 @@ def agreement_table(
     @functools.cache
     def random(i: int, side: int) -> np.ndarray:
         full = np.zeros((draws, len(gates)), dtype=bool)
-        full[:, places[i]] = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
+        drawn = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
+        at = dict(zip(views[i].keys, places[i], strict=True))
+        full[:, [at[key] for key in rank_keys(views[i].gates)]] = by_rank(drawn, views[i].gates)
         return full
 
     @functools.cache

@@ -15,7 +15,7 @@ from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, filled, labels, need_space, view
 from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
 from s3pet_viz.figures._theme import Look, themed
-from s3pet_viz.figures.heatmap import gate_cells, table_of
+from s3pet_viz.figures.heatmap import by_cell, gate_cells, table_of
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Sources, open_sources
@@ -95,9 +95,10 @@ def consensus(runs: Sources, *, budget: Budget | None = None, scale: Scale = "fu
         the rest of the budget"), and a casing under them.
     """
     sources = open_sources(runs)
-    table, gates = _table(sources, budget)
-    grid = Grid(gates)
-    chosen = table[table["selected"]]
+    gate_table, gates = _table(sources, budget)
+    table, leads = by_cell(gate_table, gates)
+    grid = Grid(leads)
+    chosen = gate_table[gate_table["selected"]]
     everywhere = int((chosen["count"] == len(sources)).sum())
     words = (
         f"Consensus of {len(sources)} runs · {len(chosen):,} gates, {int(chosen['n_params'].sum()):,} parameters"

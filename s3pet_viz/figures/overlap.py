@@ -14,7 +14,7 @@ from s3pet_viz.analysis.measures import need_sizes, spearman
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, labels, view
+from s3pet_viz.figures._data import View, expected_ranks, labels, view
 from s3pet_viz.figures._grid import bar, tiles
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
@@ -38,7 +38,8 @@ def overlap_table(
 
     Columns: a, b (labels, from what tells the runs apart: task, budget, seed, ...), shared (gates chosen by both),
     and gates, params, spearman: Jaccard by gates, by parameters, and rank correlation of p over the gates that both
-    have; NaN where sizes or p are not known.
+    have; NaN where sizes or p are not known. Units compare the rank of a position: how many of them are chosen, and the
+    sum of their p.
 
     Args:
         runs: runs, structures, published files, or their paths.
@@ -67,7 +68,7 @@ def overlap_table(
         sized = all(gate.n_params > 0 for gate in (*a.gates, *b.gates))
         by_params = a.overlap(b, weighted=True) if sized else float("nan")
         ranked = _correlation(views[i], views[j])
-        rows.append((names[i], names[j], len(a.keys & b.keys), a.overlap(b), by_params, ranked))
+        rows.append((names[i], names[j], len(a.rank_keys & b.rank_keys), a.overlap(b), by_params, ranked))
     return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
 
 
@@ -111,7 +112,10 @@ def overlap(
 
 
 def _correlation(a: View, b: View) -> float:
-    # Of alpha, which has the order of p and does not saturate.
-    mine, theirs = ({g.key: alpha for g, alpha in zip(one.gates, one.alpha, strict=True)} for one in (a, b))
+    # Of alpha, which has the order of p and does not saturate; where ranks are chosen, of the expected rank.
+    if any(g.unit is not None for g in (*a.gates, *b.gates)):
+        mine, theirs = (expected_ranks(one) for one in (a, b))
+    else:
+        mine, theirs = ({g.key: alpha for g, alpha in zip(one.gates, one.alpha, strict=True)} for one in (a, b))
     both = [key for key in mine if key in theirs]
     return spearman([mine[key] for key in both], [theirs[key] for key in both])

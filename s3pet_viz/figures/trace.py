@@ -48,7 +48,8 @@ def trace_table(
     table = source.trace(gates, step_stride=max(1, -(-source.n_steps // max_steps)))
     chosen = source.structure().keys if source.n_steps else frozenset()
     selected = np.array([g.key in chosen for g in source.gates_list])
-    table.insert(2, "name", [f"{c} {r}" for c, r in zip(table["column"], table["row"], strict=True)])
+    names = [gate.label for gate in source.gates_list]
+    table.insert(2, "name", [names[i] for i in table["gate"]])
     table["selected"] = selected[table["gate"].to_numpy(dtype=np.int64)]
     return table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +12,7 @@ import numpy as np
 
 from s3pet_viz.errors import RunError
 from s3pet_viz.runs import layout
-from s3pet_viz.runs.steps import Part, as_rows, opened, read_head, read_messages, stamp_of
+from s3pet_viz.runs.steps import COLUMNS, Part, as_rows, opened, read_head, read_messages, stamp_of
 
 Row = dict[str, np.ndarray]
 
@@ -73,6 +74,13 @@ class StepHeads:
             at -= counted.first
         raise IndexError(number)
 
+    def last(self, n: int) -> Row:
+        """So many rows from the end, or all: alpha and p of shape (n, n_gates), all else (n,)."""
+        rows = [self.row(at) for at in range(max(0, len(self) - n), len(self))]
+        if not rows:
+            return {name: np.empty(0, np.int64 if name == "step" else np.float64) for name in COLUMNS}
+        return {name: np.concatenate([row[name] for row in rows]) for name in COLUMNS}
+
     def find(self, step: int) -> int | None:
         """The row of a recorded step; None where it is not recorded."""
         base = 0
@@ -108,10 +116,7 @@ class StepHeads:
 
         if begins(rows - 1):
             return rows
-        low, high = 1, rows - 1
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if begins(middle) else (low, middle)
+        low = bisect_left(range(rows), True, 1, rows - 1, key=lambda row: not begins(row))
         at = part.start + low * part.message_bytes
         f.seek(at)
         tail = f.read(min(size - at, 1 << 20))
@@ -121,13 +126,10 @@ class StepHeads:
 
     def _below(self, counted: _Counted, step: int) -> int:
         """How many rows of a part come before a step."""
-        low, high = 0, counted.rows
-        if not high or self._step(counted, high - 1) < step:
-            return high
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if self._step(counted, middle) < step else (low, middle)
-        return low
+        rows = counted.rows
+        if not rows or self._step(counted, rows - 1) < step:
+            return rows
+        return bisect_left(range(rows), step, key=lambda row: self._step(counted, row))
 
     def _step(self, counted: _Counted, row: int) -> int:
         return int(self._read(counted, row, check=False)["step"][0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Listing:
                 number += 1
                 label = f"{stem} ({number})"
             self.facts[label] = facts
-            self.runs.add(label, path if run is None else run)
+            self.runs[label] = path if run is None else run
         if not self.facts:
             why = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
             raise ConfigError(f"runs: expected at least one run with steps, found none{why}")
@@ -89,26 +90,14 @@ class Listing:
                 yield from self._find(path, depth - 1)
 
 
-class _Opened(Mapping[str, Run]):
+class _Opened(UserDict[str, Any]):
     """Runs by label, opened when they are looked up, and then kept."""
 
-    def __init__(self) -> None:
-        self._held: dict[str, Run | Path] = {}
-
-    def add(self, label: str, run: Run | Path) -> None:
-        self._held[label] = run
-
     def __getitem__(self, label: str) -> Run:
-        held = self._held[label]
+        held = self.data[label]
         if not isinstance(held, Run):
-            held = self._held[label] = open_run(held)
+            held = self.data[label] = open_run(held)
         return held
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)
 
 
 def fact(run: Run, name: str) -> str:

@@ -15,25 +15,21 @@ import pandas as pd
 
 from s3pet_viz import files
 from s3pet_viz.errors import RunError, printable
-from s3pet_viz.files import is_there, named_in, parse_json
+from s3pet_viz.files import is_there, named_in
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.heads import Row, StepHeads
 from s3pet_viz.runs.process import reap
 from s3pet_viz.runs.status import RECENT, RunStatus, said_status, seconds_left
-from s3pet_viz.runs.steps import StepLog
+from s3pet_viz.runs.steps import COLUMNS, StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 
 Budget = str | int | float
 
 _POLL = 0.1  # seconds between two looks at a search that is waited for
-_COLUMNS = (*layout.SCALARS, "alpha", "p")
-_NO_STEPS = {name: np.empty(0, np.int64 if name == "step" else np.float64) for name in _COLUMNS}
 #: Steps from the end that are read alone; more are read with the whole log.
 _FEW = 64
-#: Evaluations, and names in them: ours have 5, callbacks may add some.
-_MOST_EVALS, _MOST_NAMES = 100_000, 200
 
 
 def open_run(path: str | os.PathLike[str] | Run) -> Run:
@@ -168,10 +164,8 @@ class Run(RunStatus):
         if self.n_steps:
             alpha = self.alpha()
             chosen = self.structure().keys
-            table["p"] = self.p()
-            table["alpha"] = alpha
-            table["rank"] = ranks(alpha)
-            table["selected"] = [g.key in chosen for g in self.gates_list]
+            selected = [g.key in chosen for g in self.gates_list]
+            table = table.assign(p=self.p(), alpha=alpha, rank=ranks(alpha), selected=selected)
         return table
 
     def steps(self, last: int | None = None) -> pd.DataFrame:
@@ -182,19 +176,17 @@ class Run(RunStatus):
             last: only so many rows from the end.
         """
         heads = self._head()
+        found: dict[str, np.ndarray]
         if last is not None and last <= _FEW:
-            few = [heads.row(row) for row in range(max(0, len(heads) - last), len(heads))]
-            found = {name: np.concatenate([row[name] for row in few]) for name in _COLUMNS} if few else _NO_STEPS
-            start = 0
+            found = heads.last(last)
         else:
-            self._log.refresh()
-            found = {name: self._log.column(name) for name in _COLUMNS}
-            start = max(0, len(self._log) - last) if last is not None else 0
-        columns: dict[str, Any] = {name: found[name][start:].copy() for name in layout.SCALARS}
+            log = self._whole()
+            first = max(0, len(log) - last) if last is not None else 0
+            found = {name: log.column(name)[first:] for name in COLUMNS}
+        columns: dict[str, Any] = {name: found[name].copy() for name in layout.SCALARS}
         for name in ("alpha", "p"):
-            rows = np.empty(len(found[name]) - start, dtype=object)
-            rows[:] = list(found[name][start:])
-            columns[name] = rows
+            columns[name] = rows = np.empty(len(found[name]), dtype=object)
+            rows[:] = list(found[name])
         return pd.DataFrame(columns)
 
     def alphas(self) -> np.ndarray:
@@ -206,11 +198,7 @@ class Run(RunStatus):
         return self._whole().column("p")
 
     def alpha(self, step: int = -1) -> np.ndarray:
-        """alpha at one step, float32, read-only, shape (n_gates,).
-
-        Raises:
-            RunError: no such step.
-        """
+        """alpha at one step, float32, read-only, shape (n_gates,). Raises RunError: no such step."""
         alpha: np.ndarray = self._at(step)["alpha"][0]
         return alpha
 
@@ -246,14 +234,14 @@ class Run(RunStatus):
         rows = np.arange(0, len(log), step_stride)
         if len(rows) and rows[-1] != len(log) - 1:
             rows = np.append(rows, len(log) - 1)
-        labels = [(self.gates_list[i].row, self.gates_list[i].column) for i in chosen]
+        shown = [self.gates_list[i] for i in chosen]
         cells = np.ix_(rows, chosen)
         return pd.DataFrame(
             {
                 "step": np.repeat(log.column("step")[rows], len(chosen)),
                 "gate": np.tile(chosen, len(rows)),
-                "row": [row for row, _ in labels] * len(rows),
-                "column": [column for _, column in labels] * len(rows),
+                "row": [gate.row for gate in shown] * len(rows),
+                "column": [gate.column for gate in shown] * len(rows),
                 "p": log.column("p")[cells].ravel(),
                 "alpha": log.column("alpha")[cells].ravel(),
             }
@@ -266,23 +254,9 @@ class Run(RunStatus):
             RunError: a line is damaged (half a line at the end is not: it is being written), or there is more than a
                 table can hold.
         """
-        path = self.path / layout.EVALS
+        records = []
         firsts = self._head().first_steps
-        records: list[dict[str, Any]] = []
-        names: dict[str, None] = {}
-        data = files.read_bytes(path, RunError, links=False) if os.path.lexists(path) else b""
-        if data.count(b"\n") > _MOST_EVALS:
-            raise RunError(f"{path}: expected at most {_MOST_EVALS:,} lines, found {data.count(bytes([10])):,}")
-        for number, line in enumerate(data.split(b"\n")[:-1], 1):
-            try:
-                record = parse_json(line.decode())
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise RunError(f"{path}: line {number}: expected a JSON object; it is damaged")
-            names |= dict.fromkeys(record)
-            if len(names) > _MOST_NAMES:  # each is a column of the table
-                raise RunError(f"{path}: line {number}: expected at most {_MOST_NAMES} names in all lines, found more")
+        for record in layout.read_evals(self.path):
             part, step = record.pop("part", None), record.get("step")
             later = firsts[part + 1 :] if isinstance(part, int) else []
             if not (isinstance(step, (int, float)) and any(step >= first for first in later)):
@@ -321,11 +295,7 @@ class Run(RunStatus):
         )
 
     def scores(self) -> dict[str, Any] | None:
-        """Scores of the tuned structure; None before it was tuned.
-
-        Raises:
-            RunError: scores.json is damaged.
-        """
+        """Scores of the tuned structure; None before it was tuned. Raises RunError: scores.json is damaged."""
         path = self.path / layout.SCORES
         if not os.path.lexists(path):
             return None
@@ -347,29 +317,22 @@ class Run(RunStatus):
         return f"Run({self.name!r}, {status}, {steps} steps, {len(self.gates_list)} gates)"
 
     def _repr_html_(self) -> str:
-        info, steps = self.info, self.steps(last=1)
-        budget, params = info["budget"], info["backbone_params"]
-        rows: list[tuple[str, Any]] = [("status", said_status(self.status, self.early_stop))]
-        rows += [(key, self.config[key]) for key in ("task", "mode", "seed") if key in self.config]
-        rows += [("backbone", info["backbone"])]
-        if budget:
-            share = f" = {budget / params:.4%}" if params else ""
-            rows.append(("budget", f"{budget:,} parameters{share}"))
-        rows.append(("gates", f"{len(self.gates_list):,}"))
-        total = f" of {info['steps_total']:,}" if info["steps_total"] else ""
-        rows.append(("steps", f"{self.n_steps:,}{total}"))
-        if len(steps):
-            losses = f"{steps['train_loss'].iloc[0]:.4g} train, {steps['val_loss'].iloc[0]:.4g} validation"
-            rows.append(("last loss", losses))
-        if self.error:
-            rows.append(("error", self.error))
-        body = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
-            for key, value in rows
-            if value is not None
-        )
-        return f"<p><b>{html.escape(self.name)}</b></p><table><tbody>{body}</tbody></table>"
+        info, losses = self.info, self.steps(last=1)[["train_loss", "val_loss"]].to_numpy().ravel()
+        budget, params, total = info["budget"], info["backbone_params"], info["steps_total"]
+        share = f" = {budget / params:.4%}" if budget and params else ""
+        rows = {
+            "status": said_status(self.status, self.early_stop),
+            **{key: self.config.get(key) for key in ("task", "mode", "seed")},
+            "backbone": info["backbone"],
+            "budget": f"{budget:,} parameters{share}" if budget else None,
+            "gates": f"{len(self.gates_list):,}",
+            "steps": f"{self.n_steps:,} of {total:,}" if total else f"{self.n_steps:,}",
+            "last loss": "{:.4g} train, {:.4g} validation".format(*losses) if len(losses) else None,
+            "error": self.error or None,
+        }
+        with pd.option_context("display.max_colwidth", None):
+            body = pd.Series(rows).dropna().to_frame().to_html(header=False, border=0)
+        return f"<p><b>{html.escape(self.name)}</b></p>{body}"
 
     # -- inside ----------------------------------------------------------------------------------------
 
@@ -405,13 +368,11 @@ class Run(RunStatus):
             if not self.info["budget"]:
                 raise RunError(f"{where}: field 'budget' is missing; give a budget")
             return int(self.info["budget"])
-        if not self.info["backbone_params"]:
-            if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
-                return budget
-            raise RunError(
-                f"{where}: field 'backbone_params' is missing; give the budget as a whole number of parameters"
-            )
-        return parse_budget(budget, self.info["backbone_params"])
+        if self.info["backbone_params"]:
+            return parse_budget(budget, self.info["backbone_params"])
+        if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0:
+            return budget
+        raise RunError(f"{where}: field 'backbone_params' is missing; give the budget as a whole number of parameters")
 
     def _gate_indices(self, gates: Sequence[int | str] | None) -> list[int]:
         if gates is None:
@@ -433,4 +394,5 @@ class Run(RunStatus):
 
 
 def _names(gate: Gate) -> tuple[str, ...]:
-    return (gate.position, f"{gate.position} {gate.pet_type}", gate.row, gate.column, f"{gate.column} {gate.row}")
+    known = (gate.position, " ".join(gate.place), gate.row, gate.column, f"{gate.column} {gate.row}")
+    return known if gate.unit is None else (*known, gate.name, gate.label)

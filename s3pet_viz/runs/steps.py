@@ -18,7 +18,7 @@ from s3pet_viz.files import file_errors, open_plain
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.layout import first_line, run_errors
 
-_COLUMNS = (*layout.SCALARS, "alpha", "p")
+COLUMNS = (*layout.SCALARS, "alpha", "p")
 _HEADER = struct.Struct("<Ii")  # of an Arrow message: continuation marker, length of its metadata
 _CONTINUATION = 0xFFFFFFFF
 #: Bytes read at once: opening a long run must not hold it twice, not even for a moment. Never mapped: a part that is
@@ -53,16 +53,16 @@ class Part:
 
     def row_bytes(self, n_gates: int) -> int:
         """At most so many has one row."""
-        return self.message_bytes or 8 * len(layout.SCALARS) + 8 * n_gates + _MOST_MORE
+        return self.message_bytes or most_row_bytes(n_gates)
+
+
+def most_row_bytes(n_gates: int) -> int:
+    return 8 * len(layout.SCALARS) + 8 * n_gates + _MOST_MORE
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A part, open for reading.
-
-    Raises:
-        RunError: it is no plain file, or cannot be read.
-    """
+    """A part, open for reading. Raises RunError: it is no plain file, or cannot be read."""
     with run_errors(), os.fdopen(open_plain(path, links=False), "rb", buffering=0) as f, file_errors(path):
         yield f
 
@@ -73,11 +73,7 @@ def stamp_of(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def read_head(path: Path, f: BinaryIO, n_gates: int) -> Part:
-    """What a part says of itself.
-
-    Raises:
-        RunError: it is no part of this run; names the file and the field.
-    """
+    """What a part says of itself. Raises RunError: it is no part of this run; names the file and the field."""
     f.seek(0)
     try:
         reader = pa.BufferReader(f.read(_MOST_SCHEMA))
@@ -104,9 +100,7 @@ def read_head(path: Path, f: BinaryIO, n_gates: int) -> Part:
 
 def read_messages(part: Part, data: bytes, n_gates: int) -> tuple[list[Any], int]:
     """Whole record batches at the beginning of `data`, which begins at the part's offset, and the bytes they take.
-
-    Raises:
-        RunError: damaged; names the file and the byte.
+    Raises RunError: damaged; names the file and the byte.
     """
     buffer = pa.py_buffer(data)
     reader, batches, used, total = pa.BufferReader(buffer), [], 0, len(data)
@@ -121,7 +115,7 @@ def read_messages(part: Part, data: bytes, n_gates: int) -> tuple[list[Any], int
             message = pa.ipc.read_message(reader)
             where = f"{part.path}: damaged at byte {part.offset + used}"
             # A row that is whole is no torn one, whatever is wrong with it.
-            if reader.tell() - used > 8 * len(layout.SCALARS) + 8 * n_gates + _MOST_MORE or _compressed(message):
+            if reader.tell() - used > most_row_bytes(n_gates) or _compressed(message):
                 raise RunError(f"{where}: expected a plain row of {n_gates:,} gates, found a larger or compressed one")
             batch = pa.ipc.read_record_batch(message, part.schema)
             if batch.num_rows != 1:
@@ -153,7 +147,7 @@ def as_rows(part: Part, batches: list[Any], n_gates: int, *, check: bool = True)
     rows: dict[str, np.ndarray] = {}
     try:
         table.validate()
-        for name in _COLUMNS:
+        for name in COLUMNS:
             column = table.column(name).combine_chunks()
             if column.null_count:
                 raise pa.ArrowInvalid(f"field {name!r} holds nulls")
@@ -219,17 +213,9 @@ class StepLog:
         view.flags.writeable = False
         return view
 
-    @property
-    def first_steps(self) -> list[int]:
-        """The first step of each part."""
-        return [part.from_step for part in self._parts]
-
     def refresh(self) -> None:
         """Take up what the writer added. A log that was replaced (a run may be deleted and made anew) or rewritten is
-        read from its beginning.
-
-        Raises:
-            RunError: a part is damaged or foreign; names the file.
+        read from its beginning. Raises RunError: a part is damaged or foreign; names the file.
         """
         paths = layout.part_paths(self._run)
         if not self._continues(paths):

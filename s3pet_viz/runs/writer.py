@@ -28,22 +28,7 @@ Status = Literal["running", "paused", "finished", "stopped", "failed"]
 _ENDED = ("finished", "stopped", "failed")
 #: Fields of run.json that describe the writer itself; nobody else sets them.
 _OWN = frozenset(
-    {
-        "schema_version",
-        "kind",
-        "config",
-        "n_gates",
-        "status",
-        "error",
-        "started",
-        "updated",
-        "finished",
-        "host",
-        "pid",
-        "pid_mark",
-        "locked",
-        "place",
-    }
+    "schema_version kind config n_gates status error started updated finished host pid pid_mark locked place".split()
 )
 
 
@@ -130,10 +115,8 @@ class RunWriter:
 
     @classmethod
     def attach(cls, path: str | os.PathLike[str]) -> RunWriter:
-        """Open an existing run to add files to it (scores, evaluations, status), not steps.
-
-        Raises:
-            RunError: not a run, damaged, being written by another process, or with a link or a device among its files.
+        """Open an existing run to add files to it (scores, evaluations, status), not steps. Raises RunError: not a run,
+        damaged, being written by another process, or with a link or a device among its files.
         """
         run = located(path)
         layout.read_run_json(run)
@@ -383,16 +366,7 @@ def _cut_torn_line(path: Path) -> None:
     if not path.exists():
         return
     with os.fdopen(open_plain(path, os.O_RDWR, links=False, in_place=True), "r+b") as f:
-        end = f.seek(0, os.SEEK_END)
-        while end:
-            begin = max(0, end - (1 << 16))
-            f.seek(begin)
-            last = f.read(end - begin).rfind(b"\n") + 1
-            end = begin
-            if last:
-                end = begin + last
-                break
-        f.truncate(end)
+        f.truncate(f.read().rfind(b"\n") + 1)
 
 
 def _process() -> dict[str, Any]:

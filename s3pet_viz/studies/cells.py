@@ -12,9 +12,6 @@ from typing import Any, Literal
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import expanded, is_folder
 
-#: Methods of a study that come from a search.
-SEARCHED = ("searched", "resolved", "consensus")
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -49,10 +46,8 @@ def key_of(*parts: object) -> str:
 
 
 def task_names(tasks: Iterable[Any]) -> dict[str, str]:
-    """Label -> task, as the workers are to load it (folders by their absolute path).
-
-    Raises:
-        ConfigError: no task, rows in memory (a cell runs in another process), or two of one name.
+    """Label -> task, as the workers are to load it (folders by their absolute path). Raises ConfigError: no task, rows
+    in memory (a cell runs in another process), or two of one name.
     """
     made: dict[str, str] = {}
     for task in tasks:
@@ -72,11 +67,7 @@ def task_names(tasks: Iterable[Any]) -> dict[str, str]:
 
 
 def as_list(value: Any, name: str) -> list[Any]:
-    """One value or several, as a list without repeats.
-
-    Raises:
-        ConfigError: none.
-    """
+    """One value or several, as a list without repeats. Raises ConfigError: none."""
     single = isinstance(value, (str, bytes, Path, Mapping)) or not isinstance(value, Iterable)
     several = [value] if single else value
     made: list[Any] = []
@@ -89,11 +80,7 @@ def as_list(value: Any, name: str) -> list[Any]:
 
 
 def unique(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells without repeats.
-
-    Raises:
-        ConfigError: two different cells of one key.
-    """
+    """The cells without repeats. Raises ConfigError: two different cells of one key."""
     made: dict[str, Cell] = {}
     for cell in cells:
         if made.setdefault(cell.key, cell) != cell:

@@ -14,9 +14,7 @@ _POLL = 1.0
 
 def as_executor(executor: Any) -> Executor:
     """A `concurrent.futures.Executor` as it is; another object with ``submit`` (submitit's) behind the same face.
-
-    Raises:
-        ConfigError: it has no ``submit``.
+    Raises ConfigError: it has no ``submit``.
     """
     if isinstance(executor, Executor):
         return executor

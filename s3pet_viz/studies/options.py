@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from s3pet_viz.analysis.study import Study
 from s3pet_viz.config.checks import seed_list, whole
 from s3pet_viz.errors import StudyError
+from s3pet_viz.runs.naming import numbered
 from s3pet_viz.studies.cells import Cell, key_of, unique
 from s3pet_viz.studies.executors import as_executor
 from s3pet_viz.studies.runner import OnCell, run_cells
@@ -61,6 +62,7 @@ class StudyOptions:
         names = ("out", "retry", "progress", "on_cell", "split", "device", "precision", "load", "per_task", "workers")
         check_arguments(**{name: getattr(self, name) for name in names})
         self.executor = None if self.executor is None else as_executor(self.executor)
+        self.load = {name: value for name, value in (self.load or {}).items() if value is not None}
         self.n_random, self.seed_numbers = whole("n_random", self.n_random, 1), seed_list(self.seeds)
 
     @classmethod
@@ -73,16 +75,13 @@ class StudyOptions:
         """Do the cells; `settings` are what the study's folder keeps of the call beside these options."""
         settings |= {name: getattr(self, name) for name in ("n_random", "split", "precision", "options")}
         settings |= {"seeds": self.seed_numbers, "per_task": self.per_task or {}}
+        new = Path("studies") / key_of(kind, Path(settings["backbone"]).name, time.strftime("%Y%m%d-%H%M%S"))
         return run_cells(
             unique(cells),
-            self.out if self.out is not None else _new_study(kind, settings["backbone"]),
+            self.out if self.out is not None else numbered(new, StudyError, "cannot be made"),
             kind=kind,
             settings=settings,
-            executor=self.executor,
-            workers=self.workers,
-            retry=self.retry,
-            progress=self.progress,
-            on_cell=self.on_cell,
+            **{name: getattr(self, name) for name in ("executor", "workers", "retry", "progress", "on_cell")},
         )
 
 
@@ -101,23 +100,3 @@ def takes_study_options(function: F) -> F:
     function.__signature__ = own.replace(parameters=[*named, *_PARAMETERS, rest])  # type: ignore[attr-defined]
     function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{inspect.cleandoc(StudyOptions.__doc__ or '')}\n"
     return function
-
-
-def _new_study(kind: str, backbone: str) -> Path:
-    """Make a new folder under ``studies/``.
-
-    Raises:
-        StudyError: it cannot be made.
-    """
-    stem = Path("studies") / key_of(kind, Path(backbone).name, time.strftime("%Y%m%d-%H%M%S"))
-    made, number = stem, 1
-    while True:
-        try:
-            made.mkdir(parents=True)
-        except FileExistsError:
-            number += 1  # another study began in the same second
-            made = stem.with_name(f"{stem.name}-{number}")
-        except OSError as error:
-            raise StudyError(f"{made}: cannot be made ({error.strerror})") from None
-        else:
-            return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from s3pet_viz.training.pair import load_pair
 from s3pet_viz.tuning.baselines import MANUAL, OTHERS
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
 
-#: Options that a search and a training both have; given once, they hold for both.
-_SHARED = ("batch_size", "lr", "head_lr", "clip", "max_source_length")
 _SEARCH = {f.name for f in fields(SearchConfig)} - {"task", "backbone", "budget", "space", "mode", "seed", "steps"}
 _TUNE = {f.name for f in fields(TuneConfig)} - {"steps", "seed"}
 
@@ -42,29 +40,22 @@ class Recipe:
 
     steps: int = 200
     tune_steps: int | str = 300
-    search: Mapping[str, Any] | None = None
-    tune: Mapping[str, Any] | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
+    tune: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def make(cls, options: Mapping[str, Any], where: str) -> Recipe:
-        """From flat options: ``steps``, ``tune_steps``, ``search``, ``tune``, and any option of either.
-
-        Raises:
-            ConfigError: an option that neither has.
+        """From flat options: ``steps``, ``tune_steps``, ``search``, ``tune``, and any option of either. Raises
+        ConfigError: an option that neither has.
         """
         check_arguments(search=options.get("search"), tune=options.get("tune"))
-        search = dict(options.get("search") or {})
-        tune = dict(options.get("tune") or {})
-        for name, value in options.items():
-            if name in ("steps", "tune_steps", "search", "tune"):
-                continue
-            if name in _SEARCH:
-                search.setdefault(name, value)
-            if name in _TUNE:
-                tune.setdefault(name, value)
-            if name not in _SEARCH | _TUNE:
-                known = ", ".join(sorted({"steps", "tune_steps", "search", "tune", *_SEARCH, *_TUNE}))
-                raise ConfigError(f"{where}: unknown option {name!r} (expected one of {known})")
+        own = ("steps", "tune_steps", "search", "tune")
+        flat = {name: value for name, value in options.items() if name not in own}
+        if unknown := [name for name in flat if name not in _SEARCH | _TUNE]:
+            known = ", ".join(sorted({*own, *_SEARCH, *_TUNE}))
+            raise ConfigError(f"{where}: unknown option {unknown[0]!r} (expected one of {known})")
+        search = {k: v for k, v in flat.items() if k in _SEARCH} | dict(options.get("search") or {})
+        tune = {k: v for k, v in flat.items() if k in _TUNE} | dict(options.get("tune") or {})
         steps = {k: options[k] for k in ("steps", "tune_steps") if options.get(k) is not None}
         if "tune_steps" in steps:
             steps["tune_steps"] = replace(options_of(TuneConfig)["steps"], name="tune_steps").checked(
@@ -81,30 +72,20 @@ class Ground:
     backbone: str
     space: Any
     recipes: Mapping[str, Recipe]
-    split: str
-    device: str
-    precision: str
-    load: Mapping[str, Any]
+    options: StudyOptions
+
+    def _loaded(self, task: str) -> dict[str, Any]:
+        """What is loaded and where, of a search and of a training; ``load``'s entries go where they take them."""
+        names = ("split", "device", "precision")
+        given = {name: getattr(self.options, name) for name in names} | {**(self.options.load or {})}
+        return {"task": self.tasks[task], "backbone": self.backbone, **given}
 
     # -- cells -----------------------------------------------------------------------------------------
 
     def search(self, task: str, budget: Any, mode: str, seed: int) -> Cell:
-        """A search. ``load``'s entries go where `search` takes them."""
         recipe = self.recipes[task]
-        what = {
-            "task": self.tasks[task],
-            "backbone": self.backbone,
-            "budget": budget,
-            "space": self.space,
-            "mode": mode,
-            "steps": recipe.steps,
-            "seed": seed,
-            "split": self.split,
-            "device": self.device,
-            "precision": self.precision,
-            **self.load,
-            **(recipe.search or {}),
-        }
+        asked = {"budget": budget, "space": self.space, "mode": mode, "steps": recipe.steps, "seed": seed}
+        what = {**self._loaded(task), **asked, **recipe.search}
         labels = {"task": task, "budget": str(budget), "mode": mode, "seed": seed, "method": "search"}
         return Cell(key_of("search", task, budget, mode, f"s{seed}"), "search", labels, what)
 
@@ -124,16 +105,8 @@ class Ground:
     ) -> Cell:
         """A training of a structure (see `worker`) on a task."""
         recipe = self.recipes[task]
-        options = {"steps": recipe.tune_steps, "seed": seed, **(recipe.tune or {})}
-        bench = {
-            "task": self.tasks[task],
-            "backbone": self.backbone,
-            "device": self.device,
-            "precision": self.precision,
-            "split": self.split,
-            "max_source_length": (recipe.tune or {}).get("max_source_length"),
-            **self.load,
-        }
+        options = {"steps": recipe.tune_steps, "seed": seed, **recipe.tune}
+        bench = {"max_source_length": recipe.tune.get("max_source_length"), **self._loaded(task)}
         labels = {
             "task": task,
             "budget": str(budget),
@@ -149,23 +122,40 @@ class Ground:
         what = {"structure": dict(structure), "bench": bench, "options": options}
         return Cell(key, "tune", labels, what, tuple(c.key for c in needs))
 
-    def random(self, task: str, budget: Any, budget_params: int, seed: int, which: int) -> Cell:
+    def without_search(
+        self, task: str, methods: Sequence[str], sizes: Mapping[Any, int], seed: int, *, first: bool
+    ) -> list[Cell]:
+        """The trainings of methods that no search precedes.
+
+        Args:
+            sizes: budget -> parameters.
+            first: whether this is the first seed; ``untouched`` is the same for all.
+
+        Raises:
+            SpaceError: a one-pass method says nothing of a PET type of the space.
+        """
+        cells = []
+        for budget, size in sizes.items():
+            for name in methods:
+                if name == "random":
+                    cells += [self._random(task, budget, size, seed, k) for k in range(self.options.n_random)]
+                elif name in ONE_PASS_METHODS:
+                    cells.append(self._one_pass(task, name, budget, size, seed))
+        free = [name for name in methods if name not in ("random", *ONE_PASS_METHODS)]
+        structures = {name: {"kind": "method", "name": name} for name in free if name != "untouched" or first}
+        return cells + [self.tune(task, name, structure, seed) for name, structure in structures.items()]
+
+    def _random(self, task: str, budget: Any, budget_params: int, seed: int, which: int) -> Cell:
         """A random structure of its own for each seed: draw 100 * which + seed."""
         draw = 100 * which + seed
         structure = {"kind": "random", "budget": budget, "space": self.space, "draw": draw}
         return self.tune(task, "random", structure, seed, budget=budget, budget_params=budget_params, draw=draw)
 
-    def one_pass(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
-        """A structure that one-pass scores pick; recorded studies call its kind ``rival``. Raises SpaceError: it says
-        nothing of a PET type of the space.
-        """
+    def _one_pass(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
+        """A structure that one-pass scores pick; recorded studies call its kind ``rival``."""
         check_lora(parse_method(name)[0], space_types(load_space(self.space)))
         structure = {"kind": "rival", "name": name, "budget": budget, "space": self.space, "seed": seed}
         return self.tune(task, name, structure, seed, budget=budget, budget_params=budget_params)
-
-    def plain(self, task: str, name: str, seed: int) -> Cell:
-        """A method without a budget: a manual structure, full, head, untouched."""
-        return self.tune(task, name, {"kind": "method", "name": name}, seed)
 
     # -- checks ----------------------------------------------------------------------------------------
 
@@ -185,13 +175,13 @@ class Ground:
         sizes: dict[Any, int] = {}
         parsed = {budget: Budget.parse(budget) for budget in budgets}
         for label, recipe in self.recipes.items():  # nothing has to be loaded for these
-            make_config(steps=recipe.tune_steps, **(recipe.tune or {}))
+            make_config(steps=recipe.tune_steps, **recipe.tune)
             for mode in modes:
                 cell = self.search(label, budgets[0], mode, 0)
                 extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
                 SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
         for task in self.tasks.values():
-            made, _ = load_pair(task, self.backbone, split=self.split, **self.load)
+            made, _ = load_pair(task, self.backbone, split=self.options.split, **(self.options.load or {}))
             sizes = {given: budget.parameters(made.n_params) for given, budget in parsed.items()}
             if sizes:
                 gates, _ = candidate_gates(positions(made.model), load_space(self.space))
@@ -203,10 +193,8 @@ class Ground:
 
 
 def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: StudyOptions) -> Ground:
-    """The shared part of a study from its arguments.
-
-    Raises:
-        ConfigError: an unknown option, or `per_task` names a task that is not in the study.
+    """The shared part of a study from its arguments. Raises ConfigError: an unknown option, or `per_task` names a task
+    that is not in the study.
     """
     per_task = shared.per_task or {}
     for name in per_task:
@@ -215,16 +203,7 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
     recipes = {task: Recipe.make({**shared.options, **per_task.get(task, {})}, f"options of {task}") for task in tasks}
     check_device(shared.device)
     load_space(shared.space)
-    return Ground(
-        tasks,
-        name_or_folder(str(backbone or "tiny-t5")),
-        recorded_space(shared.space),
-        recipes,
-        shared.split,
-        shared.device,
-        shared.precision,
-        {k: v for k, v in (shared.load or {}).items() if v is not None},
-    )
+    return Ground(tasks, name_or_folder(str(backbone or "tiny-t5")), recorded_space(shared.space), recipes, shared)
 
 
 def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:

@@ -56,13 +56,15 @@ def run_cells(
     root = located(out)
     with _one_runner(root):
         planned = _plan(root, cells, kind, settings)
-        todo = [c for c in planned if _open(root, c, retry)]
-        done = _done(root, planned)
-        # A failed cell that is not tried again counts neither as done nor as to do.
-        total = done + len(todo)
+        states = {c.key: (read_result(root, c.key) or {}).get("status") for c in planned}
+        todo = [c for c in planned if states[c.key] is None or (states[c.key] == "failed" and retry)]
+        done = list(states.values()).count("done")
         if todo:
-            with _pool(executor, workers, len(todo)) as (pool, threads):
-                _drive(root, todo, pool, threads, retry, progress, on_cell, done=done, total=total)
+            # A failed cell that is not tried again counts neither as done nor as to do.
+            total = done + len(todo)
+            bar = tqdm(desc=f"study {root.name}", unit="cell", disable=not progress, total=total, initial=done)
+            with _pool(executor, workers, len(todo)) as (pool, threads), bar:
+                _drive(root, todo, pool, threads, retry, bar, on_cell)
     return Study(root)
 
 
@@ -72,17 +74,13 @@ def _drive(
     pool: Executor,
     threads: int | None,
     retry: bool,
-    progress: bool,
+    bar: tqdm[Any],
     on_cell: OnCell | None,
-    *,
-    done: int,
-    total: int,
 ) -> None:
     """Submit cells as their needs are met, and wait."""
     waiting = {c.key: c for c in todo}
     running: dict[Future[dict[str, Any]], Cell] = {}
     failed = 0
-    bar = tqdm(total=total, initial=done, desc=f"study {root.name}", unit="cell", disable=not progress)
 
     def ended(cell: Cell, result: Mapping[str, Any]) -> None:
         nonlocal failed
@@ -93,39 +91,37 @@ def _drive(
         if on_cell is not None:
             on_cell(cell, result)
 
-    with bar:
-        try:
-            while waiting or running:
-                for cell in [c for c in waiting.values() if not any(n in waiting for n in c.needs)]:
-                    if any(c.key in cell.needs for c in running.values()):
-                        continue
-                    del waiting[cell.key]
-                    lost = [n for n in cell.needs if (read_result(root, n) or {}).get("status") != "done"]
-                    if lost:
-                        error = StudyError(f"the search {lost[0]} that it needs failed")
-                        ended(cell, _write_failure(root, cell, error))
-                        continue
-                    try:
-                        future = pool.submit(execute, str(root.resolve()), cell.to_dict(), retry, threads)
-                    except BrokenProcessPool as broken:
-                        raise StudyError(_broken(root)) from broken
-                    running[future] = cell
-                if not running:
+    try:
+        while waiting or running:
+            for cell in [c for c in waiting.values() if not any(n in waiting for n in c.needs)]:
+                if any(c.key in cell.needs for c in running.values()):
                     continue
+                del waiting[cell.key]
+                lost = [n for n in cell.needs if (read_result(root, n) or {}).get("status") != "done"]
+                if lost:
+                    ended(cell, _write_failure(root, cell, StudyError(f"the search {lost[0]} that it needs failed")))
+                else:
+                    running[pool.submit(execute, str(root.resolve()), cell.to_dict(), retry, threads)] = cell
+            if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     cell = running.pop(future)
                     ended(cell, _outcome(root, cell, future))
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
+    except BaseException as error:
+        for future in running:
+            future.cancel()
+        if isinstance(error, BrokenProcessPool):
+            raise StudyError(
+                f"{root}: a worker process died (out of memory?); nothing that is done is lost: "
+                "run the same study again, with fewer workers"
+            ) from error
+        raise
 
 
 def _outcome(root: Path, cell: Cell, future: Future[dict[str, Any]]) -> Mapping[str, Any]:
     try:
         return future.result()
-    except BrokenProcessPool as error:
-        raise StudyError(_broken(root)) from error
+    except BrokenProcessPool:
+        raise
     except (KeyboardInterrupt, CancelledError):
         raise KeyboardInterrupt from None
     except Exception as error:  # the executor's own: a lost worker, a result that could not travel
@@ -133,21 +129,10 @@ def _outcome(root: Path, cell: Cell, future: Future[dict[str, Any]]) -> Mapping[
         return found if found is not None else _write_failure(root, cell, error)
 
 
-def _broken(root: Path) -> str:
-    return (
-        f"{root}: a worker process died (out of memory?); nothing that is done is lost: "
-        "run the same study again, with fewer workers"
-    )
-
-
 def _write_failure(root: Path, cell: Cell, error: Exception) -> dict[str, Any]:
-    attempts = 1 + (read_result(root, cell.key) or {}).get("attempts", 0)
-    result: dict[str, Any] = {
-        "key": cell.key,
-        "status": "failed",
-        "attempts": attempts,
-        "started": time.time(),
-        "seconds": 0.0,
+    result = {
+        **{"key": cell.key, "status": "failed", "started": time.time(), "seconds": 0.0},
+        "attempts": 1 + (read_result(root, cell.key) or {}).get("attempts", 0),
         "error": {"kind": type(error).__name__, "message": str(error)[:2000], "traceback": ""},
     }
     write_json_atomic(root / "cells" / f"{cell.key}.json", result)
@@ -213,16 +198,6 @@ def _first_difference(old: Any, new: Any, where: str = "") -> str:
             if old.get(key) != new.get(key):
                 return _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
     return f"{where}: {old!r}, now {new!r}"
-
-
-def _open(root: Path, cell: Cell, retry: bool) -> bool:
-    """Whether a cell is still to be done."""
-    found = read_result(root, cell.key)
-    return found is None or (found["status"] == "failed" and retry)
-
-
-def _done(root: Path, cells: Sequence[Cell]) -> int:
-    return sum((read_result(root, c.key) or {}).get("status") == "done" for c in cells)
 
 
 # -- the default executor ------------------------------------------------------------------------------------

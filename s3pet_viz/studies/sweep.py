@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from s3pet_viz.studies.cells import Cell, as_list, task_names
 from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
 from s3pet_viz.training.arguments import check_arguments
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS
 
 DEFAULT_METHODS = ("searched", "random")
+#: Methods that a search precedes.
+SEARCHED = ("searched", "resolved")
 
 
 @takes_study_options
@@ -53,15 +55,15 @@ def sweep(
     names = task_names(as_list(tasks, "tasks"))
     budget_list, mode_list = as_list(budgets, "budgets"), as_list(modes, "modes")
     method_list = as_list(methods, "methods")
-    check_methods(method_list, ("searched", "resolved"))
+    check_methods(method_list, SEARCHED)
     ground = make_ground(names, backbone, shared)
-    searching = {"searched", "resolved"} & set(method_list)
+    searching = set(SEARCHED) & set(method_list)
     sizes = ground.check(
         [*budget_list, *([search_budget] if search_budget is not None else [])], mode_list if searching else ()
     )
     origin = search_budget if search_budget is not None else max(budget_list, key=lambda b: sizes[b])
-    cells = plan(
-        ground, budget_list, sizes, shared.seed_numbers, mode_list, method_list, n_random=shared.n_random, origin=origin
+    cells = _plan(
+        ground, {budget: sizes[budget] for budget in budget_list}, mode_list, method_list, origin, sizes[origin]
     )
     return shared.run(
         "sweep",
@@ -76,35 +78,25 @@ def sweep(
     )
 
 
-def plan(
-    ground: Ground,
-    budgets: Sequence[Any],
-    sizes: Mapping[Any, int],
-    seeds: Sequence[int],
-    modes: Sequence[str],
-    methods: Sequence[str],
-    *,
-    n_random: int,
-    origin: Any,
+def _plan(
+    ground: Ground, sizes: Mapping[Any, int], modes: Sequence[str], methods: Sequence[str], origin: Any, size: int
 ) -> list[Cell]:
-    """The cells of a sweep, seed by seed, so that an interrupted one has whole seeds."""
+    """The cells of a sweep, seed by seed, so that an interrupted one has whole seeds.
+
+    Args:
+        sizes: budget -> parameters. origin, size: the budget that ``resolved`` is searched at, and its parameters.
+    """
     cells: list[Cell] = []
-    free = [m for m in methods if m not in ("searched", "resolved", "random", *ONE_PASS_METHODS)]
-    for seed in seeds:
+    others = [m for m in methods if m not in SEARCHED]
+    for i, seed in enumerate(ground.options.seed_numbers):
         for task in ground.tasks:
-            for mode in modes:
-                for budget in budgets:
-                    more: dict[str, Any] = {"budget": budget, "budget_params": sizes[budget], "mode": mode}
-                    for method, at in (("searched", budget), ("resolved", origin)):
-                        if method not in methods or (method == "resolved" and sizes[budget] == sizes[origin]):
-                            continue
-                        run = ground.search(task, at, mode, seed)
-                        structure = {"kind": "run", "run": run.key, "budget": budget}
-                        cells += [run, ground.tune(task, method, structure, seed, source=task, needs=[run], **more)]
-            for budget in budgets:
-                if "random" in methods:
-                    cells += [ground.random(task, budget, sizes[budget], seed, k) for k in range(n_random)]
-                scored = [m for m in methods if m in ONE_PASS_METHODS]
-                cells += [ground.one_pass(task, m, budget, sizes[budget], seed) for m in scored]
-            cells += [ground.plain(task, m, seed) for m in free if m != "untouched" or seed == seeds[0]]
+            for mode, budget in itertools.product(modes, sizes):
+                more: dict[str, Any] = {"budget": budget, "budget_params": sizes[budget], "mode": mode}
+                for method, at in zip(SEARCHED, (budget, origin), strict=True):
+                    if method not in methods or (method == "resolved" and sizes[budget] == size):
+                        continue
+                    run = ground.search(task, at, mode, seed)
+                    structure = {"kind": "run", "run": run.key, "budget": budget}
+                    cells += [run, ground.tune(task, method, structure, seed, source=task, needs=[run], **more)]
+            cells += ground.without_search(task, others, sizes, seed, first=i == 0)
     return cells

@@ -19,7 +19,6 @@ from s3pet_viz.studies.cells import Cell, as_list, task_names
 from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
 from s3pet_viz.training.arguments import check_arguments
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS
 
 CONSENSUS = "consensus"
 
@@ -81,9 +80,7 @@ def transfer(
                 "it is not compared at one budget",
                 stacklevel=2,
             )
-    cells = _plan(
-        ground, found, source_tasks, target_names, budget, size, shared.seed_numbers, mode, references, shared.n_random
-    )
+    cells = _plan(ground, found, source_tasks, target_names, budget, size, mode, references)
     study = shared.run(
         "transfer",
         cells,
@@ -114,13 +111,11 @@ def _plan(
     targets: Mapping[str, str],
     budget: Any,
     size: int,
-    seeds: Sequence[int],
     mode: str,
     references: Sequence[str],
-    n_random: int,
 ) -> list[Cell]:
     cells: list[Cell] = []
-    for seed in seeds:
+    for i, seed in enumerate(ground.options.seed_numbers):
         runs = {task: ground.search(task, budget, mode, seed) for task in source_tasks}
         cells += runs.values()
         for target in targets:
@@ -138,13 +133,7 @@ def _plan(
                     if others:
                         recipe = {"kind": "consensus", "runs": [r.key for r in others], "budget": budget}
                         cells.append(ground.tune(target, "consensus", recipe, seed, mode=mode, needs=others, **more))
-            for name in references:
-                if name == "random":
-                    cells += [ground.random(target, budget, size, seed, k) for k in range(n_random)]
-                elif name in ONE_PASS_METHODS:
-                    cells.append(ground.one_pass(target, name, budget, size, seed))
-                elif name != "untouched" or seed == seeds[0]:
-                    cells.append(ground.plain(target, name, seed))
+            cells += ground.without_search(target, references, {budget: size}, seed, first=i == 0)
     return cells
 
 
@@ -157,11 +146,7 @@ def _listed(sources: Any) -> list[Any]:
 
 
 def _source(source: Any, budget: Any, backbone: Any = None) -> _Source:
-    """What a source means.
-
-    Raises:
-        ConfigError: no task, run or structure. StructureError, RunError: a damaged file.
-    """
+    """What a source means. Raises ConfigError: no task, run or structure. StructureError, RunError: a damaged file."""
     if isinstance(source, str) and source == CONSENSUS:
         return _Source(CONSENSUS)
     named = isinstance(source, (str, Path))

@@ -80,7 +80,11 @@ def _search(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
         run = search(**cell["what"], out=out, progress=False)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of use only while it runs; a tenth of a study's size
     chosen = run.structure()
-    return {"row": {"seconds": float(run.steps()["seconds"].sum())}, "structure": chosen.to_dict()}
+    return {"row": {"seconds": _seconds(run)}, "structure": chosen.to_dict()}
+
+
+def _seconds(run: Run) -> float:
+    return float(run.steps()["seconds"].sum())
 
 
 def _continued(out: Path) -> Run | None:
@@ -135,12 +139,10 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
     kind = recipe["kind"]
     if kind == "run":
         run = open_run(run_folder(root, recipe["run"]))
-        return run.structure(recipe["budget"]), {"search_seconds": float(run.steps()["seconds"].sum())}
+        return run.structure(recipe["budget"]), {"search_seconds": _seconds(run)}
     if kind == "consensus":
         runs = [open_run(run_folder(root, name)) for name in recipe["runs"]]
-        return _consensus(runs, recipe["budget"]), {
-            "search_seconds": float(sum(r.steps()["seconds"].sum() for r in runs))
-        }
+        return _consensus(runs, recipe["budget"]), {"search_seconds": sum(map(_seconds, runs))}
     if kind == "given":
         return Structure.from_dict(recipe["structure"], where="study: a given structure"), {}
     if kind == "random":

@@ -59,7 +59,7 @@ def multirc(task: Task, row: Row, at: str, form: Form, training: bool, index: in
     values = {name: _without_markup(text(row, name, at)) for name in task.fields}
     source = " ".join([task.prefix, *(f"{name}: {values[name]}" for name in task.fields)])
     text_b = f"{values['question']} {values['answer']}"
-    group = multirc_group(row, at)
+    group = group_of(task, row, at)
     return [Example(source, task.target_of(label), values["paragraph"], text_b, label, group)]
 
 
@@ -76,7 +76,7 @@ def record(task: Task, row: Row, at: str, form: Form, training: bool, index: int
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", text(row, "passage", at))
     passage = passage.replace("\n@highlight\n", ". ")
     source = f"{task.prefix} query: {query} entities: {', '.join(entities)} passage: {passage}"
-    group = record_group(row, at)
+    group = group_of(task, row, at)
 
     def example(entity: str) -> Example:
         text_b = query.replace("@placeholder", entity)
@@ -117,14 +117,10 @@ def wsc(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -
 BUILDERS.update(plain=plain, copa=copa, multirc=multirc, record=record, wic=wic, wsc=wsc)
 
 
-def multirc_group(row: Row, at: str) -> Hashable:
-    """The question of a MultiRC row: its `idx` where it has one, else the texts themselves."""
-    return _idx(row, "paragraph", "question") or (text(row, "paragraph", at), text(row, "question", at))
-
-
-def record_group(row: Row, at: str) -> Hashable:
-    """The query of a ReCoRD row: its `idx` where it has one, else the texts themselves."""
-    return _idx(row, "passage", "query") or (text(row, "passage", at), text(row, "query", at))
+def group_of(task: Task, row: Row, at: str) -> Hashable:
+    """The question of a MultiRC row, the query of a ReCoRD row: its `idx` where it has one, else the texts."""
+    columns = ("paragraph", "question") if task.builder == "multirc" else ("passage", "query")
+    return _idx(row, *columns) or tuple(text(row, name, at) for name in columns)
 
 
 def is_referent(prediction: str, noun: str) -> bool:

@@ -70,7 +70,7 @@ def cap_rows(
         if split in limits and len(table) > limits[split]:
             keys: list[Hashable] = list(range(len(table)))
             if task.builder == "multirc":
-                keys = [forms.multirc_group(row, table.at(i)) for i, row in enumerate(table.rows)]
+                keys = [forms.group_of(task, row, table.at(i)) for i, row in enumerate(table.rows)]
             chosen = _choose(keys, limits[split], f"rows {split} {seed}")
             capped[split] = table.take(i for i, key in enumerate(keys) if key in chosen)
     return capped

@@ -15,6 +15,7 @@ from s3pet_viz.analysis.measures import chance_overlap, random_structures
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.figures.transfer import Words, compared, yardsticks
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.units import by_rank, rank_keys
 from s3pet_viz.viewer.documents import Doc, space_doc
 
 _DRAWS = 400  # pairs of random structures behind the overlap that chance gives
@@ -35,12 +36,13 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
         with contextlib.suppress(S3PETError):  # this source has none of this seed; the cell says so
             name = f"{source}|{target}|{'' if seed is None else seed}"
             found[name] = matrix.structure(source, seed=seed, target=target)
-    gates: dict[tuple[str, str], Gate] = {gate.key: gate for gate in matrix.gates() or []}
+    space = matrix.gates() or []
+    gates: dict[tuple[str, str], Gate] = dict(zip(rank_keys(space), space, strict=True))
     known = bool(gates)
     for structure in found.values():
-        for gate in structure.gates:
-            known &= gate.key in gates
-            gates.setdefault(gate.key, gate)
+        for gate_key, gate in zip(rank_keys(structure.gates), structure.gates, strict=True):
+            known &= gate_key in gates
+            gates.setdefault(gate_key, gate)
     at = {gate_key: i for i, gate_key in enumerate(gates)}
     return {
         "id": key,
@@ -61,7 +63,7 @@ def _structure(structure: Structure, at: dict[tuple[str, str], int]) -> Doc:
     seed = structure.source.get("seed")
     words = f"{len(structure):,} gates, {structure.n_params:,} parameters"
     return {
-        "gates": [at[gate.key] for gate in structure.gates],
+        "gates": [at[gate_key] for gate_key in rank_keys(structure.gates)],
         "used": structure.n_params,
         "budget": structure.budget,
         "words": words + (f" · search of seed {seed}" if seed is not None else ""),
@@ -110,7 +112,7 @@ def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]
     @functools.cache
     def chance(*budgets: int) -> float:
         drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
-        return chance_overlap(*drawn).mean
+        return chance_overlap(*(by_rank(chosen, gates) for chosen in drawn)).mean
 
     chances = {}
     for name, structure in found.items():

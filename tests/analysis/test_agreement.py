@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3pet_viz.analysis.agreement import RELATIONS, Found, relations
-from s3pet_viz.analysis.measures import jaccard, jaccard_params, random_structures
+from s3pet_viz.analysis.measures import jaccard, random_structures
 from s3pet_viz.analysis.study import open_study, run_folder
 from s3pet_viz.errors import ConfigError, RunError, StructureError
 from s3pet_viz.runs import Run, RunWriter, open_run
@@ -109,7 +109,7 @@ def test_overlaps_are_those_of_the_measures():
         assert one(table, name)["pairs"] == len(pairs)
         assert one(table, name)["structures"] == 16
         assert one(table, name)["overlap"] == pytest.approx(np.mean([jaccard(a, b) for a, b in pairs]))
-        assert one(table, name, "params")["overlap"] == pytest.approx(np.mean([jaccard_params(a, b) for a, b in pairs]))
+        assert one(table, name, "params")["overlap"] == pytest.approx(np.mean([a.overlap(b, weighted=True) for a, b in pairs]))
     assert [one(table, name)["pairs"] for name in RELATIONS] == [8, 16, 16, 8]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from s3pet_viz.analysis.health import Finding, Findings, health
-from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, jaccard_params, random_structures, spearman
+from s3pet_viz.analysis.measures import chance_overlap, entropy, jaccard, need_sizes, random_structures, spearman
 from s3pet_viz.errors import StructureError
 from s3pet_viz.runs import Run, RunWriter, open_run
 from s3pet_viz.structure import Gate, Structure, probabilities, solve_shift
@@ -39,10 +39,10 @@ def test_jaccard():
     a, b = Structure((gate(0), gate(1, 30))), Structure((gate(1, 30), gate(2, 60)))
     assert jaccard(a, b) == pytest.approx(1 / 3)
     assert jaccard(a.keys, list(b.keys)) == pytest.approx(1 / 3)
-    assert jaccard_params(a, b) == pytest.approx(0.3)
+    assert a.overlap(b, weighted=True) == pytest.approx(0.3)
     assert jaccard(Structure(()), Structure(())) == 1
     with pytest.raises(StructureError, match="size of gate encoder.block.0 BitFit is not known.*backbone='t5-large'"):
-        jaccard_params(Structure((gate(0, 0),)), b)
+        need_sizes([gate(0, 0)], "overlap by parameters")
 
 
 @given(hnp.arrays(float, st.integers(2, 30), elements=st.sampled_from([-2.0, 0.0, 0.5, 1.0, 7.0])), st.integers(0, 99))

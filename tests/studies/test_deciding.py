@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import s3pet_viz as s3
+from s3pet_viz.errors import StudyError
 from s3pet_viz.runs.lock import WriterLock
 
 STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
@@ -89,3 +90,12 @@ def test_one_go_is_a_seventh_way(deciding, monkeypatch, tmp_path):
     assert (row["steps_taken"], row["passes"], row["metric"]) == (7, 7, "accuracy")
     assert 0 <= row["score"] <= 1
     assert row["task_learned"] in (True, False)
+
+
+def test_one_study_is_not_made_of_two(deciding, monkeypatch, tmp_path):
+    deciding.write_plan(tmp_path, deciding.plan(("full",)))
+    deciding.write_plan(tmp_path, deciding.plan(("full", "LoRA")))
+    assert len(s3.open_study(tmp_path).cells) == 2
+    monkeypatch.setattr(deciding, "TRAINING", {**deciding.TRAINING, "max_steps": 3})
+    with pytest.raises(StudyError, match=r"expected sentiment-full-s0 with .*'max_steps': 3.*found .*'max_steps': 2"):
+        deciding.write_plan(tmp_path, deciding.plan(("full",)))

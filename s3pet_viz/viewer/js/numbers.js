@@ -98,7 +98,7 @@ export function thin(n, most) {
   return rows;
 }
 
-/** Mean ranks from 1, ties share theirs (runs.measures.mean_ranks). */
+/** Mean ranks from 1, ties share theirs (as scipy.stats.rankdata). */
 export function meanRanks(values) {
   const order = Array.from(values, (_, i) => i).sort((a, b) => values[a] - values[b]);
   const ranks = new Float64Array(values.length);
