@@ -24,6 +24,8 @@ Opened = Run | Structure | FinalAlphas
 #: A run, its folder, its run.json or a recorded run's name; a structure or its file (ours, or S3Delta's JSON); final
 #: alphas or their file.
 Source = Opened | str | os.PathLike[str]
+#: One of them, or several.
+Sources = Source | Iterable[Source]
 
 #: What a function takes.
 ANY, RUN = (Run, Structure, FinalAlphas), (Run,)

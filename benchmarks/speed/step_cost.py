@@ -206,11 +206,9 @@ def searching(
     problem = BackboneProblem(model, pets, batch, autocast=device.autocast)
     state = make_state(problem, [g.n_params for g in gates], budget, config, config.rate(n_params))
     folder = Path(tempfile.mkdtemp()) / "run"
-    writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra={"budget": budget})
-    search = Search(
-        config, gates, state, writer, budget=budget, backbone_name=args.size, backbone_params=n_params, fingerprint={},
-        progress=False,
-    )  # fmt: skip
+    facts = {"backbone": args.size, "backbone_params": n_params, "budget": budget}
+    writer = RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=facts)
+    search = Search(config, gates, state, writer, fingerprint={}, progress=False)
     for owner, name in ((GateModel, "sample"), (Search, "_probabilities"), (GateSample, "pull_back")):
         clock.watch(owner, name, "solver and sampling")
     clock.watch(RunWriter, "append", "step log")

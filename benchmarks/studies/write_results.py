@@ -6,7 +6,6 @@ its tables (data/studies/NAME/TABLES.md).
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -127,9 +126,10 @@ def main() -> None:
         (STUDIES / name / "TABLES.md").write_text(f"{head}\n{done.stdout.strip()}\n", encoding="utf-8")
     text = PAGE.read_text(encoding="utf-8")
     for marker, make in SHORT.items():
-        block = re.compile(rf"(?s)(<!-- {marker} -->\n).*?(\n?<!-- /{marker} -->)")
-        text, n = block.subn(lambda found, made=make(): f"{found[1]}{made}\n<!-- /{marker} -->", text)
-        assert n == 1, f"{PAGE}: {n} places for {marker}"
+        begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+        before, _, rest = text.partition(begin)
+        assert rest, f"{PAGE}: no place for {marker}"
+        text = f"{before}{begin}{make()}\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(text, encoding="utf-8")
     # A page of the site is about as wide as two columns; no picture in docs/ is to be large.
     s3.figures.save(s3.figures.budgets("tiny-t5"), PICTURE, scale=1.8)

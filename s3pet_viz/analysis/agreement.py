@@ -5,6 +5,8 @@ gates in a random order, by the selection's own rule), and the mean overlap over
 A structure is drawn once per replicate and enters all its pairs, so pairs that share it hang together as they do in the
 study.
 
+Units of one position are exchangeable: overlaps compare how many a structure has there, of random structures too.
+
 Random structures know nothing: agreement above chance can also mean that searches merely prefer a PET type or small
 gates everywhere.
 """
@@ -25,6 +27,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import RUN, RunLike, open_source
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.units import by_rank, rank_keys
 
 #: Elements of one block of drawn structures; a block of float64 is at most 64 MB.
 _BLOCK = 8_000_000
@@ -159,13 +162,13 @@ def _checked(records: Sequence[Found]) -> tuple[NDArray[np.bool_], list[NDArray[
     places = []
     for one in records:
         need_sizes(one.gates, "relations")
-        keys = {gate.key for gate in one.gates}
-        if union and not keys & union.keys():
+        keys = dict(zip(rank_keys(one.gates), one.gates, strict=True))
+        if union and not keys.keys() & union.keys():
             raise StructureError(f"relations: the search space of {one.task} shares no gate with the others")
-        if strange := sorted(one.structure.keys - keys):
+        if strange := sorted(one.structure.keys - {gate.key for gate in one.gates}):
             raise StructureError(f"relations: gate {' '.join(strange[0])} of {one.task} is not in its search space")
-        for gate in one.gates:
-            other = union.setdefault(gate.key, gate)
+        for key, gate in keys.items():
+            other = union.setdefault(key, gate)
             if other.n_params != gate.n_params:
                 raise StructureError(
                     f"relations: gate {gate.position} {gate.pet_type} has {gate.n_params:,} parameters in {one.task} "
@@ -174,8 +177,8 @@ def _checked(records: Sequence[Found]) -> tuple[NDArray[np.bool_], list[NDArray[
     index = {key: i for i, key in enumerate(union)}
     chosen = np.zeros((len(records), len(index)), dtype=bool)
     for row, one in zip(chosen, records, strict=True):
-        places.append(np.array([index[gate.key] for gate in one.gates], dtype=np.int64))
-        row[[index[key] for key in one.structure.keys]] = True
+        places.append(np.array([index[key] for key in rank_keys(one.gates)], dtype=np.int64))
+        row[[index[key] for key in one.structure.rank_keys]] = True
     return chosen, places, np.array([gate.n_params for gate in union.values()], dtype=np.float64)
 
 
@@ -191,7 +194,7 @@ def _random(
     for (members, own), one_seed in zip(((m, records[m[0]]) for m in alike.values()), seeds, strict=True):
         counts = [gate.n_params for gate in own.gates]
         made = random_structures(counts, own.params, draws=draws * len(members), seed=int(one_seed))
-        made = made.reshape(draws, len(members), len(counts))
+        made = by_rank(made, own.gates).reshape(draws, len(members), len(counts))
         for k, i in enumerate(members):
             drawn[:, i, places[i]] = made[:, k]
     return drawn

@@ -144,7 +144,7 @@ class Explanation:
     def _repr_html_(self) -> str:
         names = ("gate", "parameters", "p", "rank", "loss increase", "± s.e.", "metric change", "gradient estimate")
         rows = [
-            (f"{e.gate.column} {e.gate.row}", f"{e.gate.n_params:,}", *e.texts())
+            (e.gate.label, f"{e.gate.n_params:,}", *e.texts())
             for e in sorted(self.effects, key=lambda e: -e.loss_increase)
         ]
         return (

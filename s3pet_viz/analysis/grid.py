@@ -18,13 +18,13 @@ MODULES = tuple(
 
 
 def rows_of(gates: Sequence[Gate]) -> list[str]:
-    """Row label of each gate; gates that would share a cell get rows of their own, ``... (2)``."""
-    seen: dict[tuple[str, str], int] = {}
+    """Row label of each gate; gates that would share a cell get rows of their own, ``... (2)``; units share one."""
+    seen: dict[tuple[str, str], dict[str, int]] = {}
     rows = []
     for gate in gates:
-        cell = (gate.row, gate.column)
-        seen[cell] = seen.get(cell, 0) + 1
-        rows.append(gate.row if seen[cell] == 1 else f"{gate.row} ({seen[cell]})")
+        at = seen.setdefault((gate.row, gate.column), {})
+        number = at.setdefault(gate.position, len(at) + 1)
+        rows.append(gate.row if number == 1 else f"{gate.row} ({number})")
     return rows
 
 

@@ -18,6 +18,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_sources
 from s3pet_viz.structure import Structure, select
 from s3pet_viz.structure.budget import budget_at, expected_params
+from s3pet_viz.structure.units import by_rank, rank_keys
 
 #: Gates still move where the structure of 80 % of the way shares less than this with the last one (Jaccard).
 MOVING = 0.8
@@ -276,7 +277,8 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
         return
     mean = float(np.mean(pairs))
     counts, budget = group[0].counts, group[0].info["budget"]
-    chance = chance_overlap(*(random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1)))
+    drawn = (random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1))
+    chance = chance_overlap(*(by_rank(chosen, group[0].gates_list) for chosen in drawn))
     task = str(group[0].config.get("task") or group[0].name).rstrip("/").rpartition("/")[2]
     seen = (
         f"{len(group)} runs on {task} overlap by {mean:.2f} on average (Jaccard of their gates); random structures of "
@@ -295,7 +297,7 @@ def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
 
 
 def _chosen(run: Run, alpha: np.ndarray, budget: float) -> frozenset[tuple[str, str]]:
-    return frozenset(run.gates_list[i].key for i in select(alpha, run.counts, budget))
+    return frozenset(rank_keys(run.gates_list[i] for i in select(alpha, run.counts, budget)))
 
 
 _END, _SEEDS = "how it ended", "agreement of seeds"

@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from s3pet_viz.errors import ConfigError
@@ -76,6 +75,8 @@ def widening(sizes: ArrayLike, variances: ArrayLike, level: float = 0.95) -> flo
         sizes: shape (samples,), 2 or more each.
         variances: shape (samples,), divided by n - 1; at least one above zero.
     """
+    import scipy.stats  # a tenth of what a search process needs to start, and no search asks for it
+
     n, s2 = np.asarray(sizes, dtype=np.float64), np.asarray(variances, dtype=np.float64)
     of_mean = s2 / n
     total = of_mean.sum()
@@ -99,6 +100,8 @@ class Bounds:
         """Independent samples, each shape (n_i,); (low, high) around ``sum_i mean(sample_i)``, or NaN."""
         if any(len(s) < 2 or not np.isfinite(s).all() for s in samples) or all(map(alike, samples)):
             return math.nan, math.nan
+        import scipy.stats
+
         wide = widening([len(s) for s in samples], [s.var(ddof=1) for s in samples], self.level)
 
         def total(*drawn: Any, axis: int = -1) -> Any:

@@ -29,9 +29,10 @@ def jaccard(a: Structure | Iterable[Key], b: Structure | Iterable[Key]) -> float
     """Gates in both over gates in either; two empty structures overlap by 1.
 
     Args:
-        a, b: structures, or collections of gate keys (position, PET type).
+        a, b: structures, or collections of gate keys (position, PET type). Of units, structures compare how many a
+            position has.
     """
-    left, right = (frozenset(s.keys if isinstance(s, Structure) else s) for s in (a, b))
+    left, right = (frozenset(s.rank_keys if isinstance(s, Structure) else s) for s in (a, b))
     union = len(left | right)
     return len(left & right) / union if union else 1.0
 

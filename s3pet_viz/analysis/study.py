@@ -36,7 +36,7 @@ LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw",
 #: Of these the whole numbers; the others are text.
 _WHOLE = ("budget_params", "draw", "seed")
 #: Of a row, what is true or false.
-_FLAGS = ("cap_reached",)
+_FLAGS = ("cap_reached", "task_learned")
 _MEASURED = tuple(
     "score metric loss validation pet_params percent head_params n_gates best_step seconds search_seconds".split()
 )

@@ -157,7 +157,7 @@ class Transfer:
         itself, of the source's agreement with what its structures score there (or, of ``loss``, with less loss).
 
         Args:
-            agreement: source tasks x target tasks.
+            agreement: tasks x tasks.
 
         Returns:
             The mean over the targets that have three sources and a spread; its interval as of `analysis.intervals`.
@@ -166,9 +166,9 @@ class Transfer:
             ConfigError: fewer than two such targets.
         """
         found, sign = self.matrix(value=value), -1 if value == "loss" else 1
-        values = []
+        tasks, values = set(agreement.index) & set(agreement.columns), []
         for target in self.targets:
-            sources = [s for s in self.sources if s in agreement.index and s != target and target in agreement.columns]
+            sources = [s for s in self.sources if s in tasks and s != target and target in tasks]
             if len(sources) > 2:
                 values.append(spearman(agreement.loc[sources, target], sign * found.loc[sources, target]))
         known = [v for v in values if np.isfinite(v)]

@@ -69,6 +69,6 @@ def effects_table(made: Explanation) -> Table:
     names = ("p", "rank", "loss +", "±", "score", "gradient")
     table = plain_table("gate", *names, right=len(names))
     for e in sorted(made.effects, key=lambda e: -e.loss_increase):
-        cells = (f"{e.gate.column} {e.gate.module} {e.gate.pet_type}", *e.texts())
+        cells = (f"{e.gate.column} {e.gate.module} {e.gate.key[1]}", *e.texts())
         table.add_row(*map(Text, cells), style="" if e.clear else "dim")
     return table

@@ -45,8 +45,7 @@ def score(
     **fields: Any,
 ) -> None:
     """Choose a structure by one pass of scores over every gate: seconds, no search."""
-    for path in (out, table, html):
-        c.check_free(path, force)
+    c.check_free(out, table, html, force=force)
     if (task is None) == (tasks is None):
         raise ConfigError(
             f"--task: expected a task, or --tasks, found {'none' if task is None else 'both'}. {c.TASK_HELP}"
@@ -103,7 +102,7 @@ def _say_one(made: OnePassScores, out: Path | None, force: bool) -> None:
         gates.add_row("...", f"and {len(structure) - 20} more")
     c.say(gates)
     if out is not None:
-        c.check_free(out, force)
+        c.check_free(out, force=force)
         structure.save(out)
         c.say(f"structure: {out}")
 

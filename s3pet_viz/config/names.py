@@ -6,8 +6,8 @@ from __future__ import annotations
 A_RUN = "a run, its folder, or a recorded run's name"
 #: How a search moves alpha, see `engine.modes`.
 MODES = ("fast", "paper", "first-order", "single-level", "exact", "prune")
-#: Embedded spaces; ``+cross`` adds cross-attention.
-SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross")
+#: Embedded spaces; ``+cross`` adds cross-attention (LoRA-ranks has it).
+SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross", "LoRA-ranks")
 #: How both learning rates move over a search.
 SCHEDULES = ("linear", "constant")
 #: One-pass scores, see `tuning.one_pass`: of every PET module, and of the linear layers that a LoRA would go on.

@@ -1,6 +1,5 @@
 """An option is a dataclass field that says its default, help, bounds and choices once: the checks, the command line,
-`launch`, the notebook form and the signatures of functions are made from it.
-"""
+`launch`, the notebook form and the signatures of functions are made from it."""
 
 from __future__ import annotations
 
@@ -100,7 +99,7 @@ def like(config: type, name: str, default: Any = MISSING, form: Any = None) -> A
 
 def options_of(config: Any) -> dict[str, Option]:
     """The options of a dataclass by name, in its order."""
-    return _options_of(config)
+    return _options_of(config)  # apart, for mypy takes no dataclass for a key of a cache
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,7 +18,7 @@ from s3pet_viz.config.typed import SearchOptions
 from s3pet_viz.engine.attached import attached
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.callbacks import Callback
-from s3pet_viz.engine.checkpoint import has_checkpoint, load_checkpoint, load_stability
+from s3pet_viz.engine.checkpoint import has_checkpoint, load_checkpoint
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
 from s3pet_viz.engine.modes import State
@@ -124,7 +125,7 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
     tracking = Tracking(trackers)
     if trackers and prepared.processes.leads:
         callbacks = (*callbacks, tracking)
-    with writer, tracking, at_work(backbone, prepared.device), attached(backbone, gates, config) as pets:
+    with writer, closing(tracking), at_work(backbone, prepared.device), attached(backbone, gates, config) as pets:
         problem = BackboneProblem(
             backbone.model,
             pets,
@@ -139,16 +140,12 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             state.alpha = torch.from_numpy(prepared.alpha)
         first, stability = 0, Stability(config.stop_when_stable)
         if prepared.resumed and has_checkpoint(writer.checkpoint_dir):
-            first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=prepared.fingerprint)
-            stability = load_stability(writer.checkpoint_dir, config.stop_when_stable)
+            first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=prepared.fingerprint, stability=stability)
         Search(
             config,
             gates,
             state,
             writer,
-            budget=prepared.budget,
-            backbone_name=backbone.name,
-            backbone_params=backbone.n_params,
             fingerprint=prepared.fingerprint,
             first_step=first,
             stability=stability,
@@ -196,7 +193,7 @@ def make_state(
         problem,
         GateModel(counts, budget, config.tau, config.competition, config.skip_below),
         lr=lr,
-        processes=processes,
+        processes=processes or Processes(),
         schedule=config.schedule_at if pruning is None or config.schedule == "constant" else pruning.decay,
         pruning=pruning,
         **{name: getattr(config, name) for name in same},

@@ -24,7 +24,7 @@ def attached(backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> 
             model.set_attn_implementation("eager")  # the only one with second derivatives
         model.train(config.dropout)
         if config.gradient_checkpointing:
-            switch_checkpointing(model, True)
+            checkpoint_layers(model)
         stack.enter_context(quick_dropout(model))
         pets = insert(model, gates, seed=config.seed)
         stack.callback(pets.detach)
@@ -32,11 +32,8 @@ def attached(backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> 
         yield pets
 
 
-def switch_checkpointing(model: Any, on: bool) -> None:
-    """Switch gradient checkpointing, called activation checkpointing since transformers 5."""
+def checkpoint_layers(model: Any) -> None:
+    """Switch gradient checkpointing on, called activation checkpointing since transformers 5."""
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    if on:
-        # Reentrant checkpoints know nothing of torch.autograd.grad.
-        getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})
-    else:
-        getattr(model, f"{kind}_checkpointing_disable")()
+    # Reentrant checkpoints know nothing of torch.autograd.grad.
+    getattr(model, f"{kind}_checkpointing_enable")({"use_reentrant": False})

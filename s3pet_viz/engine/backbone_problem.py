@@ -39,7 +39,7 @@ class BackboneProblem:
         constant_loss: Callable[[Half], float | None] = lambda half: None,
     ) -> None:
         self.net = _GatedLoss(model, pets)
-        self._batch = batch
+        self.batch = batch
         self._autocast = autocast
         head = head or {}
         names = {f"pets.{n}": p for n, p in pets.named_parameters()} | {f"model.{n}": p for n, p in head.items()}
@@ -57,9 +57,6 @@ class BackboneProblem:
             yield
         finally:
             pets.fused = was
-
-    def batch(self, half: Half, step: int) -> Mapping[str, Tensor]:
-        return self._batch(half, step)
 
     @property
     def closed(self) -> frozenset[int]:

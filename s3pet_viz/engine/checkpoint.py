@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
 from s3pet_viz.engine.fingerprint import check_same
 from s3pet_viz.engine.modes import State
-from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import parse_json, write_bytes_atomic
@@ -83,8 +82,10 @@ def next_step_of(folder: Path) -> int:
     return int(_metadata(folder)["next_step"])
 
 
-def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) -> int:
-    """Put a checkpoint back into `state`; return the next step.
+def load_checkpoint(
+    folder: Path, state: State, *, fingerprint: dict[str, Any], stability: Stability | None = None
+) -> int:
+    """Put a checkpoint back into `state` and `stability`; return the next step.
 
     Raises:
         RunError: no checkpoint, a damaged one, or one of another search space, backbone or data.
@@ -115,17 +116,24 @@ def load_checkpoint(folder: Path, state: State, *, fingerprint: dict[str, Any]) 
         for name, optimizer in (("w_opt", state.w_opt), ("alpha_opt", state.alpha_opt)):
             optimizer.load({key: tensors[f"{name}.{key}"] for key in optimizer.state()})
         if state.pruning is not None:
-            _load_pruning(state.pruning, metadata["pruning"], tensors["scores"])
+            with _part(folder / FILE, "pruning"):
+                state.pruning.load(parse_json(metadata["pruning"]), tensors["scores"])
+        # Checkpoints of versions that could not end early hold none.
+        with _part(folder / FILE, "stability"):
+            if stability is not None and (saved := parse_json(metadata.get("stability", "null"))) is not None:
+                stability.load(saved)
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{folder / FILE}: the checkpoint is damaged ({error})") from None
     return int(metadata["next_step"])
 
 
-def _load_pruning(pruning: Pruning, text: str, scores: Tensor) -> None:
+@contextmanager
+def _part(path: Path, name: str) -> Iterator[None]:
+    """Raises RunError, which names this part of a checkpoint, where it cannot be taken up inside."""
     try:
-        pruning.load(parse_json(text), scores)
-    except (ValueError, TypeError) as error:
-        raise KeyError(f"pruning: {error}") from None
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path}: the checkpoint is damaged ({name}: {error})") from None
 
 
 def saved_fingerprint(run: Run) -> dict[str, Any]:
@@ -140,24 +148,6 @@ def saved_fingerprint(run: Run) -> dict[str, Any]:
         return found
     known = run.info.get("fingerprint")
     return known if isinstance(known, dict) else {}
-
-
-def load_stability(folder: Path, patience: int) -> Stability:
-    """How long the selected structure had been the same when the checkpoint was taken.
-
-    Raises:
-        RunError: no checkpoint, or a damaged one.
-    """
-    made = Stability(patience)
-    # Checkpoints of versions that could not end early hold none.
-    text = _metadata(folder).get("stability", "null")
-    try:
-        saved = parse_json(text)
-        if saved is not None:
-            made.load(saved)
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{folder / FILE}: the checkpoint is damaged (stability: {error})") from None
-    return made
 
 
 def _metadata(folder: Path) -> dict[str, str]:

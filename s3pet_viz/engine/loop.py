@@ -26,6 +26,7 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.budget import budget_at
 from s3pet_viz.structure.structure import gates_by_index
+from s3pet_viz.structure.units import by_rank
 from s3pet_viz.training.processes import SilentWriter
 
 #: How often a paused search looks whether it may go on.
@@ -45,9 +46,6 @@ class Search:
         state: State,
         writer: RunWriter | SilentWriter,
         *,
-        budget: int,
-        backbone_name: str,
-        backbone_params: int,
         fingerprint: dict[str, Any],
         first_step: int = 0,
         stability: Stability | None = None,
@@ -55,9 +53,8 @@ class Search:
         progress: bool = True,
     ) -> None:
         self.config, self.gates, self.state, self.writer = config, tuple(gates), state, writer
-        self.budget, self.backbone_name, self.backbone_params = budget, backbone_name, backbone_params
-        self.fingerprint = fingerprint
-        self.step = first_step
+        self.budget: int = writer.info["budget"]
+        self.fingerprint, self.step = fingerprint, first_step
         self.callbacks = tuple(callbacks)
         self.progress = progress
         self.stability = stability or Stability(config.stop_when_stable)
@@ -74,11 +71,11 @@ class Search:
         # From alpha as the step log keeps it, so that a reader of the run finds the same structure.
         alpha = self.state.alpha.float().numpy()
         chosen = select(alpha, [g.n_params for g in self.gates], self.budget)
-        config, pruning = self.config, self.state.pruning
+        config, pruning, info = self.config, self.state.pruning, self.writer.info
         return Structure(
             gates_by_index(self.gates, chosen),
-            self.backbone_name,
-            self.backbone_params,
+            info["backbone"],
+            info["backbone_params"],
             self.budget,
             {
                 "task": config.task,
@@ -86,7 +83,7 @@ class Search:
                 "seed": config.seed,
                 "steps": self.step,
                 "space": config.space if isinstance(config.space, str) else config.space.get("name"),
-                "run": self.writer.info["name"],
+                "run": info["name"],
                 **({} if pruning is None else {"task_learned": pruning.verdict}),
             },
         )
@@ -214,7 +211,10 @@ class Search:
         if pruning is not None:
             shrunk = pruning.at_budget is not None and self.step > pruning.at_budget
         if shrunk and bool((self.state.alpha_opt.v if pruning is None else pruning.scores).any()):
-            self.stability.see(record["selected"], self.step)
+            chosen = np.zeros(len(self.gates), dtype=bool)
+            chosen[record["selected"]] = True
+            # Which units are open at a position does not matter; how many does.
+            self.stability.see(np.flatnonzero(by_rank(chosen, self.gates)).tolist(), self.step)
 
     def _ends_early(self) -> bool:
         return self.stability.settled and self.step < self.config.steps

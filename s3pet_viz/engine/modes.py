@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import torch
@@ -29,11 +29,6 @@ GATES, TRAIN_MASKS, VAL_MASKS, WEIGHT_STEP, WEIGHT_GATES = range(5)
 PAPER_EPS = 1e-2
 #: One-sided difference of fast mode: where truncation and float32 rounding errors cross (benchmarks/noise/fast_eps.py).
 FAST_EPS = 1e-3
-#: xi H is heavy-tailed (benchmarks/noise/alpha_noise.py: up to 5 times dL_val/dalpha on a real encoder, its mean not
-#: distinguishable from 0), and one outlier slows AdamW's alpha for hundreds of steps: keep it at most as long.
-SECOND_ORDER_CAP = 1.0
-#: AdamW is close to sign descent before, and its true second-order term close to zero.
-SECOND_ORDER_FROM = 20
 
 
 @dataclass
@@ -57,13 +52,14 @@ class StepResult:
 
 @dataclass
 class Pass:
-    """A loss and its gradients: dz (n_gates,) on the CPU, dw flat (None where not asked for)."""
+    """A loss and its gradients: dz (n_gates,) on the CPU, 0 where not asked for, and dw flat, empty there."""
 
     loss: float
     dz: Tensor
-    dw: Tensor | None
+    dw: Tensor
 
 
+@dataclass(eq=False)
 class State:
     """Everything that a search step reads and moves.
 
@@ -73,38 +69,31 @@ class State:
         pruning: the scores and the phase of mode ``prune``; None in the others.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        gates: GateModel,
-        *,
-        lr: float = 3e-4,
-        alpha_lr: float = 0.1,
-        clip: float = 2.0,
-        seed: int = 0,
-        difference_eps: float | None = None,
-        second_order_from: int = SECOND_ORDER_FROM,
-        second_order_cap: float | None = SECOND_ORDER_CAP,
-        second_order_every: int = 1,
-        accumulation: int = 1,
-        processes: Processes | None = None,
-        schedule: Callable[[int], float] = lambda step: 1.0,
-        pruning: Pruning | None = None,
-    ) -> None:
-        self.problem, self.gates = problem, gates
+    problem: Problem
+    gates: GateModel
+    _: KW_ONLY
+    lr: float = 3e-4
+    alpha_lr: float = 0.1
+    clip: float = 2.0
+    seed: int = 0
+    difference_eps: float | None = None
+    #: AdamW is close to sign descent before, and its true second-order term close to zero.
+    second_order_from: int = 20
+    #: xi H is heavy-tailed (benchmarks/noise/alpha_noise.py: up to 5 times dL_val/dalpha on a real encoder, its mean
+    #: not distinguishable from 0), and one outlier slows AdamW's alpha for hundreds of steps: keep it at most as long.
+    second_order_cap: float | None = 1.0
+    second_order_every: int = 1
+    accumulation: int = 1
+    processes: Processes = field(default_factory=Processes)
+    schedule: Callable[[int], float] = lambda step: 1.0
+    pruning: Pruning | None = None
+
+    def __post_init__(self) -> None:
+        problem, pruning = self.problem, self.pruning
         self.w = FlatWeights(problem.weights)
-        self.alpha = torch.zeros(len(gates.counts), dtype=torch.float64)
+        self.alpha = torch.zeros(len(self.gates.counts), dtype=torch.float64)
         self.w_opt = (AdamW if pruning is None else PausingAdamW)(self.w.flat, self.w.sizes)
         self.alpha_opt = AdamW(self.alpha)
-        self.lr, self.alpha_lr, self.clip, self.seed = lr, alpha_lr, clip, seed
-        self.difference_eps = difference_eps
-        self.second_order_from = second_order_from
-        self.second_order_cap = second_order_cap
-        self.second_order_every = second_order_every
-        self.accumulation = accumulation
-        self.processes = processes or Processes()
-        self.schedule = schedule
-        self.pruning = pruning
         scale = [torch.full((n,), s, dtype=torch.float32) for n, s in zip(self.w.sizes, problem.lr_scale, strict=True)]
         self.lr_scale = torch.cat(scale).to(self.w.flat) if scale else self.w.flat.clone()
         if pruning is not None:
@@ -134,7 +123,7 @@ class State:
         closed = torch.nonzero(z == 0).flatten().tolist() if self.gates.skip_below else ()
         self.problem.closed = frozenset(closed)
         inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
-        loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), None
+        loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), gate.new_zeros(0)
         with self.masks(step, masks), self.w.fixed() if not dw else nullcontext():
             for share, part in self.problem.parts(batch, self.accumulation):
                 part_loss = self.problem.loss(part, gate) * share
@@ -144,12 +133,9 @@ class State:
                 if gate_grad is not None:
                     dz_sum = dz_sum + gate_grad
                 if dw:
-                    dw_sum = self.w.join(grads) if dw_sum is None else dw_sum.add_(self.w.join(grads))
-        found = [loss, dz_sum.detach(), *([dw_sum] if dw_sum is not None else [])]
+                    dw_sum = dw_sum.add_(self.w.join(grads)) if len(dw_sum) else self.w.join(grads)
         if self.processes.size > 1:
-            found = self.processes.mean(self.problem.size(batch), found)
-        loss, dz_sum = found[:2]
-        dw_sum = found[2] if dw else None
+            loss, dz_sum, dw_sum = self.processes.mean(self.problem.size(batch), [loss, dz_sum, dw_sum])
         return Pass(loss=self.check(loss, half, step), dz=dz_sum.to("cpu", torch.float64), dw=dw_sum)
 
     def masks(self, step: int, masks: int) -> AbstractContextManager[None]:
@@ -228,12 +214,10 @@ def paper_step(state: State, step: int) -> StepResult:
     sample = state.sample(step)
     kept = state.w.flat.clone()
     train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False)
-    assert train.dw is not None
     virtual = state.w_opt.peek(kept, train.dw, lr)
     state.w.set(virtual)
     val = state.run("val", step, sample.z, VAL_MASKS)
     state.w.set(kept)
-    assert val.dw is not None
     # xi is the learning rate of w, as if its optimiser were SGD; a head's own rate enters as a ratio.
     xi = state.lr * state.schedule(step)
     direction = val.dw * state.lr_scale
@@ -244,7 +228,6 @@ def paper_step(state: State, step: int) -> StepResult:
 
     fresh = state.sample(step, WEIGHT_GATES)
     weight = state.run("train", step, fresh.z, WEIGHT_STEP, dz=False)
-    assert weight.dw is not None
     clip_(weight.dw, state.clip)
     state.w.set(state.w_opt.update(kept, weight.dw, lr))
     return StepResult(
@@ -273,7 +256,6 @@ def fast_step(state: State, step: int) -> StepResult:
     train = state.run("train", step, sample.z, TRAIN_MASKS)
     factor = _update_weights(state, train, before, lr)
     val = state.run("val", step, sample.z, VAL_MASKS)
-    assert val.dw is not None
     first = sample.pull_back(val.dz)
     # Everything that turns dL_train/dw into the step, held constant: rate, AdamW's slope, clip factor.
     xi = state.lr * state.schedule(step)
@@ -364,7 +346,6 @@ def prune_step(state: State, step: int) -> StepResult:
     z, rate = pruning.mask(), pruning.factor
     zeta, p = state.gates.solve(state.alpha), state.gates.probabilities(state.alpha)
     train = state.run("train", step, z, TRAIN_MASKS)
-    assert train.dw is not None
     if not torch.isfinite(train.dz).all():
         raise NonFiniteLossError(f"step {step}: the gradient of the gates is not finite")
     # Of each weight: 1 or 0 as its gate, and 1 for a head, which has none and keeps its own rate.
@@ -392,7 +373,6 @@ def warmup_step(state: State, step: int) -> StepResult:
 
 
 def _update_weights(state: State, train: Pass, before: Tensor, lr: Tensor) -> float:
-    assert train.dw is not None
     factor = clip_(train.dw, state.clip)
     state.w.set(state.w_opt.update(before, train.dw, lr))
     return factor

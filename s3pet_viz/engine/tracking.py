@@ -9,7 +9,6 @@ import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -135,14 +134,6 @@ class Tracking(Callback):
         for name, tracker in list(self._open.items()):
             del self._open[name]
             self._try(name, tracker.finish)
-
-    def __enter__(self) -> Tracking:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- inside ----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_
 from s3pet_viz.files import located, named_in
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.units import joined
 
 _PET, _HEAD = "pet.", "head."
 _SAMPLE = 256  # values of each weight that the digest reads
@@ -33,7 +34,7 @@ class Adapter:
 
     Attributes:
         structure: which gates.
-        weights: PET weights by ``<position>.<PET type>.<weight>``.
+        weights: PET weights by ``<position>.<PET type>.<weight>``, of a unit by ``<position>.LoRA.3.<weight>``.
         head: an encoder's trained head by parameter name, and a pooler that was trained or drawn with it.
         backbone, revision: what to load; see `load_backbone`.
         model_type, form: of that backbone.
@@ -101,9 +102,21 @@ class Adapter:
     def only(self, gates: Iterable[Gate]) -> Adapter:
         """The same adapter with some of its gates."""
         kept = tuple(gates)
-        starts = tuple(f"{g.position}.{g.pet_type}." for g in kept)
+        starts = tuple(f"{'.'.join(g.key)}." for g in kept)
         weights = {name: t for name, t in self.weights.items() if name.startswith(starts)}
         return replace(self, structure=replace(self.structure, gates=kept), weights=weights)
+
+    def joined(self) -> Adapter:
+        """The same with the units of each position as one LoRA whose rank is their number."""
+        gates = self.structure.gates
+        if all(g.unit is None for g in gates):
+            return self
+        weights = {n: t for g in gates if g.unit is None for n, t in self.only([g]).weights.items()}
+        for place in dict.fromkeys(g.place for g in gates if g.unit is not None):
+            units = [".".join(g.key) for g in gates if g.place == place]
+            for name, dim in (("lora_A", 0), ("lora_B", 1)):
+                weights[".".join((*place, name))] = torch.cat([self.weights[f"{u}.{name}"] for u in units], dim)
+        return replace(self, structure=replace(self.structure, gates=tuple(joined(gates))), weights=weights)
 
     # -- use -------------------------------------------------------------------------------------------
 

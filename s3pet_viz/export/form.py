@@ -71,7 +71,7 @@ def check_tensors(structure: Structure, tensors: Mapping[str, Tensor], path: str
     """Every gate has its weights, as many numbers as it says, and nothing but a head is left over. `pet`, `head`: what
     the names of PET weights and of the head's begin with. Raises AdapterError: naming `path` and the tensor.
     """
-    sizes = {f"{g.position}.{g.pet_type}": 0 for g in structure.gates}
+    sizes = {".".join(g.key): 0 for g in structure.gates}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise AdapterError(f"{path}: {name}: expected finite floating-point numbers, found others")
@@ -82,11 +82,10 @@ def check_tensors(structure: Structure, tensors: Mapping[str, Tensor], path: str
             raise AdapterError(f"{path}: {name}: expected a weight of a gate in {STRUCTURE} or of a head")
         sizes[gate] += tensor.numel()
     for g in structure.gates:
-        found = sizes[f"{g.position}.{g.pet_type}"]
+        found = sizes[".".join(g.key)]
         if found != g.n_params:
             raise AdapterError(
-                f"{path}: {pet}{g.position}.{g.pet_type}: expected {g.n_params:,} numbers, as {STRUCTURE} says, "
-                f"found {found:,}"
+                f"{path}: {pet}{'.'.join(g.key)}: expected {g.n_params:,} numbers, as {STRUCTURE} says, found {found:,}"
             )
 
 

@@ -119,5 +119,5 @@ def named(gates: dict[Gate, str]) -> str:
     """Gates with what is wrong about each, a line per reason."""
     by_reason: dict[str, list[str]] = {}
     for gate, reason in gates.items():
-        by_reason.setdefault(reason, []).append(f"{gate.position} {gate.pet_type}")
+        by_reason.setdefault(reason, []).append(gate.name)
     return "\n".join(f"  {reason}: {', '.join(names)}" for reason, names in by_reason.items())

@@ -64,6 +64,7 @@ def merge(
     host = host.precise()
     with Attached(source, host.model):
         expected = outputs(host.model)
+    source = source.joined()
     sites = host.sites(source.structure)
     owners = _owners(host.model)
     wrong = {g: why for g, site in sites.items() if (why := obstacle(g, site, owners))}

@@ -6,7 +6,7 @@ import copy
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from s3pet_viz.files import located
 from s3pet_viz.pet import insert
 from s3pet_viz.sources import Source
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.units import joined
 from s3pet_viz.threads import no_warnings
 
 _OWN = ("adapter_model.*",)
@@ -39,7 +40,7 @@ class PeftExport:
     Attributes:
         config: a ``LoraConfig`` (norms among its ``modules_to_save``), or an ``LNTuningConfig`` where no gate is LoRA.
             Give it to ``peft.get_peft_model`` to train the same structure there.
-        held: the gates that it holds.
+        held: the gates that it holds, units of one position as one.
         dropped: the gates that PEFT cannot hold, each with the reason.
         notes: what PEFT trains beside what the gates say.
         folder: the PEFT adapter folder, where one was written.
@@ -69,7 +70,8 @@ def to_peft(
 ) -> PeftExport:
     """A structure as a PEFT config; an adapter with its trained weights as a PEFT adapter folder.
 
-    LoRA gates become one ``LoraConfig`` with exact target modules, ranks and scales. LNFit gates become an
+    LoRA gates become one ``LoraConfig`` with exact target modules, ranks and scales; units of one position one LoRA
+    there, whose rank is their number and whose lora_alpha is s r. LNFit gates become an
     ``LNTuningConfig``, or beside LoRA ``modules_to_save`` (a copy of each norm). A BitFit gate on a norm that has a
     bias and an LNFit gate goes with that one. PEFT has no form for other BitFit gates, nor for adapters on blocks.
     IA3 gates are refused too: PEFT keeps IA3 in an adapter of its own kind, which is not written.
@@ -97,7 +99,9 @@ def to_peft(
         check_free_folder(folder, overwrite)
     given = read_source(source, backbone=backbone)
     adapter = given if isinstance(given, Adapter) else None
+    adapter = adapter.joined() if adapter is not None else None
     structure = given if isinstance(given, Structure) else given.structure
+    structure = replace(structure, gates=tuple(joined(structure.gates)))
     if not structure.gates:
         raise StructureError("structure: expected at least one gate, found none")
     host = host_of(given, backbone)

@@ -13,6 +13,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, structure_of
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, ranks, select_with_fill
+from s3pet_viz.structure.units import keys_by
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class View:
     cut: float
     whole: bool
     step: int | None = None
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """What its gates are matched with those of other views by."""
+        order = np.where(self.selected, 2.0, 0.0) - np.nan_to_num(self.rank) / (len(self.gates) + 1)
+        return keys_by(self.gates, order)
 
     @property
     def counts(self) -> np.ndarray:
@@ -77,18 +84,9 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
     keys = structure.keys
     selected = np.array([g.key in keys for g in gates], dtype=bool)
     fill, cut = filled(gates, alpha, structure.budget, selected)
-    return View(
-        source.name,
-        gates,
-        np.asarray(p, dtype=np.float64),
-        np.asarray(alpha, dtype=np.float64),
-        ranks(alpha).astype(np.float64),
-        selected,
-        fill,
-        cut,
-        whole=True,
-        step=number,
-    )
+    p, alpha = (np.asarray(values, dtype=np.float64) for values in (p, alpha))
+    rank = ranks(alpha).astype(np.float64)
+    return View(source.name, gates, p, alpha, rank, selected, fill, cut, whole=True, step=number)
 
 
 def _unknown(name: str, gates: tuple[Gate, ...], *, chosen: bool) -> View:
@@ -111,29 +109,39 @@ def filled(
 
 
 def gate_names(gates: Sequence[Gate], rows: Sequence[str]) -> list[str]:
-    """``E.3 SelfAttn.Q · LoRA`` of each gate, given its row label."""
-    return [f"{g.column} {row}" for g, row in zip(gates, rows, strict=True)]
+    """``E.3 SelfAttn.Q · LoRA`` of each gate, given its row label; of a unit with its number."""
+    return [f"{g.column} {row}{g.of_unit}" for g, row in zip(gates, rows, strict=True)]
+
+
+def expected_ranks(one: View) -> dict[tuple[str, str], float]:
+    """The sum of p over the units of each (position, PET type); of another gate its p."""
+    made: dict[tuple[str, str], float] = {}
+    for gate, p in zip(one.gates, one.p, strict=True):
+        made[gate.place] = made.get(gate.place, 0.0) + float(p)
+    return made
 
 
 def joint_gates(views: Sequence[View]) -> tuple[tuple[Gate, ...], list[np.ndarray]]:
-    """Every gate of several views, matched by key, and for each view where its gates are among them.
+    """Every gate of several views, matched by key, and for each view where its gates are among them. Units are matched
+    by their order at a position, the chosen ones first, then by alpha: not unit by unit, but rank by rank.
 
     Raises:
         ConfigError: two of them share no gate.
     """
     gates: dict[tuple[str, str], Gate] = {}
-    for one in views:
-        for gate in one.gates:
-            gates.setdefault(gate.key, gate)
+    keys = [one.keys if len(views) > 1 else [g.key for g in one.gates] for one in views]
+    for one, own in zip(views, keys, strict=True):
+        for key, gate in zip(own, one.gates, strict=True):
+            gates.setdefault(key, gate)
     filled = [one for one in views if one.gates]
     for other in filled[1:]:
-        if not {g.key for g in filled[0].gates} & {g.key for g in other.gates} and (filled[0].whole or other.whole):
+        if not set(filled[0].keys) & set(other.keys) and (filled[0].whole or other.whole):
             raise ConfigError(
                 f"{filled[0].name} and {other.name} share no gate: their search spaces or backbones differ "
                 f"(e.g. {filled[0].gates[0].position} and {other.gates[0].position})"
             )
     at = {key: i for i, key in enumerate(gates)}
-    return tuple(gates.values()), [np.array([at[g.key] for g in one.gates], dtype=np.int64) for one in views]
+    return tuple(gates.values()), [np.array([at[key] for key in own], dtype=np.int64) for own in keys]
 
 
 def spread(views: Sequence[View], places: Sequence[np.ndarray], n_gates: int, name: str, missing: Any) -> np.ndarray:

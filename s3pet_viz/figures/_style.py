@@ -8,24 +8,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+import yaml
 
-FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
-INK = "#1f2933"
+from s3pet_viz.figures._theme import Look
+from s3pet_viz.resources import text_of
+
+TEMPLATE = go.layout.Template(yaml.safe_load(text_of("figures", "template.yaml")))
+INK: str = TEMPLATE.layout.font.color
 MUTED = "#7b8794"
 PALE = "#c3cbd3"
 #: Of the figure, and of the casing that parts a ring from the cell under it.
-GROUND = "white"
+GROUND: str = TEMPLATE.layout.paper_bgcolor
+#: Of lines that are told apart.
+CATEGORICAL: list[str] = list(TEMPLATE.layout.colorway)
 
 #: Light to dark, so that it prints; one hue, so that colour blindness does not matter. The light end is
 #: not white, which stands for 'no such gate'.
-SEQUENTIAL: list[tuple[float, str]] = [
-    (0.0, "#e6eef7"),
-    (0.2, "#bdd3e9"),
-    (0.4, "#86b3d9"),
-    (0.6, "#4a8cc2"),
-    (0.8, "#1f5f9f"),
-    (1.0, "#08306b"),
-]
+_BLUES = ("#e6eef7", "#bdd3e9", "#86b3d9", "#4a8cc2", "#1f5f9f", "#08306b")
+SEQUENTIAL: list[tuple[float, str]] = list(zip((0.0, 0.2, 0.4, 0.6, 0.8, 1.0), _BLUES, strict=True))
 REVERSED = [(round(1 - at, 2), colour) for at, colour in reversed(SEQUENTIAL)]
 #: Below and above zero.
 DIVERGING = [[0.0, "#7f3b08"], [0.25, "#e08214"], [0.5, "#f4f1ec"], [0.75, "#4a8cc2"], [1.0, "#08306b"]]
@@ -36,40 +36,20 @@ BARE: dict[str, Any] = {"showgrid": False, "showline": False, "ticks": ""}
 #: Paired with blue for colour-blind readers; with a casing of the ground's colour it is seen on every cell.
 OUTLINE = "#d9540b"
 
-#: Okabe and Ito's colours, the yellow darkened to be legible as a line on white.
-CATEGORICAL = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#a89a00"]
 DASHES = ["solid", "dash", "dot", "dashdot"]
-
-_AXIS: dict[str, Any] = {
-    **{"showgrid": True, "gridcolor": "#e8ecf0", "zeroline": False, "showline": True, "linecolor": "#9aa5b1"},
-    **{"ticks": "outside", "ticklen": 4, "tickcolor": "#9aa5b1", "automargin": True, "title": {"standoff": 8}},
-}
-_TITLE = {"x": 0, "xref": "container", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"}
-
-TEMPLATE = go.layout.Template(
-    layout={
-        "font": {"family": FONT, "size": 12, "color": INK},
-        "title": {**_TITLE, "font": {"size": 15}, "pad": {"l": 16}},
-        "paper_bgcolor": GROUND,
-        "plot_bgcolor": GROUND,
-        "colorway": CATEGORICAL,
-        "margin": {"l": 60, "r": 24, "t": 64, "b": 48},
-        "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
-        "xaxis": _AXIS,
-        "yaxis": _AXIS,
-    }
-)
-
 
 #: Characters of a title's line: 15 px text of that length fits a figure of 650 px.
 TITLE_CHARS = 80
 
 
-def new_figure(title: str | None, **layout: Any) -> go.Figure:
-    """An empty figure with the template; the title is text, not mark-up, and wraps at its dots."""
+def new_figure(look: Look, words: str) -> go.Figure:
+    """An empty figure with the template. Its title, these words unless `look` has another, is text, not mark-up, and
+    wraps at its dots.
+    """
     figure = go.Figure()
-    figure.update_layout(template=TEMPLATE, **layout)
-    if title:
+    figure.update_layout(template=TEMPLATE)
+    title = look.get("title")
+    if title := words if title is None else title:
         figure.update_layout(title={"text": wrap(title), "pad": {"t": 16, "l": 16}})
     return figure
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, ParamSpec, get_args
+from typing import Any, Literal, ParamSpec, TypedDict, get_args
 
 import plotly.graph_objects as go
 import yaml
@@ -20,15 +21,31 @@ DARK: dict[str, str] = yaml.safe_load(text_of("figures", "dark.yaml"))
 LIGHT = {dark: light for light, dark in DARK.items()}
 
 
+class Look(TypedDict, total=False):
+    """What every figure function takes as ``**look``: a title in place of its own, and the theme."""
+
+    title: str | None
+    theme: Theme
+
+
 def themed(draw: Callable[P, go.Figure]) -> Callable[P, go.Figure]:
-    """A figure function whose keyword `theme` is obeyed: checked before anything is drawn, and put on the result."""
+    """A figure function whose `Look` stands in its signature, and whose theme is obeyed: checked before anything is
+    drawn, and put on the result.
+    """
+    own = inspect.signature(draw)
+    named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    title = inspect.Parameter("title", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
+    theme = title.replace(name="theme", default="light", annotation="Theme")
+    signature = own.replace(parameters=[*named, title, theme])
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **options: P.kwargs) -> go.Figure:
+        signature.bind(*args, **options)  # refuses a keyword that is none of these
         theme = among("theme", options.get("theme", "light"), get_args(Theme))
         figure = draw(*args, **options)
         return darkened(figure) if theme == "dark" else figure
 
+    drawn.__signature__ = signature  # type: ignore[attr-defined]
     return drawn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,11 @@ from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import joint_gates, labels, need_space, spread, view
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.sources import Source, open_sources
-from s3pet_viz.structure import Structure
+from s3pet_viz.sources import Source, open_sources, structure_of
+from s3pet_viz.structure.units import by_rank, rank_keys
 
 By = Literal["gates", "params"]
 _DRAWS = 400
@@ -62,9 +62,9 @@ def agreement_table(
     chosen = spread(views, places, len(gates), "selected", False)
     budgets = []
     for source, one in zip(sources, views, strict=True):
-        if isinstance(source, Structure) or (isinstance(source, Run) and not source.n_steps):
+        if isinstance(source, Run) and not source.n_steps:
             raise ConfigError(f"agreement: {one.name} has no steps recorded yet")
-        structure = source.structure(budget)
+        structure = structure_of(source, budget)
         budgets.append(structure.budget or structure.n_params)
 
     keys = [(at.tobytes(), params) for at, params in zip(places, budgets, strict=True)]
@@ -73,7 +73,9 @@ def agreement_table(
     @functools.cache
     def random(i: int, side: int) -> np.ndarray:
         full = np.zeros((draws, len(gates)), dtype=bool)
-        full[:, places[i]] = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
+        drawn = random_structures(views[i].counts, budgets[i], draws=draws, seed=2 * seed + side)
+        at = dict(zip(views[i].keys, places[i], strict=True))
+        full[:, [at[key] for key in rank_keys(views[i].gates)]] = by_rank(drawn, views[i].gates)
         return full
 
     @functools.cache
@@ -99,8 +101,7 @@ def agreement(
     budget: Budget | None = None,
     draws: int = _DRAWS,
     seed: int = 0,
-    title: str | None = None,
-    theme: Theme = "light",
+    **look: Unpack[Look],
 ) -> go.Figure:
     """Draw the overlap of every pair of runs beside the band that chance gives.
 
@@ -118,14 +119,14 @@ def agreement(
         f"Agreement of {n} {'pair' if n == 1 else 'pairs'} · mean overlap {table['overlap'].mean():.2f}, "
         f"by chance {table['chance'].mean():.2f} · {int(table['above'].sum())} above chance"
     )
-    figure = _style.new_figure(title if title is not None else words)
+    figure = _style.new_figure(look, words)
     named = n <= _NAMED
     y, gap = np.arange(n), np.full(n, np.nan)
     x = np.stack([table["low"], table["high"], gap], axis=1).ravel()
     y_pairs = np.stack([y, y, gap], axis=1).ravel()
     figure.add_trace(_style.line(x, y_pairs, "chance, 95 %", _style.PALE, 10 if named else 4))
-    look = {"symbol": "line-ns", "size": 10 if named else 4, "line": {"color": _style.INK, "width": 1.5}}
-    figure.add_trace(_style.markers(table["chance"].to_numpy(), y, "chance, mean", look))
+    style = {"symbol": "line-ns", "size": 10 if named else 4, "line": {"color": _style.INK, "width": 1.5}}
+    figure.add_trace(_style.markers(table["chance"].to_numpy(), y, "chance, mean", style))
     pairs = [_style.plain(f"{a} – {b}") for a, b in zip(table["a"], table["b"], strict=True)]
     limits = zip(table["chance"], table["low"], table["high"], strict=True)
     band = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in limits]

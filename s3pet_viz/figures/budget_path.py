@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import gate_names, need_space, shorten, view
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Source, open_source
@@ -78,13 +79,7 @@ def budget_path_table(
 
 @themed
 def budget_path(
-    run: Source,
-    *,
-    budgets: Sequence[Budget] | None = None,
-    step: int = -1,
-    top: int = 40,
-    title: str | None = None,
-    theme: Theme = "light",
+    run: Source, *, budgets: Sequence[Budget] | None = None, step: int = -1, top: int = 40, **look: Unpack[Look]
 ) -> go.Figure:
     """Draw each gate as a line over the budgets at which it is chosen, in the order they enter.
 
@@ -106,8 +101,8 @@ def budget_path(
     if len(shown) < len(gates):
         words += f" · the first {len(shown)} of {len(gates):,}"
     heights = [90, max(200, 19 * len(shown))]
-    look = {"shared_xaxes": True, "vertical_spacing": 0.03, "row_heights": heights}
-    figure = make_subplots(rows=2, cols=1, figure=_style.new_figure(title or words), **look)
+    style = {"shared_xaxes": True, "vertical_spacing": 0.03, "row_heights": heights}
+    figure = make_subplots(rows=2, cols=1, figure=_style.new_figure(look, words), **style)
 
     def add(row: int, drawn: go.Scatter) -> None:
         figure.add_trace(drawn, row=row, col=1)
@@ -135,8 +130,8 @@ def budget_path(
     own = source.info["budget"] if isinstance(source, Run) else source.budget
     if own:
         figure.add_vline(x=own, line={"color": _style.MUTED, "dash": "dash", "width": 1})
-        look = {"yref": "paper", "yanchor": "bottom", "font": {"size": 11, "color": _style.MUTED}}
-        figure.add_annotation(x=np.log10(own), y=1, text=f"own budget {own:,}", showarrow=False, **look)
+        style = {"yref": "paper", "yanchor": "bottom", "font": {"size": 11, "color": _style.MUTED}}
+        figure.add_annotation(x=np.log10(own), y=1, text=f"own budget {own:,}", showarrow=False, **style)
     figure.update_xaxes(
         type="log", minor={"ticks": "outside", "ticklen": 2}, exponentformat="none", separatethousands=True, dtick=1
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 
 Value = Literal["score", "loss"]
 #: A study, one of transfer, the path of a study's folder, or a recorded study's name.
@@ -72,12 +72,7 @@ def budgets_table(study: StudyLike, *, tasks: Sequence[str] | None = None, value
 
 @themed
 def budgets(
-    study: StudyLike,
-    *,
-    tasks: Sequence[str] | None = None,
-    value: Value = "score",
-    title: str | None = None,
-    theme: Theme = "light",
+    study: StudyLike, *, tasks: Sequence[str] | None = None, value: Value = "score", **look: Unpack[Look]
 ) -> go.Figure:
     """Draw the scores of a study against the parameters that each method trains; a panel a task.
 
@@ -104,7 +99,7 @@ def budgets(
         horizontal_spacing=0.09,
         vertical_spacing=0.3 / rows,
         subplot_titles=[_head(task, table, value) for task in names],
-        figure=_style.new_figure(title if title is not None else words),
+        figure=_style.new_figure(look, words),
     )
     scale = 100 if value == "score" else 1
     looks = _looks(list(dict.fromkeys(table["method"])))

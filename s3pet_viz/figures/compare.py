@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Unpack
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,7 +12,7 @@ import plotly.graph_objects as go
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import joint_gates, labels, spread, view
 from s3pet_viz.figures._grid import Grid, Scale, axes, cased, cells, limits, outlines, ring
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.figures.heatmap import gates_frame, places_of, shown
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Source, open_source
@@ -48,16 +51,33 @@ def _table(a: Opened, b: Opened, budget: Budget | None, step: int) -> tuple[pd.D
     return table, gates
 
 
+def _by_cell(table: pd.DataFrame, gates: Sequence[Gate]) -> tuple[pd.DataFrame, list[Gate]]:
+    """One row a cell: of units the sums of p, and the rank that each search chose."""
+    if all(gate.unit is None for gate in gates):
+        return table, list(gates)
+    places = [gate.place for gate in gates]
+    lead = [places.index(place) for place in dict.fromkeys(places)]
+    unit = np.array([gate.unit is not None for gate in gates])
+    facts = table.assign(
+        units=unit,
+        rank_a=table["chosen"].isin(["both", "a"]) & unit,
+        rank_b=table["chosen"].isin(["both", "b"]) & unit,
+        place=[lead.index(places.index(place)) for place in places],
+    )
+    grouped = facts.groupby("place", sort=True)
+    made = table.iloc[lead].reset_index(drop=True)
+    made["p_a"], made["p_b"] = (grouped[name].sum(min_count=1) for name in ("p_a", "p_b"))
+    made["difference"] = made["p_b"] - made["p_a"]
+    for name in ("units", "rank_a", "rank_b"):
+        made[name] = grouped[name].sum().astype(int)
+    either = [(made["rank_a"] > 0) & (made["rank_b"] > 0), made["rank_a"] > 0, made["rank_b"] > 0]
+    made["chosen"] = np.where(made["units"] > 0, np.select(either, ["both", "a", "b"], ""), made["chosen"])
+    return made, [gates[i] for i in lead]
+
+
 @themed
 def compare(
-    a: Source,
-    b: Source,
-    *,
-    budget: Budget | None = None,
-    step: int = -1,
-    scale: Scale = "full",
-    title: str | None = None,
-    theme: Theme = "light",
+    a: Source, b: Source, *, budget: Budget | None = None, step: int = -1, scale: Scale = "full", **look: Unpack[Look]
 ) -> go.Figure:
     """Draw p of `b` less p of `a`; gates chosen by both, only by `a` or only by `b` are outlined and marked.
 
@@ -74,29 +94,32 @@ def compare(
     opened = open_source(a), open_source(b)
     table, gates = _table(*opened, budget, step)
     names = [_style.plain(name) for name in labels(list(opened), most=30)]
-    grid = Grid(gates)
     shared, either = (table["chosen"] == "both").sum(), (table["chosen"] != "").sum()
     words = f"{names[1]} less {names[0]} · overlap of the chosen gates {shared / either if either else 1:.2f}"
-    figure = _style.new_figure(title if title is not None else words)
+    figure = _style.new_figure(look, words)
 
+    table, leads = _by_cell(table, gates)
+    grid = Grid(leads)
     difference = table["difference"].to_numpy()
     known = np.isfinite(difference).any()
-    low, high = limits(scale, np.abs(difference), 0, 1)
+    low, high = limits(scale, np.abs(difference), 0, max(1, table["units"].max() if "units" in table else 1))
     reach = max(abs(low), abs(high)) or 1
     only = [f"chosen by {name} only" for name in names]
     told = {"both": "chosen by both", "a": only[0], "b": only[1], "": "not chosen"}
-    hover = [
-        *places_of(table),
-        shown(table["p_a"], ".4g"),
-        shown(table["p_b"], ".4g"),
-        shown(table["difference"], "+.4g"),
-        [told[c] for c in table["chosen"]],
-    ]
+    if "units" in table:
+        told_ranks = [f" · rank {a} → {b}" if n else "" for n, a, b in table[["units", "rank_a", "rank_b"]].to_numpy()]
+        more = [f"{b - a:+d}" if a != b else "" for a, b in table[["rank_a", "rank_b"]].to_numpy()]
+    else:
+        told_ranks, more = [""] * len(table), []
+    numbers = [shown(table[name], form) for name, form in (("p_a", ".4g"), ("p_b", ".4g"), ("difference", "+.4g"))]
+    hover = [*places_of(table), *numbers, [told[c] + r for c, r in zip(table["chosen"], told_ranks, strict=True)]]
     template = (
         "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>p = %{customdata[2]} → %{customdata[3]}"
         "   (%{customdata[4]})<br>%{customdata[5]}"
     )
-    colours = {"colorscale": _style.DIVERGING, "zmin": -reach, "zmax": reach, "showscale": bool(known)}
+    colours: dict[str, Any] = {"colorscale": _style.DIVERGING, "zmin": -reach, "zmax": reach, "showscale": bool(known)}
+    if more:
+        colours |= {"text": grid.spread(more, "", object), "texttemplate": "%{text}", "textfont": {"size": 11}}
     shades = difference if known else np.zeros(len(table))
     figure.add_trace(cells(grid, shades, hover, template, "difference of p", **colours))
     for who, label in (("both", "chosen by both"), ("a", f"only {names[0]}"), ("b", f"only {names[1]}")):
@@ -106,8 +129,8 @@ def compare(
         figure.add_traces([cased(*lines, legendgroup=who), ring(*lines, label, colour, legendgroup=who)])
         figure.data[-1].showlegend = False
         x, y = (grid.col[mask], grid.row[mask]) if mask.any() else ([None], [None])
-        look = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}
-        figure.add_trace(_style.markers(x, y, label, look, legendgroup=who, zorder=2))
+        style = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}
+        figure.add_trace(_style.markers(x, y, label, style, legendgroup=who, zorder=2))
     axes(figure, grid)
     figure.update_layout(legend_itemsizing="constant")  # the markers are small
     return figure

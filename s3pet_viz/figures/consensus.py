@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,15 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, filled, labels, need_space, view
 from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
-from s3pet_viz.figures._theme import Theme, themed
-from s3pet_viz.figures.heatmap import gate_cells, table_of
+from s3pet_viz.figures._theme import Look, themed
+from s3pet_viz.figures.heatmap import by_cell, gate_cells, table_of
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.sources import Opened, Source, open_sources
+from s3pet_viz.sources import Opened, Sources, open_sources
 from s3pet_viz.structure import Gate, Structure
 
 
-def consensus_structure(runs: Source | Iterable[Source], budget: Budget | None = None) -> Structure:
+def consensus_structure(runs: Sources, budget: Budget | None = None) -> Structure:
     """The structure that the mean p of several runs selects, by the rule of a single search.
 
     Args:
@@ -60,7 +61,7 @@ def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Struct
     return consensus_of(searches, own, backbone, size, labels=labels(sources)), views
 
 
-def consensus_table(runs: Source | Iterable[Source], *, budget: Budget | None = None) -> pd.DataFrame:
+def consensus_table(runs: Sources, *, budget: Budget | None = None) -> pd.DataFrame:
     """The numbers behind `consensus`: `heatmap_table` of several runs, whose `selected` is the consensus structure.
 
     Columns as there (p = mean over the runs, count = in how many the gate is chosen).
@@ -81,14 +82,7 @@ def _table(sources: Sequence[Opened], budget: Budget | None) -> tuple[pd.DataFra
 
 
 @themed
-def consensus(
-    runs: Source | Iterable[Source],
-    *,
-    budget: Budget | None = None,
-    scale: Scale = "full",
-    title: str | None = None,
-    theme: Theme = "light",
-) -> go.Figure:
+def consensus(runs: Sources, *, budget: Budget | None = None, scale: Scale = "full", **look: Unpack[Look]) -> go.Figure:
     """Draw the mean p of several runs; the gates that it selects are outlined.
 
     Args:
@@ -101,9 +95,10 @@ def consensus(
         the rest of the budget"), and a casing under them.
     """
     sources = open_sources(runs)
-    table, gates = _table(sources, budget)
-    grid = Grid(gates)
-    chosen = table[table["selected"]]
+    gate_table, gates = _table(sources, budget)
+    table, leads = by_cell(gate_table, gates)
+    grid = Grid(leads)
+    chosen = gate_table[gate_table["selected"]]
     everywhere = int((chosen["count"] == len(sources)).sum())
     words = (
         f"Consensus of {len(sources)} runs · {len(chosen):,} gates, {int(chosen['n_params'].sum()):,} parameters"
@@ -111,7 +106,7 @@ def consensus(
     )
     if budget is not None:
         words += f" · at budget {_style.plain(budget)}"
-    figure = _style.new_figure(title if title is not None else words)
+    figure = _style.new_figure(look, words)
     cells = gate_cells(grid, table, "p", len(sources), scale)
     cells.colorbar.title.text = "<br>mean gate probability p"
     figure.add_trace(cells)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_source
 from s3pet_viz.structure.budget import expected_params
@@ -50,19 +50,13 @@ def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
     table = steps[["step", "train_loss", "val_loss"]]
     table = table.assign(train_smooth=smooth["train_loss"], val_smooth=smooth["val_loss"])
     p = source.ps()[rows]
-    return (
-        table.iloc[rows]
-        .reset_index(drop=True)
-        .assign(
-            entropy=entropy(p).mean(axis=1),
-            expected=expected_params(p, source.counts),
-            budget=float(budget) if budget else np.nan,
-        )
-    )
+    table = table.iloc[rows].reset_index(drop=True)
+    kept = float(budget) if budget else np.nan
+    return table.assign(entropy=entropy(p).mean(axis=1), expected=expected_params(p, source.counts), budget=kept)
 
 
 @themed
-def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEPS, theme: Theme = "light") -> go.Figure:
+def curves(run: RunLike, *, max_steps: int = _MAX_STEPS, **look: Unpack[Look]) -> go.Figure:
     """Draw the losses (raw and smoothed), the mean gate entropy and, where they say something, the expected parameters
     against the budget: where they vary (a budget that shrinks), or are not the budget.
 
@@ -88,7 +82,7 @@ def curves(run: RunLike, *, title: str | None = None, max_steps: int = _MAX_STEP
         cols=1,
         shared_xaxes=True,
         vertical_spacing=0.05,
-        figure=_style.new_figure(title if title is not None else words),
+        figure=_style.new_figure(look, words),
     )
 
     def add(row: int, column: str, name: str, colour: str, width: float, **more: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,9 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, joint_gates, shorten, spread, view
 from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, axes, cells, limits
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.sources import Opened, Source, open_sources
+from s3pet_viz.sources import Opened, Sources, open_sources
 from s3pet_viz.structure import Gate, Structure, ranks
 
 Value = Literal["p", "alpha", "rank", "selected", "count"]
@@ -30,9 +30,11 @@ _LABELS = {
     "selected": "",
     "count": "runs that chose it",
 }
+#: Numbers that are told on hovering, and how they are written.
+_NUMBERS = {"p": ".4g", "alpha": "+.4f", "rank": ".0f", "distance": "+.4f"}
 
 
-def heatmap_table(runs: Source | Iterable[Source], *, budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
+def heatmap_table(runs: Sources, *, budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
     """The numbers behind `heatmap`, one row per gate.
 
     Columns: gate (index), row, column, stack, layer, module, pet_type, position, n_params, p, alpha, rank
@@ -40,7 +42,8 @@ def heatmap_table(runs: Source | Iterable[Source], *, budget: Budget | None = No
     distance (alpha less that of the first gate that did not fit), count (how many sources chose it), runs (how many
     have it). For a structure only its own gates, p, alpha, rank and distance missing (NaN). Of several sources gates
     are matched by position and PET type; p and alpha are means over those that have the gate, rank is by mean p,
-    selected by more than half of all, and fill and distance are not known.
+    selected by more than half of all, and fill and distance are not known. Of a space that offers ranks also unit, and
+    units of several sources are matched by their order at a position, never unit by unit.
 
     Args:
         runs: a run, its path, a structure, a published file; or several of them.
@@ -74,7 +77,33 @@ def table_of(views: Sequence[View]) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
         selected = count * 2 > len(views)
         rank = np.where(known > 0, ranks(np.where(known > 0, p, -1.0)), np.nan)
     table = gates_frame(gates, _COLUMNS).assign(p=p, alpha=alpha, rank=rank, selected=selected, fill=fill)
+    if any(gate.unit is not None for gate in gates):
+        table = table.assign(unit=pd.array([gate.unit for gate in gates], dtype="Int64"))
     return table.assign(distance=distance, count=count, runs=present), gates
+
+
+def by_cell(table: pd.DataFrame, gates: Sequence[Gate]) -> tuple[pd.DataFrame, list[Gate]]:
+    """A table of gates as one of cells, and a gate of each: units of a position are one cell.
+
+    There p is the sum over the units (the expected rank), ``chosen_units`` how many are chosen (the rank), and
+    ``units`` how many there are; 0 of a gate that is none. Without units the table is as it was.
+    """
+    if "unit" not in table:
+        return table, list(gates)
+    places = pd.Series([gate.place for gate in gates], index=table.index)
+    first = ~places.duplicated()
+    told = table.assign(units=table["unit"].notna(), only_fill=table["fill"] | ~table["selected"])
+    told["chosen_units"] = told["selected"] & told["units"]
+    grouped = told.groupby(places.map({place: i for i, place in enumerate(places[first])}), sort=True)
+    made = table[first].reset_index(drop=True)
+    made["p"] = grouped["p"].sum(min_count=1)
+    for name, how in (("alpha", "max"), ("rank", "min"), ("distance", "max"), ("count", "max"), ("runs", "max")):
+        made[name] = grouped[name].agg(how)
+    made["selected"] = grouped["selected"].any()
+    made["fill"] = grouped["only_fill"].all() & made["selected"]
+    for name in ("units", "chosen_units"):
+        made[name] = grouped[name].sum().astype(int)
+    return made, [gate for gate, lead in zip(gates, first, strict=True) if lead]
 
 
 def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
@@ -85,16 +114,18 @@ def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
 
 @themed
 def heatmap(
-    runs: Source | Iterable[Source],
+    runs: Sources,
     *,
     value: Value | None = None,
     budget: Budget | None = None,
     step: int = -1,
     scale: Scale = "full",
-    title: str | None = None,
-    theme: Theme = "light",
+    **look: Unpack[Look],
 ) -> go.Figure:
     """Draw every gate on the grid of modules and layers; chosen gates are outlined.
+
+    Units share the cell of their position: its colour is the expected rank (the sum of their p), and the number in it
+    the rank, that is how many are chosen.
 
     Dotted outlines are of gates that only fill what is left of the budget: they come after one that did not fit.
 
@@ -123,10 +154,11 @@ def heatmap(
     if structures and value not in ("selected", "count"):
         raise ConfigError(f"value: a structure has no {value}; expected 'selected', or draw the run instead")
     views = [view(source, budget=budget, step=step) for source in sources]
-    table, gates = table_of(views)
-    grid = Grid(gates)
+    gate_table, gates = table_of(views)
+    table, leads = by_cell(gate_table, gates)
+    grid = Grid(leads)
 
-    figure = _style.new_figure(title if title is not None else _title(sources, views, table, budget, step))
+    figure = _style.new_figure(look, _title(sources, views, gate_table, budget, step))
     figure.add_trace(gate_cells(grid, table, value, len(views), scale))
     name = "chosen" if len(views) == 1 else "chosen in most runs"
     # With two colours for chosen and open, outlines would say it twice.
@@ -139,17 +171,24 @@ def heatmap(
 def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, scale: Scale = "full") -> go.Heatmap:
     """The cells of a table as `heatmap_table` makes it, with all that is known of a gate on hovering."""
     values = table[value].to_numpy(dtype=float)
+    most_units = int(table["units"].max()) if "units" in table else 0
     if value == "alpha":
         # Around 0, and as far as alpha goes.
         most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
         reach = max(map(abs, limits("full" if scale == "own" else scale, values, 0, most)))
         ends = -reach, reach
     else:
-        ends = limits(scale, values, *{"rank": (1, max(2, len(table))), "count": (0, n_runs)}.get(value, (0, 1)))
+        ends = limits(
+            scale, values, *{"rank": (1, max(2, len(table))), "count": (0, n_runs)}.get(value, (0, most_units or 1))
+        )
     colours = {"alpha": _style.DIVERGING, "rank": _style.REVERSED, "selected": _style.BINARY}
+    label = "expected rank, the sum of p" if most_units and value == "p" else _LABELS[value]
     look: dict[str, Any] = {"colorscale": colours.get(value, _style.SEQUENTIAL), "zmin": ends[0], "zmax": ends[1]}
     if value == "selected":
         look |= {"zmin": 0, "zmax": 1, "showscale": False}
+    if most_units:
+        ranks_ = [str(n) if n else "" for n in table["chosen_units"]]
+        look |= {"text": grid.spread(ranks_, "", object), "texttemplate": "%{text}", "textfont": {"size": 11}}
     known = table["p"].notna().any() or table["selected"].any()
     if not known:
         chosen = np.full(len(table), "")
@@ -164,10 +203,7 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, s
         chosen.tolist(),
         positions,
         [f"{n:,} parameters" if n else "size not known" for n in table["n_params"]],
-        shown(table["p"], ".4g"),
-        shown(table["alpha"], "+.4f"),
-        shown(table["rank"], ".0f"),
-        shown(table["distance"], "+.4f"),
+        *(shown(table[name], form) for name, form in _NUMBERS.items()),
     ]
     lines = ["<b>%{customdata[0]}</b>%{customdata[1]}", "%{customdata[2]}", "%{customdata[3]}"]
     if table["p"].notna().any():
@@ -175,9 +211,13 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, s
         lines.append(
             f"{mean}p = %{{customdata[4]}}   {mean}α = %{{customdata[5]}}   rank %{{customdata[6]}} of {len(table):,}"
         )
+    if most_units:
+        found = zip(table["units"], table["chosen_units"], strict=True)
+        hover.append([f"rank {r} of the {n} offered; p is the sum over them" if n else "one gate" for n, r in found])
+        lines.append(f"%{{customdata[{len(hover) - 1}]}}")
     if table["distance"].notna().any():
         lines.append("α is %{customdata[7]} from the cut, the first gate that did not fit")
-    made = cells(grid, values, hover, "<br>".join(lines), _LABELS[value], **look)
+    made = cells(grid, values, hover, "<br>".join(lines), label, **look)
     if value == "count" and n_runs <= 12:
         made.colorbar.update(tickmode="linear", tick0=0, dtick=1)
     return made

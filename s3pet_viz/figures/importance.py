@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from s3pet_viz.analysis.explanation import NOISE, Explanation, shown
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 
 ExplanationLike = Explanation | Run | str | os.PathLike[str]
@@ -50,9 +50,7 @@ def importance_table(explanation: ExplanationLike, *, top: int | None = None) ->
 
 
 @themed
-def importance(
-    explanation: ExplanationLike, *, top: int | None = 40, title: str | None = None, theme: Theme = "light"
-) -> go.Figure:
+def importance(explanation: ExplanationLike, *, top: int | None = 40, **look: Unpack[Look]) -> go.Figure:
     """Draw how much the validation loss rises without each gate, beside the p of the same gates.
 
     Left: the mean rise with one standard error to either side; strong where it is more than 2 standard errors from
@@ -73,7 +71,7 @@ def importance(
     names = [_style.plain(name) for name in table["name"]]
     places = np.arange(len(table))
 
-    figure = _style.new_figure(title if title is not None else _title(source, len(table)))
+    figure = _style.new_figure(look, _title(source, len(table)))
     numbers = {"p": ".4g", "rank": ".0f", "loss_increase": "+.5f", "loss_increase_se": ".5f"}
     numbers |= {"metric_change": "+.4f", "gradient": "+.5f"}
     words = [names, [_style.plain(p) for p in table["position"]], [f"{n:,}" for n in table["n_params"]]]
@@ -93,9 +91,9 @@ def importance(
         error = {"type": "data", "array": rows["loss_increase_se"].to_numpy(), "color": _style.INK}
         bars = _bars(name, rows["loss_increase"], places[mask], colour, hover[mask], text, showlegend=True)
         figure.add_trace(bars.update(error_x={**error, "thickness": 1, "width": 3}))
-    look = {"symbol": "diamond", "size": 8, "color": _style.OUTLINE, "line": {"width": 1, "color": _style.GROUND}}
+    style = {"symbol": "diamond", "size": 8, "color": _style.OUTLINE, "line": {"width": 1, "color": _style.GROUND}}
     x = table["gradient"].to_numpy()
-    figure.add_trace(_style.markers(x, places, "gradient estimate", look, hover=text, customdata=hover))
+    figure.add_trace(_style.markers(x, places, "gradient estimate", style, hover=text, customdata=hover))
     if with_p:
         figure.add_trace(_bars("p", table["p"], places, _P, hover, text, xaxis="x2", showlegend=False))
     _dress(figure, names, with_p, source.unit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,9 @@ from s3pet_viz.analysis.measures import need_sizes, spearman
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, labels, view
+from s3pet_viz.figures._data import View, expected_ranks, labels, view
 from s3pet_viz.figures._grid import bar, tiles
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Structure
@@ -38,7 +38,8 @@ def overlap_table(
 
     Columns: a, b (labels, from what tells the runs apart: task, budget, seed, ...), shared (gates chosen by both),
     and gates, params, spearman: Jaccard by gates, by parameters, and rank correlation of p over the gates that both
-    have; NaN where sizes or p are not known.
+    have; NaN where sizes or p are not known. Units compare the rank of a position: how many of them are chosen, and the
+    sum of their p.
 
     Args:
         runs: runs, structures, published files, or their paths.
@@ -67,19 +68,13 @@ def overlap_table(
         sized = all(gate.n_params > 0 for gate in (*a.gates, *b.gates))
         by_params = a.overlap(b, weighted=True) if sized else float("nan")
         ranked = _correlation(views[i], views[j])
-        rows.append((names[i], names[j], len(a.keys & b.keys), a.overlap(b), by_params, ranked))
+        rows.append((names[i], names[j], len(a.rank_keys & b.rank_keys), a.overlap(b), by_params, ranked))
     return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
 
 
 @themed
 def overlap(
-    runs: Iterable[Source],
-    *,
-    by: By = "gates",
-    budget: Budget | None = None,
-    step: int = -1,
-    title: str | None = None,
-    theme: Theme = "light",
+    runs: Iterable[Source], *, by: By = "gates", budget: Budget | None = None, step: int = -1, **look: Unpack[Look]
 ) -> go.Figure:
     """Draw the matrix of overlaps.
 
@@ -100,12 +95,12 @@ def overlap(
     low = -1 if by == "spearman" and np.nanmin(values, initial=0) < 0 else 0
     shared = table["shared"].to_numpy().reshape(n, n)
     hover = np.array([[[names[i], names[j], text[i][j], str(shared[i, j])] for j in range(n)] for i in range(n)])
-    figure = _style.new_figure(title if title is not None else _TITLES[by])
+    figure = _style.new_figure(look, _TITLES[by])
     template = "%{customdata[0]}<br>%{customdata[1]}<br><b>%{customdata[2]}</b>, %{customdata[3]} gates shared"
-    look: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
-    look |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
+    style: dict[str, Any] = {"colorscale": _style.DIVERGING if low else _style.SEQUENTIAL, "zmin": low, "zmax": 1}
+    style |= {"text": text, "texttemplate": "%{text}" if n <= _NUMBERS else None, "colorbar": bar(_BARS[by])}
     places = list(range(n))
-    figure.add_trace(tiles("overlap", places, places, values, hover, template, **look))
+    figure.add_trace(tiles("overlap", places, places, values, hover, template, **style))
     bare = {**_style.BARE, **_style.named(names, size=11 if n <= 24 else 9), "ticklabelstandoff": 4}
     # Upright unless every label fits its column in a narrow notebook.
     widest = max(len(name) for name in names)
@@ -117,7 +112,10 @@ def overlap(
 
 
 def _correlation(a: View, b: View) -> float:
-    # Of alpha, which has the order of p and does not saturate.
-    mine, theirs = ({g.key: alpha for g, alpha in zip(one.gates, one.alpha, strict=True)} for one in (a, b))
+    # Of alpha, which has the order of p and does not saturate; where ranks are chosen, of the expected rank.
+    if any(g.unit is not None for g in (*a.gates, *b.gates)):
+        mine, theirs = (expected_ranks(one) for one in (a, b))
+    else:
+        mine, theirs = ({g.key: alpha for g, alpha in zip(one.gates, one.alpha, strict=True)} for one in (a, b))
     both = [key for key in mine if key in theirs]
     return spearman([mine[key] for key in both], [theirs[key] for key in both])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,18 +14,16 @@ from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.config.checks import among
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, joint_gates, shorten, view
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
-from s3pet_viz.sources import Source, open_sources
+from s3pet_viz.sources import Sources, open_sources
 from s3pet_viz.structure import Gate, pet_type_order
 
 By = Literal["layer", "module", "pet_type"]
 _WORDS = {"layer": "layer", "module": "module", "pet_type": "PET type"}
 
 
-def sums_table(
-    runs: Source | Iterable[Source], *, by: By = "layer", budget: Budget | None = None, step: int = -1
-) -> pd.DataFrame:
+def sums_table(runs: Sources, *, by: By = "layer", budget: Budget | None = None, step: int = -1) -> pd.DataFrame:
     """The numbers behind `sums`, one row per layer, module or PET type.
 
     Columns: group, gates (candidates), params (theirs), expected_gates (sum of p), expected_params (sum of p n),
@@ -53,13 +50,7 @@ def sums_table(
 
 @themed
 def sums(
-    runs: Source | Iterable[Source],
-    *,
-    by: By = "layer",
-    budget: Budget | None = None,
-    step: int = -1,
-    title: str | None = None,
-    theme: Theme = "light",
+    runs: Sources, *, by: By = "layer", budget: Budget | None = None, step: int = -1, **look: Unpack[Look]
 ) -> go.Figure:
     """Draw, per layer, module or PET type, the expected open gates and parameters, and what was chosen.
 
@@ -77,7 +68,7 @@ def sums(
     upright = by == "layer"
     across = {"rows": 1, "cols": 2, "shared_yaxes": True, "horizontal_spacing": 0.06}
     shape = {"rows": 2, "cols": 1, "shared_xaxes": True, "vertical_spacing": 0.09} if upright else across
-    figure = make_subplots(figure=_style.new_figure(title or f"{name} · sums by {_WORDS[by]}"), **shape)
+    figure = make_subplots(figure=_style.new_figure(look, f"{name} · sums by {_WORDS[by]}"), **shape)
     places, names = list(range(len(table))), [_style.plain(group) for group in table["group"]]
     for panel, (expected, chosen, what) in enumerate(
         (("expected_gates", "chosen", "gates"), ("expected_params", "chosen_params", "parameters")), 1
@@ -91,11 +82,9 @@ def sums(
         dots = table[chosen].where(table[chosen] > 0).to_numpy()
         if np.isfinite(bars).any():
             x, y = (places, bars) if upright else (bars, places)
-            look: dict[str, Any] = {"name": "expected (sum of p)", "legendgroup": "expected"}
-            look["marker"] = {"color": "#86b3d9"}
-            text = f"{hover} expected<extra></extra>"
-            drawn = go.Bar(x=x, y=y, orientation="v" if upright else "h", hovertemplate=text, **look, **common)
-            figure.add_trace(drawn, **at)
+            text, turn = f"{hover} expected<extra></extra>", "v" if upright else "h"
+            drawn = go.Bar(x=x, y=y, orientation=turn, marker={"color": "#86b3d9"}, hovertemplate=text, **common)
+            figure.add_trace(drawn.update(name="expected (sum of p)", legendgroup="expected"), **at)
         x, y = (places, dots) if upright else (dots, places)
         mark = {"color": _style.OUTLINE, "size": 8, "symbol": "diamond"}
         drawn = _style.markers(x, y, "chosen", mark, hover=f"{hover} chosen", legendgroup="chosen", **common)

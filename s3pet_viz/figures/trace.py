@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_source
 from s3pet_viz.structure import ranks
@@ -42,24 +43,19 @@ def trace_table(
     if top < 1 or max_steps < 1:
         raise ConfigError(f"top, max_steps: expected 1 or more, found {top}, {max_steps}")
     if gates is None:
-        gates = _top(source, top)
+        order = np.argsort(ranks(source.alpha())) if source.n_steps else np.arange(len(source.gates_list))
+        gates = order[:top].tolist()
     table = source.trace(gates, step_stride=max(1, -(-source.n_steps // max_steps)))
     chosen = source.structure().keys if source.n_steps else frozenset()
     selected = np.array([g.key in chosen for g in source.gates_list])
-    table.insert(2, "name", [f"{c} {r}" for c, r in zip(table["column"], table["row"], strict=True)])
+    names = [gate.label for gate in source.gates_list]
+    table.insert(2, "name", [names[i] for i in table["gate"]])
     table["selected"] = selected[table["gate"].to_numpy(dtype=np.int64)]
     return table
 
 
 @themed
-def trace(
-    run: RunLike,
-    *,
-    gates: Sequence[int | str] | None = None,
-    top: int = 12,
-    title: str | None = None,
-    theme: Theme = "light",
-) -> go.Figure:
+def trace(run: RunLike, *, gates: Sequence[int | str] | None = None, top: int = 12, **look: Unpack[Look]) -> go.Figure:
     """Draw p over steps: named gates in colour (chosen ones marked ● and drawn thicker), the others in grey.
 
     Args:
@@ -72,7 +68,7 @@ def trace(
     """
     source = open_source(run, allow=RUN, what="run")
     table = trace_table(source, gates=gates, top=top)
-    figure = _style.new_figure(title if title is not None else f"{_style.plain(source.name)} · gate probabilities")
+    figure = _style.new_figure(look, f"{_style.plain(source.name)} · gate probabilities")
     named = set(table["gate"])
     if source.n_steps:
         _add_context(figure, source, [g.index for g in source.gates_list if g.index not in named])
@@ -92,13 +88,6 @@ def trace(
     legend = {"x": 1.01, "y": 1, "font": {"size": 11}, "title": {"text": "● chosen   ○ not chosen"}}
     figure.update_layout(height=440, showlegend=True, legend=legend)
     return figure
-
-
-def _top(run: Run, top: int) -> list[int | str]:
-    if not run.n_steps:
-        return list(range(min(top, len(run.gates_list))))
-    order = np.argsort(ranks(run.alpha()))
-    return [int(i) for i in order[:top]]
 
 
 def _add_context(figure: go.Figure, run: Run, others: list[int]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._grid import bar, cased, ring, squares, tiles
-from s3pet_viz.figures._theme import Theme, themed
+from s3pet_viz.figures._theme import Look, themed
 
 #: A transfer matrix, its study, or the path of the study's folder.
 TransferLike: TypeAlias = Transfer | Study | str | os.PathLike[str]
@@ -101,8 +100,7 @@ def transfer(
     relative: Relative | None = None,
     overlap: bool = True,
     seed: int | None = None,
-    title: str | None = None,
-    theme: Theme = "light",
+    **look: Unpack[Look],
 ) -> go.Figure:
     """Draw the matrix of sources (rows) and targets (columns), and beside it how alike the structures are.
 
@@ -138,7 +136,7 @@ def transfer(
     over = f"seed {seed}" if seed is not None else f"{seeds} seeds, mean ± standard deviation" if seeds > 1 else ""
     at = f"Transfer at {_style.plain(opened.budget)}" if opened.budget else "Transfer"
     said = " · ".join(part for part in (at, words.long, words.better, over) if part)
-    figure = _style.new_figure(title if title is not None else said)
+    figure = _style.new_figure(look, said)
     panels: list[tuple[str, pd.Series, list[str], dict[str, Any], str]] = [
         ("values", table["value"] * words.factor, words.cells(), words.scale(), words.short)
     ]
@@ -169,8 +167,8 @@ def transfer(
     row, column = np.nonzero(own)
     x, y = squares(column, places[row], _HALF)
     for i in range(len(panels)):
-        look: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
-        figure.add_traces([cased(x, y, **look), ring(x, y, "the target's own structure", **look)])
+        style: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
+        figure.add_traces([cased(x, y, **style), ring(x, y, "the target's own structure", **style)])
         figure.data[-1].showlegend = i == 0
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
     _dress(figure, opened.targets, names, places, domains)
@@ -280,11 +278,7 @@ def as_transfer(matrix: TransferLike) -> Transfer:
 
 
 def _dress(
-    figure: go.Figure,
-    targets: Sequence[str],
-    names: Sequence[str],
-    rows: np.ndarray,
-    domains: Sequence[tuple[float, float]],
+    figure: go.Figure, targets: list[str], names: list[str], rows: np.ndarray, domains: list[tuple[float, float]]
 ) -> None:
     """Labels of rows and columns, and a height that two lines of text in each row ask for."""
     most = 18 if len(targets) < 5 else 16

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3pet_viz.backbones.families import is_conv1d
-from s3pet_viz.pet.modules import PET, BitFit, LNFit, LoRA, LowRankAdapter
+from s3pet_viz.pet.modules import PET, BitFit, LNFit, LoRA, LowRankAdapter, are_units, side_by_side
 
 #: PET modules of one target with their gates' indices.
 Members = Sequence[tuple[int, PET]]
@@ -40,10 +40,13 @@ def fused_forward(target: nn.Module, members: Members, now: Present) -> Callable
         now: read in each pass.
     """
     kinds = [type(pet) for _, pet in members]
-    if len(set(kinds)) < len(kinds):
+    loras = [(i, pet) for i, pet in members if type(pet) is LoRA]
+    if len(set(kinds)) < len(kinds) - max(0, len(loras) - 1):
         return None
     if (type(target) is nn.Linear or is_conv1d(target)) and set(kinds) <= {LoRA, BitFit}:
-        return _linear_forward(target, _only(members, LoRA), _only(members, BitFit), now)
+        if len(loras) > 1 and not are_units([pet for _, pet in loras]):
+            return None
+        return _linear_forward(target, loras, _only(members, BitFit), now)
     if set(kinds) <= {LNFit, BitFit}:
         scale, bias = _only(members, LNFit), _only(members, BitFit)
         if type(target) is nn.LayerNorm and target.weight is not None:
@@ -105,13 +108,16 @@ def _own(rows: Tensor, shape: Sequence[int]) -> Tensor:
 # -- linear layers: LoRA and BitFit --------------------------------------------------------------------------
 
 
-def _linear_forward(target: Any, lora: _Member, bias: _Member, now: Present) -> Any:
-    scale = 0.0 if lora is None else lora[1].options["lora_alpha"] / lora[1].options["r"]
+def _linear_forward(target: Any, loras: Sequence[tuple[int, LoRA]], bias: _Member, now: Present) -> Any:
+    scale = loras[0][1].scale if loras else 0.0
     transposed = is_conv1d(target)
 
     def forward(x: Tensor) -> Tensor:
-        own, added = _open(lora, now), _open(bias, now)
-        a, b = (None, None) if own is None else (own[1].lora_A, own[1].lora_B)
+        own, added = [(i, pet) for i, pet in loras if i not in now.closed], _open(bias, now)
+        a, b = side_by_side([pet for _, pet in own]) if own else (None, None)
+        z = None
+        if own and now.z is not None:
+            z = now.z[own[0][0]] if len(own) == 1 else torch.stack([now.z[i] for i, _ in own])
         shift = None if added is None else added[1].bias
         made: Tensor = _Linear.apply(
             x,
@@ -120,7 +126,7 @@ def _linear_forward(target: Any, lora: _Member, bias: _Member, now: Present) -> 
             a,
             b,
             shift,
-            _gate(own, now.z),
+            z,
             _gate(added, now.z),
             scale,
         )
@@ -132,7 +138,8 @@ def _linear_forward(target: Any, lora: _Member, bias: _Member, now: Present) -> 
 class _Linear(torch.autograd.Function):
     """``x W^T + c + scale z_l (x A^T) B^T + z_b b`` with W and c frozen.
 
-    Shapes: x (..., in), W (out, in), c (out,), A (r, in), B (out, r), b (out,), the gates () or None for 1.
+    Shapes: x (..., in), W (out, in), c (out,), A (r, in), B (out, r), b (out,), the gates () or None for 1; z_l may be
+    (r,), one for each row of A.
     """
 
     @staticmethod
@@ -188,7 +195,7 @@ class _Linear(torch.autograd.Function):
                 gzb = inner[:, -1].sum()
                 inner = inner[:, :-1]
             if need_zl:
-                gzl = ctx.scale * (inner * down).sum()
+                gzl = ctx.scale * ((inner * down).sum(0) if zl.dim() else (inner * down).sum())
             gdown = inner * factor
         elif need_zb and gzb is None:
             gzb = (g @ shift).sum()

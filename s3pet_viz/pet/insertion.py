@@ -16,8 +16,18 @@ from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.families import positions as positions_of
 from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
-from s3pet_viz.pet.modules import PET, PET_CLASSES, LowRankAdapter, check_options
+from s3pet_viz.pet.modules import (
+    PET,
+    PET_CLASSES,
+    LoRA,
+    LowRankAdapter,
+    are_units,
+    check_options,
+    lora_delta,
+    side_by_side,
+)
 from s3pet_viz.structure import Gate
+from s3pet_viz.structure.units import check_units
 from s3pet_viz.threads import LOCK
 
 
@@ -34,6 +44,7 @@ class PETs(nn.ModuleList):
     """
 
     def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
+        check_units(gates, "structure")
         found = {(p.name, p.module): p for p in positions_of(model)}
         sites = [_site(found, gate) for gate in gates]
         with LOCK:  # against a loading, which changes what `nn.init` and the default dtype are
@@ -82,9 +93,11 @@ class PETs(nn.ModuleList):
         self._patched.clear()
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """The PET weights by name ``<position>.<PET type>.<weight>``, in gate order."""
+        """The PET weights by name ``<position>.<PET type>.<weight>``, of a unit ``<position>.LoRA.3.<weight>``; in gate
+        order.
+        """
         return {
-            f"{gate.position}.{gate.pet_type}.{name}": parameter
+            f"{'.'.join(gate.key)}.{name}": parameter
             for gate, pet in zip(self.gates, self, strict=True)
             for name, parameter in pet.named_parameters()
         }
@@ -104,6 +117,8 @@ def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
     cls = PET_CLASSES.get(gate.pet_type)
     if cls is None:
         raise StructureError(f"structure: expected a PET type among {', '.join(PET_CLASSES)}, found {gate.pet_type!r}")
+    if gate.unit is not None and not (cls is LoRA and gate.options.get("r", 1) == 1):
+        raise StructureError(f"structure: expected units of LoRA of rank 1, found {gate.name} with {gate.options}")
     if site.kind not in cls.kinds:
         raise StructureError(f"structure: {gate.pet_type} cannot go on {gate.position!r}, which is a {site.kind}")
     try:
@@ -123,7 +138,7 @@ def _begun(gate: Gate, site: Position, seed: int) -> PET:
     """A gate's module with its initial weights, on the device of its target."""
     pet = PET_CLASSES[gate.pet_type](site, gate.options)
     # A seed of its own: the start of a module depends on no other module of the structure.
-    pet.reset(torch.Generator().manual_seed(zlib.crc32(f"{seed}|{gate.position}|{gate.pet_type}".encode())))
+    pet.reset(torch.Generator().manual_seed(zlib.crc32("|".join((str(seed), *gate.key)).encode())))
     like = next(site.target.parameters())
     return pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
 
@@ -142,13 +157,19 @@ def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], ho
 
 
 def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
-    parallel = [(i, m) for i, m in members if m.method == "parallel"]
+    loras: list[tuple[int, Any]] = [(i, m) for i, m in members if type(m) is LoRA]
+    units = loras if len(loras) > 1 and are_units([m for _, m in loras]) else []
+    parallel = [(i, m) for i, m in members if m.method == "parallel" and not (units and type(m) is LoRA)]
     sequential = [(i, m) for i, m in members if m.method == "sequential"]
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         gates = pets.z
         main = output[0] if isinstance(output, tuple) else output
         total = main
+        if held := [(i, m) for i, m in units if i not in pets.closed]:
+            z = None if gates is None else torch.stack([gates[i] for i, _ in held])
+            a, b = side_by_side([m for _, m in held])
+            total = total + lora_delta(args[0], a, b, held[0][1].scale, z).to(main.dtype)
         for i, pet in parallel:
             if i in pets.closed:
                 continue

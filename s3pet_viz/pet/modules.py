@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -107,10 +108,31 @@ class LoRA(_Published):
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5), generator=generator)
         nn.init.zeros_(self.lora_B)
 
+    @property
+    def scale(self) -> float:
+        return float(self.options["lora_alpha"] / self.options["r"])
+
     def delta(self, x: Tensor, z: Tensor | None) -> Tensor:
-        scale = self.options["lora_alpha"] / self.options["r"]
-        down = F.linear(x, self.lora_A)
-        return F.linear(down * (scale if z is None else z * scale), self.lora_B)
+        return lora_delta(x, self.lora_A, self.lora_B, self.scale, z)
+
+
+def lora_delta(x: Tensor, a: Tensor, b: Tensor, scale: float, z: Tensor | None) -> Tensor:
+    """``scale (x a^T) diag(z) b^T``; x (..., in), a (r, in), b (out, r), z () or (r,)."""
+    down = F.linear(x, a)
+    return F.linear(down * (scale if z is None else z * scale), b)
+
+
+def side_by_side(pets: Sequence[LoRA]) -> tuple[Tensor, Tensor]:
+    """A (r, in) and B (out, r) of units at one place, which compute as one product what each would add."""
+    if len(pets) == 1:
+        return pets[0].lora_A, pets[0].lora_B
+    return torch.cat([pet.lora_A for pet in pets]), torch.cat([pet.lora_B for pet in pets], 1)
+
+
+def are_units(pets: Sequence[PET]) -> bool:
+    """Whether these are LoRAs of rank one with one scale."""
+    ones = all(isinstance(pet, LoRA) and pet.options["r"] == 1 for pet in pets)
+    return ones and len({pet.options["lora_alpha"] for pet in pets}) <= 1
 
 
 @register

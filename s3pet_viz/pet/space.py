@@ -16,6 +16,7 @@ from s3pet_viz.errors import SpaceError
 from s3pet_viz.files import expanded, is_there, no_repeats, read_json, read_text
 from s3pet_viz.pet.modules import PET_CLASSES, check_options
 from s3pet_viz.structure import Gate, pet_type_order
+from s3pet_viz.structure.gate import MOST_GATES, MOST_UNITS
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class SpaceEntry:
         type: a PET type.
         modules: canonical module names, ``*`` allowed, e.g. ``("SelfAttn.*", "FFN.W1*")``.
         positions: patterns over position names, e.g. ``("encoder.*",)``.
-        options: PET options, e.g. ``{"r": 1}``.
+        options: PET options, e.g. ``{"r": 1}``; of LoRA also ``{"ranks": 8}`` in place of r: so many exchangeable gates
+            of rank one at each position, whose number chosen is the rank.
     """
 
     type: str
@@ -61,7 +63,7 @@ _MOST = 1024**2
 #: Names, lists and mappings of one; such a one has 5,000.
 _MOST_VALUES = 50_000
 
-#: The published search spaces (arXiv 2206.07382, section 4.1).
+#: The published search spaces (arXiv 2206.07382, section 4.1), and below them ours.
 PRESETS: dict[str, Space] = {
     "S3PET-M": Space(
         "S3PET-M",
@@ -73,6 +75,7 @@ PRESETS: dict[str, Space] = {
         ),
     ),
     "S3PET-L": Space("S3PET-L", (SpaceEntry("LoRA", _LINEAR, options={"r": 1}),)),
+    "LoRA-ranks": Space("LoRA-ranks", (SpaceEntry("LoRA", ("*",), options={"ranks": 8}),)),
 }
 
 
@@ -85,6 +88,7 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
         gates:
           - {type: LoRA, modules: [SelfAttn.Q, SelfAttn.V], options: {r: 2}}
           - {type: BitFit, modules: ["*.LN"], positions: ["encoder.*"]}
+          - {type: LoRA, modules: ["FFN.*"], options: {ranks: 8}}
 
     Raises:
         SpaceError: naming the file and the field.
@@ -136,14 +140,15 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
         gates, and what the space names but the backbone lacks (also said as a warning).
 
     Raises:
-        SpaceError: nothing matches at all, a PET type at a place where it cannot go, or two entries that
-            ask for the same gate.
+        SpaceError: nothing matches at all, a PET type at a place where it cannot go, two entries that ask for the same
+            gate, or more gates than a run holds.
     """
     chosen: dict[tuple[int, str], dict[str, Any]] = {}
     missing = []
     for entry in space.entries:
         cls = PET_CLASSES[entry.type]
-        options = {**cls.defaults, **entry.options}
+        own, units = _units(entry.type, entry.options, f"space {space.name}")
+        options = {**cls.defaults, **own} | ({} if units is None else {"ranks": units})
         for module in entry.modules:
             named = [i for i, p in enumerate(positions) if any(fnmatch.fnmatchcase(m, module) for m in p.modules)]
             hits = [i for i in named if positions[i].kind in cls.kinds]
@@ -174,9 +179,29 @@ def candidate_gates(positions: Sequence[Position], space: Space) -> tuple[list[G
     gates: list[Gate] = []
     for i, pet_type in sorted(chosen, key=lambda key: (key[0], order[key[1]])):
         at, options = positions[i], dict(chosen[i, pet_type])
+        units = options.pop("ranks", None)
         size = PET_CLASSES[pet_type].n_params(at, options)
-        gates.append(Gate(len(gates), at.name, at.stack, at.layer, at.module, pet_type, size, options))
+        where = (at.name, at.stack, at.layer, at.module, pet_type, size)
+        for unit in [None] if units is None else range(units):
+            gates.append(Gate(len(gates), *where, dict(options), unit))
+    if len(gates) > MOST_GATES:
+        raise SpaceError(f"space {space.name}: expected at most {MOST_GATES:,} gates, found {len(gates):,}")
     return gates, missing
+
+
+def _units(pet_type: str, options: Mapping[str, Any], where: str) -> tuple[dict[str, Any], int | None]:
+    """The options of each gate, and how many units a position offers; None where it offers no choice of rank."""
+    own = dict(options)
+    if pet_type != "LoRA" or "ranks" not in own:
+        return own, None
+    units = own.pop("ranks")
+    if "r" in own:
+        raise SpaceError(
+            f"{where}: expected LoRA's option 'r' (its rank) or 'ranks' (the highest to choose), found both"
+        )
+    if type(units) is not int or not 1 <= units <= MOST_UNITS:
+        raise SpaceError(f"{where}: option 'ranks': expected a whole number from 1 to {MOST_UNITS}, found {units!r}")
+    return {**own, "r": 1}, units
 
 
 #: libyaml's, where there is one: PyYAML's own takes ten seconds for a megabyte.
@@ -229,7 +254,7 @@ def _parse_entry(data: Any, where: str) -> SpaceEntry:
     options = data.get("options") or {}
     if not isinstance(options, Mapping):
         raise SpaceError(f"{where}: field 'options': expected a mapping, found {options!r}")
-    check_options(pet_type, dict(options), where)
+    check_options(pet_type, _units(pet_type, options, where)[0], where)
     return SpaceEntry(
         type=pet_type,
         modules=_strings(data.get("modules"), f"{where}: field 'modules'"),

@@ -104,16 +104,8 @@ def _read(run: Run, label: str) -> _Opened:
     if path.exists():
         explanation = Explanation.from_dict(read_json(path), where=str(path))
         stale = structure is None or {e.gate.key for e in explanation.effects} != structure.keys
-    return _Opened(
-        run,
-        label,
-        structure,
-        run.scores(),
-        None if stale else explanation,
-        stale,
-        status,
-        run.error if status in ("failed", "dead") else None,
-    )
+    error = run.error if status in ("failed", "dead") else None
+    return _Opened(run, label, structure, run.scores(), None if stale else explanation, stale, status, error)
 
 
 def _page(runs: Sequence[_Opened], title: str | None) -> Page:
@@ -154,9 +146,11 @@ def _facts_of(one: _Opened) -> dict[str, object]:
     run, info, config = one.run, one.run.info, one.run.config
     steps = run.steps()
     budget, params = info["budget"], info["backbone_params"]
-    structure = one.structure
+    structure, scores = one.structure, one.scores or {}
     share = f" = {budget / params:.4%} of the backbone" if budget and params else ""
-    facts: dict[str, object] = {
+    losses = [shown(steps[name].iloc[-1], ".4g") for name in ("train_loss", "val_loss") if len(steps)]
+    score = scores.get("metrics", {}).get("score")
+    return {
         "run": run.name,
         "status": said_status(one.status, run.early_stop),
         "task": config.get("task"),
@@ -168,20 +162,13 @@ def _facts_of(one: _Opened) -> dict[str, object]:
         "search space": f"{len(run.gates_list):,} gates, {int(run.counts.sum()):,} parameters",
         "steps": f"{run.n_steps:,}" + (f" of {info['steps_total']:,}" if info["steps_total"] else ""),
         "seconds": f"{steps['seconds'].sum():,.1f}" if len(steps) else None,
-        "last losses": None,
+        "last losses": "{} train, {} validation".format(*losses) if losses else None,
         "chosen": f"{len(structure):,} gates, {structure.n_params:,} parameters" if structure is not None else None,
-        "score when tuned": None,
+        "score when tuned": f"{score:.4f} on {scores.get('task')}" if score is not None else None,
         "started": info.get("started"),
         "finished": info.get("finished"),
         "folder": run.path,
     }
-    if len(steps):
-        last = steps.iloc[-1]
-        facts["last losses"] = f"{shown(last['train_loss'], '.4g')} train, {shown(last['val_loss'], '.4g')} validation"
-    score = _flat(one.scores or {}).get("metrics.score")
-    if isinstance(score, (int, float)):
-        facts["score when tuned"] = f"{score:.4f} on {(one.scores or {}).get('task')}"
-    return facts
 
 
 def _state(made: Page, one: _Opened, several: bool) -> None:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from s3pet_viz import files
 from s3pet_viz.errors import FileError, RunError, StructureError
 from s3pet_viz.structure import Gate
-from s3pet_viz.structure.gate import LIMITS, LONGEST, MOST_GATES, check_grid
+from s3pet_viz.structure.gate import LIMITS, LONGEST, MOST_GATES, MOST_UNITS, check_grid
+from s3pet_viz.structure.units import check_units
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.run"
@@ -60,6 +61,8 @@ _GATE_COLUMNS: dict[str, Any] = {
     **{"index": _WHOLE, "position": _TEXT, "stack": _TEXT, "layer": _WHOLE, "module": _TEXT, "pet_type": _TEXT},
     **{"n_params": _WHOLE, "options": _TEXT},
 }
+#: A column more where a space has units; -1 for a gate that is none.
+_UNIT = "unit"
 
 
 def part_path(run: Path, part: int) -> Path:
@@ -128,8 +131,9 @@ def steps_schema(n_gates: int, from_step: int, started: str | None = None) -> pa
 
 def gates_to_parquet(gates: Sequence[Gate]) -> bytes:
     """The static table, options as JSON text."""
-    rows = [{**g.to_dict(), "options": json.dumps(g.options, sort_keys=True)} for g in gates]
-    table = pa.Table.from_pylist(rows, schema=pa.schema(list(_GATE_COLUMNS.items())))
+    rows = [{_UNIT: -1, **g.to_dict(), "options": json.dumps(g.options, sort_keys=True)} for g in gates]
+    columns = _columns([_UNIT] if any(g.unit is not None for g in gates) else [])
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(columns.items())))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     data: bytes = sink.getvalue().to_pybytes()
@@ -150,7 +154,7 @@ def gates_from_parquet(path: Path, n_gates: int | None = None) -> tuple[Gate, ..
             raise
         raise RunError(f"{path}: damaged, or no Parquet table ({first_line(error)})") from None
     columns: dict[str, list[Any]] = {}
-    for name, kind in _GATE_COLUMNS.items():
+    for name, kind in _columns(table.column_names).items():
         column = table.column(name)
         if column.null_count:
             raise RunError(f"{path}: field {name!r}: expected {kind} without nulls, found some")
@@ -171,6 +175,10 @@ def gates_from_parquet(path: Path, n_gates: int | None = None) -> tuple[Gate, ..
             if not least <= number <= most:
                 expected = f"at least {least}" if number < least else f"at most {most:,}"
                 raise RunError(f"{path}: field {name!r}, row {row}: expected {expected}, found {number}")
+    units = columns.pop(_UNIT, [-1] * len(columns["index"]))
+    for row, unit in enumerate(units):
+        if not -1 <= unit < MOST_UNITS:
+            raise RunError(f"{path}: field 'unit', row {row}: expected -1 to {MOST_UNITS - 1}, found {unit}")
     known: dict[str, dict[str, Any]] = {}
     for row, text in enumerate(columns["options"]):
         if text not in known:
@@ -182,17 +190,23 @@ def gates_from_parquet(path: Path, n_gates: int | None = None) -> tuple[Gate, ..
                 raise RunError(f"{path}: field 'options', row {row}: expected a JSON object, found {text[:60]!r}")
             known[text] = options
         columns["options"][row] = dict(known[text])
+    gates = tuple(map(Gate, *(columns[name] for name in _GATE_COLUMNS), (None if u < 0 else u for u in units)))
     seen: set[tuple[str, str]] = set()
-    for row, key in enumerate(zip(columns["position"], columns["pet_type"], strict=True)):
-        if key in seen:
-            raise RunError(f"{path}: field 'position', row {row}: gate {' '.join(key)} appears twice")
-        seen.add(key)
-    gates = tuple(map(Gate, *(columns[name] for name in _GATE_COLUMNS)))
+    for row, gate in enumerate(gates):
+        if gate.key in seen:
+            raise RunError(f"{path}: field 'position', row {row}: gate {gate.name} appears twice")
+        seen.add(gate.key)
     try:
+        check_units(gates, str(path))
         check_grid(gates, str(path))
     except StructureError as error:
         raise RunError(str(error)) from None
     return gates
+
+
+def _columns(there: Sequence[str]) -> dict[str, Any]:
+    """The columns of gates.parquet with those names among them that it may have."""
+    return _GATE_COLUMNS | ({_UNIT: _WHOLE} if _UNIT in there else {})
 
 
 def _read_parquet(path: Path, n_gates: int | None) -> pa.Table:
@@ -207,7 +221,7 @@ def _read_parquet(path: Path, n_gates: int | None) -> pa.Table:
         raise RunError(f"{path}: expected at most {min(most, MOST_GATES):,} gates, found {facts.num_rows:,} rows")
     if len(names) > _MOST_COLUMNS or facts.num_row_groups > MOST_GATES // 1000:
         raise RunError(f"{path}: expected {len(_GATE_COLUMNS)} columns, found {len(names):,}")
-    for name, kind in _GATE_COLUMNS.items():
+    for name, kind in _columns(names).items():
         if name not in names:
             raise RunError(f"{path}: field {name!r} is missing")
         if names.count(name) > 1:
@@ -220,7 +234,7 @@ def _read_parquet(path: Path, n_gates: int | None) -> pa.Table:
                 raise RunError(f"{path}: expected {' or '.join(_PACKED)} columns, found {packed}")
     texts = [name for name, kind in _GATE_COLUMNS.items() if kind == pa.string()]
     shared = pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts)
-    return shared.read(columns=list(_GATE_COLUMNS), use_threads=False)
+    return shared.read(columns=list(_columns(names)), use_threads=False)
 
 
 def _as_list(column: pa.ChunkedArray, where: str, longest: int) -> list[Any]:

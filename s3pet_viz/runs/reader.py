@@ -394,4 +394,5 @@ class Run(RunStatus):
 
 
 def _names(gate: Gate) -> tuple[str, ...]:
-    return (gate.position, f"{gate.position} {gate.pet_type}", gate.row, gate.column, f"{gate.column} {gate.row}")
+    known = (gate.position, " ".join(gate.place), gate.row, gate.column, f"{gate.column} {gate.row}")
+    return known if gate.unit is None else (*known, gate.name, gate.label)

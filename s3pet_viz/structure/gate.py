@@ -25,6 +25,8 @@ LIMITS = {"index": (0, 10**9), "layer": (EMBEDDING_LAYER, 10_000), "n_params": (
 LONGEST = {"position": 1000, "stack": 1000, "module": 1000, "pet_type": 1000, "options": 4000}
 #: Gates in one file; the largest space of T5-11b, with a gate for each of 8 ranks, has 9,000.
 MOST_GATES = 50_000
+#: Units that a space may offer at one position: no rank is as high that is meant to be small.
+MOST_UNITS = 64
 #: Cells of the grid that gates are drawn on: modules and PET types times layers. 10,000 layers of 25 rows.
 MOST_CELLS = 250_000
 
@@ -43,6 +45,8 @@ class Gate:
         pet_type: e.g. ``LoRA``; its class is in `pet.modules`.
         n_params: trainable parameters that this gate costs.
         options: PET options, e.g. ``{"r": 1}``.
+        unit: of several exchangeable gates at this place, whose number chosen is the rank, 0-based; None where the
+            gate is the only one of its PET type there.
     """
 
     index: int
@@ -53,15 +57,26 @@ class Gate:
     pet_type: str
     n_params: int
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    unit: int | None = None
 
     @property
     def key(self) -> tuple[str, str]:
-        """What identifies a gate across runs: (position, PET type)."""
+        """What identifies a gate across runs: (position, PET type), of a unit (position, ``LoRA.3``)."""
+        return (self.position, self.pet_type if self.unit is None else f"{self.pet_type}.{self.unit}")
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """(position, PET type), which units share."""
         return (self.position, self.pet_type)
 
     @property
+    def name(self) -> str:
+        """``position PET type``, and of a unit its number, e.g. ``... LoRA.3``."""
+        return " ".join(self.key)
+
+    @property
     def row(self) -> str:
-        """Row label of a heatmap, e.g. ``SelfAttn.Q · LoRA``."""
+        """Row label of a heatmap, e.g. ``SelfAttn.Q · LoRA``; units share it."""
         return f"{self.module} · {self.pet_type}"
 
     @property
@@ -69,8 +84,21 @@ class Gate:
         """Column label of a heatmap, e.g. ``E.3``, ``D.final``."""
         return column_label(self.stack, self.layer, self.module)
 
+    @property
+    def label(self) -> str:
+        """Its column and row, e.g. ``E.3 SelfAttn.Q · LoRA``, and of a unit its number."""
+        return f"{self.column} {self.row}{self.of_unit}"
+
+    @property
+    def of_unit(self) -> str:
+        """What a unit's name ends with; empty for other gates."""
+        return "" if self.unit is None else f" unit {self.unit}"
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        made = asdict(self)
+        if self.unit is None:  # files of spaces without units are as they were before there were units
+            del made["unit"]
+        return made
 
 
 def pet_type_order(names: Iterable[str]) -> list[str]:
@@ -98,14 +126,14 @@ def check_grid(gates: Sequence[Gate], where: str) -> None:
     if len(gates) > MOST_GATES:
         raise StructureError(f"{where}: expected at most {MOST_GATES:,} gates, found {len(gates):,}")
     deepest: dict[str, int] = {}
-    places: dict[tuple[str, str, str, int], int] = {}
+    places: dict[tuple[str, str, str, int], set[str]] = {}
     rows: dict[tuple[str, str], int] = {}
     for gate in gates:
         deepest[gate.stack] = max(gate.layer, deepest.get(gate.stack, 0))
-        # Gates that would share a cell get rows of their own.
+        # Gates that would share a cell get rows of their own, but for units.
         cell = (gate.module, gate.pet_type, gate.stack, gate.layer)
-        places[cell] = places.get(cell, 0) + 1
-        rows[cell[:2]] = max(rows.get(cell[:2], 0), places[cell])
+        places.setdefault(cell, set()).add(gate.position)
+        rows[cell[:2]] = max(rows.get(cell[:2], 0), len(places[cell]))
     cells = sum(rows.values()) * sum(layer + 2 for layer in deepest.values())
     if cells > MOST_CELLS:
         raise StructureError(

@@ -17,6 +17,7 @@ from s3pet_viz.structure.gate import MOST_GATES, Gate, check_grid
 from s3pet_viz.structure.sizes import FORMS, pet_params
 from s3pet_viz.structure.structure import Structure
 from s3pet_viz.structure.t5 import Place, T5Shape, parse_position, shape_of
+from s3pet_viz.structure.units import joined
 
 Backbone = str | T5Shape
 
@@ -101,14 +102,15 @@ def to_s3delta(structure: Structure) -> list[dict[str, Any]]:
     """The published form: two objects, first linear layers and norms, then whole blocks.
 
     It holds positions, PET types and their options. It has no place for the backbone, the budget, the sizes, the
-    numbers of the gates in their search space and the source.
+    numbers of the gates in their search space and the source. Units become one Lora with a lora_r of their number and a
+    lora_alpha that keeps its scale: it has no place for how many a position offered, and is read back as that one gate.
 
     Raises:
         StructureError: gates whose options or PET type the published form cannot hold; names all of them.
     """
     parts: list[dict[str, Any]] = [{}, {}]
     wrong = []
-    for gate in structure.gates:
+    for gate in joined(structure.gates):
         if gate.pet_type not in _THEIRS:
             wrong.append(f"gate {gate.position}: S3Delta has no PET type {gate.pet_type!r}")
             continue

@@ -12,7 +12,8 @@ from typing import Any
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.files import check_kind, located, named_in, read_json, write_json_atomic
-from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, Gate, check_grid
+from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
+from s3pet_viz.structure.units import check_units, rank_keys
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.structure"
@@ -22,7 +23,8 @@ KIND = "s3pet_viz.structure"
 class Structure:
     """The chosen gates with their options. Never bound to a live model.
 
-    Two structures are equal when they hold the same gates (position and PET type) with the same options.
+    Two structures are equal when they hold the same gates (position and PET type) with the same options; of units, as
+    many at each position.
 
     Attributes:
         gates: chosen gates, in index order.
@@ -44,8 +46,9 @@ class Structure:
         seen: set[tuple[str, str]] = set()
         for gate in ordered:
             if gate.key in seen:
-                raise StructureError(f"structure: gate {gate.position} {gate.pet_type} appears twice")
+                raise StructureError(f"structure: gate {gate.name} appears twice")
             seen.add(gate.key)
+        check_units(ordered, "structure")
         if self.budget is not None and self.n_params > self.budget:
             raise StructureError(f"structure: {self.n_params:,} parameters exceed the budget of {self.budget:,}")
 
@@ -66,11 +69,17 @@ class Structure:
 
     @property
     def keys(self) -> frozenset[tuple[str, str]]:
-        """The set of (position, PET type)."""
+        """The set of (position, PET type); each unit has a key of its own."""
         return frozenset(g.key for g in self.gates)
 
+    @property
+    def rank_keys(self) -> frozenset[tuple[str, str]]:
+        """`keys` to compare structures by, which tell how many units a position has and not which."""
+        return frozenset(rank_keys(self.gates))
+
     def _identity(self) -> frozenset[tuple[str, str, str]]:
-        return frozenset((*g.key, json.dumps(g.options, sort_keys=True)) for g in self.gates)
+        keys = rank_keys(self.gates)
+        return frozenset((*k, json.dumps(g.options, sort_keys=True)) for k, g in zip(keys, self.gates, strict=True))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Structure):
@@ -83,11 +92,15 @@ class Structure:
     def overlap(self, other: Structure, *, weighted: bool = False) -> float:
         """Jaccard index of the two sets of gates; `weighted` counts parameters instead of gates.
 
-        Two empty structures overlap by 1.
+        Two empty structures overlap by 1. Units of one position count by their number, whichever they are.
         """
-        size = {g.key: (g.n_params if weighted else 1) for g in (*self.gates, *other.gates)}
-        union = sum(size[k] for k in self.keys | other.keys)
-        return sum(size[k] for k in self.keys & other.keys) / union if union else 1.0
+        mine, theirs = (
+            {k: g.n_params if weighted else 1 for k, g in zip(rank_keys(s.gates), s.gates, strict=True)}
+            for s in (self, other)
+        )
+        size = mine | theirs
+        union = sum(size.values())
+        return sum(size[k] for k in mine.keys() & theirs.keys()) / union if union else 1.0
 
     def __repr__(self) -> str:
         share = f" = {self.fraction:.4%} of {self.backbone}" if self.backbone_params else ""
@@ -96,7 +109,7 @@ class Structure:
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td>{html.escape(g.column)}</td><td>{html.escape(g.module)}</td>"
-            f"<td>{html.escape(g.pet_type)}</td><td style='text-align:right'>{g.n_params:,}</td></tr>"
+            f"<td>{html.escape(g.key[1])}</td><td style='text-align:right'>{g.n_params:,}</td></tr>"
             for g in self.gates
         )
         return (
@@ -203,7 +216,10 @@ def gate_from_dict(data: Any, where: str) -> Gate:
     for name, text in words.items():
         if len(text) > LONGEST[name]:
             raise StructureError(f"{where}: field {name!r}: expected at most {LONGEST[name]:,} characters")
-    return Gate(**words, pet_type=pet_type, options=_field(data, "options", dict, where), **numbers)
+    unit = data.get("unit")
+    if unit is not None and not (type(unit) is int and 0 <= unit < MOST_UNITS):
+        raise StructureError(f"{where}: field 'unit': expected a whole number below {MOST_UNITS}, found {unit!r:.80}")
+    return Gate(**words, pet_type=pet_type, options=_field(data, "options", dict, where), unit=unit, **numbers)
 
 
 def gates_by_index(gates: Iterable[Gate], indices: Iterable[int]) -> tuple[Gate, ...]:

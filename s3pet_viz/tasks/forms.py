@@ -20,30 +20,8 @@ from s3pet_viz.tasks.spec import BUILDERS, Form, Task
 ANSWER_CUE = " answer:"
 
 _COPA_QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
-_DETERMINERS = frozenset(
-    (
-        "a",
-        "an",
-        "each",
-        "every",
-        "few",
-        "her",
-        "his",
-        "many",
-        "much",
-        "my",
-        "our",
-        "some",
-        "that",
-        "the",
-        "their",
-        "these",
-        "this",
-        "those",
-        "which",
-        "whose",
-        "your",
-    )
+_DETERMINERS = re.compile(
+    "an?|each|every|few|her|his|many|much|my|our|some|that|the|their|these|this|those|which|whose|your"
 )
 
 
@@ -81,7 +59,7 @@ def multirc(task: Task, row: Row, at: str, form: Form, training: bool, index: in
     values = {name: _without_markup(text(row, name, at)) for name in task.fields}
     source = " ".join([task.prefix, *(f"{name}: {values[name]}" for name in task.fields)])
     text_b = f"{values['question']} {values['answer']}"
-    group = multirc_group(row, at)
+    group = group_of(task, row, at)
     return [Example(source, task.target_of(label), values["paragraph"], text_b, label, group)]
 
 
@@ -98,7 +76,7 @@ def record(task: Task, row: Row, at: str, form: Form, training: bool, index: int
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", text(row, "passage", at))
     passage = passage.replace("\n@highlight\n", ". ")
     source = f"{task.prefix} query: {query} entities: {', '.join(entities)} passage: {passage}"
-    group = record_group(row, at)
+    group = group_of(task, row, at)
 
     def example(entity: str) -> Example:
         text_b = query.replace("@placeholder", entity)
@@ -122,11 +100,10 @@ def wic(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -
 
 
 def wsc(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -> list[Example]:
-    """Text: `wsc: .. *pronoun* ..`, and the noun is generated. Pair: the marked text and the noun, label 0
-    / 1.
+    """Text: `wsc: .. *pronoun* ..`, and the noun is generated. Pair: the marked text and the noun, label 0 / 1.
 
-    As in T5, the text form trains only on rows whose noun is the right one (the others have no known
-    target), and a generated noun that matches the row's noun means label 1, any other noun label 0.
+    As in T5, the text form trains only on rows whose noun is the right one (the others have no known target), and a
+    generated noun that matches the row's noun means label 1, any other noun label 0.
     """
     label = task.label_of(row, at)
     noun = text(row, "span1_text", at)
@@ -140,24 +117,19 @@ def wsc(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -
 BUILDERS.update(plain=plain, copa=copa, multirc=multirc, record=record, wic=wic, wsc=wsc)
 
 
-def multirc_group(row: Row, at: str) -> Hashable:
-    """The question of a MultiRC row: its `idx` where it has one, else the texts themselves."""
-    return _idx(row, "paragraph", "question") or (text(row, "paragraph", at), text(row, "question", at))
-
-
-def record_group(row: Row, at: str) -> Hashable:
-    """The query of a ReCoRD row: its `idx` where it has one, else the texts themselves."""
-    return _idx(row, "passage", "query") or (text(row, "passage", at), text(row, "query", at))
+def group_of(task: Task, row: Row, at: str) -> Hashable:
+    """The question of a MultiRC row, the query of a ReCoRD row: its `idx` where it has one, else the texts."""
+    columns = ("paragraph", "question") if task.builder == "multirc" else ("passage", "query")
+    return _idx(row, *columns) or tuple(text(row, name, at) for name in columns)
 
 
 def is_referent(prediction: str, noun: str) -> bool:
     """Whether a generated noun means the row's noun: T5's rule for WSC.
 
-    Case and determiners are ignored and one phrase's words must be a subset of the other's; "Bob" is not
-    "Bob's hat".
+    Case and determiners are ignored and one phrase's words must be a subset of the other's; "Bob" is not "Bob's hat".
     """
     said, meant = (
-        [word for word in phrase.lower().split() if word not in _DETERMINERS] for phrase in (prediction, noun)
+        [word for word in phrase.lower().split() if not _DETERMINERS.fullmatch(word)] for phrase in (prediction, noun)
     )
     if not said or not meant or ("'" in "".join(said)) != ("'" in "".join(meant)):
         return False
@@ -176,9 +148,7 @@ def _without_markup(value: str) -> str:
 
 
 def _mark_pronoun(value: str, pronoun: str, index: int, at: str) -> str:
-    """`*pronoun*` at word `index`, or at the nearest word that is the pronoun (some published indices are
-    off).
-    """
+    """`*pronoun*` at word `index`, or at the nearest word that is the pronoun (some published indices are off)."""
     words = value.split(" ")
     bare = [re.sub(r"^\W+|\W+$", "", word).lower() for word in words]
     wanted = re.sub(r"^\W+|\W+$", "", pronoun).lower()

@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from s3pet_viz.errors import MissingExtraError, TaskError
-from s3pet_viz.tasks import glue, superglue
+from s3pet_viz.tasks.published import HUB_IDS
 from s3pet_viz.tasks.spec import Task
-
-HUB_IDS = {"glue": glue.HUB_ID, "super_glue": superglue.HUB_ID}
 
 
 def load_hub(task: Task, hub_id: str | None, revision: str | None) -> tuple[Any, str]:
-    """The DatasetDict of a GLUE or SuperGLUE task (or of `hub_id`) and its origin, `id (config) @
-    revision`.
+    """The DatasetDict of a GLUE or SuperGLUE task (or of `hub_id`) and its origin, `id (config) @ revision`.
 
-    Only data files are read: no loading script is run. Raises MissingExtraError without `datasets`, and
-    TaskError when the hub cannot be reached or has no such dataset, config or revision.
+    Only data files are read: no loading script is run. Raises MissingExtraError without `datasets`, and TaskError when
+    the hub cannot be reached or has no such dataset, config or revision.
     """
     try:
         import datasets

@@ -8,23 +8,15 @@ from typing import Any
 
 from s3pet_viz import resources
 from s3pet_viz.errors import ConfigError, TaskError
-from s3pet_viz.files import expanded, is_folder
+from s3pet_viz.files import expanded, is_folder, read_json
 from s3pet_viz.tasks.folder import read_folder
-from s3pet_viz.tasks.glue import GLUE
 from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
+from s3pet_viz.tasks.published import PUBLISHED, TASKS
 from s3pet_viz.tasks.rows import Table, as_table, kind_of
 from s3pet_viz.tasks.spec import Form, Task, TaskData
 from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables, validating
-from s3pet_viz.tasks.superglue import SUPER_GLUE
-from s3pet_viz.tasks.taskfile import read_task_file, task_from_dict
-
-# Bare names; `rte` is GLUE's, SuperGLUE's is `super_glue/rte`.
-TASKS: dict[str, Task] = {
-    **{task.name: task for task in GLUE},
-    **{"super_glue/rte" if task.name == "rte" else task.name: task for task in SUPER_GLUE},
-}
-_FULL_NAMES = {f"{task.benchmark}/{task.name}": task for task in (*GLUE, *SUPER_GLUE)}
+from s3pet_viz.tasks.taskfile import task_from_dict
 
 
 def load_task(
@@ -40,17 +32,15 @@ def load_task(
 ) -> TaskData:
     """A task with its splits as examples in one form ("text" or "pair").
 
-    `task` is a folder; an embedded task's name (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or
-    any dataset id with a `task_spec`), at `revision`; or a mapping (a `datasets.DatasetDict` too) with
-    train and validation, and optionally test: each a `datasets.Dataset`, a DataFrame or a list of mappings.
-    A folder that exists wins over a name. What the rows mean comes from `task_spec` (a Task, or a task.json
-    object), else `name` (a GLUE or SuperGLUE task), else the folder's task.json, else the folder's own
-    name; rows in memory need one of the first two.
+    `task` is a folder; an embedded task's name (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or any dataset
+    id with a `task_spec`), at `revision`; or a mapping (a `datasets.DatasetDict` too) with train and validation, and
+    optionally test: each a `datasets.Dataset`, a DataFrame or a list of mappings. A folder that exists wins over a
+    name. What the rows mean comes from `task_spec` (a Task, or a task.json object), else `name` (a GLUE or SuperGLUE
+    task), else the folder's task.json, else the folder's own name; rows in memory need one of the first two.
 
-    `split` and `seed` decide the splits (see `splits.split_tables`), `max_rows` the most rows of each.
-    Training examples may differ in number from evaluation ones (see `Task.examples`). Raises TaskError for
-    anything wrong with the task, naming the file and the row; ConfigError for a wrong option;
-    MissingExtraError without `datasets`.
+    `split` and `seed` decide the splits (see `splits.split_tables`), `max_rows` the most rows of each. Training
+    examples may differ in number from evaluation ones (see `Task.examples`). Raises TaskError for anything wrong with
+    the task, naming the file and the row; ConfigError for a wrong option; MissingExtraError without `datasets`.
     """
     if form not in ("text", "pair"):
         raise ConfigError(f"form: expected 'text' or 'pair', found {form!r}.")
@@ -83,8 +73,9 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
         folder = _folder_of(task)
         if folder is not None:
             _no_revision(revision, f"the folder {folder}")
-            if spec is None and (folder / "task.json").exists():
-                spec = read_task_file(folder / "task.json")
+            own = folder / "task.json"
+            if spec is None and own.exists():
+                spec = task_from_dict(read_json(own, TaskError), where=str(own))
             tables = read_folder(folder)
             spec = spec or TASKS.get(folder.resolve().name)
             if spec is None:
@@ -93,7 +84,7 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
                     f"{', '.join(_bare_names())}; found none of these."
                 )
             return spec, tables, str(folder)
-        known = _FULL_NAMES.get(str(task))
+        known = PUBLISHED.get(str(task))
         if known is not None:
             if spec is not None and (spec.name != known.name or spec not in TASKS.values()):
                 raise ConfigError(f"task {task}: expected no other name or task_spec, found {spec.name!r}.")
@@ -138,24 +129,24 @@ def _tables(splits: Mapping[str, Any], task: Task, where: str) -> dict[str, Tabl
 
 
 def _known(name: str) -> Task:
-    found = _FULL_NAMES.get(name) or TASKS.get(name)
+    found = PUBLISHED.get(name) or TASKS.get(name)
     if found is None:
         raise TaskError(f"name: expected one of {', '.join(_bare_names())}, found {name!r}.")
     return found
 
 
 def _unknown(task: str) -> TaskError:
-    full = [full for full in _FULL_NAMES if full.endswith(f"/{task}")]
+    full = [full for full in PUBLISHED if full.endswith(f"/{task}")]
     hint = f" Did you mean {' or '.join(full)}?" if full else ""
     embedded = ", ".join(resources.list_resources("tasks")) or "none here"
     return TaskError(
         f"task {task!r}: expected a folder with train.jsonl and validation.jsonl, an embedded task "
-        f"({embedded}), or one of {', '.join(_FULL_NAMES)}; found none of these.{hint}"
+        f"({embedded}), or one of {', '.join(PUBLISHED)}; found none of these.{hint}"
     )
 
 
 def _bare_names() -> list[str]:
-    return sorted({task.name for task in _FULL_NAMES.values()})
+    return sorted({task.name for task in PUBLISHED.values()})
 
 
 def _no_revision(revision: str | None, what: str) -> None:

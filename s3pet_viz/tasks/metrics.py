@@ -23,7 +23,6 @@ from s3pet_viz.tasks.rows import is_finite, kind_of, plain
 from s3pet_viz.tasks.spec import Task
 from s3pet_viz.threads import no_warnings
 
-Prediction: TypeAlias = int | float | str | None
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -33,14 +32,12 @@ UNKNOWN = -1  # the class index of a prediction that is no label: never equal to
 def compute_metrics(task: Task, examples: Sequence[Example], predictions: Sequence[object]) -> dict[str, float]:
     """The task's metrics, and their mean as `score` (GLUE's rule for tasks with two).
 
-    `predictions[i]` belongs to `examples[i]`. Classification: a class index, a generated text, or None for
-    "no label" (wrong in every metric). Regression: a finite number in the label's units, a text, or None
-    (`task.unparsed_value`). Pair forms of COPA and ReCoRD: one score per candidate, the highest of a group
-    is its answer, the first one on a tie. ReCoRD and WSC in text form: the generated text. MultiRC: F1a
-    over all answers, EM per question.
+    `predictions[i]` belongs to `examples[i]`. Classification: a class index, a generated text, or None for "no label"
+    (wrong in every metric). Regression: a finite number in the label's units, a text, or None (`task.unparsed_value`).
+    Pair forms of COPA and ReCoRD: one score per candidate, the highest of a group is its answer, the first one on a
+    tie. ReCoRD and WSC in text form: the generated text. MultiRC: F1a over all answers, EM per question.
 
-    Raises TaskError when the lengths differ, nothing is given, or a prediction is NaN, infinite, or no
-    class index.
+    Raises TaskError when the lengths differ, nothing is given, or a prediction is NaN, infinite, or no class index.
     """
     if len(examples) != len(predictions):
         raise TaskError(f"task {task.name}: expected {len(examples)} predictions, found {len(predictions)}.")
@@ -112,9 +109,7 @@ def _macro_f1(truth: Ints, guess: Ints, num_labels: int) -> float:
 
 
 def _matthews(truth: Ints, guess: Ints, num_labels: int) -> float:
-    """Matthews correlation; unknown predictions are a class of their own, as in T5; 0.0 when either is
-    constant.
-    """
+    """Matthews correlation; unknown predictions are a class of their own, as in T5; 0.0 when either is constant."""
     from sklearn.metrics import matthews_corrcoef
 
     if np.ptp(truth) == 0 or np.ptp(guess) == 0:

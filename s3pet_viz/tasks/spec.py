@@ -24,11 +24,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 class Task:
     """A task: plain data, safe to pickle and to compare.
 
-    `metrics` has the main metric first. `fields` are the text columns in the order of the text form,
-    `pair_fields` the one or two columns of the pair form (default: `fields`). Lengths are in tokens.
-    `label_range` (low, high) and `label_step`, in the units of the label, belong to regression. `builder`
-    names the form in `BUILDERS`. `large` tasks take their validation rows from the training split.
-    `benchmark` is "glue", "super_glue" or "".
+    `metrics` has the main metric first. `fields` are the text columns in the order of the text form, `pair_fields` the
+    one or two columns of the pair form (default: `fields`). Lengths are in tokens. `label_range` (low, high) and
+    `label_step`, in the units of the label, belong to regression. `builder` names the form in `BUILDERS`. `large` tasks
+    take their validation rows from the training split. `benchmark` is "glue", "super_glue" or "".
     """
 
     name: str
@@ -62,22 +61,19 @@ class Task:
 
     @property
     def scores_candidates(self) -> bool:
-        """Whether the pair form has one example per candidate, so that `compute_metrics` wants a score for
-        each.
+        """Whether the pair form has one example per candidate, so that `compute_metrics` wants a score for each.
 
-        The score is any number that grows with the candidate being right: logit of class 1 minus logit of
-        class 0.
+        The score is any number that grows with the candidate being right: logit of class 1 minus logit of class 0.
         """
         return self.builder in ("copa", "record")
 
     def examples(self, rows: object, form: Form = "text", *, training: bool = False) -> list[Example]:
         """The examples of `rows`: a list of mappings, a `datasets.Dataset` or a DataFrame.
 
-        Both forms are filled in every example; `form` decides how many examples a row gives, and what its
-        group is. Text form: one per row, except that `training=True` gives one per answer for ReCoRD and
-        none for a WSC row whose noun is wrong. Pair form: one per row, but one per entity for ReCoRD and
-        one per choice for COPA. Raises TaskError, naming the row, for a missing column, a text that is not
-        one, or an unknown label.
+        Both forms are filled in every example; `form` decides how many examples a row gives, and what its group is.
+        Text form: one per row, except that `training=True` gives one per answer for ReCoRD and none for a WSC row whose
+        noun is wrong. Pair form: one per row, but one per entity for ReCoRD and one per choice for COPA. Raises
+        TaskError, naming the row, for a missing column, a text that is not one, or an unknown label.
         """
         if form not in ("text", "pair"):
             raise ConfigError(f"form: expected 'text' or 'pair', found {form!r}.")
@@ -156,9 +152,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task with its three splits as examples, and where they come from (a folder, or a hub name and
-    revision).
-    """
+    """A task with its three splits as examples, and where they come from (a folder, or a hub name and revision)."""
 
     task: Task
     train: list[Example]

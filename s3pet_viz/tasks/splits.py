@@ -1,13 +1,13 @@
 """Which rows train, validate and test: the published splits, or a held-out part of the training rows.
 
-Rows that must stay together (a MultiRC or ReCoRD passage, rows with the very same texts) never end up on
-two sides of a cut. A cut depends on the rows and the seed alone, and keeps the rows' own order on each
-side.
+Rows that must stay together (a MultiRC or ReCoRD passage, rows with the very same texts) never end up on two sides of a
+cut. A cut depends on the rows and the seed alone, and keeps the rows' own order on each side.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
@@ -24,11 +24,10 @@ MOST_HELD_OUT = 2000  # training rows that a task gives up for validation, at mo
 def split_tables(task: Task, tables: Mapping[str, Table], rule: SplitRule, seed: int) -> dict[str, Table]:
     """The train, validation and test tables by `rule`.
 
-    "paper": a large task gives up 2,000 training rows (at most a quarter) as validation and tests on its
-    whole validation file; any other task cuts that file into two halves, validation and test; a task with a
-    test split of its own keeps its three. "holdout": 10 % of the training rows (at most 2,000) validate,
-    the whole validation file tests, and a test split of its own is left alone. Raises TaskError when there
-    are too few rows to cut.
+    "paper": a large task gives up 2,000 training rows (at most a quarter) as validation and tests on its whole
+    validation file; any other task cuts that file into two halves, validation and test; a task with a test split of its
+    own keeps its three. "holdout": 10 % of the training rows (at most 2,000) validate, the whole validation file tests,
+    and a test split of its own is left alone. Raises TaskError when there are too few rows to cut.
     """
     if rule not in ("paper", "holdout"):
         raise ConfigError(f"split: expected 'paper' or 'holdout', found {rule!r}.")
@@ -71,7 +70,7 @@ def cap_rows(
         if split in limits and len(table) > limits[split]:
             keys: list[Hashable] = list(range(len(table)))
             if task.builder == "multirc":
-                keys = [forms.multirc_group(row, table.at(i)) for i, row in enumerate(table.rows)]
+                keys = [forms.group_of(task, row, table.at(i)) for i, row in enumerate(table.rows)]
             chosen = _choose(keys, limits[split], f"rows {split} {seed}")
             capped[split] = table.take(i for i, key in enumerate(keys) if key in chosen)
     return capped
@@ -92,12 +91,8 @@ def _cut(task: Task, table: Table, count: int, seed: int) -> tuple[Table, Table]
 
 
 def _choose(keys: Sequence[Hashable], count: int, stream: str) -> set[Hashable]:
-    """Whole groups of keys, in a seeded order, each that still fits `count` rows; the smallest one if none
-    does.
-    """
-    sizes: dict[Hashable, int] = {}
-    for key in keys:
-        sizes[key] = sizes.get(key, 0) + 1
+    """Whole groups of keys, in a seeded order, each that still fits `count` rows; the smallest one if none does."""
+    sizes = Counter(keys)
     order = list(sizes)
     random.Random(f"s3pet {stream}").shuffle(order)  # a text seed: the same on every machine
     chosen: set[Hashable] = set()

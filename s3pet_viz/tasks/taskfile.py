@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import TaskError
-from s3pet_viz.files import read_json
 from s3pet_viz.tasks.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from s3pet_viz.tasks.rows import is_finite, kind_of
 from s3pet_viz.tasks.spec import Task
@@ -18,12 +16,6 @@ _COMMON = (*_REQUIRED, "label", "prefix", "max_source_length")
 _OWN = {"classification": ("label_names",), "regression": ("label_range", "label_step")}
 _METRICS = {"classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}
 _NAME = re.compile(r"\w[\w. -]*")
-
-
-def read_task_file(path: Path) -> Task:
-    """The Task of a task.json. Raises TaskError naming the file and the field."""
-    spec = read_json(path, TaskError)
-    return task_from_dict(spec, where=str(path))
 
 
 def task_from_dict(spec: object, where: str = "task_spec") -> Task:

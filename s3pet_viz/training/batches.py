@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -146,8 +147,8 @@ def shuffled(
     n = len(size)
     width = min(batch_size, n)
     per_epoch = n // width
-    cache: dict[int, NDArray[np.int64]] = {}
 
+    @lru_cache(maxsize=1)
     def epoch_of(epoch: int) -> NDArray[np.int64]:  # -> (per_epoch, width)
         rng = np.random.default_rng([*seed, epoch])
         order = rng.permutation(n)[: per_epoch * width]
@@ -157,10 +158,7 @@ def shuffled(
 
     def at(step: int) -> NDArray[np.int64]:
         epoch, place = divmod(step, per_epoch)
-        if epoch not in cache:
-            cache.clear()
-            cache[epoch] = epoch_of(epoch)
-        return cache[epoch][place]
+        return epoch_of(epoch)[place]
 
     return at
 

@@ -58,8 +58,7 @@ class Device:
 
     def suited(self, model: nn.Module) -> Device:
         """bf16 where a model's weights are of half precision: what is trained is float32 (see
-        `model_state.raise_precision`), and only autocast computes with both.
-        """
+        `model_state.raise_precision`), and only autocast computes with both."""
         half = any(p.dtype.itemsize < 4 for p in model.parameters())
         return replace(self, precision="bf16") if half else self
 

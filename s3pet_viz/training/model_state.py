@@ -43,39 +43,33 @@ def as_found(model: nn.Module) -> Iterator[None]:
     Values that were changed in place stay changed: see `left_as_found`. Another thread that comes with the same model
     waits.
     """
-    with alone(model), _as_found(model):
-        yield
-
-
-@contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    parameters = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
-    held = [vars(m) for m in model.modules()]
-    # T5's stacks have configs of their own.
-    configs = [fields.get(name) for fields in held for name in ("config", "generation_config")]
-    held += [vars(c) for c in {id(c): c for c in configs if c is not None}.values()]
-    # A module's parameters, buffers and hooks are in dictionaries of their own, to which the handles of hooks refer.
-    held += [inner for fields in held for inner in fields.values() if isinstance(inner, dict)]
-    kept = [(fields, dict(fields)) for fields in held]
-    try:
-        yield
-    finally:
-        for fields, before in kept:
-            for name in fields.keys() - before.keys():
-                del fields[name]
-            fields.update(before)
-        for p, data, flag, grad in parameters:
-            p.grad = None
-            p.data = data
-            p.requires_grad_(flag)
-            p.grad = grad
+    with alone(model):
+        parameters = [(p, p.data, p.requires_grad, p.grad) for p in model.parameters()]
+        held = [vars(m) for m in model.modules()]
+        # T5's stacks have configs of their own.
+        configs = [fields.get(name) for fields in held for name in ("config", "generation_config")]
+        held += [vars(c) for c in {id(c): c for c in configs if c is not None}.values()]
+        # A module's parameters, buffers and hooks are in dictionaries of their own, to which hooks' handles refer.
+        held += [inner for fields in held for inner in fields.values() if isinstance(inner, dict)]
+        kept = [(fields, dict(fields)) for fields in held]
+        try:
+            yield
+        finally:
+            for fields, before in kept:
+                for name in fields.keys() - before.keys():
+                    del fields[name]
+                fields.update(before)
+            for p, data, flag, grad in parameters:
+                p.grad = None
+                p.data = data
+                p.requires_grad_(flag)
+                p.grad = grad
 
 
 @contextmanager
 def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
     """Inside, a backbone is frozen, in evaluation mode, on the device, and under no settings of its own that hide its
-    outputs or compute them twice. Afterwards it is as it was found.
-    """
+    outputs or compute them twice. Afterwards it is as it was found."""
     model: Any = backbone.model
     with as_found(model):
         model.requires_grad_(False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def find_processes() -> Processes:
     return DistributedProcesses()
 
 
-class SilentWriter:
+class SilentWriter(AbstractContextManager["SilentWriter"]):
     """Stands in for the `RunWriter` where another process writes the run."""
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
@@ -106,8 +107,5 @@ class SilentWriter:
     def set_status(self, status: Any, **_: Any) -> None: ...
 
     def write_structure(self, structure: Any) -> None: ...
-
-    def __enter__(self) -> SilentWriter:
-        return self
 
     def __exit__(self, *exc: object) -> None: ...

@@ -99,9 +99,14 @@ def split_options(given: Mapping[str, Any], **more: Any) -> tuple[dict[str, Any]
     place = {name: given.get(name, default) for name, default in PLACE.items()}
     bench = place["workbench"]
     check_arguments(**{n: v for n, v in place.items() if n not in ("model", "tokenizer", "workbench")}, **more)
+    check_workbench(bench)
+    return place, {name: value for name, value in given.items() if name not in PLACE}
+
+
+def check_workbench(bench: Any) -> None:
+    """Raises ConfigError: it is neither a `Workbench` nor None."""
     if not (bench is None or isinstance(bench, Workbench)):
         raise ConfigError(f"workbench: expected a Workbench, found {type(bench).__name__}")
-    return place, {name: value for name, value in given.items() if name not in PLACE}
 
 
 def bench_of(

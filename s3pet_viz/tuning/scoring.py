@@ -21,7 +21,8 @@ from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.tuning.layer_scores import Draw
 from s3pet_viz.tuning.one_pass import check_lora, gates_of, parse_method, score_gates, space_types
-from s3pet_viz.tuning.workbench import Workbench, check_workbench
+from s3pet_viz.tuning.origin import check_workbench
+from s3pet_viz.tuning.workbench import Workbench
 
 
 @overload

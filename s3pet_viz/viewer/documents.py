@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
-from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure import Gate, Structure, ranks
 from s3pet_viz.structure.budget import select_with_fill
+from s3pet_viz.structure.units import keys_by
 from s3pet_viz.viewer.feed import Frame, own_choice
 from s3pet_viz.viewer.pack import shift_of
 
@@ -42,12 +44,15 @@ def space_doc(gates: Sequence[Gate]) -> Doc:
         "row": grid.row.tolist(),
         "col": grid.col.tolist(),
         "n": [g.n_params for g in gates],
-        "position": [g.position for g in gates],
-        "stack": [g.stack for g in gates],
-        "layer": [g.layer for g in gates],
-        "module": [g.module for g in gates],
+        **{name: [getattr(g, name) for g in gates] for name in ("position", "stack", "layer", "module")},
         "type": [g.pet_type for g in gates],
         "options": [json.dumps(g.options, sort_keys=True) for g in gates],
+        # -1: not one of several units of its position.
+        **(
+            {"unit": [-1 if g.unit is None else g.unit for g in gates]}
+            if any(g.unit is not None for g in gates)
+            else {}
+        ),
     }
 
 
@@ -92,13 +97,9 @@ def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
     """What changes: the status, the newest step, and which rows come beside it."""
     return {
         "doc": key,
-        "status": frame.status,
-        "early_stop": frame.early_stop,
-        "error": frame.error,
         "rows": rows,
-        "problem": frame.problem,
+        **{name: getattr(frame, name) for name in ("status", "early_stop", "error", "problem", "steps_total")},
         "step": None if frame.step is None else frame.step + 1,
-        "steps_total": frame.steps_total,
         "last": dict(frame.scalars) or None,
         "seconds_left": None if frame.seconds_left is None else duration(frame.seconds_left),
         "own": None if frame.own is None else list(frame.own),
@@ -192,9 +193,6 @@ class Compared:
         if "size" in entry:
             return
         run = self._runs[entry["label"]]
-        for gate in run.gates_list:
-            self._gates.setdefault(gate.key, gate)
-        places = {key: i for i, key in enumerate(self._gates)}
         alpha, last = np.array(run.alpha(), dtype=np.float32), run.steps(last=1).iloc[0]
         tau = float(run.info["tau"])
         zeta = shift_of(alpha[None], np.asarray(run.p())[None], np.array([last["zeta"]]), tau)
@@ -202,10 +200,18 @@ class Compared:
         selection = select_with_fill(alpha, run.counts, run.info["budget"])
         own = list(chosen) if chosen is not None else selection.chosen.tolist()
         fill = set(selection.fill.tolist())
-        at = [places[gate.key] for gate in run.gates_list]
+        # Units are matched by their order at a position, the chosen ones first: as `figures._data.View.keys`.
+        order = -ranks(alpha).astype(np.float64)
+        order[own] += len(order)
+        keys = keys_by(run.gates_list, order)
+        for unit_key, gate in zip(keys, run.gates_list, strict=True):
+            unit = None if gate.unit is None else int(unit_key[1].rpartition(".")[2])
+            self._gates.setdefault(unit_key, replace(gate, unit=unit))
+        places = {unit_key: i for i, unit_key in enumerate(self._gates)}
+        at = [places[unit_key] for unit_key in keys]
         sizes = [gate.n_params for gate in run.gates_list]
         # Backbones of one family name their modules alike, and differ in width.
-        other = sizes != [gate.n_params for gate in (self._gates[gate.key] for gate in run.gates_list)]
+        other = sizes != [gate.n_params for gate in (self._gates[unit_key] for unit_key in keys)]
         entry |= {
             "name": run.name,
             "status": run.status,

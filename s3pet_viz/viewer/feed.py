@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +20,7 @@ from s3pet_viz.launcher import Launched
 from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.status import ENDED, early_stop, seconds_left
 from s3pet_viz.runs.steps import stamp_of
-from s3pet_viz.runs.tail import TailLog
+from s3pet_viz.runs.tail import LastStep, TailLog
 from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.viewer.pack import SCALARS, History, shift_of
@@ -196,8 +198,7 @@ class Feed:
         now = time.monotonic()
         if now - self._judged >= _JUDGE or status != self._status:
             self._judged = now
-            # health asks a Run for little, and of a Run it would read every alpha into memory.
-            self._findings = tuple(judged([cast(Run, _Watched(run, log, status, chosen))]))
+            self._findings = tuple(judged([_watched(run, log, log.last, status, chosen)]))
         return replace(
             frame,
             step=log.last.step,
@@ -212,29 +213,21 @@ class Feed:
         )
 
 
-class _Watched:
-    """What `health` asks of a run, answered from a `TailLog`."""
-
-    def __init__(self, run: Run, log: TailLog, status: str, chosen: np.ndarray) -> None:
-        self._log, self._chosen = log, chosen
-        self.name, self.info, self.config, self.status = run.name, run.info, run.config, status
-        self.error, self.ended = run.error, status in ENDED
-        self.early_stop = early_stop(run.info, status)
-        self.gates_list, self.counts, self.n_steps = run.gates_list, run.counts, len(log)
-
-    def steps(self) -> pd.DataFrame:
-        return pd.DataFrame({name: self._log.column(name) for name in layout.SCALARS})
-
-    def p(self) -> np.ndarray:
-        assert self._log.last is not None
-        return self._log.last.p
-
-    def alphas(self) -> np.ndarray:
-        return self._log.samples()
-
-    def structure(self) -> Structure:
-        gates = tuple(gate for gate, taken in zip(self.gates_list, self._chosen, strict=True) if taken)
-        return Structure(gates=gates)
+def _watched(run: Run, log: TailLog, last: LastStep, status: str, chosen: np.ndarray) -> Run:
+    """What `health` asks of a run, answered from a `TailLog`: of a `Run` it would read every alpha into memory."""
+    facts = {name: getattr(run, name) for name in ("name", "info", "config", "error", "gates_list", "counts")}
+    made = SimpleNamespace(
+        **facts,
+        status=status,
+        ended=status in ENDED,
+        early_stop=early_stop(run.info, status),
+        n_steps=len(log),
+        steps=lambda: pd.DataFrame({name: log.column(name) for name in layout.SCALARS}),
+        p=lambda: last.p,
+        alphas=log.samples,
+        structure=lambda: Structure(tuple(itertools.compress(run.gates_list, chosen))),
+    )
+    return cast(Run, made)
 
 
 def own_choice(run: Run) -> tuple[int, ...] | None:

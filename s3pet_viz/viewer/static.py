@@ -62,20 +62,18 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     upright = max(map(len, columns)) * _CHAR > side
     row_height = max(2.0, min(_ROW, 420 / len(rows)))
     y0 = top + 22
+
+    def box(i: int, inset: float) -> str:
+        x, y = left + space["col"][i] * side + inset, y0 + space["row"][i] * row_height + inset
+        across = side - 2 * inset
+        return f"M{x:.1f} {y:.1f}h{across:.1f}v{row_height - 2 * inset:.1f}h{-across:.1f}z"
+
     boxes: dict[str, list[str]] = {}
-    for i, (row, column) in enumerate(zip(space["row"], space["col"], strict=True)):
-        value = panel.values[i]
-        if np.isfinite(value):
-            x, y = left + column * side, y0 + row * row_height
-            boxes.setdefault(_colour(round(min(1.0, max(0.0, float(value))) * _LEVELS)), []).append(
-                f"M{x + 0.5:.1f} {y + 0.5:.1f}h{side - 1:.1f}v{row_height - 1:.1f}h{1 - side:.1f}z"
-            )
+    for i in np.flatnonzero(np.isfinite(panel.values)).tolist():
+        level = round(min(1.0, max(0.0, float(panel.values[i]))) * _LEVELS)
+        boxes.setdefault(_colour(level), []).append(box(i, 0.5))
     cells = "".join(f"<path fill='{colour}' d='{''.join(d)}'/>" for colour, d in sorted(boxes.items()))
-    ring = "".join(
-        f"M{left + space['col'][i] * side + 1:.1f} {y0 + space['row'][i] * row_height + 1:.1f}"
-        f"h{side - 2:.1f}v{row_height - 2:.1f}h{2 - side:.1f}z"
-        for i in np.flatnonzero(panel.marked)
-    )
+    ring = "".join(box(i, 1) for i in np.flatnonzero(panel.marked).tolist())
     below = y0 + len(rows) * row_height
     said = "".join(
         f"<text x='{left + (column + 0.5) * side:.1f}' y='{y0 + (row + 0.5) * row_height + 4:.1f}' "

@@ -19,12 +19,13 @@ from s3pet_viz.structure import Gate
 _SHADES = "·░▒▓█"
 _COLOURS = ("#9db7d1", "#7fa8d1", "#4a8cc2", "#2f74b5", "#1f5f9f")
 _CHOSEN = Style(color="#f26b1d", bold=True)
-_SHORT = {"LowRankAdapter": "LRA"}
 _WIDTH = 80
 
 
 def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None) -> Group:
     """Rows = module and PET type, columns = layers, a shaded block per gate, ● after chosen ones.
+
+    Units share the block of their position: the sum of their p, and in place of ● the rank, how many are chosen.
 
     The encoder stands beside the decoder where both fit, else above it; a stack that does not fit is
     folded. Print it with a `rich.console.Console`; it reads without colour too.
@@ -47,15 +48,24 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
         raise RunError(f"selected: expected shape ({len(gates)},), found {mask.shape}")
     chosen[mask if mask.dtype == bool else mask.astype(np.int64)] = True
 
+    ranks: dict[tuple[int, int], int] = {}
+    grid = Grid(gates)
+    if any(gate.unit is not None for gate in gates):  # one cell for the units of a position: the sum of p, and the rank
+        at = list(zip(grid.row.tolist(), grid.col.tolist(), strict=True))
+        sums = dict.fromkeys(at, 0.0)
+        for cell, value, mark, gate in zip(at, values, chosen, gates, strict=True):
+            sums[cell] += float(value)
+            ranks[cell] = ranks.get(cell, 0) + int(mark and gate.unit is not None)
+        values = np.array([sums[cell] for cell in at])
     high = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
     levels = np.zeros(len(gates), dtype=np.int64)
     if high > 0:
         levels = np.clip(np.nan_to_num(values) / high * len(_SHADES), 0, len(_SHADES) - 1).astype(np.int64)
-    grid = Grid(gates)
-    cells = {
-        (grid.rows[row], grid.columns[column]): (int(level), bool(mark))
-        for row, column, level, mark in zip(grid.row, grid.col, levels, chosen, strict=True)
-    }
+    cells = {}
+    for row, column, level, mark in zip(grid.row.tolist(), grid.col.tolist(), levels, chosen, strict=True):
+        rank = ranks.get((row, column), 0)
+        sign = "●" if mark and not rank else " " if not rank else str(rank) if rank < 10 else "+"
+        cells[grid.rows[row], grid.columns[column]] = (int(level), sign)
     labels = {row: _short(row) for row in grid.rows}
     margin = max(len(label) for label in labels.values()) + 1
     room = max(2, (width or _WIDTH) - margin)
@@ -74,7 +84,7 @@ def _fold(columns: list[str], room: int) -> list[list[str]]:
 
 
 def _block(
-    columns: list[str], labels: dict[str, str], cells: dict[tuple[str, str], tuple[int, bool]], margin: int
+    columns: list[str], labels: dict[str, str], cells: dict[tuple[str, str], tuple[int, str]], margin: int
 ) -> list[Text]:
     lines = [Text(" " * margin + line.rstrip(), style="dim") for line in _header(columns)]
     for row, label in labels.items():
@@ -83,9 +93,9 @@ def _block(
             if (row, column) not in cells:
                 line.append("  ")
                 continue
-            level, chosen = cells[row, column]
+            level, sign = cells[row, column]
             line.append(_SHADES[level], Style(color=_COLOURS[level]))
-            line.append("●" if chosen else " ", _CHOSEN if chosen else "")
+            line.append(sign, _CHOSEN if sign != " " else "")
         line.rstrip()
         if any((row, column) in cells for column in columns):
             lines.append(line)
@@ -121,7 +131,4 @@ def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
 
 
 def _short(row: str) -> str:
-    module, _, pet = row.partition(" · ")
-    for name, short in _SHORT.items():
-        pet = pet.replace(name, short)
-    return printable(f"{module} {pet}")
+    return printable(row.replace(" · ", " ", 1).replace("LowRankAdapter", "LRA"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import html
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from s3pet_viz.analysis.measures import chance_overlap, random_structures
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.figures.transfer import Words, compared, yardsticks
 from s3pet_viz.structure import Gate, Structure
+from s3pet_viz.structure.units import by_rank, rank_keys
 from s3pet_viz.viewer.documents import Doc, space_doc
 
 _DRAWS = 400  # pairs of random structures behind the overlap that chance gives
@@ -28,19 +32,17 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
         for seed in seeds
     ]
     found: dict[str, Structure] = {}
-    for source in matrix.sources:
-        for target in matrix.targets:
-            for seed in seeds:
-                try:
-                    found[_name(source, target, seed)] = matrix.structure(source, seed=seed, target=target)
-                except S3PETError:  # this source has none of this seed; the cell says so
-                    continue
-    gates: dict[tuple[str, str], Gate] = {gate.key: gate for gate in matrix.gates() or []}
+    for source, target, seed in itertools.product(matrix.sources, matrix.targets, seeds):
+        with contextlib.suppress(S3PETError):  # this source has none of this seed; the cell says so
+            name = f"{source}|{target}|{'' if seed is None else seed}"
+            found[name] = matrix.structure(source, seed=seed, target=target)
+    space = matrix.gates() or []
+    gates: dict[tuple[str, str], Gate] = dict(zip(rank_keys(space), space, strict=True))
     known = bool(gates)
     for structure in found.values():
-        for gate in structure.gates:
-            known &= gate.key in gates
-            gates.setdefault(gate.key, gate)
+        for gate_key, gate in zip(rank_keys(structure.gates), structure.gates, strict=True):
+            known &= gate_key in gates
+            gates.setdefault(gate_key, gate)
     at = {gate_key: i for i, gate_key in enumerate(gates)}
     return {
         "id": key,
@@ -57,15 +59,11 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
     }
 
 
-def _name(source: str, target: str, seed: int | None) -> str:
-    return f"{source}|{target}|{'' if seed is None else seed}"
-
-
 def _structure(structure: Structure, at: dict[tuple[str, str], int]) -> Doc:
     seed = structure.source.get("seed")
     words = f"{len(structure):,} gates, {structure.n_params:,} parameters"
     return {
-        "gates": [at[gate.key] for gate in structure.gates],
+        "gates": [at[gate_key] for gate_key in rank_keys(structure.gates)],
         "used": structure.n_params,
         "budget": structure.budget,
         "words": words + (f" · search of seed {seed}" if seed is not None else ""),
@@ -110,16 +108,16 @@ def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]
     counts = [gate.n_params for gate in gates]
     if min(counts) < 1:
         return {}
-    made: dict[tuple[int, int], float] = {}
+
+    @functools.cache
+    def chance(*budgets: int) -> float:
+        drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
+        return chance_overlap(*(by_rank(chosen, gates) for chosen in drawn)).mean
+
     chances = {}
     for name, structure in found.items():
         source, target, seed = name.rsplit("|", 2)
         own = found.get(f"{target}|{target}|{seed}")
-        if own is None or source == target:
-            continue
-        budgets = structure.budget or structure.n_params, own.budget or own.n_params
-        if budgets not in made:
-            drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
-            made[budgets] = chance_overlap(*drawn).mean
-        chances[name] = made[budgets]
+        if own is not None and source != target:
+            chances[name] = chance(structure.budget or structure.n_params, own.budget or own.n_params)
     return chances

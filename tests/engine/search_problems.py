@@ -181,10 +181,7 @@ def toy_search(folder, *, counts=(3,) * 12, budget=9, alpha=None, callbacks=(), 
     extra |= {"constant_loss": problem.constant_loss("train")} if config.mode == "prune" else {}
     gates = line_of_gates(counts)
     with RunWriter.create(folder, gates=gates, config=config.to_dict(), extra=extra) as writer:
-        Search(
-            config, gates, state, writer, budget=budget, backbone_name="toy", backbone_params=1000, fingerprint={},
-            callbacks=callbacks, progress=False,
-        ).run()  # fmt: skip
+        Search(config, gates, state, writer, fingerprint={}, callbacks=callbacks, progress=False).run()
     return open_run(folder)
 
 

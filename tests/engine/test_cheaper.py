@@ -11,7 +11,7 @@ from search_problems import random_batches, t5_state, tiny_t5
 
 from s3pet_viz.engine import SearchConfig
 from s3pet_viz.engine import attached as place
-from s3pet_viz.engine.attached import switch_checkpointing
+from s3pet_viz.engine.attached import checkpoint_layers
 from s3pet_viz.engine.modes import MODES, TRAIN_MASKS, fast_step, first_order_step
 from s3pet_viz.errors import ConfigError
 
@@ -62,7 +62,7 @@ def test_checkpointed_layers_change_nothing(rate):
                 module.p = rate
         model.train()
         if checkpointing:
-            switch_checkpointing(model, True)
+            checkpoint_layers(model)
         state = t5_state(model, second_order_from=0)
         for step in range(2):
             fast_step(state, step)

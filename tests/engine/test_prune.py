@@ -403,7 +403,7 @@ def test_an_interrupted_run_is_judged_by_the_budget_of_its_step(tmp_path):
 def test_it_trains_on_all_rows_and_looks_at_others(go):
     class Rows(Callback):
         def on_search_begin(self, search):
-            self.features = search.state.problem._batch.__self__.features
+            self.features = search.state.problem.batch.__self__.features
 
     rows, halves = Rows(), Rows()
     run = go("prune", mode="prune", callbacks=[rows], steps=2)

@@ -169,7 +169,7 @@ def test_tune_asks_before_it_trains(tmp_path, monkeypatch):
     def never(*_args, **_options):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(s3.tuning.api.Workbench, "open", never)
+    monkeypatch.setattr("s3pet_viz.tuning.workbench.Workbench.open", never)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
     structure = structure_of(tiny_backbone("t5"))

@@ -14,7 +14,7 @@ from torch import nn
 
 from s3pet_viz.engine import SearchConfig
 from s3pet_viz.engine.api import make_state
-from s3pet_viz.engine.checkpoint import FILE, load_checkpoint, load_stability, next_step_of, save_checkpoint
+from s3pet_viz.engine.checkpoint import FILE, load_checkpoint, next_step_of, save_checkpoint
 from s3pet_viz.engine.stability import Stability
 
 PRINT = {"backbone parameters": 10, "gates": "abc", "training rows": 8, "data": "def"}
@@ -50,13 +50,14 @@ def folder(tmp_path_factory):
 
 def use(folder):
     state = fresh()
-    step = load_checkpoint(folder, state, fingerprint=PRINT)
+    stability = Stability(2)
+    step = load_checkpoint(folder, state, fingerprint=PRINT, stability=stability)
     assert next_step_of(folder) == step
     assert 0 <= step < 2**53
     assert torch.isfinite(state.alpha).all()
     assert state.alpha.dtype == fresh().alpha.dtype
     assert torch.isfinite(state.w.flat).all()
-    assert load_stability(folder, 2).patience == 2
+    assert stability.patience == 2
     state.alpha_opt.update(state.alpha, torch.ones_like(state.alpha), 0.1)
     state.w_opt.update(state.w.flat, torch.ones_like(state.w.flat), 0.1)
 

@@ -277,7 +277,7 @@ def test_files_that_cannot_be_read(tmp_path, name, content):
 
 @pytest.mark.parametrize("name", ["S3PET-X", "S3PET-M+", "+cross", "", "missing.yaml", "setup.py", "a\0b"])
 def test_no_such_space(name):
-    with pytest.raises(SpaceError, match=r"expected one of S3PET-M, S3PET-L \(with '\+cross'"):
+    with pytest.raises(SpaceError, match=r"expected one of S3PET-M, S3PET-L, LoRA-ranks \(with '\+cross'"):
         load_space(name)
 
 

@@ -1,12 +1,45 @@
 // The heatmap: rows = module and PET type, columns = layers. Cells on a canvas, all else in SVG.
 
+/** Units of one position share a cell: of each gate the first in its cell, itself where it has one of its own. */
+const leads = new WeakMap();
+function leadsOf(space) {
+  if (!leads.has(space)) {
+    const first = new Map();
+    const leadOf = (row, gate) => {
+      if (!(space.unit?.[gate] >= 0)) return gate;
+      const cell = row * space.columns.length + space.col[gate];
+      return first.get(cell) ?? first.set(cell, gate).get(cell);
+    };
+    leads.set(space, Int32Array.from(space.row, leadOf));
+  }
+  return leads.get(space);
+}
+
+/** What cells show, at the first gate of each: the sum of the values over its units (of p: the expected rank), how many
+ *  are chosen (the rank), how many there are, and the state; elsewhere NaN and 0. most: units of a cell, at most. */
+export function cellsOf(space, values, state = []) {
+  const lead = leadsOf(space),
+    n = lead.length,
+    made = { values: new Float64Array(n).fill(NaN), state: new Uint8Array(n), ranks: new Int32Array(n), units: new Int32Array(n), most: 1 };
+  lead.forEach((at, gate) => {
+    if (!Number.isNaN(values[gate])) made.values[at] = (Number.isNaN(made.values[at]) ? 0 : made.values[at]) + values[gate];
+    made.units[at] += 1;
+    if (state[gate]) made.ranks[at] += 1;
+    if (state[gate] && made.state[at] !== 1) made.state[at] = state[gate];
+    made.most = Math.max(made.most, made.units[at]);
+  });
+  return made;
+}
+
 /** Rows to draw, top to bottom: {label, gates: one a column or -1} or {head, label, of: rows below}.
  *  p: of each gate of the space, NaN where unknown. how: {sort, group, hidePale, keep(gate)}. */
 export function arrange(space, p, { sort = "order", group = "none", hidePale = false, keep = () => true } = {}) {
+  const lead = leadsOf(space);
+  p = cellsOf(space, p).values;
   const rows = space.rows.map((label) => ({ label, gates: new Int32Array(space.columns.length).fill(-1), key: "" }));
   for (let i = 0; i < space.row.length; i++) {
     const row = rows[space.row[i]];
-    if (keep(i)) row.gates[space.col[i]] = i;
+    if (keep(i) && lead[i] === i) row.gates[space.col[i]] = i;
     row.key = group === "module" ? space.module[i] : group === "type" ? space.type[i] : "";
   }
   const filled = rows.filter((row) => row.gates.some((g) => g >= 0));
@@ -34,10 +67,12 @@ const round = (x) => Math.round(x * 100) / 100;
 const pathOf = (x, y, w, h) => `M${round(x)} ${round(y)}h${round(w)}v${round(h)}h${round(-w)}z`;
 
 export class Heat extends Picture {
-  /** pick(gate, event), hover(gate) => lines, key(event) for keys that are not the heatmap's own. */
+  /** pick(gates, event), hover(gate) => lines, key(event) for keys that are not the heatmap's own. */
   constructor(name, about, { pick, hover }) {
     super(name, about);
-    Object.assign(this, { pick, hover, focus: null });
+    Object.assign(this, { focus: null });
+    this.pick = (gate, event) => pick(this.#unitsAt(gate) ?? gate, event);
+    this.hover = (gate) => this.#rankWords(gate) ?? hover(gate);
     this.svg.setAttribute("tabindex", "0");
     this.svg.addEventListener("keydown", (event) => this.#key(event));
     this.svg.addEventListener("mousemove", (event) => {
@@ -73,6 +108,11 @@ export class Heat extends Picture {
     counted = "gates expected",
     outlined = "chosen",
   }) {
+    const cells = cellsOf(space, values, state);
+    if (scale === "div" && high === 1) low = -cells.most;
+    if (high === 1) high = cells.most; // a sum over units reaches their number
+    ({ values, state } = cells);
+    this.ofCells = cells;
     const width = Math.max(260, this.el.clientWidth || 640),
       n = space.columns.length,
       stacks = new Set(space.columns.filter(Boolean).map((c) => c[0]));
@@ -93,6 +133,7 @@ export class Heat extends Picture {
     rows.forEach((row, r) => {
       for (let c = 0; !row.head && c < n; c++) if (row.gates[c] >= 0) [this.rowAt[row.gates[c]], this.columnAt[row.gates[c]]] = [r, c];
     });
+    const lead = leadsOf(space);
     this.#cells(theme);
     // Labels.
     const each = Math.max(1, Math.ceil(11 / cw));
@@ -112,7 +153,7 @@ export class Heat extends Picture {
         const words = `${row.label}: ${say(
           total((g) => values[g]),
           3,
-        )} of ${gates.length} ${counted}, ${say(Math.round(total((g) => values[g] * space.n[g])))} parameters; ${gates.filter((g) => state[g]).length} ${outlined}`;
+        )} of ${gates.reduce((a, g) => a + cells.units[g], 0)} ${counted}, ${say(Math.round(total((g) => values[g] * space.n[g])))} parameters; ${gates.reduce((a, g) => a + cells.ranks[g], 0)} ${outlined}`;
         this.text(8, y, clip(words, width - 20), { "font-weight": "bold", fill: ink.muted, class: "s3-group" });
       } else if (rh >= 9 || !(r % Math.ceil(10 / rh)))
         this.text(left - 6, y, clip(row.label, left - 8), { "text-anchor": "end", "font-size": Math.min(11, rh + 2) });
@@ -149,11 +190,22 @@ export class Heat extends Picture {
         }),
       );
     }
-    for (const { gate, colour } of picks)
-      if (this.#drawn(gate)) {
+    if (cells.most > 1 && cw >= 7 && rh >= 9)
+      cells.ranks.forEach((rank, gate) => {
+        if (!rank || cells.units[gate] < 2 || !this.#drawn(gate)) return;
+        const [x, y] = [left + (this.columnAt[gate] + 0.5) * cw, over + (this.rowAt[gate] + 0.5) * rh + 3.5];
+        const look = { "text-anchor": "middle", "font-size": Math.min(11, rh), "paint-order": "stroke", "stroke-width": 3, class: "s3-rank" };
+        this.text(x, y, String(rank), { ...look, stroke: ink.paper, fill: ink.ink });
+      });
+    const ringed = new Set();
+    for (const { gate: picked, colour } of picks) {
+      const gate = lead[picked];
+      if (this.#drawn(gate) && !ringed.has(gate)) {
+        ringed.add(gate);
         const [r, c] = [this.rowAt[gate], this.columnAt[gate]];
         svg.append(...ring(left + c * cw, over + r * rh, cw, rh, ink, colour));
       }
+    }
     this.focusBox = s("g", {});
     svg.append(this.focusBox);
     this.#focusOn(this.focus);
@@ -185,9 +237,27 @@ export class Heat extends Picture {
           space.position[g],
           space.n[g],
           values[g],
-          ["", outlined, "fills the rest"][state[g]],
+          cells.units[g] > 1 ? `rank ${cells.ranks[g]} of ${cells.units[g]}` : ["", outlined, "fills the rest"][state[g]],
         ]),
     ]);
+  }
+
+  /** The units that share a gate's cell; null where it has one of its own. */
+  #unitsAt(gate) {
+    if (!(this.ofCells?.units[gate] > 1)) return null;
+    return Array.from(leadsOf(this.space), (lead, g) => (lead === gate ? g : -1)).filter((g) => g >= 0);
+  }
+
+  #rankWords(gate) {
+    if (!(this.ofCells?.units[gate] > 1)) return null;
+    const { space, ofCells } = this;
+    return [
+      `${space.columns[space.col[gate]]} ${space.rows[space.row[gate]]}`,
+      space.position[gate],
+      `${say(space.n[gate])} parameters for each rank`,
+      `rank ${ofCells.ranks[gate]} of the ${ofCells.units[gate]} offered`,
+      `sum over them ${say(ofCells.values[gate])}`,
+    ];
   }
 
   #drawn(gate) {

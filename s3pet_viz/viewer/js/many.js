@@ -152,7 +152,8 @@ Object.assign(View.prototype, {
     this.shownRuns = runs;
     const [a, b] = runs,
       finite = (list) => Array.from(list).filter(Number.isFinite);
-    const every = [...finite(a.p), ...finite(b.p)],
+    const sums = (list) => cellsOf(space, list).values;
+    const every = [...finite(sums(a.p)), ...finite(sums(b.p))],
       high = this.scaleOwn
         ? Math.max(
             ...every.slice(0, 1),
@@ -183,7 +184,7 @@ Object.assign(View.prototype, {
       }),
     );
     const delta = b.p.map((v, g) => v - a.p[g]),
-      reach = this.scaleOwn ? finite(delta).reduce((x, y) => Math.max(x, Math.abs(y)), 1e-9) : 1;
+      reach = this.scaleOwn ? finite(sums(delta)).reduce((x, y) => Math.max(x, Math.abs(y)), 1e-9) : 1;
     const only = a.chosen.map((c, g) => (Boolean(c) !== Boolean(b.chosen[g]) ? 1 : 0));
     this.difference.draw({
       space,
@@ -243,10 +244,12 @@ Object.assign(View.prototype, {
           [inX, inY] = [x.chosen[g] > 0, y.chosen[g] > 0];
         shared += inX && inY ? weight : 0;
         either += inX || inY ? weight : 0;
-        if (!Number.isNaN(x.p[g]) && !Number.isNaN(y.p[g])) {
-          both[0].push(x.p[g]);
-          both[1].push(y.p[g]);
-        }
+      });
+      const [ofX, ofY] = [x, y].map((one) => cellsOf(space, one.p).values); // of units their sum, the expected rank
+      ofX.forEach((value, g) => {
+        if (Number.isNaN(value) || Number.isNaN(ofY[g])) return;
+        both[0].push(value);
+        both[1].push(ofY[g]);
       });
       const value = this.by === "rank" ? spearman(...both) : either ? shared / either : 1;
       return {

@@ -340,7 +340,8 @@ class View {
 
   label(gate) {
     const { space } = this.store.doc;
-    return `${space.columns[space.col[gate]]} ${space.rows[space.row[gate]]}`;
+    const unit = space.unit?.[gate] >= 0 ? ` unit ${space.unit[gate]}` : "";
+    return `${space.columns[space.col[gate]]} ${space.rows[space.row[gate]]}${unit}`;
   }
 
   tip(lines, event) {
@@ -534,8 +535,9 @@ class View {
     );
     const arranged = arrange(space, scene.p, { ...how, keep: (g) => shown[g] });
     const fills = scene.chosen.includes(2),
-      high = this.scaleOwn ? scene.p.reduce((a, b) => Math.max(a, b)) : 1,
-      low = this.scaleOwn ? scene.p.reduce((a, b) => Math.min(a, b)) : 0;
+      seen = cellsOf(space, scene.p).values.filter((v) => !Number.isNaN(v)),
+      high = this.scaleOwn ? seen.reduce((a, b) => Math.max(a, b)) : 1,
+      low = this.scaleOwn ? seen.reduce((a, b) => Math.min(a, b)) : 0;
     this.map.draw({
       space,
       rows: arranged.rows,
@@ -755,12 +757,16 @@ class View {
       pet_type: space.type[g],
       n_params: space.n[g],
       options: JSON.parse(space.options[g]),
+      ...(space.unit?.[g] >= 0 ? { unit: space.unit[g] } : {}),
     });
     const at = `${this.budget === null ? "" : `budget=${this.budget}`}${this.row === null ? "" : `${this.budget === null ? "" : ", "}step=${scene.step}`}`;
-    const lora = chosen.filter((g) => space.type[g] === "LoRA"),
+    const loras = chosen.filter((g) => space.type[g] === "LoRA"),
       option = (g, name, other) => JSON.parse(space.options[g])[name] ?? other;
-    const ranks = lora.map((g) => option(g, "r", 1)),
-      scales = lora.map((g) => option(g, "lora_alpha", 16));
+    // Units of one position are one LoRA whose rank is their number, at the scale of each.
+    const units = (g) => loras.filter((other) => space.position[other] === space.position[g]).length;
+    const lora = loras.filter((g, k) => loras.findIndex((other) => space.position[other] === space.position[g]) === k);
+    const ranks = lora.map((g) => option(g, "r", 1) * units(g)),
+      scales = lora.map((g) => option(g, "lora_alpha", 16) * units(g));
     const pattern = (values) =>
       `{${lora
         .map((g, k) => [g, values[k]])
@@ -781,9 +787,9 @@ class View {
         1,
       ),
       lora: lora.length
-        ? `from peft import LoraConfig\n\n# ${lora.length} LoRA gates of ${chosen.length} chosen${lora.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        ${JSON.stringify(space.position[g])},`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
+        ? `from peft import LoraConfig\n\n# ${loras.length} LoRA gates of ${chosen.length} chosen${loras.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        ${JSON.stringify(space.position[g])},`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
         : "# no LoRA gate is chosen\n",
-      picks: JSON.stringify(this.picked.map((g) => [space.position[g], space.type[g]])),
+      picks: JSON.stringify(this.picked.map((g) => [space.position[g], `${space.type[g]}${space.unit?.[g] >= 0 ? `.${space.unit[g]}` : ""}`])),
     };
     this.clipboard = texts[kind];
     const done = await toClipboard(texts[kind]);

@@ -1,0 +1,302 @@
+"""Which way to place few parameters is worth its cost? Six ways on the embedded tasks, each trained until it is done.
+
+    python benchmarks/studies/deciding.py --dry-run       # cells left, and hours from the finished ones
+    python benchmarks/studies/deciding.py                 # the same line again goes on; two of them share the work
+    python benchmarks/studies/deciding.py --only one-go   # a seventh way, not in the default list
+
+tiny-t5 on its five tasks, space S3PET-M, 0.1 % and 0.2 %, seeds 0 to 2 (seed 0 of everything first). The study is
+data/studies/deciding, and opens by that name: `s3.open_study("deciding")`. A cell is a structure and its training; it
+is written as a whole when it ends, and Ctrl-C loses the one that runs.
+
+THE DECISION RULE, written before the runs: the default mode is the cheapest one whose paired difference to the best
+mode (same task and seed) has a 95 % lower bound above -2 points; else the best.
+
+What is done:
+
+- fast: 200 steps, the structures recorded in data/studies/tiny-t5 (with the seconds of that time), searched anew where
+  one is missing. prune: 400 steps. gradient: one pass of 2,048 training rows. random: one draw a seed.
+- LoRA (rank 1 on every query and value) and full have no budget and no search.
+- one-go: a prune search that goes on training at its final structure; as many steps as prune and its training may have.
+- Every training has steps="auto" with a cap of 1,200 and ends by the validation rows; the test rows are only scored.
+
+The learning rates, `RATES`, were chosen by the validation loss of two tasks that no study reports (order, parts), with
+steps="auto" and one seed: benchmarks/studies/choosing_rates.py. No score of the five tasks was looked at for it.
+Of a random structure at 0.2 %, on order: 0.116 at 2.5e-3, 0.119 at 5e-3, 0.081 at 1e-2; on parts 0.118 at 5e-3, 0.140
+at 1e-2. None is better on both, so the package's default stays, 5e-3. Of all weights, on order alone: 0.0076 at 3.5e-4,
+0.0134 at 7e-4 (the package's default), 0.0107 at 1.4e-3; so 3.5e-4. The searches keep 5e-3 too, which was first
+chosen on three of the five tasks (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from studies_common import STUDIES
+from tiny_t5 import TASKS
+
+import s3pet_viz as s3
+from s3pet_viz.analysis.study import KIND, PACKED, SCHEMA_VERSION, packed
+from s3pet_viz.backbones import positions
+from s3pet_viz.config.tuning import make_config
+from s3pet_viz.errors import S3PETError, StudyError
+from s3pet_viz.files import json_ready, write_json_atomic, write_text_atomic
+from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.runs.lock import LockHeldError, WriterLock
+from s3pet_viz.structure import Structure
+from s3pet_viz.structure.budget import Budget
+from s3pet_viz.studies.cells import Cell, key_of
+from s3pet_viz.tuning import Workbench, one_pass_scores
+from s3pet_viz.tuning.baselines import manual_structure, random_structure
+
+BACKBONE, SPACE = "tiny-t5", "S3PET-M"
+BUDGETS, SEEDS = ("0.1%", "0.2%"), (0, 1, 2)
+WITH_BUDGET, WITHOUT = ("fast", "prune", "gradient", "random", "one-go"), ("LoRA", "full")
+METHODS = ("fast", "prune", "gradient", "random", "LoRA", "full")
+SEARCH_STEPS = {"fast": 200, "prune": 400}
+RATES = {"lr": 5e-3, "full_lr": 3.5e-4}
+TRAINING = {"steps": "auto", "max_steps": 1200, **RATES}
+#: Forward and backward passes of a batch: fast takes three a step, two in the first 20; prune one (and a look at the
+#: held-out loss now and then, forward only).
+PASSES = {"fast": 3 * SEARCH_STEPS["fast"] - 20, "prune": SEARCH_STEPS["prune"]}
+
+
+# -- the plan --------------------------------------------------------------------------------------------------
+
+
+def plan(methods: tuple[str, ...]) -> list[Cell]:
+    """The cells, seed by seed, task by task."""
+    made = []
+    for seed in SEEDS:
+        for task in TASKS:
+            for method in methods:
+                for budget in BUDGETS if method in WITH_BUDGET else ("",):
+                    made.append(cell_of(task, budget, method, seed))
+    return made
+
+
+@lru_cache(maxsize=1)
+def backbone_size() -> int:
+    return s3.load_backbone(BACKBONE).n_params
+
+
+def cell_of(task: str, budget: str, method: str, seed: int) -> Cell:
+    size = Budget.parse(budget).parameters(backbone_size()) if budget else 0
+    labels = {
+        "task": task, "budget": budget, "budget_params": size, "method": method, "mode": "", "source": "",
+        "draw": seed if method == "random" else 0, "seed": seed,
+    }  # fmt: skip
+    what = {"options": TRAINING, "steps": SEARCH_STEPS.get(method), "space": SPACE}
+    return Cell(key_of(task, budget, method, f"s{seed}"), "tune", labels, what)
+
+
+def write_plan(folder: Path, cells: list[Cell]) -> None:
+    """study.json; cells that are there already stay.
+
+    Raises:
+        StudyError: they were planned with other options: one study is not made of two.
+    """
+    path = folder / "study.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cells": []}
+    before = {cell["key"]: cell["what"] for cell in known["cells"]}
+    for cell in cells:
+        if before.get(cell.key, cell.what) != json.loads(json.dumps(cell.what)):
+            raise StudyError(f"{path}: expected {cell.key} with {cell.what}, found {before[cell.key]}; give another --out")
+    new = [cell.to_dict() for cell in cells if cell.key not in before]
+    if not new:
+        return
+    call = {"study": "deciding", "backbone": BACKBONE, "space": SPACE, "training": TRAINING, "search_steps": SEARCH_STEPS}
+    info = {"schema_version": SCHEMA_VERSION, "kind": KIND, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "calls": [call]}
+    write_json_atomic(path, json_ready({**info, "cells": [*known["cells"], *new]}))
+
+
+# -- a cell ----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def bench_of(task: str) -> Workbench:
+    return Workbench.open(task, BACKBONE, device="cpu")
+
+
+@lru_cache(maxsize=1)
+def recorded() -> s3.Study:
+    return s3.open_study(STUDIES / "tiny-t5")
+
+
+def search(labels: dict[str, Any], out: Path, **options: Any) -> s3.Run:
+    task, budget, seed = (labels[name] for name in ("task", "budget", "seed"))
+    return s3.search(
+        task=task, backbone=BACKBONE, budget=budget, space=SPACE, seed=seed, device="cpu", out=out, progress=False, **options
+    )
+
+
+def structure_of(labels: dict[str, Any], bench: Workbench) -> tuple[Structure | str, dict[str, Any]]:
+    """What is trained, and what it cost: passes and seconds to the structure."""
+    method, seed = labels["method"], labels["seed"]
+    if method == "full":
+        return "full", {}
+    if method == "LoRA":
+        return manual_structure("LoRA", bench.backbone), {}
+    if method == "random":
+        gates, _ = candidate_gates(positions(bench.backbone.model), load_space(SPACE))
+        return random_structure(gates, labels["budget_params"], bench.backbone, seed), {}
+    if method == "gradient":
+        scores = one_pass_scores(bench, "gradient", space=SPACE, seed=seed, progress=False)
+        return scores.structure(labels["budget_params"], "gate"), {"passes": scores.steps, "search_seconds": scores.seconds}
+    key = key_of("search", labels["task"], labels["budget"], "fast", f"s{seed}")
+    if method == "fast" and (found := recorded().result(key)):
+        return recorded().structure(key), {"passes": PASSES["fast"], "search_seconds": found["row"]["seconds"]}
+    with tempfile.TemporaryDirectory() as folder:
+        run = search(labels, Path(folder) / "run", mode=method, steps=SEARCH_STEPS[method])
+        facts = {"passes": PASSES[method], "search_seconds": float(run.steps()["seconds"].sum())}
+        return run.structure(), facts | learned(run.structure())
+
+
+def learned(structure: Structure) -> dict[str, bool]:
+    """Whether a prune search says that it learned its task, and kept it; its own word is in the structure's source."""
+    word = structure.source.get("task_learned")
+    return {} if word is None else {"task_learned": word == "learned"}
+
+
+def do(labels: dict[str, Any]) -> dict[str, Any]:
+    """The result of a cell."""
+    bench = bench_of(labels["task"])
+    if labels["method"] == "one-go":
+        return one_go(labels)
+    method, facts = structure_of(labels, bench)
+    scores = bench.run(method, make_config(**TRAINING, seed=labels["seed"]), label=labels["method"], progress=False)
+    row = {k: v for k, v in scores.row().items() if k not in ("method", "task", "seed")}
+    row |= {"passes": 0, "search_seconds": 0.0, "metric": bench.splits.data.task.metrics[0], **facts}
+    row["one_answer"] = bench.splits.test.constant_loss()
+    structure = {"structure": method.to_dict()} if isinstance(method, Structure) else {}
+    return {"row": row, "history": scores.history, "decided_on": scores.decided_on, **structure}
+
+
+def one_go(labels: dict[str, Any]) -> dict[str, Any]:
+    """A prune search of as many steps as prune and its training may have, scored with the weights it ends with."""
+    steps, bench = SEARCH_STEPS["prune"] + TRAINING["max_steps"], bench_of(labels["task"])
+    with tempfile.TemporaryDirectory() as folder:
+        run = search(labels, Path(folder) / "run", mode="prune", steps=steps, save=Path(folder) / "adapter")
+        structure, metrics = run.structure(), dict(s3.Adapter.from_pretrained(Path(folder) / "adapter").scores)
+        seconds = float(run.steps()["seconds"].sum())
+    size = structure.n_params
+    row = {
+        **metrics, "metric": bench.splits.data.task.metrics[0], "pet_params": size, "n_gates": len(structure),
+        "percent": 100 * size / bench.backbone.n_params, "head_params": 0, "best_step": steps, "steps_taken": steps,
+        "seconds": seconds, "search_seconds": seconds, "passes": steps, "one_answer": bench.splits.test.constant_loss(),
+        **learned(structure),
+    }  # fmt: skip
+    return {"row": row, "structure": structure.to_dict()}
+
+
+# -- the work --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Whether the lock was free; it is ours inside then, and gone afterwards."""
+    try:
+        lock = WriterLock(path)
+    except LockHeldError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def append(folder: Path, result: dict[str, Any]) -> None:
+    """Add a cell to cells.jsonl: the file is replaced as a whole, by one process at a time."""
+    while True:
+        with held(folder / "append.lock") as free:
+            if free:
+                path = folder / PACKED
+                before = path.read_text(encoding="utf-8") if path.exists() else ""
+                write_text_atomic(path, before + json.dumps(json_ready(result), ensure_ascii=False, allow_nan=False) + "\n")
+                return
+        time.sleep(0.2)
+
+
+def finished(folder: Path) -> dict[str, dict[str, Any]]:
+    return {key: json.loads(line) for key, (_, line) in packed(folder).items()}
+
+
+def say_left(left: list[Cell], done: dict[str, dict[str, Any]]) -> None:
+    print(f"{len(left)} cells left, {len(done)} done")
+    if not done:
+        return
+    took = pd.DataFrame([(r["method"], r["seconds"], r["cpu_seconds"]) for r in done.values()], columns=["method", "wall", "cpu"])
+    mean, every = took.groupby("method").mean(), took[["wall", "cpu"]].mean()
+    hours: Any = 0.0
+    for method, count in pd.Series([cell.labels["method"] for cell in left]).value_counts().items():
+        one = mean.loc[method] if method in mean.index else every
+        hours = hours + count * one / 3600
+        print(f"  {method}: {count} cells of {one['wall']:.0f} s ({one['cpu']:.0f} s on an idle core)")
+    if left:
+        print(f"about {hours['wall']:.1f} hours of one process ({hours['cpu']:.1f} on an idle core), from {len(done)} cells")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="METHOD", choices=(*METHODS, "one-go"), default=METHODS)
+    parser.add_argument("--limit", type=int, metavar="N", help="do at most N cells now")
+    parser.add_argument("--dry-run", action="store_true", help="do nothing; say what is left")
+    parser.add_argument("--out", type=Path, default=STUDIES / "deciding")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    folder, cells = args.out, plan(tuple(args.only))
+    done = finished(folder)
+    if args.dry_run:
+        say_left([cell for cell in cells if cell.key not in done], done)
+        return 0
+    (folder / "cells").mkdir(parents=True, exist_ok=True)
+    with held(folder / "append.lock") as free:
+        if free:
+            write_plan(folder, cells)
+    count = failed = 0
+    for cell in cells:
+        if args.limit is not None and count >= args.limit:
+            break
+        with held(folder / "cells" / f"{cell.key}.lock") as free:
+            if not free or cell.key in finished(folder):  # another process has it, or had
+                continue
+            count, started, began, cpu = count + 1, time.time(), time.monotonic(), time.process_time()
+            try:
+                made = do(dict(cell.labels))
+            except S3PETError as error:  # the others go on; this one is tried again next time
+                failed += 1
+                print(f"{cell.key}: {error}", file=sys.stderr, flush=True)
+                continue
+            about = {"key": cell.key, "method": cell.labels["method"], "attempts": 1, "started": started}
+            about |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+            about |= {"host": socket.gethostname(), "pid": os.getpid()}
+            append(folder, {"status": "done", **about, **made})
+            row = made["row"]
+            said = f"score {row['score']:.4f}, loss {row['loss']:.4f}, {row['steps_taken']} steps"
+            said += f"{', cap reached' if row.get('cap_reached') else ''} ({about['seconds']:.0f} s)"
+            print(f"{time.strftime('%H:%M:%S')} {cell.key}: {said}", flush=True)
+    print(f"{count - failed} cells done now, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; the same line goes on", file=sys.stderr)
+        sys.exit(130)
