@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import s3pet_viz as s3
 from s3pet_viz.cli import app
+from s3pet_viz.studies import runner
 
-SMALL = ["--steps", "2", "--tune-steps", "2", "--max-rows", "48", "--seeds", "1", "--device", "cpu", "--quiet"]
+SMALL = ["--steps", "2", "--tune-steps", "2", "--max-rows", "16", "--batch-size", "8", "--seeds", "1", "--device", "cpu", "--quiet"]
 
 
 def s3pet(*words):
@@ -36,12 +39,21 @@ def test_transfer_over_three_tasks_and_again(tmp_path):
     assert s3.Transfer(tmp_path / "s").targets == ["sentiment", "entailment", "similarity"]
 
 
-def test_sweep_says_the_difference_in_words(tmp_path):
+def test_sweep_says_the_difference_in_words(tmp_path, monkeypatch):
+    """As many workers as it is told; here threads of this process, which need no second of starting."""
+    asked = []
+
+    def executor(workers, **_):
+        asked.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", executor)
     out = s3pet(
         "sweep", "--tasks", "sentiment", "--budgets", "0.2%", "--methods", "random,LoRA", "--out", tmp_path / "s",
         "--workers", "1", *SMALL,
     )  # fmt: skip
     assert out.exit_code == 0, out.output
+    assert asked == [1]
     assert "2 of 2 cells done" in out.output
     assert "LoRA" in out.output
 

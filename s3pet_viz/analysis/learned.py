@@ -51,11 +51,11 @@ def losses(run: Run) -> Iterator[Seen]:
     elif last.mean() < start.mean() - _EARLY * last.std(ddof=1) * np.sqrt(1 / len(start) + 1 / fifth):
         yield "fell from {} to {} within the first fifth".format(*_apart(start.mean(), last.mean()))
     else:
-        train, constant = _learned(run)
+        ended, constant = _learned(run)
         why = "The PET weights have learned little: raise the learning rate or the steps."
-        if constant and train <= UNLEARNED * constant:
+        if constant and ended <= UNLEARNED * constant:
             why = (
-                f"The training loss is {train:.3g}, below the {constant:.3g} of one answer to every row: what was "
+                f"The training loss is {ended:.3g}, below the {constant:.3g} of one answer to every row: what was "
                 "learned was learned in the first fifth, or before the search."
             )
         yield found("loss-did-not-fall", f"{told}: no fall beyond its noise. {why}")

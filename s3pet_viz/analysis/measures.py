@@ -44,7 +44,7 @@ def spearman(p: ArrayLike, q: ArrayLike) -> float:
     both = pd.DataFrame({"p": np.asarray(p, dtype=np.float64), "q": np.asarray(q, dtype=np.float64)})
     if not np.isfinite(both.to_numpy()).all():
         return float("nan")
-    return float(both.corr("spearman").loc["p", "q"])
+    return float(both.corr("spearman").to_numpy()[0, 1])
 
 
 class Chance(NamedTuple):

@@ -224,7 +224,7 @@ def _overall(groups: Sequence[_Group], bounds: Bounds) -> dict[str, Any]:
     else:
         test = "tasks drawn (a group has a single run), widened bootstrap"
         tasks = (rows["difference"] / total).groupby(rows["task"]).agg(lambda parts: parts.sum(skipna=False)).to_numpy()
-        samples = [np.sort(tasks) * len(tasks)]
+        samples = [np.sort(tasks.astype(np.float64)) * len(tasks)]
     made = {name: mean(rows[name]) for name in ("mean_a", "mean_b", "better")}
     made |= {"difference": made["mean_a"] - made["mean_b"], "effect": float(rows["effect"].mean())}
     made |= {name: int(rows[name].sum()) for name in ("n_a", "n_b", "n_pairs", "n_groups")}

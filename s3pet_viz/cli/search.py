@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.files import located, name_or_folder
 
 if TYPE_CHECKING:
     from s3pet_viz.runs import Run
@@ -64,6 +66,8 @@ def search(
     if detach:
         _detach(options, resume, threads)
         return
+    if resume is None and os.environ.get("RANK", "0") == "0":
+        _check_first(options)
     c.use_threads(threads)
 
     import s3pet_viz as s3
@@ -90,6 +94,22 @@ def search(
     # Launched: nobody is there to read it, and the log is for what goes wrong. Of several processes, one says it.
     if not os.environ.get(LAUNCHED) and os.environ.get("RANK", "0") == "0":
         _report(run)
+
+
+def _check_first(options: Mapping[str, Any]) -> None:
+    """What the search would refuse too, but after the seconds in which torch is loaded: where it writes, and its task.
+
+    Raises:
+        RunError: the run folder is not free, or cannot be written.
+        TaskError: there is no task of this name.
+    """
+    from s3pet_viz.runs.place import check_place
+    from s3pet_viz.tasks.load import check_name
+
+    if isinstance(options.get("out"), (str, Path)):
+        check_place(located(options["out"]))
+    if isinstance(options["task"], str):
+        check_name(name_or_folder(options["task"]))
 
 
 def _set_options(given: list[str] | None) -> dict[str, Any]:

@@ -59,10 +59,10 @@ def run_cells(
         states = {c.key: (read_result(root, c.key) or {}).get("status") for c in planned}
         todo = [c for c in planned if states[c.key] is None or (states[c.key] == "failed" and retry)]
         done = list(states.values()).count("done")
-        # A failed cell that is not tried again counts neither as done nor as to do.
-        counts = {"total": done + len(todo), "initial": done}
         if todo:
-            bar = tqdm(desc=f"study {root.name}", unit="cell", disable=not progress, **counts)
+            # A failed cell that is not tried again counts neither as done nor as to do.
+            total = done + len(todo)
+            bar = tqdm(desc=f"study {root.name}", unit="cell", disable=not progress, total=total, initial=done)
             with _pool(executor, workers, len(todo)) as (pool, threads), bar:
                 _drive(root, todo, pool, threads, retry, bar, on_cell)
     return Study(root)

@@ -67,6 +67,12 @@ def load_task(
     return TaskData(found, examples["train"], examples["validation"], examples["test"], origin, form, deciding)
 
 
+def check_name(task: str | Path) -> None:
+    """Before anything is loaded. Raises TaskError: `task` names no folder, no embedded task and nothing on the hub."""
+    if isinstance(task, str) and _folder_of(task) is None and task not in PUBLISHED and "/" not in task:
+        raise _unknown(task)
+
+
 def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, dict[str, Table], str]:
     """The task's meaning, its raw tables and its origin."""
     if isinstance(task, str | Path):

@@ -18,10 +18,13 @@ from s3pet_viz.training.processes import Processes, find_processes
 SCRIPT = Path(__file__).parent / "processes_script.py"
 
 
-def launch(tmp_path, processes, **options):
-    """The script's search, in so many processes; the Popen object."""
-    what = tmp_path / f"{options['name']}.json"
-    what.write_text(json.dumps(options))
+CASES = [("t5", "fast"), ("bert", "fast"), ("t5", "prune"), ("bert", "prune")]
+
+
+def launch(folder, processes, searches):
+    """The script's searches, in so many processes; the Popen object."""
+    what = folder / f"{processes}.json"
+    what.write_text(json.dumps(searches))
     head = [sys.executable]
     if processes > 1:
         # What `accelerate launch` starts for several GPUs; on CPUs it would ask for MPI.
@@ -32,22 +35,36 @@ def launch(tmp_path, processes, **options):
     )
 
 
-def finished(process):
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, tiny_folder):
+    """The folder of all searches here: ``one-FORM-MODE``, ``two-FORM-MODE``, and ``stopped``, which two processes began."""
+    folder = tmp_path_factory.mktemp("processes")
+
+    def searches(name, batch_size):
+        return [
+            {"backbone": str(tiny_folder(form)), "out": str(folder / f"{name}-{form}-{mode}"), "steps": 6, "mode": mode, "batch_size": batch_size}
+            for form, mode in CASES
+        ]  # fmt: skip
+
+    endless = {"backbone": str(tiny_folder("t5")), "out": str(folder / "stopped"), "steps": 4000, "mode": "first-order", "batch_size": 4}
+    two, one = launch(folder, 2, [*searches("two", 6), endless]), launch(folder, 1, searches("one", 12))
+    run = folder / "stopped"
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and two.poll() is None:
+        if (run / "run.json").exists() and (run / "gates.parquet").exists() and open_run(run).n_steps > 3:
+            open_run(run).stop()
+            break
+        time.sleep(0.2)
+    for process in (one, two):
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said[-3000:]
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("form", "mode"), [("t5", "fast"), ("bert", "fast"), ("t5", "prune"), ("bert", "prune")])
-def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder, form, mode):
-    shared = {"backbone": str(tiny_folder(form)), "tmp": str(tmp_path), "steps": 6, "mode": mode}
-    started = [
-        launch(tmp_path, 2, name="two", batch_size=6, **shared),
-        launch(tmp_path, 1, name="one", batch_size=12, **shared),
-    ]
-    for process in started:
-        finished(process)
-    one, two = (open_run(tmp_path / name) for name in ("one", "two"))
+@pytest.mark.parametrize(("form", "mode"), CASES)
+def test_two_processes_give_the_alpha_of_the_doubled_batch(searched, form, mode):
+    one, two = (open_run(searched / f"{name}-{form}-{mode}") for name in ("one", "two"))
     assert two.status == "finished"
     assert two.n_steps == 6
     # prune: of scores, not of their logarithms; that of a gate that cannot help is rounding.
@@ -55,7 +72,7 @@ def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder
     a, b = form_of(one.alphas()), form_of(two.alphas())
     assert np.abs(one.alphas()).max() > 0.1
     np.testing.assert_allclose(b, a, atol=1e-6)  # the step log keeps float32
-    exact = [form_of(np.load(tmp_path / f"{name}-alpha.npy")) for name in ("one", "two")]
+    exact = [form_of(np.load(f"{run.path}-alpha.npy")) for run in (one, two)]
     np.testing.assert_allclose(exact[1], exact[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(two.steps()["train_loss"], one.steps()["train_loss"], rtol=1e-9)
     np.testing.assert_allclose(two.steps()["val_loss"], one.steps()["val_loss"], rtol=1e-9)
@@ -63,18 +80,8 @@ def test_two_processes_give_the_alpha_of_the_doubled_batch(tmp_path, tiny_folder
 
 
 @pytest.mark.slow
-def test_processes_are_stopped_together(tmp_path, tiny_folder):
-    shared = {"backbone": str(tiny_folder("t5")), "tmp": str(tmp_path), "mode": "first-order", "batch_size": 4}
-    process = launch(tmp_path, 2, name="stopped", steps=4000, **shared)
-    run = tmp_path / "stopped"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if run.exists() and (run / "gates.parquet").exists() and open_run(run).n_steps > 3:
-            break
-        time.sleep(0.2)
-    open_run(run).stop()
-    finished(process)
-    stopped = open_run(run)
+def test_processes_are_stopped_together(searched):
+    stopped = open_run(searched / "stopped")
     assert stopped.status == "stopped"
     assert 3 < stopped.n_steps < 4000
 

@@ -1,7 +1,8 @@
 """Searches in processes of their own, without the seconds that each would need to import torch.
 
 Reads a line of JSON per process that is wanted, forks, and says on stdout ``pid N``; to ``{"wait": N}`` it says
-``ended STATUS`` once that process has. Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
+``ended STATUS`` once that process has. A process that is given a script goes on as ``python -c`` would: it ends as an
+interpreter ends. Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
 """
 
 import json
@@ -20,12 +21,17 @@ from s3pet_viz.engine import search
 from s3pet_viz.errors import S3PETError
 
 
+def into(path):
+    """Everything that this process says from here on; the file."""
+    log = sys.stdout = sys.stderr = Path(path).open("a", buffering=1)  # noqa: SIM115 (for the rest of this process)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    return log
+
+
 def child(order):
     """The exit status: 0 done, 2 an error of the package, 1 any other; what was said lies in order["log"]."""
-    with Path(order["log"]).open("a", buffering=1) as log:
-        sys.stdout = sys.stderr = log
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    with into(order["log"]) as log:
         fault = order.get("fault") or {"folder": "/nowhere"}
         try:
             with Faults(**fault) as faults:
@@ -50,6 +56,7 @@ def child(order):
 
 
 def serve(backbone):
+    """Returns in a process that was given a script, with its order; None once nothing more is asked for."""
     load_backbone(backbone)  # what transformers imports late
     assert threading.active_count() == 1
     print("ready", flush=True)
@@ -61,9 +68,15 @@ def serve(backbone):
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            if "script" in order:
+                return order
             os._exit(child(order))
         print(f"pid {pid}", flush=True)
+    return None
 
 
-if __name__ == "__main__":
-    serve(sys.argv[1])
+if __name__ == "__main__" and (order := serve(sys.argv[1])) is not None:
+    into(order["log"])
+    os.environ |= order.get("environment", {})
+    sys.argv = ["-c", *order["argv"]]
+    exec(compile(order["script"], "<script>", "exec"), {"__name__": "__main__"})

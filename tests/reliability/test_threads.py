@@ -7,8 +7,6 @@ import copy
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -377,19 +375,15 @@ except KeyboardInterrupt as error:
 
 
 @pytest.mark.parametrize(("number", "times", "daemon"), [(signal.SIGINT, 1, False), (signal.SIGINT, 2, True), (signal.SIGTERM, 1, True)])
-def test_ctrl_c_beside_a_search_in_a_thread_leaves_both_resumable(options, whole, tmp_path, number, times, daemon):
+def test_ctrl_c_beside_a_search_in_a_thread_leaves_both_resumable(server, options, whole, tmp_path, number, times, daemon):
     mine, other = tmp_path / "mine" / "run", tmp_path / "other" / "run"
-    script = SCRIPT.format(options=options, daemon=daemon)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(mine), str(other)], env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        until_steps(mine, 2, seconds=MINUTES)
-        until_steps(other, 1, seconds=MINUTES)
-        for _ in range(times):
-            process.send_signal(number)
-        said = process.communicate(timeout=MINUTES)[0]
-    assert said.startswith("interrupted")
+    pid = server.start(script=SCRIPT.format(options=options, daemon=daemon), argv=[str(mine), str(other)])
+    until_steps(mine, 2, seconds=MINUTES)
+    until_steps(other, 1, seconds=MINUTES)
+    for _ in range(times):
+        os.kill(pid, number)
+    server.end(pid)
+    assert any(line.startswith("interrupted") for line in server.said().splitlines()), server.said()
     assert s3.open_run(mine).status == "stopped"
     assert s3.open_run(other).status in ("dead", "finished")
     for folder in (mine, other):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sqlite3
 import struct
-import subprocess
-import sys
 
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -54,19 +51,16 @@ mine.finish()
 """
 
 
-def script(text, options, *words, **environment):
+def script(server, text, options, *words, **environment):
     """Run in a process in which nobody has set up accelerate; what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", text.format(options=options), *map(str, words)], env={**os.environ, **OFFLINE, **environment},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    order = {"script": text.format(options=options), "argv": [*map(str, words)], "environment": {**OFFLINE, **environment}}
+    assert server.run(**order) == 0, server.said()
+    return server.said()
 
 
-def test_each_name_logs_or_says_what_to_install(options, tmp_path):
+def test_each_name_logs_or_says_what_to_install(server, options, tmp_path):
     names = sorted(LOGGER_TYPE_TO_CLASS)
-    said = script(EACH, {**options, "steps": 1}, tmp_path, *names, TRACKIO_DIR=str(tmp_path / "trackio"))
+    said = script(server, EACH, {**options, "steps": 1}, tmp_path, *names, TRACKIO_DIR=str(tmp_path / "trackio"))
     found = dict(line[2:].split(" ", 1) for line in said.splitlines() if line.startswith("> "))
     assert found.keys() == set(names)
     packages = {"tensorboard": r'"s3pet_viz[tracking]"', "comet_ml": "comet-ml"}
@@ -112,9 +106,9 @@ def wandb_records(path):
             whole = b""
 
 
-def test_wandb_offline(options, whole, tmp_path):
+def test_wandb_offline(server, options, whole, tmp_path):
     pytest.importorskip("wandb", reason="needs wandb (extra [dev])")
-    script(TWICE, options, "wandb", tmp_path)
+    script(server, TWICE, options, "wandb", tmp_path)
     run = open_run(tmp_path / "run")
     assert_same_result(run.path, whole[0])
     files = sorted((run.path / "tracking" / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda path: path.parent.name)
@@ -136,8 +130,8 @@ def test_wandb_offline(options, whole, tmp_path):
     assert [[("/".join(i.nested_key) or i.key) for i in h.item if not (i.key or i.nested_key[0]).startswith("_")] for h in kept] == [["still"]]
 
 
-def test_trackio(options, whole, tmp_path):
-    script(TWICE, options, "trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
+def test_trackio(server, options, whole, tmp_path):
+    script(server, TWICE, options, "trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
     run = open_run(tmp_path / "run")
     assert_same_result(run.path, whole[0])
     with sqlite3.connect(tmp_path / "trackio" / "s3pet_viz.db") as database:

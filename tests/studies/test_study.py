@@ -25,8 +25,8 @@ from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.worker import execute
 
 SMALL = {
-    "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 48},
-    "progress": False,
+    "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 24},
+    "batch_size": 8, "progress": False,
 }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_statistics_and_texts(study):
 
 
 def cell(key, structure, needs=()):
-    bench = {"task": "sentiment", "backbone": "tiny-t5", "device": "cpu", "max_rows": 48}
+    bench = {"task": "sentiment", "backbone": "tiny-t5", "device": "cpu", "max_rows": 24}
     labels = {"task": "sentiment", "budget": "", "budget_params": 0, "method": key, "mode": "", "source": "", "draw": 0, "seed": 0}
     what = {"structure": structure, "bench": bench, "options": {"steps": 1, "evaluations": 1}}
     return Cell(key, "tune", labels, what, needs)
@@ -154,15 +154,12 @@ def test_a_study_has_one_runner(tmp_path, pool):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path):
-    code = (
-        "import s3pet_viz as s3\n"
-        "s3.sweep(tasks=['sentiment'], budgets=['0.2%'], seeds=3, methods=['searched', 'random'], workers=2,"
-        f" out={str(tmp_path / 's')!r}, **{SMALL!r})\n"
-    )
+def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path, pool):
+    options = {"tasks": ["sentiment"], "budgets": ["0.2%"], "seeds": 3, "methods": ["searched", "random"], "out": str(tmp_path / "s"), **SMALL}
+    code = f"import s3pet_viz as s3\ns3.sweep(workers=2, **{options!r})\n"
     first = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
     journal = tmp_path / "s" / "journal.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (journal.exists() and '"done"' in journal.read_text()):
         assert time.monotonic() < deadline
         assert first.poll() is None
@@ -171,8 +168,7 @@ def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path):
     first.wait()
     done = Study(tmp_path / "s").status()["done"]
     assert done < 9
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=240)
-    study = Study(tmp_path / "s")
+    study = s3.sweep(executor=pool, **options)
     assert study.status() == {"planned": 9, "done": 9, "failed": 0, "missing": 0}
     ended = Counter({key: n for (event, key), n in events(study.path).items() if event == "done"})
     assert ended == {c["key"]: 1 for c in study.cells}
