@@ -68,7 +68,7 @@ def test_pause_resume_stop_kill_and_resume_again(tmp_path):
     # A reader that knows nothing of the launch, as after a restart of the kernel.
     again = s3.open_run(run.path)
     os.kill(again.info["pid"], signal.SIGKILL)
-    until(lambda: again.status == "dead", seconds=5)
+    until(lambda: again.status == "dead")
     assert "is gone" in again.error
     assert len(again.steps()) == again.n_steps > stopped
 
