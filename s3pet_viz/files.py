@@ -75,8 +75,10 @@ def named_in(text: str, folder: Path, was: object = None) -> str:
         was: the absolute folder that the file lay in when it was written, where it says so. If an absolute folder is
             gone, and both have moved together, it is found as it lay.
     """
-    if not text or "\0" in text or text.startswith("~"):
-        return str(expanded(text)) if text else text
+    if not text or "\0" in text:  # no file's name
+        return text
+    if text.startswith("~"):
+        return str(expanded(text))
     if not Path(text).is_absolute():
         near = located(folder) / text
         return str(near.resolve()) if text.startswith(".") or is_folder(near) else text

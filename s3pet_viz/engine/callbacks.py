@@ -23,7 +23,8 @@ class RunningSearch(Protocol):
         writer: the run directory's writer.
         stability: how long the selected structure has been the same.
         stop_reason: why the search is to stop early, or None.
-        p: gate probabilities after the last step, float64, shape (n_gates,). step_seconds: that it took.
+        p: gate probabilities after the last step, float64, shape (n_gates,). step_seconds: that it took. lr: learning
+            rate of the PET weights in it.
     """
 
     config: SearchConfig
@@ -35,6 +36,7 @@ class RunningSearch(Protocol):
     stop_reason: str | None
     p: np.ndarray
     step_seconds: float
+    lr: float
 
     def request_stop(self, reason: str) -> None:
         """End the search after the present step; it can be resumed."""

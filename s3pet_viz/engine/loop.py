@@ -38,6 +38,7 @@ class Search:
 
     p: np.ndarray
     step_seconds: float
+    lr: float
 
     def __init__(
         self,
@@ -162,11 +163,13 @@ class Search:
             phase = (pruning.opened, pruning.at_budget)
         self.state.gates = replace(self.state.gates, budget=held)
         take = warmup_step if step < config.weight_steps and pruning is None else MODES[config.mode]
+        lr = self.state.lr * self.state.schedule(step)  # before the step: what prune learns in it changes its schedule
         try:
             result = take(self.state, step)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"{error}; the run in {self.writer.path} keeps its last checkpoint") from None
         self.step_seconds = time.perf_counter() - began
+        self.lr = lr * result.rate
         # At the alpha that this step arrived at: what the run would select from now.
         self.p = self._probabilities()
         self.writer.append(
@@ -175,7 +178,7 @@ class Search:
             zeta=result.zeta,
             train_loss=result.train_loss,
             val_loss=result.val_loss,
-            lr=self.state.lr * self.state.schedule(step) * result.rate,
+            lr=self.lr,
             alpha=self.state.alpha.numpy(),
             p=self.p,
         )

@@ -109,15 +109,17 @@ class Tracking(Callback):
             write_json_atomic(folder / _BEGUN, begun)
 
     def on_step_end(self, search: RunningSearch, step: int, result: StepResult) -> None:
-        factor = search.config.schedule_at(step)
+        config = search.config
+        # Scores of mode prune have no rate.
+        alpha_lr = math.nan if config.mode == "prune" else config.alpha_lr * config.schedule_at(step)
         values = {
             "loss/train": result.train_loss,
             "loss/val": result.val_loss,
             "gates/zeta": result.zeta,
             "gates/expected_params": float(expected_params(search.p, self._counts)),
             "gates/entropy": float(entropy(search.p).mean()),
-            "lr/weights": search.state.lr * factor,
-            "lr/alpha": search.config.alpha_lr * factor,
+            "lr/weights": search.lr,
+            "lr/alpha": alpha_lr,
             "seconds/step": search.step_seconds,
         }
         self._log(values, step)

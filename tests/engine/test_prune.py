@@ -270,6 +270,25 @@ def test_the_rate_is_halved_where_nothing_is_learned():
     assert 1 <= stuck.halvings <= 3
 
 
+def test_the_rate_that_is_told_is_the_one_that_was_used(tmp_path):
+    """In the step in which the task turns out to be learned, too: the decay begins with the next one."""
+    seen = []
+
+    class Look(StopAt):
+        def on_step_end(self, search, step, result):
+            seen.append(search.lr)
+
+    problem = FewGatesCarryTheSignal()
+    run = toy_search(tmp_path / "run", mode="prune", steps=80, lr=0.05, problem=problem, callbacks=[Look(-1)])
+    rates, opened = run.steps()["lr"].to_numpy(), run.pruning["open_steps"]
+    assert 0 < opened < 48
+    np.testing.assert_allclose(rates, seen)
+    np.testing.assert_allclose(rates[:opened], 0.05 * math.sqrt(9 / 36))
+    held = run.ps().astype(np.float64) @ np.array(COUNTS)
+    decay = (80 - np.arange(opened, 80)) / (80 - opened)
+    np.testing.assert_allclose(rates[opened:], 0.05 * np.sqrt(9 / held[opened:]) * decay, rtol=1e-5)
+
+
 # -- whole searches ------------------------------------------------------------------------------------------
 
 
