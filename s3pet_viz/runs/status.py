@@ -36,11 +36,7 @@ def seconds_left(step: int, seconds: NDArray[np.float64], total: int | None, sta
 
 
 class RunStatus:
-    """What `runs.Run` knows of its search's process.
-
-    Attributes:
-        path: the directory.
-    """
+    """What `runs.Run` knows of its search's process, from its directory `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = located(path)
@@ -125,26 +121,20 @@ class RunStatus:
     # -- what it is asked ------------------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Ask the search to hold after the present step; returns at once. Its memory stays in use.
-
-        Raises:
-            RunError: the search has ended, or the folder cannot be written.
+        """Ask the search to hold after the present step; returns at once. Its memory stays in use. Raises
+        RunError: the search has ended, or the folder cannot be written.
         """
         self._ask("pause")
 
     def stop(self) -> None:
-        """Ask the search to end after the present step, saved and resumable; returns at once.
-
-        Raises:
-            RunError: as `pause`.
+        """Ask the search to end after the present step, saved and resumable; returns at once. Raises RunError: as
+        `pause`.
         """
         self._ask("stop")
 
     def resume(self) -> None:
         """Let a paused search go on; continue a stopped, failed or dead one in a process of its own. Returns at once.
-
-        Raises:
-            RunError: the search is finished, or the folder cannot be written.
+        Raises RunError: the search is finished, or the folder cannot be written.
         """
         status = self.status
         if status == "finished":

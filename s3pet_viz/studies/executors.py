@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -25,7 +26,7 @@ def as_executor(executor: Any) -> Executor:
 
 
 class JobExecutor(Executor):
-    """Futures of jobs that can only be asked.
+    """Futures of jobs that can only be asked; each has a thread, which sleeps.
 
     Args:
         inner: ``inner.submit(function, *args)`` returns a job with ``done()`` and ``result()``.
@@ -34,42 +35,20 @@ class JobExecutor(Executor):
 
     def __init__(self, inner: Any, poll: float = _POLL) -> None:
         self._inner, self._poll = inner, poll
-        self._jobs: dict[Future[Any], Any] = {}
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         job = self._inner.submit(fn, *args, **kwargs)
         future: Future[Any] = Future()
-        with self._lock:
-            self._jobs[future] = job
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._watch, daemon=True, name="job-executor")
-                self._thread.start()
+        threading.Thread(target=self._watch, args=(future, job), daemon=True, name="job-executor").start()
         return future
 
-    def _watch(self) -> None:
-        pause = threading.Event()
-        while True:
-            with self._lock:
-                jobs = dict(self._jobs)
-                if not jobs:
-                    self._thread = None
-                    return
-            for future, job in jobs.items():
-                if future.cancelled() or job.done():
-                    self._settle(future, job)
-            pause.wait(self._poll)
-
-    def _settle(self, future: Future[Any], job: Any) -> None:
-        with self._lock:
-            del self._jobs[future]
-        if future.cancelled():
+    def _watch(self, future: Future[Any], job: Any) -> None:
+        while not (future.cancelled() or job.done()):
+            time.sleep(self._poll)
+        if not future.set_running_or_notify_cancel():
             cancel = getattr(job, "cancel", None)
             if callable(cancel):
                 cancel()
-            return
-        if not future.set_running_or_notify_cancel():
             return
         try:
             future.set_result(job.result())

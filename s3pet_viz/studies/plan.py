@@ -96,30 +96,22 @@ class Ground:
         structure: Mapping[str, Any],
         seed: int,
         *,
-        budget: Any = "",
-        budget_params: int = 0,
-        mode: str = "",
-        source: str = "",
-        draw: int = 0,
         needs: Sequence[Cell] = (),
+        **more: Any,
     ) -> Cell:
-        """A training of a structure (see `worker`) on a task."""
+        """A training of a structure (see `worker`) on a task; `more`: the row's labels that are not blank."""
+        blank = {"budget": "", "budget_params": 0, "mode": "", "source": "", "draw": 0}
+        labels = {**blank, "task": task, "method": method, "seed": seed, **more}
+        labels["budget"] = str(labels["budget"])
         recipe = self.recipes[task]
-        options = {"steps": recipe.tune_steps, "seed": seed, **recipe.tune}
-        bench = {"max_source_length": recipe.tune.get("max_source_length"), **self._loaded(task)}
-        labels = {
-            "task": task,
-            "budget": str(budget),
-            "budget_params": budget_params,
-            "method": method,
-            "mode": mode,
-            "source": source,
-            "draw": draw,
-            "seed": seed,
+        what = {
+            "structure": dict(structure),
+            "bench": {"max_source_length": recipe.tune.get("max_source_length"), **self._loaded(task)},
+            "options": {"steps": recipe.tune_steps, "seed": seed, **recipe.tune},
         }
-        origin = "" if source in ("", task) else f"from-{source}"
-        key = key_of(task, budget, method, mode, origin, f"d{draw}" if method == "random" else "", f"s{seed}")
-        what = {"structure": dict(structure), "bench": bench, "options": options}
+        origin = "" if labels["source"] in ("", task) else f"from-{labels['source']}"
+        draw = f"d{labels['draw']}" if method == "random" else ""
+        key = key_of(task, labels["budget"], method, labels["mode"], origin, draw, f"s{seed}")
         return Cell(key, "tune", labels, what, tuple(c.key for c in needs))
 
     def without_search(
@@ -207,9 +199,7 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
 
 
 def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:
-    """Raises:
-    ConfigError: a name that no method has.
-    """
+    """Raises ConfigError: a name that no method has."""
     allowed = (*searched, "random", *ONE_PASS_METHODS, *MANUAL, *OTHERS)
     for name in methods:
         if name not in allowed:
