@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signa
 OPTIONS = {"task": "sentiment", "budget": "0.2%", "steps": 12, "batch_size": 4, "max_rows": 40, "threads": 1}
 
 
-def until(condition, seconds=180):
+def until(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -31,7 +31,7 @@ def until(condition, seconds=180):
 
 def test_a_launched_search_equals_one_in_this_process(tmp_path):
     run = s3.launch(**OPTIONS, out=tmp_path / "own", tau=0.7)
-    assert run.wait(180).status == "finished"
+    assert run.wait(600).status == "finished"
     here = s3.search(**{k: v for k, v in OPTIONS.items() if k != "threads"}, backbone="tiny-t5", out=tmp_path / "here",
                      tau=0.7, progress=False)  # fmt: skip
     assert np.allclose(run.alphas(), here.alphas(), atol=1e-5)
@@ -55,7 +55,7 @@ def test_pause_resume_stop_kill_and_resume_again(tmp_path):
     until(lambda: run.n_steps > held)
     assert run.status == "running"
     run.stop()
-    assert run.wait(180).status == "stopped"
+    assert run.wait(600).status == "stopped"
     assert run.info["stop_reason"] == "asked to stop"
     stopped = run.n_steps
 
@@ -102,7 +102,7 @@ def test_a_process_that_dies_without_a_word(tmp_path):
         child.wait()
         launched = Launched(tmp_path / "run", child, own_folder=False)
         with pytest.raises(RunError, match="ended before it began"):
-            launched.wait(180)
+            launched.wait(600)
 
 
 def test_launching_loads_neither_torch_nor_plotly():
@@ -116,7 +116,7 @@ def test_launching_loads_neither_torch_nor_plotly():
 def test_two_at_once_into_one_folder(tmp_path):
     """One begins, the other is refused in its own words, and takes nothing of the first with it."""
     both = [start(**{**OPTIONS, "steps": 3000}, out=tmp_path / "run") for _ in range(2)]
-    until(lambda: all(one.run is not None or one.error is not None for one in both), 180)
+    until(lambda: all(one.run is not None or one.error is not None for one in both))
     (won,) = (one for one in both if one.run is not None)
     (lost,) = (one for one in both if one.run is None)
     assert isinstance(lost.error, RunError)
@@ -124,7 +124,7 @@ def test_two_at_once_into_one_folder(tmp_path):
     assert won.run.n_steps >= 0
     assert (tmp_path / "run" / "log.txt").exists()
     won.run.stop()
-    assert won.run.wait(180).status == "stopped"
+    assert won.run.wait(600).status == "stopped"
 
 
 @pytest.mark.parametrize("first_fails", [True, False])
@@ -135,7 +135,7 @@ def test_one_that_fails_beside_one_that_goes_on(tmp_path, first_fails):
     failing, going = launched if first_fails else reversed(launched)
     until(lambda: failing.error is not None)
     assert isinstance(failing.error, TaskError), failing.error
-    assert going.wait(180).wait(180).status == "finished"
+    assert going.wait(600).wait(600).status == "finished"
     assert (tmp_path / "run" / "log.txt").exists()
 
 
@@ -146,7 +146,7 @@ def test_both_fail_and_the_last_takes_the_folder_away(tmp_path):
         assert isinstance(one.error, TaskError)
     # Only the launch that made it may take it away, and not while the other reads the log: that may be left.
     assert not (tmp_path / "run").exists() or {p.name for p in (tmp_path / "run").iterdir()} == {"log.txt"}
-    assert s3.launch(**OPTIONS, out=tmp_path / "run").wait(180).status == "finished"
+    assert s3.launch(**OPTIONS, out=tmp_path / "run").wait(600).status == "finished"
 
 
 @pytest.mark.parametrize("what", ["file", "run", "lock", "leftovers"])
@@ -162,7 +162,7 @@ def test_a_launch_that_fails_takes_away_only_what_is_its_own(tmp_path, what):
         held.release()  # of another process's search, which is gone
         (folder / "gates.parquet").write_bytes(b"another's")
     before = {p: p.read_bytes() for p in folder.iterdir() if p.name != "log.txt"}
-    launched.child.wait(180)
+    launched.child.wait(600)
     if what == "run":
         assert "failed" not in Path(folder / "run.json").read_text()
         (folder / "run.json").rename(folder / "aside")  # a run that cannot be opened is not what is tested here
