@@ -19,11 +19,11 @@ MODULES = tuple(
 
 def rows_of(gates: Sequence[Gate]) -> list[str]:
     """Row label of each gate; gates that would share a cell get rows of their own, ``... (2)``; units share one."""
-    seen: dict[tuple[str, str], dict[str, int]] = {}
+    seen: dict[tuple[str, str], dict[str | int, int]] = {}
     rows = []
     for gate in gates:
         at = seen.setdefault((gate.row, gate.column), {})
-        number = at.setdefault(gate.position, len(at) + 1)
+        number = at.setdefault(len(at) if gate.unit is None else gate.position, len(at) + 1)
         rows.append(gate.row if number == 1 else f"{gate.row} ({number})")
     return rows
 

@@ -330,9 +330,13 @@ class Run(RunStatus):
             "last loss": "{:.4g} train, {:.4g} validation".format(*losses) if len(losses) else None,
             "error": self.error or None,
         }
-        with pd.option_context("display.max_colwidth", None):
-            body = pd.Series(rows).dropna().to_frame().to_html(header=False, border=0)
-        return f"<p><b>{html.escape(self.name)}</b></p>{body}"
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for key, value in rows.items()
+            if value is not None
+        )
+        return f"<p><b>{html.escape(self.name)}</b></p><table><tbody>{body}</tbody></table>"
 
     # -- inside ----------------------------------------------------------------------------------------
 
