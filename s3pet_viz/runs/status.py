@@ -172,7 +172,7 @@ def early_stop(info: Mapping[str, Any], status: str) -> str | None:
 
 
 def pruning(info: Mapping[str, Any]) -> dict[str, Any]:
-    """See `Life.pruning`."""
+    """See `RunStatus.pruning`."""
     told = info.get("pruning")
     return told if isinstance(told, dict) else {}
 

@@ -71,7 +71,7 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
     room = max(2, (width or _WIDTH) - margin)
     blocks = [_block(columns, labels, cells, margin) for columns in _fold(grid.columns, room)]
     lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
-    return Group(*lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH))
+    return Group(*lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks)))
 
 
 def _fold(columns: list[str], room: int) -> list[list[str]]:
@@ -115,12 +115,12 @@ def _header(columns: list[str]) -> list[str]:
     return [name, *([tens] if tens.strip() else []), ones]
 
 
-def _legend(high: float | None, n_chosen: int, width: int) -> list[Text]:
-    chosen = Text("● ", _CHOSEN)
+def _legend(high: float | None, n_chosen: int, width: int, ranked: bool) -> list[Text]:
+    chosen = Text("3 rank, ● " if ranked else "● ", _CHOSEN)
     chosen.append(f"chosen ({n_chosen:,})", Style.null())
     if high is None:
         return [chosen]
-    shades = Text("p  ")
+    shades = Text("sum of p  " if ranked else "p  ")
     for level, shade in enumerate(_SHADES):
         shades.append(shade, Style(color=_COLOURS[level]))
         shades.append(f" {high * (level + 1) / len(_SHADES):.2g}  " if high > 0 else " 0  ")

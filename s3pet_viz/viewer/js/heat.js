@@ -111,6 +111,7 @@ export class Heat extends Picture {
     const cells = cellsOf(space, values, state);
     if (scale === "div" && high === 1) low = -cells.most;
     if (high === 1) high = cells.most; // a sum over units reaches their number
+    if (bar === "p" && cells.most > 1) bar = "Σ p"; // the expected rank
     ({ values, state } = cells);
     this.ofCells = cells;
     const width = Math.max(260, this.el.clientWidth || 640),
