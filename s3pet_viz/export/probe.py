@@ -37,13 +37,16 @@ def outputs(model: nn.Module) -> list[Tensor]:
     return made
 
 
-def check_same(expected: list[Tensor], found: list[Tensor], what: str) -> float:
-    """The largest difference of two outputs over the largest output, where it is no more than rounding. Raises
-    ExportError: it is more.
-    """
+def difference(expected: list[Tensor], found: list[Tensor]) -> float:
+    """The largest difference of two outputs over the largest output."""
     scale = max(float(e.double().abs().max()) for e in expected)
     gap = max(float((e.double() - f.double()).abs().max()) for e, f in zip(expected, found, strict=True))
-    gap = gap / scale if scale else gap
+    return gap / scale if scale else gap
+
+
+def check_same(expected: list[Tensor], found: list[Tensor], what: str) -> float:
+    """The difference of two outputs, where it is no more than rounding. Raises ExportError: it is more."""
+    gap = difference(expected, found)
     most = TOLERANCE.get(expected[0].dtype, 1e-4)
     if not gap <= most:  # NaN, too
         raise ExportError(
