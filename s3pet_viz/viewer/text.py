@@ -71,7 +71,9 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
     room = max(2, (width or _WIDTH) - margin)
     blocks = [_block(columns, labels, cells, margin) for columns in _fold(grid.columns, room)]
     lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
-    return Group(*lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks)))
+    return Group(
+        *lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks))
+    )
 
 
 def _fold(columns: list[str], room: int) -> list[list[str]]:

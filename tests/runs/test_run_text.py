@@ -46,6 +46,19 @@ def test_known_picture(gates):
     ]
 
 
+def test_units_share_a_block_and_the_legend_says_so():
+    gates = [Gate(k, "encoder.0.q", "encoder", 0, "SelfAttn.Q", "LoRA", 8, {"r": 1}, k) for k in range(3)]
+    gates.append(Gate(3, "encoder.0.o", "encoder", 0, "SelfAttn.O", "LoRA", 8, {"r": 1}))
+    assert lines(text_heatmap(gates, [0.9, 0.8, 0.3, 0.5], [0, 1, 3])) == [
+        "                E",
+        "                0",
+        "SelfAttn.Q LoRA █2",
+        "SelfAttn.O LoRA ░●",
+        "",
+        "sum of p  · 0.4  ░ 0.8  ▒ 1.2  ▓ 1.6  █ 2  (upper ends)   3 rank, ● chosen (3)",
+    ]
+
+
 @pytest.mark.parametrize("n_layers", [2, 8, 12, 16, 24])
 @pytest.mark.parametrize("width", [60, 80])
 def test_it_fits_and_shows_every_gate(n_layers, width):
