@@ -90,16 +90,25 @@ class LiveView(Viewer):
         theme: str = "auto",
         on_frame: Callable[[Frame], None] | None = None,
     ) -> None:
-        super().__init__(theme=theme, whole=self._whole)
         self.frame, self.updates = Frame(), 0
         self._control, self._parts, self._on_frame = control, parts, on_frame
-        self._key = ""
+        self._key, self._name = "", "starting"
         self._told: Any = None
         self._asked, self._doing, self._refused, self._seen = 0, "", "", -1
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
+        self._lock, self.theme = threading.RLock(), theme
+        doc = "null"
+        if source is not None:  # what there is goes with the opening message, which no server drops
+            self._feed = source if isinstance(source, Feed) else Feed(source)
+            self.frame = self._feed.poll() or self._feed.frame
+            doc = self._describe() or doc
+        super().__init__(theme=theme, whole=self._whole, doc=doc)
         if source is not None:
-            self.attach(source)
+            self._show_static()
+            if self._on_frame is not None and self._key:
+                self._on_frame(self.frame)
+            self.follow()
 
     # -- what it shows ---------------------------------------------------------------------------------
 
@@ -113,6 +122,7 @@ class LiveView(Viewer):
         self._end_thread()
         with self._lock:
             self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", ""
+            self._name = "starting"
             self.page.selection, self.page.doc = [], "null"
         self.follow()
 
@@ -153,7 +163,7 @@ class LiveView(Viewer):
         super().close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({_name_of(self._feed)!r})"
+        return f"{type(self).__name__}({self._name!r})"
 
     # -- the thread ------------------------------------------------------------------------------------
 
@@ -189,16 +199,21 @@ class LiveView(Viewer):
                 self._doing, self._refused = "", ""
             static = frame.status != self.frame.status or not self.updates
             self.frame = frame
-            if self._feed.run is not None and not self._key:
-                self._key = uuid.uuid4().hex
-                self._told = None
-                doc = run_doc(self._feed.run, key=self._key, parts=self._parts, control=self._control, theme=self.theme)
-                self.page.doc = text(doc)
+            if doc := self._describe():
+                self.page.doc = doc
             self._tell()
             if static:
                 self._show_static()
         if self._on_frame is not None:
             self._on_frame(frame)
+
+    def _describe(self) -> str:
+        """The document of a run that none was made for yet; else nothing."""
+        if self._feed is None or self._feed.run is None or self._key:
+            return ""
+        self._key, self._name = uuid.uuid4().hex, _name_of(self._feed.run)
+        self._told = None
+        return text(run_doc(self._feed.run, key=self._key, parts=self._parts, control=self._control, theme=self.theme))
 
     def _tell(self, start: int | None = None) -> None:
         """Send what is new; the whole where it is small, at the end, and each time it has doubled."""
@@ -228,7 +243,7 @@ class LiveView(Viewer):
         with self._lock:
             log = self._feed.log if self._feed is not None else None
             if log is None or self.frame.alpha is None:
-                return {}
+                return {"live": text(self._live(None))} if self._feed is not None else {}
             rows, scalars, values = log.history.part(0)
             last = self.frame.alpha.tobytes()
             return {"live": text(self._live(rows)), "scalars": scalars, "values": values, "last": last}
@@ -275,7 +290,7 @@ class LiveView(Viewer):
         if run is None or frame.step is None or frame.p is None or frame.selected is None:
             return []
         chosen = f"{int(frame.selected.sum()):,} gates chosen (outlined)"
-        words = f"{_name_of(self._feed)}: step {frame.step + 1:,}, {chosen}"
+        words = f"{self._name}: step {frame.step + 1:,}, {chosen}"
         return [Panel(words, space_doc(run.gates_list), np.asarray(frame.p, dtype=float), frame.selected)]
 
 
@@ -303,11 +318,9 @@ class StructureExplorer(LiveView):
         return self.run.structure(budget=budget)
 
 
-def _name_of(feed: Feed | None) -> str:
+def _name_of(run: Run) -> str:
     """Of the search, without what differs from one start to the next (its folder has a date)."""
-    if feed is None or feed.run is None:
-        return "starting"
-    config = feed.run.config
+    config = run.config
     if "task" in config and "backbone" in config:
         return f"{config['task']} on {config['backbone']}"
-    return feed.run.name
+    return run.name

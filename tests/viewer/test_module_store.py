@@ -45,7 +45,8 @@ class Page:
     """A page that hears some of it."""
 
     def __init__(self, node, wire: Wire) -> None:
-        self.node, self.wire, self.gates = node, wire, len(wire.view._feed.gates) or 10
+        feed = wire.view._feed
+        self.node, self.wire, self.gates = node, wire, 10 if feed is None else len(feed.gates) or 10
         node("open", {"name": "page", "state": wire.opened()})
 
     def hear(self, messages: list[dict[str, Any]]) -> None:
@@ -196,7 +197,7 @@ def test_with_any_messages_dropped(node, recorded, data, form):
                 assert known["steps"] == list(range(0, known["last"]["step"] + 1, stride))
         check_whole(known, wire.view.run, wire)
         assert known["status"] == "finished"
-        assert {"kind": "seen", "seq": wire.view._seq} in asked
+        assert {"kind": "seen", "seq": wire.view.updates} in asked
         node("wait", 60_000)
         assert node("asked", "page") == [], "nothing is missing any more"
     finally:
@@ -305,3 +306,21 @@ def test_a_resume_drops_what_was_superseded(node, growing_page):
     assert page.known["steps"] == list(range(5))
     assert page.known["last"]["step"] == 4
     assert not page.known["waiting"]
+
+
+def test_a_page_that_was_told_nothing_asks(node, tmp_path, small):
+    """All that the kernel sent before a page was ready may be lost."""
+    view = LiveView()
+    wire = Wire(view)
+    page = Page(node, wire)
+    assert page.asked() == ["whole"]
+    source = Growing(tmp_path / "run", space(3, 2))
+    source.write(2)
+    view.attach(source.path)
+    wire.told.clear()
+    node("wait", 3100)
+    page.answered()
+    assert (page.known["n"], page.known["waiting"]) == (2, False)
+    view.close()
+    source.writer.close()
+    page.close()

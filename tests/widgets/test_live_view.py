@@ -193,7 +193,7 @@ def test_the_end_is_sent_again_until_a_page_has_it(finished, seen, monkeypatch):
     view = watch(finished())
     seen.append(view)
     until(lambda: not view.following)
-    assert view.updates == 3
+    assert view.updates == 2, "after the message that opened it"
 
 
 def test_one_view_per_run(finished, growing, seen):
@@ -458,3 +458,23 @@ def test_the_forms_lists_are_the_searchs():
 
     assert set(MODES) == set(SEARCH_MODES)
     assert {space.removesuffix("+cross") for space in SPACES} == set(PRESETS)
+
+
+@pytest.mark.parametrize("view_of", [watch, StructureExplorer])
+def test_the_message_that_opens_a_view_holds_all_there_is(finished, seen, monkeypatch, view_of):
+    """A server that is behind drops updates; it never drops a comm_open."""
+    opened = {}
+
+    def keep(page):
+        opened.update(page.get_state())
+        monkeypatch.undo()
+        return page.open()
+
+    monkeypatch.setattr(widgets.viewer.Page, "open", keep)
+    view = view_of(finished())
+    seen.append(view)
+    assert json.loads(opened["doc"])["id"] == json.loads(opened["live"])["doc"] == doc(view)["id"]
+    rows = json.loads(opened["live"])["rows"]
+    assert (rows["from"], rows["count"]) == (0, view.run.n_steps)
+    assert len(opened["last"]) == 4 * len(view.run.gates_list)
+    assert view.updates == 0

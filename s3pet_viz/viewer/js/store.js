@@ -111,6 +111,7 @@ class Store {
       stores.delete(model.get("uid"));
     });
     this.#refresh();
+    this.#want(); // a page that has heard nothing at all, too
   }
 
   #refresh() {
@@ -168,9 +169,10 @@ class Store {
     this.model.send(message);
   }
 
-  /** Whether something is missing of what the kernel has told of: the document, or rows of the history. */
+  /** Whether something is missing of what the kernel has told of, the document or rows of the history, or all of it. */
   get waiting() {
     const { doc, rows } = this.live;
+    if (!this.doc && this.liveText === "{}") return true;
     return Boolean(doc && doc !== this.doc?.id) || Boolean(rows && this.rows.n < rows.from + rows.count);
   }
 }
