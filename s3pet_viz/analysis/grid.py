@@ -62,19 +62,23 @@ class Grid:
         rows: row labels, top to bottom, shape (n_rows,).
         columns: column labels, left to right, with "" for the gap between the stacks, shape (n_columns,).
         row, col: place of each gate, shape (n_gates,).
+        inert: rows and columns of `inert`, which were left out because they cannot help, shape (2, n_inert).
     """
 
-    def __init__(self, gates: Sequence[Gate]) -> None:
-        self.rows = row_order(gates)
+    def __init__(self, gates: Sequence[Gate], inert: Sequence[Gate] = ()) -> None:
+        drawn = [*gates, *inert]
+        self.rows = row_order(drawn)
         self.columns: list[str] = []
-        for column in column_order(gates):
+        for column in column_order(drawn):
             if self.columns and self.columns[-1][0] != column[0]:
                 self.columns.append("")
             self.columns.append(column)
         row_at = {label: i for i, label in enumerate(self.rows)}
         column_at = {label: i for i, label in enumerate(self.columns)}
-        self.row = np.array([row_at[label] for label in rows_of(gates)], dtype=np.int64)
-        self.col = np.array([column_at[g.column] for g in gates], dtype=np.int64)
+        places = np.array(
+            [[row_at[label] for label in rows_of(drawn)], [column_at[g.column] for g in drawn]], dtype=np.int64
+        ).reshape(2, -1)
+        (self.row, self.col), self.inert = places[:, : len(gates)], places[:, len(gates) :]
 
     @property
     def stacks(self) -> dict[str, tuple[int, int]]:

@@ -16,7 +16,7 @@ from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.analysis.placement import gora_ranks, plop_order
 from s3pet_viz.config.names import LAYER_SCORES
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.structure import FinalAlphas, Structure, parse_budget, probabilities, ranks, select, solve_shift
+from s3pet_viz.structure import FinalAlphas, Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.structure import gates_by_index
 
@@ -46,6 +46,7 @@ class OnePassScores(FinalAlphas):
         seed, task, backbone, backbone_params: what it was measured with and on.
         budget: in parameters, of `structure` where it is given none; 0: it has to be given one.
         per: of `structure`, where it is given none.
+        inert: gates of the space that cannot help and were left out (`pet.inert`).
     """
 
     name: str = field(init=False)
@@ -60,6 +61,7 @@ class OnePassScores(FinalAlphas):
     seed: int
     task: str
     per: Per = "gate"
+    inert: tuple[Gate, ...] = ()
 
     # Arrays have no single truth: two results are equal only where they are one.
     __eq__ = object.__eq__

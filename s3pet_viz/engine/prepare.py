@@ -19,7 +19,7 @@ from s3pet_viz.engine.split_batches import SplitBatches
 from s3pet_viz.engine.start import open_start, start_alpha
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.files import located
-from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.pet import Space, candidate_gates, load_space
 from s3pet_viz.pet.space import recorded_space
 from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.lock import refuse_held
@@ -29,6 +29,7 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
@@ -137,14 +138,15 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     )
     device = device.suited(made.model)
     budget = parse_budget(config.budget, made.n_params)
-    gates, missing = candidate_gates(positions(made.model), space)
+    batches = SplitBatches(data, made, config, device, processes)
+    candidates = _candidates(request, made, space, batches, device, processes)
+    gates = candidates.gates
     check_budget([g.n_params for g in gates], budget)
     alpha, start = None, None
     if origin is not None:
         alpha, start = start_alpha(origin, gates, backbone=made.name, backbone_params=made.n_params)
     if started is not None and start and start != started.info.get("start_from"):
         raise RunError(f"start_from: expected the run as it was when the search began, found it changed: {start}")
-    batches = SplitBatches(data, made, config, device, processes)
     fingerprint = fingerprint_of(made, gates, data, processes.size)
     if started is not None:
         _check_moved(started, fingerprint, request.moved)
@@ -158,7 +160,8 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "lr": config.rate(made.n_params),
         "head_params": made.head_params,
         "constant_loss": batches.features["train"].constant_loss(),
-        "space_missing": missing,
+        "space_missing": candidates.missing,
+        "inert": [gate.to_dict() for gate in candidates.inert],
         "task_origin": data.origin,
         "fingerprint": fingerprint,
         "load": {k: v for k, v in request.load.items() if isinstance(v, str)},
@@ -170,6 +173,17 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     return Prepared(
         config, made, gates, budget, alpha, data, batches, device, processes, fingerprint, writer, started is not None
     )
+
+
+def _candidates(
+    request: Request, made: Backbone, space: Space, batches: SplitBatches, device: Device, processes: Processes
+) -> Candidates:
+    """What is searched: every gate in mode ``paper``, else those that can help; of a resumed run, its own."""
+    if request.started is None and request.config.mode != "paper":
+        found: Candidates = processes.share(Candidates.of(made, space, batches.features["train"], device))
+        return found
+    known = () if request.started is None else request.started.inert
+    return Candidates.without(*candidate_gates(positions(made.model), space), inert=known)
 
 
 def _writer(

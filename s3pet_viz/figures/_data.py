@@ -144,6 +144,13 @@ def joint_gates(views: Sequence[View]) -> tuple[tuple[Gate, ...], list[np.ndarra
     return tuple(gates.values()), [np.array([at[key] for key in own], dtype=np.int64) for own in keys]
 
 
+def left_out(sources: Sequence[Any], gates: Sequence[Gate]) -> list[Gate]:
+    """Gates that a source left out because they cannot help, and that none of them has."""
+    have = {gate.key for gate in gates}
+    found = {gate.key: gate for source in sources for gate in getattr(source, "inert", ())}
+    return [gate for key, gate in found.items() if key not in have]
+
+
 def spread(views: Sequence[View], places: Sequence[np.ndarray], n_gates: int, name: str, missing: Any) -> np.ndarray:
     """An attribute of each view over the gates of all (`joint_gates`), shape (n_views, n_gates)."""
     made = np.full((len(views), n_gates), missing)

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
+from s3pet_viz.structure import Gate
 
 ROW_PX = 21
 _INSET = 0.45  # half the side of an outline, in cells
@@ -18,6 +19,8 @@ _RING = 2  # width of an outline, in px
 _CELLS = {**_style.BARE, "zeroline": False, "fixedrange": False}
 #: What the legend calls gates that are chosen only because a likelier one did not fit.
 FILLS = "fills the rest of the budget"
+#: What the legend calls gates that were left out of the search.
+INERT = "cannot help"
 #: Of colours: what the number can be, what is drawn, or from here to there.
 Scale = Literal["full", "own"] | tuple[float, float]
 
@@ -82,6 +85,27 @@ def add_chosen(figure: go.Figure, grid: Grid, selected: np.ndarray, fill: np.nda
     if fill.any():
         figure.add_trace(ring(*outlines(grid, fill), FILLS, line={"dash": "dot"}, **more))
     figure.add_trace(cased(*outlines(grid, selected), **more))
+
+
+def add_inert(figure: go.Figure, grid: Grid, inert: Sequence[Gate]) -> None:
+    """Hatch the cells of gates that cannot help."""
+    if not inert:
+        return
+    rows, columns = grid.inert
+    # Parallel strokes from the lower left to the upper right of a cell, in units of its side.
+    strokes = [(max(0, o), max(0, -o), 1 + min(0, o), 1 - max(0, o)) for o in np.linspace(-0.75, 0.75, 7)]
+    x, y = (
+        np.stack([place + sign * (0.84 * at - 0.42) for stroke in strokes for at in (*stroke[k::2], np.nan)], axis=1)
+        for place, sign, k in ((columns, 1, 0), (rows, -1, 1))
+    )
+    line = {"color": _style.MUTED, "width": 1}
+    figure.add_trace(
+        go.Scatter(x=x.ravel(), y=y.ravel(), mode="lines", name=INERT, line=line, hoverinfo="skip", showlegend=True)
+    )
+    names = [[_style.plain(f"{g.column} {g.row}"), _style.plain(g.position)] for g in inert]
+    look = {"size": 14, "opacity": 0, "color": _style.MUTED}
+    told = "<b>%{customdata[0]}</b> · left out<br>%{customdata[1]}<br>whatever its weights are, the output is the same"
+    figure.add_trace(_style.markers(columns, rows, "inert", look, hover=told, customdata=names, showlegend=False))
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -13,8 +13,8 @@ from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, joint_gates, shorten, spread, view
-from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, axes, cells, limits
+from s3pet_viz.figures._data import View, joint_gates, left_out, shorten, spread, view
+from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, add_inert, axes, cells, limits
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Sources, open_sources
@@ -128,6 +128,7 @@ def heatmap(
     the rank, that is how many are chosen.
 
     Dotted outlines are of gates that only fill what is left of the budget: they come after one that did not fit.
+    Hatched cells are of gates that the search left out, because the model's output does not depend on their weights.
 
     Args:
         runs: a run, its path, a structure (whose chosen gates are drawn), a published file; or several of them.
@@ -140,7 +141,7 @@ def heatmap(
 
     Returns:
         A figure with these traces: the heatmap ("gates"), the outlines ("chosen" and, where there are such, "fills the
-        rest of the budget"), and a casing under them.
+        rest of the budget"), a casing under them, and where there are such gates the hatching ("cannot help").
 
     Raises:
         ConfigError: `value` or `scale` is none of these, or `value` is not known for a structure.
@@ -156,7 +157,8 @@ def heatmap(
     views = [view(source, budget=budget, step=step) for source in sources]
     gate_table, gates = table_of(views)
     table, leads = by_cell(gate_table, gates)
-    grid = Grid(leads)
+    inert = left_out(sources, gates)
+    grid = Grid(leads, inert)
 
     figure = _style.new_figure(look, _title(sources, views, gate_table, budget, step))
     figure.add_trace(gate_cells(grid, table, value, len(views), scale))
@@ -164,6 +166,7 @@ def heatmap(
     # With two colours for chosen and open, outlines would say it twice.
     chosen, fill = table["selected"].to_numpy(), table["fill"].to_numpy()
     add_chosen(figure, grid, chosen, fill, name, visible=value != "selected")
+    add_inert(figure, grid, inert)
     axes(figure, grid)
     return figure
 

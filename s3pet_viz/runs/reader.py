@@ -7,6 +7,7 @@ import html
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz import files
-from s3pet_viz.errors import RunError, printable
+from s3pet_viz.errors import RunError, StructureError, printable, short
 from s3pet_viz.files import is_there, named_in
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
@@ -24,6 +25,8 @@ from s3pet_viz.runs.status import RECENT, RunStatus, said_status, seconds_left
 from s3pet_viz.runs.steps import COLUMNS, StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.gate import MOST_GATES
+from s3pet_viz.structure.structure import gate_from_dict
 
 Budget = str | int | float
 
@@ -93,6 +96,19 @@ class Run(RunStatus):
         config: dict[str, Any] = self.info["config"]
         named = {k: config[k] for k in ("task", "backbone", "start_from") if isinstance(config.get(k), str)}
         return {**config, **{k: named_in(v, self.path, self.info.get("place")) for k, v in named.items()}}
+
+    @cached_property
+    def inert(self) -> tuple[Gate, ...]:
+        """Gates of the search space that cannot help and were left out of the search (`pet.inert`); each with its index
+        in the space. A run of an earlier version has none.
+        """
+        where, found = f"{self.path / layout.RUN_JSON}: field 'inert'", self.info.get("inert", [])
+        if not isinstance(found, list) or len(found) > MOST_GATES:
+            raise RunError(f"{where}: expected a list of gates, found {short(found)}")
+        try:
+            return tuple(gate_from_dict(gate, f"{where}, entry {i}") for i, gate in enumerate(found))
+        except StructureError as error:
+            raise RunError(str(error)) from None
 
     @property
     def n_steps(self) -> int:

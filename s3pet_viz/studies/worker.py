@@ -132,8 +132,7 @@ def _workbench(wanted: Mapping[str, Any]) -> Any:
 
 def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structure | str, dict[str, Any]]:
     """The structure (or the name of a method without one) that a recipe means, and what its making cost."""
-    from s3pet_viz.backbones import positions
-    from s3pet_viz.pet import candidate_gates, load_space
+    from s3pet_viz.pet import load_space
     from s3pet_viz.tuning.baselines import MANUAL, manual_structure, random_structure
 
     kind = recipe["kind"]
@@ -146,7 +145,7 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
     if kind == "given":
         return Structure.from_dict(recipe["structure"], where="study: a given structure"), {}
     if kind == "random":
-        gates, _ = candidate_gates(positions(bench.backbone.model), load_space(recipe["space"]))
+        gates = bench.candidates(load_space(recipe["space"])).gates
         budget = parse_budget(recipe["budget"], bench.backbone.n_params)
         return random_structure(gates, budget, bench.backbone, recipe["draw"]), {}
     if kind == "rival":

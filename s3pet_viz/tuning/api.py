@@ -12,7 +12,6 @@ from typing import Any, Unpack, cast
 import pandas as pd
 
 from s3pet_viz.analysis.measures import need_sizes
-from s3pet_viz.backbones import positions
 from s3pet_viz.config.checks import seed_list, short, whole
 from s3pet_viz.config.options import takes
 from s3pet_viz.config.tuning import TuneConfig, make_config
@@ -20,7 +19,7 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.export.host import read_adapter
-from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.pet import load_space
 from s3pet_viz.sources import A_SOURCE, Source, open_source, structure_of
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import Budget, check_budget
@@ -188,7 +187,7 @@ def baselines(
     gates: list[Gate] = []
     size = parsed.parameters(bench.backbone.n_params)
     if {"random", *ONE_PASS_METHODS} & set(chosen):
-        gates, _ = candidate_gates(positions(bench.backbone.model), chosen_space)
+        gates = bench.candidates(chosen_space).gates
         check_budget([g.n_params for g in gates], size)
 
     @cache  # per gate and per parameter share their scores

@@ -25,10 +25,11 @@ from s3pet_viz.config.names import LAYER_SCORES, ONE_PASS, ONE_PASS_METHODS
 from s3pet_viz.config.scoring import BATCH_SIZE, ROWS, WARM_STEPS
 from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, SpaceError, StructureError
-from s3pet_viz.pet import PETs, Space, candidate_gates, insert, load_space
+from s3pet_viz.pet import PETs, Space, insert, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.training.batches import Features
+from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.fit import fit
 from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
@@ -54,7 +55,7 @@ def one_pass_structure(
         ConfigError, BudgetError, SpaceError: before anything is scored. NonFiniteLossError: while scoring.
     """
     kind, per = parse_method(name)
-    gates = gates_of(bench, kind, space)
+    gates = candidates_of(bench, kind, space).gates
     check_budget([g.n_params for g in gates], parse_budget(budget, bench.backbone.n_params))
     return score_gates(bench, kind, gates, seed=seed, **options).structure(budget, per)
 
@@ -109,7 +110,7 @@ def one_pass_scores(
         ConfigError, SpaceError: before any long work. NonFiniteLossError: a loss or a score is NaN or infinite.
     """
     _check_kind(kind)
-    return score_gates(bench, kind, gates_of(bench, kind, space), seed=seed, **options)
+    return score_gates(bench, kind, candidates_of(bench, kind, space).gates, seed=seed, **options)
 
 
 def score_gates(
@@ -297,15 +298,15 @@ def _warm(bench: Workbench, pets: PETs, config: TuneConfig, label: str, tick: Ca
     )
 
 
-def gates_of(bench: Workbench, kind: str, space: Any) -> list[Gate]:
-    """The gates of a search space on a workbench's backbone.
+def candidates_of(bench: Workbench, kind: str, space: Any) -> Candidates:
+    """What can be chosen of a search space on a workbench's backbone.
 
     Raises:
         SpaceError: as `pet.load_space`, `pet.candidate_gates` and `check_lora`.
     """
     chosen = load_space(space)
     check_lora(kind, space_types(chosen))
-    return candidate_gates(positions(bench.backbone.model), chosen)[0]
+    return bench.candidates(chosen)
 
 
 def space_types(space: Space) -> list[str]:

@@ -20,7 +20,7 @@ from s3pet_viz.pet import Space, load_space
 from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.tuning.layer_scores import Draw
-from s3pet_viz.tuning.one_pass import check_lora, gates_of, parse_method, score_gates, space_types
+from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, score_gates, space_types
 from s3pet_viz.tuning.origin import check_workbench
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -106,7 +106,8 @@ def score(
             split=split,
             **(load or {}),
         )
-        gates = gates_of(bench, kind, chosen)
+        candidates = candidates_of(bench, kind, chosen)
+        gates = candidates.gates
         parameters = parsed.parameters(bench.backbone.n_params)
         check_budget([g.n_params for g in gates], parameters)
         made = score_gates(
@@ -120,7 +121,7 @@ def score(
             draw=draw,
             progress=progress,
         )
-        return replace(made, budget=parameters, per=per)
+        return replace(made, budget=parameters, per=per, inert=candidates.inert)
 
     if tasks is None:
         return one(task)

@@ -14,8 +14,9 @@ from s3pet_viz.backbones import Backbone
 from s3pet_viz.config.tuning import TuneConfig, default_full_lr, default_lr
 from s3pet_viz.errors import ConfigError, StructureError
 from s3pet_viz.export import Adapter
-from s3pet_viz.pet import PETs, insert
+from s3pet_viz.pet import PETs, Space, insert
 from s3pet_viz.structure import Structure
+from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.fit import Splits, train
 from s3pet_viz.training.model_state import at_work, left_as_found, pooler_of, raise_precision, reset_head
@@ -62,6 +63,10 @@ class Workbench:
     def working(self) -> AbstractContextManager[None]:
         """Inside, the backbone is ready to be read; afterwards it is as it was found."""
         return at_work(self.backbone, self.device)
+
+    def candidates(self, space: Space) -> Candidates:
+        """What can be chosen of a space here. Raises SpaceError: as `pet.candidate_gates`."""
+        return Candidates.of(self.backbone, space, self.splits.train, self.device)
 
     def run(self, method: str | Structure, config: TuneConfig, **how: Any) -> Scores:
         """Train one structure (or ``full``, ``head``, ``untouched``) from scratch and score it; `how` as in `tuned`."""

@@ -35,9 +35,9 @@ def text(doc: object) -> str:
     return json.dumps(json_ready(doc), allow_nan=False, separators=(",", ":"))
 
 
-def space_doc(gates: Sequence[Gate]) -> Doc:
-    """Where each gate is drawn, and what is said of it: columns of the gates' table."""
-    grid = Grid(gates)
+def space_doc(gates: Sequence[Gate], inert: Sequence[Gate] = ()) -> Doc:
+    """Where each gate is drawn, and what is said of it: columns of the gates' table. inert: drawn as left out."""
+    grid = Grid(gates, inert)
     return {
         "rows": grid.rows,
         "columns": grid.columns,
@@ -47,6 +47,7 @@ def space_doc(gates: Sequence[Gate]) -> Doc:
         **{name: [getattr(g, name) for g in gates] for name in ("position", "stack", "layer", "module")},
         "type": [g.pet_type for g in gates],
         "options": [json.dumps(g.options, sort_keys=True) for g in gates],
+        **({"inert": _inert_doc(grid, inert)} if inert else {}),
         # -1: not one of several units of its position.
         **(
             {"unit": [-1 if g.unit is None else g.unit for g in gates]}
@@ -54,6 +55,12 @@ def space_doc(gates: Sequence[Gate]) -> Doc:
             else {}
         ),
     }
+
+
+def _inert_doc(grid: Grid, inert: Sequence[Gate]) -> Doc:
+    """Of gates that are left out: the cell, and what the filters ask for."""
+    facts = {name: [getattr(g, name) for g in inert] for name in ("position", "stack", "module")}
+    return {"row": grid.inert[0].tolist(), "col": grid.inert[1].tolist(), "type": [g.pet_type for g in inert], **facts}
 
 
 def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, theme: str = "auto") -> Doc:
@@ -80,7 +87,7 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         "code": f"s3.open_run({str(run.path)!r})",
         "structure": structure.to_dict(),
         "effects": _effects(run),
-        "space": space_doc(run.gates_list),
+        "space": space_doc(run.gates_list, run.inert),
         "run": {
             "name": run.name,
             "tau": float(info["tau"]),

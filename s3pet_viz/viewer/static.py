@@ -18,6 +18,10 @@ _LEVELS = 24
 _WIDTH, _ROW, _CHAR = 860, 17, 6.1
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _OUTLINE, _INK, _MUTED = "#f26b1d", "#1f2933", "#5f6c78"
+_HATCH = (
+    "<defs><pattern id='hatch' width='5' height='5' patternUnits='userSpaceOnUse' patternTransform='rotate(45)'>"
+    f"<path d='M0 0v5' stroke='{_MUTED}' stroke-width='1.2'/></pattern></defs>"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def svg(panels: Sequence[Panel], sentence: str) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {y + 10:.0f}' width='{_WIDTH}' "
         f"font-family='Helvetica,Arial,sans-serif' font-size='11' fill='{_INK}'>"
-        f"<rect width='{_WIDTH}' height='{y + 10:.0f}' fill='white'/>{''.join(parts)}</svg>"
+        f"{_HATCH}<rect width='{_WIDTH}' height='{y + 10:.0f}' fill='white'/>{''.join(parts)}</svg>"
     )
 
 
@@ -63,8 +67,8 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     row_height = max(2.0, min(_ROW, 420 / len(rows)))
     y0 = top + 22
 
-    def box(i: int, inset: float) -> str:
-        x, y = left + space["col"][i] * side + inset, y0 + space["row"][i] * row_height + inset
+    def box(i: int, inset: float, of: Doc = space) -> str:
+        x, y = left + of["col"][i] * side + inset, y0 + of["row"][i] * row_height + inset
         across = side - 2 * inset
         return f"M{x:.1f} {y:.1f}h{across:.1f}v{row_height - 2 * inset:.1f}h{-across:.1f}z"
 
@@ -73,6 +77,9 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
         level = round(min(1.0, max(0.0, float(panel.values[i]))) * _LEVELS)
         boxes.setdefault(_colour(level), []).append(box(i, 0.5))
     cells = "".join(f"<path fill='{colour}' d='{''.join(d)}'/>" for colour, d in sorted(boxes.items()))
+    if inert := space.get("inert"):
+        hatched = "".join(box(i, 1, inert) for i in range(len(inert["row"])))
+        cells += f"<path fill='url(#hatch)' stroke='{_MUTED}' stroke-width='0.5' d='{hatched}'/>"
     ring = "".join(box(i, 1) for i in np.flatnonzero(panel.marked).tolist())
     below = y0 + len(rows) * row_height
     said = "".join(

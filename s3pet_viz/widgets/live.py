@@ -291,7 +291,7 @@ class LiveView(Viewer):
             return []
         chosen = f"{int(frame.selected.sum()):,} gates chosen (outlined)"
         words = f"{self._name}: step {frame.step + 1:,}, {chosen}"
-        return [Panel(words, space_doc(run.gates_list), np.asarray(frame.p, dtype=float), frame.selected)]
+        return [Panel(words, space_doc(run.gates_list, run.inert), np.asarray(frame.p, dtype=float), frame.selected)]
 
 
 class StructureExplorer(LiveView):

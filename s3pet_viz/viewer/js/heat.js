@@ -32,17 +32,22 @@ export function cellsOf(space, values, state = []) {
 }
 
 /** Rows to draw, top to bottom: {label, gates: one a column or -1} or {head, label, of: rows below}.
- *  p: of each gate of the space, NaN where unknown. how: {sort, group, hidePale, keep(gate)}. */
-export function arrange(space, p, { sort = "order", group = "none", hidePale = false, keep = () => true } = {}) {
+ *  p: of each gate of the space, NaN where unknown. how: {sort, group, hidePale, keep(gate), keepInert(i)}; of rows also
+ *  inert: by column, the gates that were left out because they cannot help. */
+export function arrange(space, p, { sort = "order", group = "none", hidePale = false, keep = () => true, keepInert = () => true } = {}) {
   const lead = leadsOf(space);
   p = cellsOf(space, p).values;
-  const rows = space.rows.map((label) => ({ label, gates: new Int32Array(space.columns.length).fill(-1), key: "" }));
+  const rows = space.rows.map((label) => ({ label, gates: new Int32Array(space.columns.length).fill(-1), inert: new Map(), key: "" }));
   for (let i = 0; i < space.row.length; i++) {
     const row = rows[space.row[i]];
     if (keep(i) && lead[i] === i) row.gates[space.col[i]] = i;
     row.key = group === "module" ? space.module[i] : group === "type" ? space.type[i] : "";
   }
-  const filled = rows.filter((row) => row.gates.some((g) => g >= 0));
+  space.inert?.row.forEach((at, i) => {
+    if (keepInert(i)) rows[at].inert.set(space.inert.col[i], i);
+    rows[at].key = group === "module" ? space.inert.module[i] : group === "type" ? space.inert.type[i] : "";
+  });
+  const filled = rows.filter((row) => row.inert.size || row.gates.some((g) => g >= 0));
   const sum = (row, of) => row.gates.reduce((a, g) => a + (g >= 0 ? of(g) || 0 : 0), 0);
   const shown = filled.filter((row) => !hidePale || !row.gates.every((g) => g < 0 || !(p[g] >= PALE)));
   let order = shown.map((_, i) => i);
@@ -78,7 +83,7 @@ export class Heat extends Picture {
     this.svg.addEventListener("mousemove", (event) => {
       const gate = this.#gateAt(event);
       this.svg.style.cursor = gate === undefined ? "" : "pointer";
-      this.tip(gate === undefined ? this.#sumAt(event) : this.hover(gate), event);
+      this.tip(gate === undefined ? (this.#inertAt(event) ?? this.#sumAt(event)) : this.hover(gate), event);
     });
     this.svg.addEventListener("mouseleave", () => this.tip(null));
     this.svg.addEventListener("blur", () => this.#focusOn(null));
@@ -112,6 +117,9 @@ export class Heat extends Picture {
     if (scale === "div" && high === 1) low = -cells.most;
     if (high === 1) high = cells.most; // a sum over units reaches their number
     if (bar === "p" && cells.most > 1) bar = "Σ p"; // the expected rank
+    const hatched = rows.some((row) => row.inert?.size);
+    let hatch = "none";
+    if (hatched) legend = [...legend, { words: "left out: cannot help", colour: this.ink.muted, hatched }];
     ({ values, state } = cells);
     this.ofCells = cells;
     const width = Math.max(260, this.el.clientWidth || 640),
@@ -171,6 +179,13 @@ export class Heat extends Picture {
       }
     this.sums = null;
     if (sums) this.#margins(sums, width - right + 6, side);
+    if (hatched) {
+      const id = `s3-hatch-${(gradients += 1)}`;
+      hatch = `url(#${id})`;
+      const stroke = s("path", { d: "M0 0v5", stroke: ink.muted, "stroke-width": 1.2 });
+      svg.append(s("defs", {}, s("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, stroke)));
+      this.#hatch(hatch);
+    }
     // What is chosen; what only fills the rest; what is picked.
     for (const [kind, dash] of [
       [1, null],
@@ -211,16 +226,16 @@ export class Heat extends Picture {
     svg.append(this.focusBox);
     this.#focusOn(this.focus);
     let x = left;
-    for (const { words, dash, colour } of legend) {
+    for (const { words, dash, colour, hatched: filled } of legend) {
       svg.append(
         s("rect", {
           x,
           y: 4,
           width: 12,
           height: 10,
-          fill: "none",
+          fill: filled ? hatch : "none",
           stroke: colour ?? ink.outline,
-          "stroke-width": 2,
+          "stroke-width": filled ? 0.5 : 2,
           "stroke-dasharray": dash,
         }),
       );
@@ -263,6 +278,26 @@ export class Heat extends Picture {
 
   #drawn(gate) {
     return this.rowAt?.[gate] >= 0;
+  }
+
+  /** The cells of gates that cannot help. */
+  #hatch(fill) {
+    const { left, over, cw, rh } = this.geometry;
+    let d = "";
+    this.list.forEach((row, r) => row.inert?.forEach((_, c) => (d += pathOf(left + c * cw + 0.75, over + r * rh + 0.75, cw - 1.5, rh - 1.5))));
+    this.svg.append(s("path", { d, fill, stroke: this.ink.muted, "stroke-width": 0.5, class: "s3-inert" }));
+  }
+
+  /** What is said of a gate that cannot help, where the pointer is on one. */
+  #inertAt(event) {
+    if (!this.geometry) return null;
+    const { left, over, cw, rh } = this.geometry,
+      box = this.svg.getBoundingClientRect(),
+      column = Math.floor((event.clientX - box.left - left) / cw);
+    const row = this.list[Math.floor((event.clientY - box.top - over) / rh)],
+      i = row?.inert?.get(column);
+    if (i === undefined) return null;
+    return [`${this.space.columns[column]} ${row.label}`, this.space.inert.position[i], "left out: whatever its weights are, the output is the same"];
   }
 
   /** The box of a gate's cell, so much smaller. */

@@ -533,7 +533,12 @@ class View {
       this.words,
       `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`,
     );
-    const arranged = arrange(space, scene.p, { ...how, keep: (g) => shown[g] });
+    const { inert } = space,
+      wanted = (i) =>
+        (!how.stack || inert.stack[i] === how.stack) &&
+        (!how.type || inert.type[i] === how.type) &&
+        (!how.module || inert.module[i] === how.module);
+    const arranged = arrange(space, scene.p, { ...how, keep: (g) => shown[g], keepInert: wanted });
     const fills = scene.chosen.includes(2),
       seen = cellsOf(space, scene.p).values.filter((v) => !Number.isNaN(v)),
       high = this.scaleOwn ? seen.reduce((a, b) => Math.max(a, b)) : 1,

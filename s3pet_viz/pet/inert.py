@@ -1,0 +1,72 @@
+"""Gates that cannot help, found by measuring: whatever their weights are, the model's output is the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3pet_viz.pet.insertion import insert
+from s3pet_viz.structure import Gate
+
+#: What is differentiated is scaled by these: a true gradient is scaled with it, one that is rounding alone changes.
+_SCALES = (math.pi, math.e, 5 * math.sqrt(3))
+#: Rounding is a smaller share of the largest gradient than this, and changes by more than this share of itself. (Of the
+#: families in docs/compatibility.md rounding changes by 0.4 and more, true gradients by less than 1e-5; in bfloat16
+#: these are 0.2 and 0.07.)
+_SMALL, _CHANGE = 1e-2, 0.12
+
+
+def inert_gates(
+    model: nn.Module, gates: Sequence[Gate], batch: Mapping[str, Tensor], autocast: Callable[[], Any] = nullcontext
+) -> tuple[Gate, ...]:
+    """The gates whose weights the logits do not depend on: a bias on keys adds one number to every score of a query,
+    which softmax drops, unless scores depend on the key otherwise (rotary positions).
+
+    All gates are open, with random weights, in one forward and four backward passes without dropout. Half precision and
+    rounding are no trouble: a gradient counts as none where it is rounding alone. The model is left as it was.
+
+    Args:
+        batch: rows on the model's device, a few are enough; what an attention reads must be longer than one token.
+        autocast: a context factory for mixed precision.
+    """
+    training = model.training
+    model.eval()
+    pets = insert(model, gates)
+    try:
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in pets.parameters():
+                weight.add_(0.02 * torch.randn(weight.shape, generator=draw).to(weight))
+        weights = list(pets.parameters())
+        with torch.enable_grad():
+            with autocast():
+                logits = _logits(model, batch).float()
+            value = (logits * torch.randn(logits.shape, generator=draw).to(logits)).sum()
+            once, *scaled = (
+                torch.autograd.grad(value * by, weights, retain_graph=True, allow_unused=True) for by in (1.0, *_SCALES)
+            )
+    finally:
+        pets.detach()
+        model.train(training)
+    size, change = torch.zeros(len(gates), dtype=torch.float64), torch.zeros(3, len(gates), dtype=torch.float64)
+    for k, (name, _) in enumerate(pets.named_parameters()):
+        if (a := once[k]) is None:
+            continue
+        gate = int(name.partition(".")[0])
+        size[gate] += a.double().square().sum().cpu()
+        for row, by, again in zip(change, _SCALES, scaled, strict=True):
+            row[gate] += (again[k].double() / by - a.double()).square().sum().cpu()
+    noise = (change.amax(0) > _CHANGE**2 * size) & (size < _SMALL**2 * size.max())
+    inert = ((size == 0) | noise).tolist()
+    return tuple(gate for gate, none in zip(gates, inert, strict=True) if none and size.max() > 0)
+
+
+def _logits(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    options = {"use_cache": False} if model.can_generate() else {}
+    made: Tensor = model(**batch, **options).logits
+    return made

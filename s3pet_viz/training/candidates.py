@@ -1,0 +1,52 @@
+"""The gates that a search or a score chooses from: those of a space, without the ones that cannot help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.pet import Space, candidate_gates
+from s3pet_viz.pet.inert import inert_gates
+from s3pet_viz.structure import Gate
+from s3pet_viz.training.batches import Features
+from s3pet_viz.training.device import Device
+from s3pet_viz.training.model_state import at_work
+
+#: Rows that are enough to measure with: the longest of so many.
+_ROWS, _OF = 4, 64
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Gates of a space on a backbone.
+
+    Attributes:
+        gates: what can be chosen, gate i with index i. inert: what cannot help (`pet.inert`), with its index in the
+            space. missing: what the space names but the backbone lacks.
+    """
+
+    gates: list[Gate]
+    inert: tuple[Gate, ...]
+    missing: list[str]
+
+    @classmethod
+    def of(cls, backbone: Backbone, space: Space, rows: Features, device: Device) -> Candidates:
+        """The candidates, measured on some rows of a task.
+
+        Raises:
+            SpaceError: as `candidate_gates`.
+        """
+        gates, missing = candidate_gates(positions(backbone.model), space)
+        longest = np.argsort(-rows.lengths[:_OF], kind="stable")[:_ROWS]
+        with at_work(backbone, device):
+            inert = inert_gates(backbone.model, gates, rows.batch(longest, device.torch), device.autocast)
+        return cls.without(gates, missing, inert)
+
+    @classmethod
+    def without(cls, gates: list[Gate], missing: list[str], inert: tuple[Gate, ...]) -> Candidates:
+        """These gates but the inert ones, numbered anew."""
+        left_out = {gate.key for gate in inert}
+        kept = [gate for gate in gates if gate.key not in left_out]
+        return cls([replace(gate, index=i) for i, gate in enumerate(kept)], inert, missing)
