@@ -285,6 +285,21 @@ def test_filters_and_what_is_not_known(node, space):
     assert labels(arranged(node, doc, p, sort="p"))[0] == "SelfAttn.K · BitFit"
 
 
+def test_a_row_of_gates_that_cannot_help_is_drawn(node):
+    gates = widget_runs.space(2, 1, 4)
+    inert = [g for g in gates if g.row == "SelfAttn.K · BitFit"]
+    others = [g for g in gates if g not in inert]
+    doc, p = space_doc(others, inert), np.full(len(others), 0.5)
+    assert doc["rows"] == space_doc(gates)["rows"]
+    assert (len(doc["n"]), doc["inert"]["row"], doc["inert"]["col"]) == (9, [3, 3, 3], [0, 1, 3])
+    for how in ({}, {"sort": "p"}, {"sort": "params"}, {"sort": "likeness"}, {"group": "module"}, {"group": "type"}):
+        made = arranged(node, doc, p, **how)
+        (row,) = (row for row in made["rows"] if row["label"] == "SelfAttn.K · BitFit")
+        assert row["gates"] == [-1] * 4, how
+    assert "SelfAttn.K · BitFit" not in labels(arranged(node, doc, p, hidePale=True))
+    assert "inert" not in space_doc(gates), "a run without such gates looks as before"
+
+
 def test_like_rows_stand_together(node):
     """Two kinds of rows, mixed: each kind is contiguous."""
     rng = np.random.default_rng(0)
