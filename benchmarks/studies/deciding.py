@@ -14,7 +14,7 @@ mode (same task and seed) has a 95 % lower bound above -2 points; else the best.
 What is done:
 
 - fast: 200 steps, the structures recorded in data/studies/tiny-t5 (with the seconds of that time), searched anew where
-  one is missing. prune: 400 steps. gradient: one pass of 2,048 training rows. random: one draw a seed.
+  one is missing (they offered also the 8 gates that cannot help, and chose none of them). prune: 400 steps. gradient: one pass of 2,048 training rows. random: one draw a seed.
 - LoRA (rank 1 on every query and value) and full have no budget and no search.
 - one-go: a prune search that goes on training at its final structure; as many steps as prune and its training may have.
 - Every training has steps="auto" with a cap of 1,200 and ends by the validation rows; the test rows are only scored.
@@ -49,11 +49,10 @@ from tiny_t5 import TASKS
 
 import s3pet_viz as s3
 from s3pet_viz.analysis.study import KIND, PACKED, SCHEMA_VERSION, packed
-from s3pet_viz.backbones import positions
 from s3pet_viz.config.tuning import make_config
 from s3pet_viz.errors import S3PETError, StudyError
 from s3pet_viz.files import json_ready, write_json_atomic, write_text_atomic
-from s3pet_viz.pet import candidate_gates, load_space
+from s3pet_viz.pet import load_space
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.structure import Structure
 from s3pet_viz.structure.budget import Budget
@@ -150,7 +149,7 @@ def structure_of(labels: dict[str, Any], bench: Workbench) -> tuple[Structure | 
     if method == "LoRA":
         return manual_structure("LoRA", bench.backbone), {}
     if method == "random":
-        gates, _ = candidate_gates(positions(bench.backbone.model), load_space(SPACE))
+        gates = bench.candidates(load_space(SPACE)).gates
         return random_structure(gates, labels["budget_params"], bench.backbone, seed), {}
     if method == "gradient":
         scores = one_pass_scores(bench, "gradient", space=SPACE, seed=seed, progress=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,20 +30,25 @@ Target = Annotated[
     ),
 ]
 To = Annotated[
-    Literal["peft", "merged", "s3delta", "adapter"],
+    Literal["peft", "merged", "s3delta", "adapter", "peft-json", "trl", "axolotl", "llama-factory"],
     typer.Option(
         help="peft: a PEFT adapter folder (of a structure alone, its config). merged: a plain transformers model. "
-        "s3delta: the published implementation's JSON. adapter: this package's own folder.",
+        "s3delta: the published implementation's JSON. adapter: this package's own folder. To paste, of the structure "
+        "alone: peft-json, trl (Python), axolotl and llama-factory (YAML).",
         show_default=False,
     ),
 ]
-Out = Annotated[Path, typer.Option(help="The folder to write; with --to s3delta, the file.", show_default=False)]
+Out = Annotated[Path, typer.Option(help="The folder to write; the file, where it is one.", show_default=False)]
+Alpha = Annotated[float | None, c.option("In PEFT, instead of the gates' own lora_alpha (of a structure alone).")]
+Dropout = Annotated[float, typer.Option(help="In PEFT, of LoRA layers in training.")]
 Backbone = Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the source's]")]
 Budget = Annotated[str | None, c.option("Take the structure that the run gives at this budget.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Leave out what PEFT cannot hold, and list it.")]
 AnyWeights = Annotated[
     bool, typer.Option("--any-weights", help="Accept a backbone of the same shape with other weights.")
 ]
+#: Forms that are one file; all but the first go through PEFT's config.
+_FILES = ("s3delta", "peft-json", "trl", "axolotl", "llama-factory")
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists; write into a folder with files.")]
 
 
@@ -96,22 +101,27 @@ def export(
     budget: Budget = None,
     partial: Partial = False,
     any_weights: AnyWeights = False,
+    lora_alpha: Alpha = None,
+    lora_dropout: Dropout = 0.0,
     force: Force = False,
 ) -> None:
-    """Write a structure or a trained adapter in another form: PEFT, a plain model, S3Delta's JSON.
+    """Write a structure or a trained adapter in another form: PEFT, a training tool's config, a plain model, S3Delta's
+    JSON.
 
     Trained weights come from `s3pet tune ... --save FOLDER`.
     """
     from s3pet_viz.cli import _output as o
 
-    if to == "s3delta":
+    if to in _FILES:
         c.check_free(out, force=force)
     else:
         from s3pet_viz.export.folder import check_free_folder
 
         check_free_folder(out, force)
-    if partial and to != "peft":
-        raise ConfigError(f"partial: is for --to peft; --to {to} holds everything or says what it cannot")
+    through_peft = to == "peft" or to in _FILES[1:]
+    for name, given_ in (("partial", partial), ("lora_alpha", lora_alpha), ("lora_dropout", lora_dropout)):
+        if given_ and not through_peft:
+            raise ConfigError(f"{name}: is for --to peft and the training tools; --to {to} does not take it")
     from s3pet_viz.export.host import read_source
     from s3pet_viz.structure import Structure, to_s3delta
 
@@ -125,12 +135,17 @@ def export(
 
     if to == "s3delta":
         c.save_json(out, to_s3delta(structure), force)
-    elif to == "peft":
-        from s3pet_viz.export import to_peft
+    elif through_peft:
+        from s3pet_viz.export import to_peft, training_config
 
-        made = to_peft(given, backbone, folder=out, partial=partial, overwrite=force, any_weights=any_weights)
+        options: dict[str, Any] = {"partial": partial, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout}
+        if to == "peft":
+            made = to_peft(given, backbone, folder=out, overwrite=force, any_weights=any_weights, **options)
+        else:
+            made = to_peft(structure, backbone, **options)
+            c.save_text(out, training_config(made, to), force)
         facts |= {"held": f"{len(made.held)} of {len(structure)} gates in a {type(made.config).__name__}"}
-        facts |= {"weights": "none: the config alone" if adapter is None else None}
+        facts |= {"weights": "none: the config alone" if adapter is None or to != "peft" else None}
         facts |= {"loaded back": None if made.gap is None else f"logits within {made.gap:.1e} of the adapter's"}
         for gate, reason in made.dropped.items():
             c.complain("left out", f"{gate.position} {gate.pet_type}: {reason}")

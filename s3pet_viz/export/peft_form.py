@@ -16,7 +16,8 @@ from torch import nn
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.families import Position, is_conv1d
 from s3pet_viz.backbones.load import quiet
-from s3pet_viz.errors import ExportError, MissingExtraError, StructureError
+from s3pet_viz.config.checks import number
+from s3pet_viz.errors import ConfigError, ExportError, MissingExtraError, StructureError
 from s3pet_viz.export.adapter import Adapter, Attached
 from s3pet_viz.export.folder import check_free_folder, staged_folder
 from s3pet_viz.export.host import Host, host_of, named, read_source
@@ -67,6 +68,8 @@ def to_peft(
     partial: bool = False,
     overwrite: bool = False,
     any_weights: bool = False,
+    lora_alpha: float | None = None,
+    lora_dropout: float = 0.0,
 ) -> PeftExport:
     """A structure as a PEFT config; an adapter with its trained weights as a PEFT adapter folder.
 
@@ -84,6 +87,9 @@ def to_peft(
         partial: leave out the gates that PEFT cannot hold; they are listed in the result.
         overwrite: write into a folder that is not empty.
         any_weights: accept a backbone of the same shape with other weights.
+        lora_alpha: of a LoRA of rank one, instead of the gates' own; the scale lora_alpha / r of a LoRA of several
+            units stays that of each. Only of a structure: trained weights belong to their scale.
+        lora_dropout: in training there, from 0 to below 1; the package's own has none inside a LoRA.
 
     Raises:
         MissingExtraError: PEFT is not installed.
@@ -95,12 +101,23 @@ def to_peft(
     except ImportError:
         raise MissingExtraError('to_peft: PEFT needs an extra: pip install "s3pet_viz[peft]"') from None
 
+    wanted = "a number from 0 to below 1"
+    if number("lora_dropout", lora_dropout, wanted) >= 1:
+        raise ConfigError(f"lora_dropout: expected {wanted}, found {lora_dropout}")
+    if lora_alpha is not None:
+        lora_alpha = number("lora_alpha", lora_alpha, "a number above 0", open_end=True)
     if folder is not None:
         check_free_folder(folder, overwrite)
     given = read_source(source, backbone=backbone)
     adapter = given if isinstance(given, Adapter) else None
     adapter = adapter.joined() if adapter is not None else None
     structure = given if isinstance(given, Structure) else given.structure
+    if lora_alpha is not None:
+        if adapter is not None:
+            raise ConfigError(
+                "lora_alpha: trained weights belong to the scale they were trained with; give a structure"
+            )
+        structure = replace(structure, gates=tuple(_scaled(gate, lora_alpha) for gate in structure.gates))
     structure = replace(structure, gates=tuple(joined(structure.gates)))
     if not structure.gates:
         raise StructureError("structure: expected at least one gate, found none")
@@ -119,7 +136,7 @@ def to_peft(
         raise ExportError(f"PEFT cannot hold {len(dropped)} of {len(sites)} gates:\n{named(dropped)}{hint}")
     plan = _Plan(held, sites, host, adapter)
     # get_peft_model fills the name of the base in, and warns of one that is there.
-    config = plan.config(peft, (adapter.backbone or structure.backbone) if adapter is not None else "")
+    config = plan.config(peft, lora_dropout, (adapter.backbone or structure.backbone) if adapter is not None else "")
     with no_warnings(), quiet():
         # PEFT warns of norms and of names that are about to go; what it makes is compared below.
         wrapped = peft.get_peft_model(copy.deepcopy(host.model), copy.deepcopy(config))
@@ -146,6 +163,10 @@ def to_peft(
                     plan.check(again)
                     gap = check_same(expected, outputs(again), f"to_peft: the adapter for {folder}")
     return PeftExport(config, held, dropped, plan.notes, None if folder is None else located(folder), gap)
+
+
+def _scaled(gate: Gate, alpha: float) -> Gate:
+    return replace(gate, options={**gate.options, "lora_alpha": alpha}) if gate.pet_type == "LoRA" else gate
 
 
 def _dropped(sites: dict[Gate, Position]) -> dict[Gate, str]:
@@ -183,7 +204,7 @@ class _Plan:
         } - {name for g, name in self.gates.items() if g.pet_type == "BitFit"}
         self.notes = (f"PEFT trains the bias too of {len(biased)} norms with an LNFit gate alone",) if biased else ()
 
-    def config(self, peft: Any, base: str) -> Any:
+    def config(self, peft: Any, dropout: float, base: str) -> Any:
         model = self.host.model
         more: dict[str, Any] = {"task_type": _task_type(model), "base_model_name_or_path": base or None}
         if not self.loras:
@@ -199,7 +220,7 @@ class _Plan:
             alpha_pattern={_exactly(name): size[1] for name, size in sizes.items() if size[1] != alpha},
             modules_to_save=[*self.norms, *self.heads] or None,
             fan_in_fan_out=self.transposed,
-            lora_dropout=0.0,
+            lora_dropout=dropout,
             bias="none",
             **more,
         )
