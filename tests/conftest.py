@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from forks import Server
 from problems import save_tiny
 
 #: The files that take longest, by CPU seconds, because they start processes of their own: a worker that began one of them
@@ -42,3 +46,29 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
         return made[form]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tiny_folder, tmp_path_factory):
+    """Processes of their own for all that need some: to start it costs more than a search."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs /proc and fork")
+    made = Server(tiny_folder("t5"), tmp_path_factory.mktemp("logs"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def forked_launches(server, monkeypatch):
+    """What is launched is forked from the server: a process of its own, as ever, that has torch already."""
+    made = []
+
+    def popen(*command, **options):
+        made.append(server.popen(*command, **options))
+        return made[-1]
+
+    of_launches = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("s3pet_viz.runs.process.subprocess", of_launches)
+    yield made
+    for process in made:
+        process.kill()

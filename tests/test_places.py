@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,13 @@ def home(tmp_path, monkeypatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return made
+
+
+@pytest.fixture
+def pool():
+    """In this process: no worker has to start."""
+    with ThreadPoolExecutor(1) as made:
+        yield made
 
 
 def stopped(out: str | Path, **options):
@@ -84,9 +92,9 @@ def test_home_everywhere_in_python(home):
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_home_in_a_study(home):
+def test_home_in_a_study(home, pool):
     study = s3.sweep(tasks="~/mood", backbone="~/small", budgets="0.2%", seeds=1, methods=["untouched"], out="~/study",
-                     workers=1, progress=False, load={"max_rows": 24})  # fmt: skip
+                     executor=pool, progress=False, load={"max_rows": 24})  # fmt: skip
     assert study.path == home / "study"
     assert s3.open_study("~/study").table()["score"].notna().all()
     assert study.settings["backbone"] == str(home / "small")
@@ -128,7 +136,7 @@ def test_no_module_expands_paths_by_itself():
 # -- handles -------------------------------------------------------------------------------------------------
 
 
-def test_handles_outlive_a_change_of_the_working_folder(home, monkeypatch):
+def test_handles_outlive_a_change_of_the_working_folder(home, pool, monkeypatch):
     monkeypatch.chdir(home)
     run = stopped("runs/a", task="mood", backbone="small")
     opened, listing = s3.open_run("runs/a"), Listing("runs")
@@ -138,7 +146,7 @@ def test_handles_outlive_a_change_of_the_working_folder(home, monkeypatch):
             **TUNE)  # fmt: skip
     adapter = s3.Adapter.from_pretrained("adapter")
     study = s3.sweep(tasks="mood", backbone="small", budgets="0.2%", seeds=1, methods=["untouched"], out="study",
-                     workers=1, progress=False, load={"max_rows": 24})  # fmt: skip
+                     executor=pool, progress=False, load={"max_rows": 24})  # fmt: skip
     os.chdir("/")
     for handle in (run, opened, next(iter(listing.runs.values()))):
         assert len(handle.steps()) == 2
@@ -218,6 +226,7 @@ def test_a_relative_folder_is_found_from_the_file_that_names_it(home, monkeypatc
     assert s3.search(resume=home / "runs" / "a", progress=False).status == "finished"
 
 
+@pytest.mark.usefixtures("forked_launches")
 @pytest.mark.parametrize("how", ["python", "cli", "relaunch"])
 def test_a_task_and_a_backbone_in_a_new_place(home, how):
     run = stopped("a", task=home / "mood", backbone=home / "small")
