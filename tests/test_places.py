@@ -24,7 +24,7 @@ from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.listing import Listing
 
-OPTIONS = {"budget": "0.2%", "steps": 4, "batch_size": 4, "max_rows": 24, "progress": False}
+OPTIONS = {"budget": "0.2%", "space": "S3PET-L", "steps": 4, "batch_size": 4, "max_rows": 24, "progress": False}
 TUNE = {"steps": 2, "batch_size": 4, "progress": False}
 
 
@@ -60,7 +60,7 @@ def stopped(out: str | Path, **options):
 
 
 def test_home_everywhere_in_python(home):
-    run = s3.search(task="~/mood", backbone="~/small", space="S3PET-L", out="~/runs/a", **OPTIONS)
+    run = s3.search(task="~/mood", backbone="~/small", out="~/runs/a", **OPTIONS)
     assert run.path == home / "runs" / "a"
     assert (run.config["task"], run.config["backbone"]) == (str(home / "mood"), str(home / "small"))
     assert s3.open_run("~/runs/a").n_steps == 4
@@ -79,7 +79,7 @@ def test_home_everywhere_in_python(home):
     assert s3.load_backbone("~/small").name == str(home / "small")
     assert s3.load_task("~/mood", form="text").train
     (home / "space.json").write_text(json.dumps({"gates": [{"type": "BitFit", "modules": ["*.LN"]}]}))
-    s3.search(task="~/mood", backbone="~/small", space="~/space.json", out="~/runs/c", **{**OPTIONS, "budget": 256})
+    s3.search(task="~/mood", backbone="~/small", out="~/runs/c", **{**OPTIONS, "space": "~/space.json", "budget": 256})
     assert s3.figures.save(s3.figures.heatmap("~/runs/a"), "~/f.html") == home / "f.html"
     s3.figures.heatmap("~/made/s.json")
     (home / "theirs.json").write_text(json.dumps(s3.to_s3delta(s3.Structure.load("~/made/s.json"))))
