@@ -10,8 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from forks import Server
-from problems import save_tiny
 
 #: The files that take longest, by CPU seconds, because they start processes of their own: a worker that began one of them
 #: last would be alone with it.
@@ -38,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session."""
+    from problems import save_tiny  # with torch, which the process that only hands tests to workers need not load
+
     made: dict[str, Path] = {}
 
     def folder(form: str) -> Path:
@@ -53,6 +53,8 @@ def server(tiny_folder, tmp_path_factory):
     """Processes of their own for all that need some: to start it costs more than a search."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs /proc and fork")
+    from forks import Server
+
     made = Server(tiny_folder("t5"), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()
