@@ -49,7 +49,7 @@ class Server:
         assert command[:3] == [sys.executable, "-m", "s3pet_viz"]
         order = {
             "script": "from s3pet_viz.cli import main\nmain()", "argv": command[3:], "log": None, "environment": env,
-            "session": True, "folder": os.getcwd(),
+            "session": True, "folder": str(Path.cwd()),
         }  # fmt: skip
         return Forked(self, int(self._ask(order, stdout)))
 

@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 import traceback
-from pathlib import Path
 
 from faults import Faults
 
