@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from problems import save_tiny
 
 #: The files that take longest, by CPU seconds, because they start processes of their own: a worker that began one of them
 #: last would be alone with it.
 LONGEST = (
-    "tests/test_launch.py", "tests/studies/test_study.py", "tests/reliability/test_threads.py", "tests/test_docs.py",
-    "tests/reliability/test_kill.py", "tests/test_house.py", "notebooks/04_transfer.ipynb", "tests/test_cli_study.py",
+    "tests/studies/test_study.py", "tests/reliability/test_kill.py", "tests/test_docs.py", "tests/reliability/test_threads.py",
+    "tests/test_launch.py", "tests/test_house.py", "notebooks/04_transfer.ipynb", "tests/test_cli_study.py",
     "tests/engine/test_processes.py", "notebooks/02_explain_a_structure.ipynb", "notebooks/05_your_own_model_and_task.ipynb",
     "tests/reliability/test_disk.py", "notebooks/01_watch_a_search.ipynb", "notebooks/03_compare_tasks_and_budgets.ipynb",
     "tests/reliability/test_trackers.py", "tests/reliability/test_tracking.py", "tests/reliability/test_interrupt.py",
@@ -34,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session."""
+    from problems import save_tiny  # with torch, which the process that only hands tests to workers need not load
+
     made: dict[str, Path] = {}
 
     def folder(form: str) -> Path:
@@ -42,3 +46,31 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
         return made[form]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tiny_folder, tmp_path_factory):
+    """Processes of their own for all that need some: to start it costs more than a search."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs /proc and fork")
+    from forks import Server
+
+    made = Server(tiny_folder("t5"), tmp_path_factory.mktemp("logs"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def forked_launches(server, monkeypatch):
+    """What is launched is forked from the server: a process of its own, as ever, that has torch already."""
+    made = []
+
+    def popen(*command, **options):
+        made.append(server.popen(*command, **options))
+        return made[-1]
+
+    of_launches = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("s3pet_viz.runs.process.subprocess", of_launches)
+    yield made
+    for process in made:
+        process.kill()

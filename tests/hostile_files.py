@@ -1,8 +1,14 @@
-"""Small files that could cost much: each is refused at once. Run as a script, it measures one in a process of its own."""
+"""Small files that could cost much: each is refused at once.
+
+Run as a script, it measures one in a process of its own; without arguments, each that stdin names, in a fork of a process
+that has imported all readers.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -150,17 +156,24 @@ def _lines(folder: Path, lines: object) -> None:
     (small_run(folder / "r") / layout.EVALS).write_text("\n".join(lines) + "\n")  # type: ignore[arg-type]
 
 
-def measure(name: str, folder: Path) -> dict[str, object]:
-    """Open it in this process: seconds, peak memory above what the process had before (MB), and what was said."""
+def readers(torch: bool) -> dict[str, object]:
+    """What the calls above name."""
     from s3pet_viz import analysis, runs, structure
     from s3pet_viz.analysis import explanation
-    from s3pet_viz.errors import S3PETError
 
-    known = {"f": folder, "runs": runs, "structure": structure, "analysis": analysis, "explanation": explanation}
-    if name in TORCH_KINDS:
+    known = {"runs": runs, "structure": structure, "analysis": analysis, "explanation": explanation}
+    if torch:
         from s3pet_viz import export, pet, tasks
 
         known |= {"export": export, "pet": pet, "tasks": tasks}
+    return known
+
+
+def measure(name: str, folder: Path) -> dict[str, object]:
+    """Open it in this process: seconds, peak memory above what the process had before (MB), and what was said."""
+    from s3pet_viz.errors import S3PETError
+
+    known = readers(torch=name in TORCH_KINDS) | {"f": folder}
     before = held()
     began, said = time.perf_counter(), "accepted"
     try:
@@ -169,6 +182,19 @@ def measure(name: str, folder: Path) -> dict[str, object]:
         said = f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "mb": peak() - before, "said": said}
+
+
+def serve() -> None:
+    """A line of JSON, name and folder, in; a line of JSON out, and then another: the exit status, 0 where all went well."""
+    readers(torch=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(300)  # s; it ends by that signal
+            name, folder = json.loads(line)
+            print(json.dumps(measure(name, Path(folder))), flush=True)
+            os._exit(0)
+        print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), flush=True)
 
 
 def held() -> float:
@@ -184,4 +210,7 @@ def peak() -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(sys.argv[1], Path(sys.argv[2]))))
+    if len(sys.argv) > 1:
+        sys.stdout.write(json.dumps(measure(sys.argv[1], Path(sys.argv[2]))))
+    else:
+        serve()

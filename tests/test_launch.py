@@ -1,4 +1,7 @@
-"""A search in a process of its own: begun, paused, continued, stopped, killed, refused."""
+"""A search in a process of its own: begun, paused, continued, stopped, killed, refused.
+
+One that begins and one that is refused are started as a user's are, the others by `forked_launches`.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,7 @@ def test_a_launched_search_equals_one_in_this_process(tmp_path):
         relaunch(run)
 
 
+@pytest.mark.usefixtures("forked_launches")
 def test_pause_resume_stop_kill_and_resume_again(tmp_path):
     run = s3.launch(**{**OPTIONS, "steps": 100_000}, out=tmp_path / "run")
     until(lambda: run.n_steps >= 2)
@@ -113,6 +117,7 @@ def test_launching_loads_neither_torch_nor_plotly():
 # -- into one folder ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("forked_launches")
 def test_two_at_once_into_one_folder(tmp_path):
     """One begins, the other is refused in its own words, and takes nothing of the first with it."""
     both = [start(**{**OPTIONS, "steps": 3000}, out=tmp_path / "run") for _ in range(2)]
@@ -127,6 +132,7 @@ def test_two_at_once_into_one_folder(tmp_path):
     assert won.run.wait(600).status == "stopped"
 
 
+@pytest.mark.usefixtures("forked_launches")
 @pytest.mark.parametrize("first_fails", [True, False])
 def test_one_that_fails_beside_one_that_goes_on(tmp_path, first_fails):
     """Whichever made the folder."""
@@ -139,6 +145,7 @@ def test_one_that_fails_beside_one_that_goes_on(tmp_path, first_fails):
     assert (tmp_path / "run" / "log.txt").exists()
 
 
+@pytest.mark.usefixtures("forked_launches")
 def test_both_fail_and_the_last_takes_the_folder_away(tmp_path):
     both = [start(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run") for _ in range(2)]
     for one in both:
@@ -149,6 +156,7 @@ def test_both_fail_and_the_last_takes_the_folder_away(tmp_path):
     assert s3.launch(**OPTIONS, out=tmp_path / "run").wait(600).status == "finished"
 
 
+@pytest.mark.usefixtures("forked_launches")
 @pytest.mark.parametrize("what", ["file", "run", "lock", "leftovers"])
 def test_a_launch_that_fails_takes_away_only_what_is_its_own(tmp_path, what):
     launched = start(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
@@ -175,6 +183,7 @@ def test_a_launch_that_fails_takes_away_only_what_is_its_own(tmp_path, what):
         held.release()
 
 
+@pytest.mark.usefixtures("forked_launches")
 def test_a_folder_that_was_there_stays(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(TaskError):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.listing import Listing
 
-OPTIONS = {"budget": "0.2%", "steps": 4, "batch_size": 4, "max_rows": 24, "progress": False}
+OPTIONS = {"budget": "0.2%", "space": "S3PET-L", "steps": 4, "batch_size": 4, "max_rows": 24, "progress": False}
 TUNE = {"steps": 2, "batch_size": 4, "progress": False}
 
 
@@ -40,6 +41,13 @@ def home(tmp_path, monkeypatch) -> Path:
     return made
 
 
+@pytest.fixture
+def pool():
+    """In this process: no worker has to start."""
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
 def stopped(out: str | Path, **options):
     """A search that was stopped after two steps."""
 
@@ -52,7 +60,7 @@ def stopped(out: str | Path, **options):
 
 
 def test_home_everywhere_in_python(home):
-    run = s3.search(task="~/mood", backbone="~/small", space="S3PET-L", out="~/runs/a", **OPTIONS)
+    run = s3.search(task="~/mood", backbone="~/small", out="~/runs/a", **OPTIONS)
     assert run.path == home / "runs" / "a"
     assert (run.config["task"], run.config["backbone"]) == (str(home / "mood"), str(home / "small"))
     assert s3.open_run("~/runs/a").n_steps == 4
@@ -71,7 +79,7 @@ def test_home_everywhere_in_python(home):
     assert s3.load_backbone("~/small").name == str(home / "small")
     assert s3.load_task("~/mood", form="text").train
     (home / "space.json").write_text(json.dumps({"gates": [{"type": "BitFit", "modules": ["*.LN"]}]}))
-    s3.search(task="~/mood", backbone="~/small", space="~/space.json", out="~/runs/c", **{**OPTIONS, "budget": 256})
+    s3.search(task="~/mood", backbone="~/small", out="~/runs/c", **{**OPTIONS, "space": "~/space.json", "budget": 256})
     assert s3.figures.save(s3.figures.heatmap("~/runs/a"), "~/f.html") == home / "f.html"
     s3.figures.heatmap("~/made/s.json")
     (home / "theirs.json").write_text(json.dumps(s3.to_s3delta(s3.Structure.load("~/made/s.json"))))
@@ -84,9 +92,9 @@ def test_home_everywhere_in_python(home):
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_home_in_a_study(home):
+def test_home_in_a_study(home, pool):
     study = s3.sweep(tasks="~/mood", backbone="~/small", budgets="0.2%", seeds=1, methods=["untouched"], out="~/study",
-                     workers=1, progress=False, load={"max_rows": 24})  # fmt: skip
+                     executor=pool, progress=False, load={"max_rows": 24})  # fmt: skip
     assert study.path == home / "study"
     assert s3.open_study("~/study").table()["score"].notna().all()
     assert study.settings["backbone"] == str(home / "small")
@@ -128,7 +136,7 @@ def test_no_module_expands_paths_by_itself():
 # -- handles -------------------------------------------------------------------------------------------------
 
 
-def test_handles_outlive_a_change_of_the_working_folder(home, monkeypatch):
+def test_handles_outlive_a_change_of_the_working_folder(home, pool, monkeypatch):
     monkeypatch.chdir(home)
     run = stopped("runs/a", task="mood", backbone="small")
     opened, listing = s3.open_run("runs/a"), Listing("runs")
@@ -138,7 +146,7 @@ def test_handles_outlive_a_change_of_the_working_folder(home, monkeypatch):
             **TUNE)  # fmt: skip
     adapter = s3.Adapter.from_pretrained("adapter")
     study = s3.sweep(tasks="mood", backbone="small", budgets="0.2%", seeds=1, methods=["untouched"], out="study",
-                     workers=1, progress=False, load={"max_rows": 24})  # fmt: skip
+                     executor=pool, progress=False, load={"max_rows": 24})  # fmt: skip
     os.chdir("/")
     for handle in (run, opened, next(iter(listing.runs.values()))):
         assert len(handle.steps()) == 2
@@ -218,6 +226,7 @@ def test_a_relative_folder_is_found_from_the_file_that_names_it(home, monkeypatc
     assert s3.search(resume=home / "runs" / "a", progress=False).status == "finished"
 
 
+@pytest.mark.usefixtures("forked_launches")
 @pytest.mark.parametrize("how", ["python", "cli", "relaunch"])
 def test_a_task_and_a_backbone_in_a_new_place(home, how):
     run = stopped("a", task=home / "mood", backbone=home / "small")

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from s3pet_viz.errors import BudgetError
@@ -207,6 +206,8 @@ def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float =
     share = budget / total * (1 - SLACK)
     if share < _LEAST_SHARE:
         raise BudgetError(f"budget: expected at least {_LEAST_SHARE:g} of {total:,.0f} parameters, found {budget!r}")
+
+    from scipy.optimize import brentq  # a fifth of the import of what only shows runs
 
     # Scaled by the total, so that xtol is the only tolerance that matters at any size.
     weight = n / total

@@ -12,9 +12,7 @@ from search_problems import STEPS
 from s3pet_viz.engine import search
 
 
-@pytest.fixture
-def task_folder(tmp_path):
-    folder = tmp_path / "mood"
+def write_mood(folder):
     folder.mkdir()
     (folder / "task.json").write_text(json.dumps(MOOD))
     for name, rows in mood_data().items():
@@ -22,16 +20,32 @@ def task_folder(tmp_path):
     return folder
 
 
-@pytest.fixture
-def go(tiny_folder, task_folder, tmp_path):
-    """``go("name", ...)``: a short search into tmp_path / name."""
+def searcher(place, task_folder, tiny_folder):
+    """``go("name", ...)``: a short search into place / name."""
 
     def run(name, **options):
         form = options.pop("form", "t5")
         settings = {
             "task": task_folder, "backbone": tiny_folder(form), "budget": 600, "steps": STEPS, "batch_size": 8,
-            "second_order_from": 2, "progress": False, "out": tmp_path / name, **options,
+            "second_order_from": 2, "progress": False, "out": place / name, **options,
         }  # fmt: skip
         return search(**{k: v for k, v in settings.items() if v is not None})
 
     return run
+
+
+@pytest.fixture
+def task_folder(tmp_path):
+    return write_mood(tmp_path / "mood")
+
+
+@pytest.fixture
+def go(tiny_folder, task_folder, tmp_path):
+    return searcher(tmp_path, task_folder, tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def go_once(tiny_folder, tmp_path_factory):
+    """As `go`, for searches that the tests of a module share."""
+    place = tmp_path_factory.mktemp("shared")
+    return searcher(place, write_mood(place / "mood"), tiny_folder)

@@ -174,6 +174,19 @@ def resting(go, name, origin, **options):
     )
 
 
+@pytest.fixture(scope="module")
+def origin(go_once):
+    return go_once("origin", steps=6, alpha_lr=0.5)
+
+
+@pytest.fixture(scope="module")
+def rested(go_once, origin):
+    """The search that nobody interrupts."""
+    run = resting(go_once, "whole", origin)
+    assert (run.status, run.n_steps) == ("finished", 6)
+    return run
+
+
 class Killed(Exception):
     pass
 
@@ -191,10 +204,9 @@ class Kill(Callback):
     ("how", "at", "checkpoint_every"),
     [("stop", 3, 100), ("stop", 4, 100), ("stop", 4, 2), ("stop", 5, 1), ("kill", 5, 2), ("kill", 5, 4), ("kill", 3, 100), ("kill", 6, 3)],
 )
-def test_an_interrupted_search_ends_at_the_same_step_bit_for_bit(go, tmp_path, how, at, checkpoint_every):
-    go("origin", steps=6, alpha_lr=0.5)
-    whole = resting(go, "whole", tmp_path / "origin")
-    assert (whole.status, whole.n_steps) == ("finished", 6)
+def test_an_interrupted_search_ends_at_the_same_step_bit_for_bit(go, origin, rested, tmp_path, how, at, checkpoint_every):
+    whole = rested
+    shutil.copytree(origin.path, tmp_path / "origin")
     if how == "stop":
         resting(go, "part", tmp_path / "origin", callbacks=[StopAt(at)], checkpoint_every=checkpoint_every)
     else:
@@ -214,9 +226,8 @@ def test_an_interrupted_search_ends_at_the_same_step_bit_for_bit(go, tmp_path, h
     pd.testing.assert_frame_equal(whole.evals(), part.evals())
 
 
-def test_what_has_stopped_early_is_not_resumed(go, tmp_path):
-    go("origin", steps=6, alpha_lr=0.5)
-    run = resting(go, "run", tmp_path / "origin")
+def test_what_has_stopped_early_is_not_resumed(go, origin):
+    run = resting(go, "run", origin)
     for again in (lambda: search(resume=run.path), lambda: run.resume(), lambda: relaunch(run)):
         with pytest.raises(RunError, match=r"at step 6 of 20: selected structure unchanged for 2 evaluations"):
             again()
@@ -328,8 +339,7 @@ def test_options_that_cannot_be(options, message):
         SearchConfig(task="t", backbone="b", budget=1, **options)
 
 
-def test_the_command_line_takes_both(go, task_folder, tiny_folder, tmp_path):
-    origin = go("origin", steps=6, alpha_lr=0.5)
+def test_the_command_line_takes_both(origin, task_folder, tiny_folder, tmp_path):
     assert _arguments({"stop_when_stable": 3, "start_from": origin}) == [
         "--stop-when-stable", "3", "--start-from", str(origin.path),
     ]  # fmt: skip

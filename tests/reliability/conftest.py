@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from problems import MOOD, mood_data
-from reliability_problems import OPTIONS, Server
+from reliability_problems import OPTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -39,24 +35,6 @@ def options(request, tiny_folder, mood_folder):
     """Of the search that every test here interrupts."""
     own = getattr(request, "param", {})
     return {**OPTIONS, "task": str(mood_folder), "backbone": str(tiny_folder("t5")), **own}
-
-
-@pytest.fixture(scope="session")
-def server(tiny_folder, tmp_path_factory):
-    """One for all options: to start it costs more than a search."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("needs /proc and fork")
-    here = Path(__file__).parent
-    paths = [str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")]
-    process = subprocess.Popen(
-        [sys.executable, str(here / "search_server.py"), str(tiny_folder("t5"))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-    )  # fmt: skip
-    with process:
-        assert process.stdout.readline() == "ready\n"
-        yield Server(process, tmp_path_factory.mktemp("logs"))
-        process.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import time
 
 import numpy as np
@@ -19,42 +16,6 @@ OPTIONS = {
     "budget": 600, "steps": STEPS, "batch_size": 4, "second_order_from": 2, "device": "cpu",
     "checkpoint_every": 2, "eval_every": 3, "dropout": True,
 }  # fmt: skip
-
-
-class Server:
-    """`search_server.py`, asked for processes."""
-
-    def __init__(self, process, folder):
-        self._process, self._folder = process, folder
-        self._logs = []
-
-    def start(self, **order):
-        """The id of a process that does this; see `end`."""
-        self._logs.append(self._folder / f"{len(self._logs)}.txt")
-        return self._ask({**order, "log": str(self._logs[-1])})
-
-    def end(self, pid):
-        """Exit status of the process, once it has ended: negative for a signal."""
-        return self._ask({"wait": pid})
-
-    def run(self, **order):
-        return self.end(self.start(**order))
-
-    def run_and_kill(self, seconds, **order):
-        """SIGKILL it after so many seconds; False where it had ended by then."""
-        pid = self.start(**order)
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)  # it stays a zombie until `end`, so it is no other process
-        return self.end(pid) == -signal.SIGKILL
-
-    def said(self, back=1):
-        """What the process said that was started last (or before it: back=2)."""
-        return self._logs[-back].read_text()
-
-    def _ask(self, order):
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline().split()[1])
 
 
 def until_steps(folder, steps, seconds=180):

@@ -31,6 +31,8 @@ from s3pet_viz.tuning import Workbench, one_pass_scores
 
 MINUTES = 300  # s; nothing here takes as long
 TUNE = {"steps": 4, "batch_size": 4, "evaluations": 2, "device": "cpu", "progress": False}
+#: Every kind of step, a checkpoint and an evaluation.
+SEARCH = {**OPTIONS, "steps": 4}
 DATA = {"task": mood_data(48, 8), "load": {"task_spec": MOOD}}
 
 
@@ -46,7 +48,7 @@ def folders(tmp_path_factory):
 
 def searched(folder, **options):
     """Every number of a search but its times."""
-    run = s3.search(**{**OPTIONS, **DATA, **options}, out=folder, progress=False)
+    run = s3.search(**{**SEARCH, **DATA, **options}, out=folder, progress=False)
     return run_says(run)
 
 
@@ -62,10 +64,10 @@ def scored(scores):
     return [{k: v for k, v in scores.to_dict().items() if k != "seconds"}]
 
 
-def structure_of(folder):
+def structure_of(folder, every=3):
     backbone = load_backbone(folder)
     gates, _ = candidate_gates(positions(backbone.model), load_space("S3PET-M"))
-    return s3.Structure(tuple(gates[::3]), backbone.name, backbone.n_params, None, {})
+    return s3.Structure(tuple(gates[::every]), backbone.name, backbone.n_params, None, {})
 
 
 def one_pass(folder):
@@ -82,7 +84,7 @@ def compared(folder):
 
 
 def explained(folder):
-    found = s3.explain(structure_of(folder), backbone=folder, rows=4, **DATA, **TUNE)
+    found = s3.explain(structure_of(folder, every=12), backbone=folder, rows=4, **DATA, **TUNE)
     return [found.table.to_json(), found.loss]
 
 
@@ -182,7 +184,7 @@ def test_what_others_draw_between_the_passes_is_theirs(jobs, alone, tmp_path):
 
     drawn = []
     torch.manual_seed(5)
-    expected = [torch.rand(()).item() for _ in range(OPTIONS["steps"])]
+    expected = [torch.rand(()).item() for _ in range(SEARCH["steps"])]
     torch.manual_seed(5)
     backbone = str(jobs["fast"].__closure__[0].cell_contents)
     assert searched(tmp_path / "run", backbone=backbone, callbacks=[Drawing()]) == alone["fast"]
@@ -329,7 +331,7 @@ def test_a_forked_process_is_not_locked_out():
 def test_a_sweep_in_a_thread_pool(tmp_path):
     options = {
         "tasks": ["sentiment", "entailment"], "budgets": "0.2%", "seeds": 1, "methods": ["searched", "random", "gradient"],
-        "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 32},
+        "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16},
         "progress": False,
     }  # fmt: skip
     tables = []

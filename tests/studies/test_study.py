@@ -25,7 +25,7 @@ from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.worker import execute
 
 SMALL = {
-    "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 24},
+    "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16},
     "batch_size": 8, "progress": False,
 }  # fmt: skip
 

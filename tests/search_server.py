@@ -1,17 +1,19 @@
 """Searches in processes of their own, without the seconds that each would need to import torch.
 
 Reads a line of JSON per process that is wanted, forks, and says on stdout ``pid N``; to ``{"wait": N}`` it says
-``ended STATUS`` once that process has. A process that is given a script goes on as ``python -c`` would: it ends as an
-interpreter ends. Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
+``ended STATUS`` once that process has, to ``{"poll": N}`` at once, or ``lives``. A process that is given a script goes on
+as ``python -c`` would: it ends as an interpreter ends. Its "output" is a path, or None for a file that comes through the
+socket. Arguments: a backbone, and that socket's number. Run with OMP_NUM_THREADS=1: a process with threads is not to be
+forked.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
-from pathlib import Path
 
 from faults import Faults
 
@@ -21,9 +23,9 @@ from s3pet_viz.engine import search
 from s3pet_viz.errors import S3PETError
 
 
-def into(path):
-    """Everything that this process says from here on; the file."""
-    log = sys.stdout = sys.stderr = Path(path).open("a", buffering=1)  # noqa: SIM115 (for the rest of this process)
+def into(output):
+    """Everything that this process says from here on, to a path or an open file's number; the file."""
+    log = sys.stdout = sys.stderr = open(output, "a", buffering=1)  # noqa: PTH123, SIM115 (for the rest of this process)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     return log
@@ -55,27 +57,43 @@ def child(order):
         return 0
 
 
-def serve(backbone):
+def status_of(pid, options):
+    done, status = os.waitpid(pid, options)
+    return f"ended {os.waitstatus_to_exitcode(status)}" if done else "lives"
+
+
+def serve(backbone, files):
     """Returns in a process that was given a script, with its order; None once nothing more is asked for."""
     load_backbone(backbone)  # what transformers imports late
     assert threading.active_count() == 1
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        if "wait" in order:
-            print(f"ended {os.waitstatus_to_exitcode(os.waitpid(order['wait'], 0)[1])}", flush=True)
+        if "wait" in order or "poll" in order:
+            print(status_of(order["wait"], 0) if "wait" in order else status_of(order["poll"], os.WNOHANG), flush=True)
             continue
+        output = order["log"] if order["log"] is not None else socket.recv_fds(files, 1, 1)[1][0]
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            order["log"] = output
             if "script" in order:
                 return order
             os._exit(child(order))
+        if not isinstance(output, str):
+            os.close(output)
         print(f"pid {pid}", flush=True)
     return None
 
 
-if __name__ == "__main__" and (order := serve(sys.argv[1])) is not None:
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[2])) as files:
+        order = serve(sys.argv[1], files)
+    if order is None:
+        sys.exit()
+    if order.get("session"):
+        os.setsid()
+        os.chdir(order["folder"])
     into(order["log"])
     os.environ |= order.get("environment", {})
     sys.argv = ["-c", *order["argv"]]
