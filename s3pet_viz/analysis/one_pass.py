@@ -15,10 +15,11 @@ from s3pet_viz.analysis._table import html_table
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.analysis.placement import gora_ranks, plop_order
 from s3pet_viz.config.names import LAYER_SCORES
-from s3pet_viz.errors import ConfigError
-from s3pet_viz.structure import FinalAlphas, Structure, parse_budget, probabilities, ranks, select, solve_shift
+from s3pet_viz.errors import BudgetError, ConfigError
+from s3pet_viz.structure import FinalAlphas, Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.structure import gates_by_index
+from s3pet_viz.structure.units import at_rank
 
 Per: TypeAlias = Literal["gate", "param"]
 
@@ -124,7 +125,9 @@ class OnePassScores(FinalAlphas):
         """The gates of the highest scores that fit a budget, by the rule that makes a structure of a search's alpha.
 
         ``gora`` allots ranks where the space offers rank-one units (see `placement.gora_ranks`), else it takes whole
-        gates by score; ``plop`` takes whole types of modules in their order (see `placement.plop_order`).
+        gates by score; ``plop`` takes whole types of modules in their order (see `placement.plop_order`); ``domlora``
+        one position alone, that of the highest score, at the highest rank that fits: as many units as the space offers
+        there, or its gate at that rank.
 
         Args:
             budget: a fraction of the backbone or a number of parameters, see `structure.parse_budget`. None: its own.
@@ -133,12 +136,14 @@ class OnePassScores(FinalAlphas):
                 scores under a budget. None: its own.
 
         Raises:
-            BudgetError: not a budget, or below the smallest module. ConfigError: `per` is neither, or ``param`` of a
-            method that has its own rule.
+            BudgetError: not a budget, or below the smallest module; of ``domlora`` below rank 1 at its module.
+            ConfigError: `per` is neither, or ``param`` of a method that has its own rule.
         """
         per = self.per if per is None else per
         parameters = self._checked(budget, per)
-        chosen = self._chosen(parameters, per)
+        gates = gates_by_index(self.gates, self._chosen(parameters, per))
+        if self.kind == "domlora" and self._units() is None:
+            gates = (at_rank(gates[0], parameters // _per_rank(gates[0])),)
         source = {
             "baseline": self.kind if per == "gate" else f"{self.kind}/param",
             "seed": self.seed,
@@ -148,7 +153,7 @@ class OnePassScores(FinalAlphas):
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
         }
-        return Structure(gates_by_index(self.gates, chosen), self.backbone, self.backbone_params, parameters, source)
+        return Structure(gates, self.backbone, self.backbone_params, parameters, source)
 
     def heatmap(self, *, scale: Any = "own", **options: Any) -> Any:
         """`s3pet_viz.figures.heatmap` of the scores, the chosen gates outlined; its options, and its Figure."""
@@ -179,6 +184,15 @@ class OnePassScores(FinalAlphas):
     def _chosen(self, budget: int, per: Per) -> NDArray[np.int64]:
         if self.kind == "plop":
             return select(self.alpha, self.counts, budget)
+        if self.kind == "domlora":
+            where = max(self._by_position().values(), key=lambda gates: float(self.score[gates].mean()))
+            gate = self.gates[where[0]]
+            if (size := _per_rank(gate)) > budget:
+                raise BudgetError(
+                    f"budget: {budget:,} parameters is below rank 1 at {gate.position} ({size:,} parameters), the "
+                    "module of the highest gradient energy"
+                )
+            return np.sort(where[: budget // size])
         if self.kind == "gora" and self._units() is not None:
             layers = list(self._by_position().values())
             first = [gates[0] for gates in layers]
@@ -224,6 +238,10 @@ class OnePassScores(FinalAlphas):
         more = f" The first {len(table)}:" if len(self.gates) > len(table) else ""
         says = f"{self!r}. " + (f"Chosen: {chosen!r}." if chosen is not None else "") + more
         return f"<p>{html.escape(says)}</p>{html_table(names, cells)}"
+
+
+def _per_rank(gate: Gate) -> int:
+    return gate.n_params // int(gate.options.get("r", 1))
 
 
 class TaskScores(dict[str, OnePassScores]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3pet_viz.cli import _common as c
+from s3pet_viz.config.names import LAYER_SCORES
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Methods = Annotated[
     c.option(
         "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full "
         "[default: these], and the one-pass scores gradient, fisher, sensitivity, gradient/param, fisher/param, "
-        "sensitivity/param; in a space of LoRA alone gora, plop."
+        f"sensitivity/param; in a space of LoRA alone {', '.join(LAYER_SCORES)}."
     ),
 ]
 With = Annotated[

@@ -150,7 +150,7 @@ def baselines(
         seeds: how many (0, 1, ...) or which.
         methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
             default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param``, and, in a
-            space of LoRA alone, ``gora plop`` (see `tuning.one_pass`; they are scored and trained with each of
+            space of LoRA alone, ``gora plop domlora`` (see `tuning.one_pass`; they are scored and trained with each of
             `seeds`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.

@@ -89,8 +89,11 @@ def one_pass_scores(
     - ``gora``: the mean of ``|W * G|`` over the entries of a linear layer's own weights W, G = dL/dW of the mean
       training loss, as GoRA (arXiv 2502.12171); ``plop``: 1 / NFN, as PLoP (arXiv 2506.20629), which takes forward
       passes alone. Both score layers, not PET modules, and need a space of LoRA alone. See `tuning.layer_scores`.
+    - ``domlora``: `gradient` of LoRA modules alone, for DomLoRA (arXiv 2605.06183, as its abstract has it): all of the
+      budget goes to one module.
 
-    The first three depend on how a module is written: LoRA's scale of 16 counts 256-fold in a squared gradient.
+    All but ``gora`` and ``plop`` depend on how a module is written: LoRA's scale of 16 counts 256-fold in a squared
+    gradient.
 
     At the start B of a LoRA is zero and its A has no gradient: its score is that of B alone, though A counts
     in its parameters. An encoder's head is drawn with the seed, as in tuning, and without warm steps the
@@ -153,7 +156,7 @@ def score_gates(
             "the deltas of LoRA, BitFit and LNFit are zero at the start, and so is dL/dz"
         )
     if kind in LAYER_SCORES and warm:
-        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which scores the backbone's own layers, found {warm}")
+        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which is of untrained modules, found {warm}")
     check_lora(kind, (g.pet_type for g in gates))
     started = time.perf_counter()
     backbone, train = bench.backbone, bench.splits.train
@@ -168,7 +171,7 @@ def score_gates(
         tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar,
     ):
         reset_head(backbone, seed)
-        if kind in LAYER_SCORES:
+        if kind not in _MEASURES:
             found = _layer_scores(bench, kind, gates, scored, size, bar.update, draw or gaussian(seed))
         else:
             pets = insert(backbone.model, gates, seed=seed)
@@ -252,6 +255,7 @@ _MEASURES: dict[str, Callable[[PETs, Sequence[RowLosses]], NDArray[np.float64]]]
     "gradient": _gradient,
     "fisher": _fisher,
     "sensitivity": _sensitivity,
+    "domlora": _gradient,
 }
 
 

@@ -59,8 +59,8 @@ def score(
         tasks: several instead: names or folders. What the scores say of each, and how far they agree.
         backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
         budget: of the structure, which never exceeds it.
-        space: a preset, a file, a mapping or a Space. Default: S3PET-M; of ``gora`` and ``plop``, which score linear
-            layers, S3PET-L.
+        space: a preset, a file, a mapping or a Space. Default: S3PET-M; of ``gora``, ``plop`` and ``domlora``, which
+            take LoRA alone, S3PET-L.
         split, load: as of `tune`.
         workbench: reuse one that is open (then task and backbone are its own).
         draw: the Gaussian inputs of ``plop``, see `tuning.one_pass.score_gates`. Default: drawn with the seed.
