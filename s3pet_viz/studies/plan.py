@@ -22,11 +22,13 @@ from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.device import check_device
 from s3pet_viz.training.pair import load_pair
-from s3pet_viz.tuning.baselines import MANUAL, OTHERS
+from s3pet_viz.tuning.baselines import EVERYWHERE, MANUAL, OTHERS
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
 
 _SEARCH = {f.name for f in fields(SearchConfig)} - {"task", "backbone", "budget", "space", "mode", "seed", "steps"}
 _TUNE = {f.name for f in fields(TuneConfig)} - {"steps", "seed"}
+#: Methods that come by a budget in their own way, and the kind of their recipe.
+BUDGETED = {EVERYWHERE: "everywhere"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,10 @@ class Ground:
                     cells += [self._random(task, budget, size, seed, k) for k in range(self.options.n_random)]
                 elif name in ONE_PASS_METHODS:
                     cells.append(self._one_pass(task, name, budget, size, seed))
-        free = [name for name in methods if name not in ("random", *ONE_PASS_METHODS)]
+                elif name in BUDGETED:
+                    structure = {"kind": BUDGETED[name], "budget": budget}
+                    cells.append(self.tune(task, name, structure, seed, budget=budget, budget_params=size))
+        free = [name for name in methods if name not in ("random", *ONE_PASS_METHODS, *BUDGETED)]
         structures = {name: {"kind": "method", "name": name} for name in free if name != "untouched" or first}
         return cells + [self.tune(task, name, structure, seed) for name, structure in structures.items()]
 
@@ -200,7 +205,7 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
 
 def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:
     """Raises ConfigError: a name that no method has."""
-    allowed = (*searched, "random", *ONE_PASS_METHODS, *MANUAL, *OTHERS)
+    allowed = (*searched, "random", *ONE_PASS_METHODS, *BUDGETED, *MANUAL, *OTHERS)
     for name in methods:
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(allowed)}, found {name!r}")

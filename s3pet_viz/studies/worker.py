@@ -107,6 +107,7 @@ def _continued(out: Path) -> Run | None:
 
 def _tune(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     from s3pet_viz.config.tuning import make_config
+    from s3pet_viz.tuning.baselines import against_budget
 
     what = cell["what"]
     bench = _workbench(what["bench"])
@@ -114,6 +115,9 @@ def _tune(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     scores = bench.run(method, make_config(**what["options"]), label=cell["labels"]["method"], progress=False)
     row = {k: v for k, v in scores.row().items() if k not in ("method", "task", "seed")}
     row |= {"metric": bench.splits.data.task.metrics[0], **facts}
+    if cell["labels"]["budget_params"]:
+        stands = against_budget(scores.structure, cell["labels"]["budget_params"])
+        row |= {name: stands[name] for name in ("meets_budget", "words")}
     made: dict[str, Any] = {"row": row, "history": scores.history}
     if isinstance(method, Structure):
         made["structure"] = method.to_dict()
@@ -134,7 +138,7 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
     """The structure (or the name of a method without one) that a recipe means, and what its making cost."""
     from s3pet_viz.backbones import positions
     from s3pet_viz.pet import candidate_gates, load_space
-    from s3pet_viz.tuning.baselines import MANUAL, manual_structure, random_structure
+    from s3pet_viz.tuning.baselines import MANUAL, lora_everywhere, manual_structure, random_structure
 
     kind = recipe["kind"]
     if kind == "run":
@@ -157,10 +161,14 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any) -> tuple[Structur
             bench, recipe["name"], budget=recipe["budget"], space=recipe["space"], seed=recipe["seed"], progress=False
         )
         return made, {"search_seconds": time.perf_counter() - started}
+    if kind == "everywhere":
+        return lora_everywhere(bench.backbone, parse_budget(recipe["budget"], bench.backbone.n_params)), {}
     if kind == "method":
         name = recipe["name"]
         return (manual_structure(name, bench.backbone) if name in MANUAL else name), {}
-    raise StudyError(f"study: a structure comes from a run, consensus, given, random, rival or method, found {kind!r}")
+    raise StudyError(
+        f"study: a structure comes from a run, consensus, given, random, rival, everywhere or method, found {kind!r}"
+    )
 
 
 def _consensus(runs: list[Run], budget: str | int | float) -> Structure:

@@ -135,6 +135,7 @@ class Workbench:
                     n_gates=len(structure) if structure else 0,
                     pooler="" if not pooler else "trained" if extra or full else "frozen",
                     history=result.history,
+                    structure=structure,
                 )
                 yield scores, pets
             finally:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from problems import MOOD, mood_data, tiny_model, tokenizer_of
+from typer.testing import CliRunner
 
 import s3pet_viz as s3
-from s3pet_viz.backbones import positions
+from s3pet_viz.backbones import positions, wrap_backbone
+from s3pet_viz.cli import app
 from s3pet_viz.errors import BudgetError, SpaceError
 from s3pet_viz.pet import insert
 from s3pet_viz.training.model_state import reset_head
 from s3pet_viz.tuning import Workbench
+from s3pet_viz.tuning.baselines import against_budget, lora_everywhere
 
 QUIET = {"progress": False}
 RANKS = {"gates": [{"type": "LoRA", "modules": ["SelfAttn.?", "FFN.W1", "FFN.W2"], "options": {"ranks": 3}}]}
@@ -22,6 +27,13 @@ RANKS = {"gates": [{"type": "LoRA", "modules": ["SelfAttn.?", "FFN.W1", "FFN.W2"
 def double_bench(form: str, rows: int = 12) -> Workbench:
     model = tiny_model(form).double()
     return Workbench.open(mood_data(rows, 8), model=model, tokenizer=tokenizer_of(form), task_spec=MOOD, device="cpu")
+
+
+def task_folder(folder: Path) -> Path:
+    for split, rows in mood_data(16, 8).items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "task.json").write_text(json.dumps(MOOD))
+    return folder
 
 
 # -- DomLoRA -------------------------------------------------------------------------------------------------
@@ -85,3 +97,57 @@ def test_domlora_trains_and_is_a_baseline():
     assert table.pet_params[0] <= 400
     with pytest.raises(SpaceError, match="method 'domlora' scores linear layers: expected LoRA alone"):
         s3.score(workbench=wb, method="domlora", space="S3PET-M", **QUIET)
+
+
+# -- LoRA everywhere -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["bert", "t5"])
+def test_lora_everywhere_takes_the_nearest_rank(form):
+    backbone = wrap_backbone(tiny_model(form), tokenizer_of(form))
+    linear = {p.name: p for p in positions(backbone.model) if p.kind == "linear"}
+    step = sum(p.in_features + p.out_features for p in linear.values())
+    for budget, rank in ((1, 1), (step, 1), (int(1.5 * step), 1), (int(1.5 * step) + 1, 2), (3 * step - 1, 3)):
+        made = lora_everywhere(backbone, budget)
+        assert {g.position for g in made.gates} == set(linear)
+        assert {(g.options["r"], g.options["lora_alpha"]) for g in made.gates} == {(rank, 16 * rank)}
+        assert made.n_params == rank * step
+    said = against_budget(lora_everywhere(backbone, step // 2), step // 2)
+    assert said["meets_budget"] is False
+    assert said["words"] == (
+        f"{step:,} parameters, 100.0% above the budget of {step // 2:,}; rank 1 on every linear layer is the nearest"
+    )
+    assert against_budget(lora_everywhere(backbone, step), step) == {"budget": step, "meets_budget": True, "words": ""}
+    said = against_budget(lora_everywhere(backbone, 5 * step // 4), 5 * step // 4)
+    assert said["words"].startswith(f"{step:,} parameters, 20.0% below the budget of")
+    assert against_budget(None, 5) == {"budget": None, "meets_budget": None, "words": ""}
+
+
+def test_rows_say_whether_they_meet_the_budget_and_what_the_structure_took(tiny_folder, tmp_path):
+    wb = double_bench("bert")
+    step = lora_everywhere(wb.backbone, 1).n_params
+    table = s3.baselines(
+        workbench=wb, budget=step, space="S3PET-L", seeds=1, n_random=1, steps=2, batch_size=4, evaluations=1,
+        methods=["LoRA-everywhere", "gora", "LoRA", "head"], structures={"mine": lora_everywhere(wb.backbone, 1)}, **QUIET,
+    ).set_index("method")  # fmt: skip
+    assert table.pet_params["LoRA-everywhere"] == step
+    assert table.meets_budget.to_dict() == {"mine": None, "LoRA-everywhere": True, "gora": True, "LoRA": None, "head": None}
+    assert table.passes.fillna(-1).to_dict() == {"mine": -1, "LoRA-everywhere": 0, "gora": 1, "LoRA": 0, "head": 0}
+    assert (table.words == "").all()
+    arguments = ["--task", task_folder(tmp_path), "--backbone", tiny_folder("bert"), "--budget", step // 2, "--steps", 2, "--seeds", 1]
+    arguments += ["--methods", "LoRA-everywhere", "--device", "cpu", "--quiet"]
+    done = CliRunner().invoke(app, ["baselines", *map(str, arguments)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert f"LoRA-everywhere: {step:,} parameters, 100.0% above the budget of {step // 2:,}; rank 1 on every" in words
+
+
+def test_a_study_says_it_too(tiny_folder, tmp_path):
+    study = s3.sweep(
+        tasks=[task_folder(tmp_path)], backbone=tiny_folder("bert"), budgets=[600], methods=["LoRA-everywhere", "domlora"], seeds=1, out=tmp_path / "s",
+        space="S3PET-L", tune_steps=2, batch_size=4, evaluations=1, device="cpu", progress=False,
+    )  # fmt: skip
+    table = study.table().set_index("method")
+    assert bool(table.meets_budget["LoRA-everywhere"]) is False
+    assert "above the budget of 600; rank 1 on every linear layer" in table.words["LoRA-everywhere"]
+    assert table.pet_params["domlora"] <= 600
