@@ -20,7 +20,7 @@ DEFAULT_BUDGET = "0.1%"
 Budget = Annotated[
     str | None,
     c.option(
-        "Of the random structures, one-pass scores and LoRA-everywhere: 0.1%, 1e-3 or 8404. "
+        "Of the random structures, one-pass scores, LoRA-everywhere and AdaLoRA: 0.1%, 1e-3 or 8404. "
         "[default: as --structure, or 0.1%]"
     ),
 ]
@@ -31,8 +31,8 @@ Methods = Annotated[
     c.option(
         "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full "
         "[default: these], and the one-pass scores gradient, fisher, sensitivity, gradient/param, fisher/param, "
-        f"sensitivity/param; in a space of LoRA alone {', '.join(LAYER_SCORES)}; and LoRA-everywhere, "
-        "on every linear layer at the rank nearest to the budget."
+        f"sensitivity/param; in a space of LoRA alone {', '.join(LAYER_SCORES)}; LoRA-everywhere, on "
+        "every linear layer at the rank nearest to the budget; AdaLoRA (needs PEFT)."
     ),
 ]
 With = Annotated[

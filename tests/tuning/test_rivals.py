@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from problems import MOOD, mood_data, tiny_model, tokenizer_of
+import torch
+from problems import MOOD, assert_same, mood_data, snapshot, tiny_model, tokenizer_of
+from tuning_problems import bench
 from typer.testing import CliRunner
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import positions, wrap_backbone
 from s3pet_viz.cli import app
-from s3pet_viz.errors import BudgetError, SpaceError
+from s3pet_viz.config.tuning import TuneConfig
+from s3pet_viz.errors import BudgetError, ConfigError, MissingExtraError, SpaceError
 from s3pet_viz.pet import insert
 from s3pet_viz.training.model_state import reset_head
 from s3pet_viz.tuning import Workbench
+from s3pet_viz.tuning.adalora import AdaLoRA
 from s3pet_viz.tuning.baselines import against_budget, lora_everywhere
 
 QUIET = {"progress": False}
+ADALORA = ["AdaLoRA"] if importlib.util.find_spec("peft") else []
 RANKS = {"gates": [{"type": "LoRA", "modules": ["SelfAttn.?", "FFN.W1", "FFN.W2"], "options": {"ranks": 3}}]}
 
 
@@ -144,10 +152,93 @@ def test_rows_say_whether_they_meet_the_budget_and_what_the_structure_took(tiny_
 
 def test_a_study_says_it_too(tiny_folder, tmp_path):
     study = s3.sweep(
-        tasks=[task_folder(tmp_path)], backbone=tiny_folder("bert"), budgets=[600], methods=["LoRA-everywhere", "domlora"], seeds=1, out=tmp_path / "s",
+        tasks=[task_folder(tmp_path)], backbone=tiny_folder("bert"), budgets=[600], methods=["LoRA-everywhere", "domlora", *ADALORA], seeds=1, out=tmp_path / "s",
         space="S3PET-L", tune_steps=2, batch_size=4, evaluations=1, device="cpu", progress=False,
     )  # fmt: skip
     table = study.table().set_index("method")
     assert bool(table.meets_budget["LoRA-everywhere"]) is False
     assert "above the budget of 600; rank 1 on every linear layer" in table.words["LoRA-everywhere"]
     assert table.pet_params["domlora"] <= 600
+    for name in ADALORA:
+        assert table.pet_params[name] <= 600
+        assert study.structure(table.key[name]).n_params == table.pet_params[name]
+
+
+# -- AdaLoRA -------------------------------------------------------------------------------------------------
+
+ADA = {"steps": 12, "batch_size": 8, "evaluations": 6, "lr": 1e-2}
+
+
+@pytest.mark.parametrize("form", ["bert", "t5"])
+def test_adalora_ends_at_the_budget(form):
+    pytest.importorskip("peft")
+    wb, said = bench(form), []
+    before = snapshot(wb.backbone.model)
+    hooks = [len(m._forward_hooks) for m in wb.backbone.model.modules()]
+    step = lora_everywhere(wb.backbone, 1).n_params
+    budget = int(1.1 * step)
+    table = s3.baselines(workbench=wb, budget=budget, seeds=[0, 1], methods=["AdaLoRA"], on_scores=said.append, **ADA, **QUIET)
+    assert_same(wb.backbone.model, before)
+    assert [len(m._forward_hooks) for m in wb.backbone.model.modules()] == hooks
+    assert list(table.method) == ["AdaLoRA"] * 2
+    assert table.meets_budget.all()
+    assert (table.passes == 9).all()  # 12 steps, the last 0.3 of them with fixed ranks
+    assert (table.best_step > 8).all()
+    for scores in said:
+        structure = scores.structure
+        assert structure.n_params == scores.pet_params <= budget
+        # not one more of the most important ranks would fit, whatever it is
+        assert structure.n_params + max(g.n_params for g in structure.gates) > 0.95 * budget
+        ranks = Counter(g.position for g in structure.gates)
+        assert len(set(ranks.values())) > 1
+        assert s3.figures.heatmap(structure) is not None
+        assert "structure" not in scores.to_dict()
+        json.dumps(scores.to_dict())
+    assert said[0].structure != said[1].structure
+    with pytest.raises(BudgetError, match="is below rank 1 at the widest layer"):
+        s3.baselines(workbench=wb, budget=40, methods=["AdaLoRA"], **ADA, **QUIET)
+    with pytest.raises(ConfigError, match="steps: expected a number of at least 2 for AdaLoRA, .* found auto"):
+        s3.baselines(workbench=wb, budget=budget, methods=["AdaLoRA"], steps="auto", **QUIET)
+
+
+def test_adalora_is_peft_s():
+    """The loss and the ranks are those of `peft.AdaLoraModel`, driven as its documentation says."""
+    peft = pytest.importorskip("peft")
+    wb = bench("bert")
+    model, config = wb.backbone.model, TuneConfig(**{**ADA, "clip": 0})
+    step = lora_everywhere(wb.backbone, 1).n_params
+    made = AdaLoRA(wb.backbone, step, config)
+    with wb.working():
+        weights = made.attach(model, 0)
+        tuner = made._tuner
+        assert isinstance(tuner, peft.AdaLoraModel)
+        batch = wb.splits.train.batch(list(range(8)), "cpu")
+        model.train()
+        ours = model(**batch).loss
+        model.eval()  # no dropout here: what is left of the difference is the term of the orthogonality
+        alone = model(**batch).loss
+        theirs = tuner(**batch).loss
+        torch.testing.assert_close(ours, theirs)
+        assert ours > alone
+        assert len(weights) == 3 * 12  # A, E and B of each layer
+        model.train()
+        optimizer = torch.optim.AdamW(weights, lr=1e-2)
+        for p in weights:
+            p.requires_grad_(True)
+        for i in range(12):
+            model(**batch).loss.backward()
+            optimizer.step()
+            made.stepped(i)
+            if i == made.since - 1:
+                assert sum(map(sum, tuner.peft_config["default"].rank_pattern.values())) == pytest.approx(made._target, abs=2)
+            optimizer.zero_grad()
+        pattern = tuner.peft_config["default"].rank_pattern
+        left = {n: int((p != 0).sum()) for n, p in model.named_parameters() if "lora_E" in n}
+        assert left == {n: sum(kept) for n, kept in pattern.items()}
+        assert sum(left.values()) == len(made.structure)
+
+
+def test_without_peft(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingExtraError, match=r'AdaLoRA: PEFT needs an extra: pip install "s3pet_viz\[peft\]"'):
+        s3.baselines(task="sentiment", backbone="tiny-t5", methods=["AdaLoRA"])
