@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from s3pet_viz.analysis._table import html_table
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.analysis.placement import gora_ranks, plop_order
-from s3pet_viz.config.names import LAYER_SCORES
+from s3pet_viz.config.names import FORWARD_SCORES, LAYER_SCORES
 from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.gate import MOST_UNITS
 from s3pet_viz.structure.structure import gates_by_index
 from s3pet_viz.structure.units import at_rank
 
@@ -42,7 +44,7 @@ class OnePassScores(FinalAlphas):
         score: shape (n_gates,), float64, at least 0; higher is taken first. Of ``plop``: 1 / NFN.
         rows: training rows that the score is a mean over. warm_steps: training steps before it.
         steps: passes in all: the warm steps and one for each batch of scored rows; forward and backward, of ``plop``
-            forward alone.
+            and ``eva`` forward alone.
         seconds: wall time of all of it.
         seed, task, backbone, backbone_params: what it was measured with and on.
         budget: in parameters, of `structure` where it is given none; 0: it has to be given one.
@@ -126,8 +128,8 @@ class OnePassScores(FinalAlphas):
 
         ``gora`` allots ranks where the space offers rank-one units (see `placement.gora_ranks`), else it takes whole
         gates by score; ``plop`` takes whole types of modules in their order (see `placement.plop_order`); ``domlora``
-        one position alone, that of the highest score, at the highest rank that fits: as many units as the space offers
-        there, or its gate at that rank.
+        one position alone, that of the highest score, at the highest rank that fits, whatever the space offers there: a
+        gate of that rank, or up to 64 units.
 
         Args:
             budget: a fraction of the backbone or a number of parameters, see `structure.parse_budget`. None: its own.
@@ -142,8 +144,8 @@ class OnePassScores(FinalAlphas):
         per = self.per if per is None else per
         parameters = self._checked(budget, per)
         gates = gates_by_index(self.gates, self._chosen(parameters, per))
-        if self.kind == "domlora" and self._units() is None:
-            gates = (at_rank(gates[0], parameters // _per_rank(gates[0])),)
+        if self.kind == "domlora":
+            gates = _at_full_rank(gates, parameters, len(self.gates))
         source = {
             "baseline": self.kind if per == "gate" else f"{self.kind}/param",
             "seed": self.seed,
@@ -178,7 +180,7 @@ class OnePassScores(FinalAlphas):
         if per == "param" and self.kind in LAYER_SCORES:
             raise ConfigError(f"per: expected 'gate' for {self.kind!r}, which has a rule of its own, found 'param'")
         parameters = self.parameters(budget)
-        check_budget(self.counts, parameters)
+        check_size(self.kind, self.gates, parameters)
         return parameters
 
     def _chosen(self, budget: int, per: Per) -> NDArray[np.int64]:
@@ -219,7 +221,7 @@ class OnePassScores(FinalAlphas):
 
     def cost(self) -> str:
         """``64 passes forward and backward over 2,048 rows, 3.1 s``."""
-        way = "forward" if self.kind == "plop" else "forward and backward"
+        way = "forward" if self.kind in FORWARD_SCORES else "forward and backward"
         rows = f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
         return f"{self.steps:,} pass{'es' if self.steps != 1 else ''} {way} over {rows}, {self.seconds:.1f} s"
 
@@ -240,8 +242,32 @@ class OnePassScores(FinalAlphas):
         return f"<p>{html.escape(says)}</p>{html_table(names, cells)}"
 
 
+def check_size(kind: str, gates: Sequence[Gate], budget: int) -> None:
+    """`check_budget`; a budget that holds the whole space is none for ``domlora``, which goes beyond its ranks.
+
+    Raises:
+        BudgetError: below the smallest module.
+    """
+    counts = [gate.n_params for gate in gates]
+    check_budget(counts, min(budget, sum(counts)) if kind == "domlora" else budget)
+
+
 def _per_rank(gate: Gate) -> int:
     return gate.n_params // int(gate.options.get("r", 1))
+
+
+def _at_full_rank(gates: tuple[Gate, ...], budget: int, free: int) -> tuple[Gate, ...]:
+    """All that a budget allows at the one position of these gates: units beyond those that the space offers too, or
+    one gate where that is more than a position may have as units.
+
+    Args:
+        free: the first index that no gate of the space has.
+    """
+    gate, rank = gates[0], budget // _per_rank(gates[0])
+    if gate.unit is None or rank > MOST_UNITS:
+        return (at_rank(replace(gate, unit=None), rank),)
+    beyond = range(len(gates), rank)
+    return (*gates, *(replace(gate, index=free + unit, unit=unit) for unit in beyond))
 
 
 class TaskScores(dict[str, OnePassScores]):

@@ -23,7 +23,7 @@ Space = Annotated[
     str | None,
     c.option(
         "Search space: as of `s3pet search`. [default: S3PET-M; of "
-        f"{', '.join(LAYER_SCORES)}, which take LoRA alone: S3PET-L]"
+        f"{', '.join(LAYER_SCORES[:-1])}, which take LoRA alone: S3PET-L; eva: LoRA-ranks]"
     ),
 ]
 Out = Annotated[

@@ -60,7 +60,7 @@ def sweep(
         str,
         typer.Option(
             help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), gora, plop, domlora, "
-            "LoRA-everywhere, AdaLoRA, LoRA, BitFit, full, ..."
+            "eva, LoRA-everywhere, AdaLoRA, LoRA, BitFit, full, ..."
         ),
     ] = "searched,random",
     search_budget: Annotated[

@@ -162,9 +162,9 @@ def baselines(
         seeds: how many (0, 1, ...) or which.
         methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
             default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param``, and, in a
-            space of LoRA alone, ``gora plop domlora`` (see `tuning.one_pass`; they are scored and trained with each of
-            `seeds`). ``LoRA-everywhere`` is LoRA on every linear layer at the rank whose size is nearest to the budget;
-            ``AdaLoRA`` prunes ranks down to it on its way, by PEFT (see `tuning.adalora`).
+            space of LoRA alone, ``gora plop domlora eva`` (see `tuning.one_pass`; they are scored and trained with each
+            of `seeds`). ``LoRA-everywhere`` is LoRA on every linear layer at the rank whose size is nearest to the
+            budget; ``AdaLoRA`` prunes ranks down to it on its way, by PEFT (see `tuning.adalora`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name (or what names one, see `sources.Source`), e.g. ``{"searched": run}``.

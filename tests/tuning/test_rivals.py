@@ -52,7 +52,7 @@ def task_folder(folder: Path) -> Path:
 def test_domlora_by_hand(form, space):
     """At the start B is 0: dL/dB = s (dL/dW) A^T, and A has no gradient. NumPy, in float64."""
     wb = double_bench(form)
-    made = s3.score(workbench=wb, method="domlora", space=space, batch_size=5, seed=3, budget=250, **QUIET)
+    made = s3.score(workbench=wb, method="domlora", space=space, batch_size=5, seed=3, budget=290, **QUIET)
     model, features = wb.backbone.model, wb.splits.train
     layers = {p.name: p.target for p in positions(model) if p.kind == "linear"}
     kept = {n: p.detach().clone() for n, p in wb.backbone.head.items()}
@@ -75,17 +75,20 @@ def test_domlora_by_hand(form, space):
     structure = made.structure()
     assert {g.position for g in structure.gates} == {best}
     size = sum(layers[best].weight.shape)
-    offered = 3 if space == RANKS else 1000
-    rank = min(offered, 250 // size)
+    rank = 290 // size
     assert rank > 1
-    assert structure.n_params == rank * size <= 250
+    assert structure.n_params == rank * size <= 290
     if space == RANKS:
         assert [g.unit for g in structure.gates] == list(range(rank))
     else:
         (gate,) = structure.gates
         assert gate.options == {"r": rank, "lora_alpha": 16 * rank}
     assert structure.source["baseline"] == "domlora"
-    assert made.structure(10 * size).n_params == size * min(offered, 10)
+    for rank in (20, 70):  # the space offers three, a position holds 64
+        more = made.structure((rank + 1) * size - 1)
+        assert more.n_params == rank * size
+        assert s3.figures.heatmap_table(made.at((rank + 1) * size - 1))["position"].is_unique == (space != RANKS)
+        assert len({g.index for g in more.gates}) == len(more) == (20 if space == RANKS and rank == 20 else 1)
     told = made.table()
     assert set(told.loc[told["chosen"], "position"]) == {best}
     small = replace(made.gates[0], index=len(made.gates), position="other", n_params=1)  # which the budget would hold
@@ -242,3 +245,67 @@ def test_without_peft(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError, match=r'AdaLoRA: PEFT needs an extra: pip install "s3pet_viz\[peft\]"'):
         s3.baselines(task="sentiment", backbone="tiny-t5", methods=["AdaLoRA"])
+
+
+# -- EVA -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["bert", "t5"])
+def test_eva_by_hand(form):
+    """Ratios of the squared singular values of the centred inputs, tokens in one matrix. NumPy, in float64."""
+    wb = double_bench(form)
+    made = s3.score(workbench=wb, method="eva", space=RANKS, batch_size=5, budget=1000, **QUIET)
+    model, features = wb.backbone.model, wb.splits.train
+    names = list(dict.fromkeys(g.position for g in made.gates))
+    layers = {p.name: p for p in positions(model) if p.name in names}
+    inputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    handles = [
+        layer.target.register_forward_hook(lambda m, a, o, n=name: inputs[n].append(a[0].detach().numpy()))
+        for name, layer in layers.items()
+    ]
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    with wb.working(), torch.no_grad():
+        for i in range(len(features)):
+            batch = features.batch([i], "cpu")
+            for seen in inputs.values():
+                seen.clear()
+            model(**batch)
+            for name, layer in layers.items():
+                kept = (batch["labels"] != -100 if layer.stack == "decoder" else batch["attention_mask"] == 1).numpy()[0]
+                rows[name].append(inputs[name][0].reshape(len(kept), -1)[kept])
+    for handle in handles:
+        handle.remove()
+    for name in names:
+        x = np.concatenate(rows[name])
+        squares = np.linalg.svd(x - x.mean(0), compute_uv=False) ** 2
+        found = [s for s, g in zip(made.score, made.gates, strict=True) if g.position == name]
+        np.testing.assert_allclose(found, (squares / squares.sum())[:3], rtol=1e-8, atol=1e-12)
+    structure = made.structure()
+    assert structure.n_params <= 1000
+    assert "forward over 12 rows" in made.cost()
+    # the first units of each position, and whole gates of a rank: the sum of its components
+    for gates in ([g for g in structure.gates if g.position == name] for name in names):
+        assert [g.unit for g in gates] == list(range(len(gates)))
+    whole = {"gates": [{**RANKS["gates"][0], "options": {"r": 3}}]}
+    sums = s3.score(workbench=wb, method="eva", space=whole, batch_size=5, budget=1000, **QUIET).score
+    np.testing.assert_allclose(sums, made.score.reshape(-1, 3).sum(1), rtol=1e-9)
+
+
+def test_eva_gives_peft_s_ranks():
+    """Layers of one size, whose inputs differ; PEFT is given the very rows as one batch."""
+    peft = pytest.importorskip("peft")
+    wb = bench("bert", intermediate_size=32)
+    modules = ["SelfAttn.O", "FFN.W1", "FFN.W2"]
+    space = {"gates": [{"type": "LoRA", "modules": modules, "options": {"ranks": 6}}]}
+    made = s3.score(workbench=wb, method="eva", space=space, budget=6 * 3 * 64, **QUIET)
+    ranks = Counter(g.position for g in made.structure().gates)
+    names = {g.position for g in made.gates}
+    with wb.working():
+        model = wb.backbone.model
+        batch = wb.splits.train.batch(list(range(len(wb.splits.train))), "cpu")
+        targets = [n for n, _ in model.named_modules() if any(n.endswith(name) for name in names)]
+        config = peft.LoraConfig(r=3, target_modules=targets, init_lora_weights="eva", eva_config=peft.EvaConfig(rho=2.0, use_label_mask=False))
+        state = peft.get_eva_state_dict(model, [dict(batch)], config, show_progress_bar=False)
+    theirs = {next(name for name in names if key.endswith(name)): len(vectors) for key, vectors in state.items()}
+    assert {name: ranks[name] for name in names} == theirs
+    assert len(set(theirs.values())) > 1

@@ -228,7 +228,7 @@ def test_figures_take_scores(bert):
 @pytest.mark.parametrize("name", [t.name for t in TINY])
 def test_every_method_on_every_family_within_an_exact_budget(name):
     wb = bench_of(name, rows=12, double=False)
-    for method in ("gradient", "fisher", "sensitivity", "gora", "plop"):
+    for method in ("gradient", "fisher", "sensitivity", "gora", "plop", "eva"):
         warm = {"warm_steps": 2} if method == "sensitivity" else {}
         made = s3.score(workbench=wb, method=method, space="S3PET-L", rows=8, budget=700, progress=False, **warm)
         assert np.isfinite(made.score).all()
