@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from s3pet_viz.analysis._table import html_table
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.analysis.placement import gora_ranks, plop_order
-from s3pet_viz.config.names import LAYER_SCORES
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.config.names import FORWARD_SCORES, LAYER_SCORES
+from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.gate import MOST_UNITS
 from s3pet_viz.structure.structure import gates_by_index
+from s3pet_viz.structure.units import at_rank
 
 Per: TypeAlias = Literal["gate", "param"]
 
@@ -41,7 +44,7 @@ class OnePassScores(FinalAlphas):
         score: shape (n_gates,), float64, at least 0; higher is taken first. Of ``plop``: 1 / NFN.
         rows: training rows that the score is a mean over. warm_steps: training steps before it.
         steps: passes in all: the warm steps and one for each batch of scored rows; forward and backward, of ``plop``
-            forward alone.
+            and ``eva`` forward alone.
         seconds: wall time of all of it.
         seed, task, backbone, backbone_params: what it was measured with and on.
         budget: in parameters, of `structure` where it is given none; 0: it has to be given one.
@@ -126,7 +129,9 @@ class OnePassScores(FinalAlphas):
         """The gates of the highest scores that fit a budget, by the rule that makes a structure of a search's alpha.
 
         ``gora`` allots ranks where the space offers rank-one units (see `placement.gora_ranks`), else it takes whole
-        gates by score; ``plop`` takes whole types of modules in their order (see `placement.plop_order`).
+        gates by score; ``plop`` takes whole types of modules in their order (see `placement.plop_order`); ``domlora``
+        one position alone, that of the highest score, at the highest rank that fits, whatever the space offers there: a
+        gate of that rank, or up to 64 units.
 
         Args:
             budget: a fraction of the backbone or a number of parameters, see `structure.parse_budget`. None: its own.
@@ -135,12 +140,14 @@ class OnePassScores(FinalAlphas):
                 scores under a budget. None: its own.
 
         Raises:
-            BudgetError: not a budget, or below the smallest module. ConfigError: `per` is neither, or ``param`` of a
-            method that has its own rule.
+            BudgetError: not a budget, or below the smallest module; of ``domlora`` below rank 1 at its module.
+            ConfigError: `per` is neither, or ``param`` of a method that has its own rule.
         """
         per = self.per if per is None else per
         parameters = self._checked(budget, per)
-        chosen = self._chosen(parameters, per)
+        gates = gates_by_index(self.gates, self._chosen(parameters, per))
+        if self.kind == "domlora":
+            gates = _at_full_rank(gates, parameters, len(self.gates))
         source = {
             "baseline": self.kind if per == "gate" else f"{self.kind}/param",
             "seed": self.seed,
@@ -150,7 +157,7 @@ class OnePassScores(FinalAlphas):
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
         }
-        return Structure(gates_by_index(self.gates, chosen), self.backbone, self.backbone_params, parameters, source)
+        return Structure(gates, self.backbone, self.backbone_params, parameters, source)
 
     def heatmap(self, *, scale: Any = "own", **options: Any) -> Any:
         """`s3pet_viz.figures.heatmap` of the scores, the chosen gates outlined; its options, and its Figure."""
@@ -175,12 +182,21 @@ class OnePassScores(FinalAlphas):
         if per == "param" and self.kind in LAYER_SCORES:
             raise ConfigError(f"per: expected 'gate' for {self.kind!r}, which has a rule of its own, found 'param'")
         parameters = self.parameters(budget)
-        check_budget(self.counts, parameters)
+        check_size(self.kind, self.gates, parameters)
         return parameters
 
     def _chosen(self, budget: int, per: Per) -> NDArray[np.int64]:
         if self.kind == "plop":
             return select(self.alpha, self.counts, budget)
+        if self.kind == "domlora":
+            where = max(self._by_position().values(), key=lambda gates: float(self.score[gates].mean()))
+            gate = self.gates[where[0]]
+            if (size := _per_rank(gate)) > budget:
+                raise BudgetError(
+                    f"budget: {budget:,} parameters is below rank 1 at {gate.position} ({size:,} parameters), the "
+                    "module of the highest gradient energy"
+                )
+            return np.sort(where[: budget // size])
         if self.kind == "gora" and self._units() is not None:
             layers = list(self._by_position().values())
             first = [gates[0] for gates in layers]
@@ -207,7 +223,7 @@ class OnePassScores(FinalAlphas):
 
     def cost(self) -> str:
         """``64 passes forward and backward over 2,048 rows, 3.1 s``."""
-        way = "forward" if self.kind == "plop" else "forward and backward"
+        way = "forward" if self.kind in FORWARD_SCORES else "forward and backward"
         rows = f"{self.rows:,} row{'s' if self.rows != 1 else ''}"
         return f"{self.steps:,} pass{'es' if self.steps != 1 else ''} {way} over {rows}, {self.seconds:.1f} s"
 
@@ -226,6 +242,34 @@ class OnePassScores(FinalAlphas):
         more = f" The first {len(table)}:" if len(self.gates) > len(table) else ""
         says = f"{self!r}. " + (f"Chosen: {chosen!r}." if chosen is not None else "") + more
         return f"<p>{html.escape(says)}</p>{html_table(names, cells)}"
+
+
+def check_size(kind: str, gates: Sequence[Gate], budget: int) -> None:
+    """`check_budget`; a budget that holds the whole space is none for ``domlora``, which goes beyond its ranks.
+
+    Raises:
+        BudgetError: below the smallest module.
+    """
+    counts = [gate.n_params for gate in gates]
+    check_budget(counts, min(budget, sum(counts)) if kind == "domlora" else budget)
+
+
+def _per_rank(gate: Gate) -> int:
+    return gate.n_params // int(gate.options.get("r", 1))
+
+
+def _at_full_rank(gates: tuple[Gate, ...], budget: int, free: int) -> tuple[Gate, ...]:
+    """All that a budget allows at the one position of these gates: units beyond those that the space offers too, or
+    one gate where that is more than a position may have as units.
+
+    Args:
+        free: the first index that no gate of the space has.
+    """
+    gate, rank = gates[0], budget // _per_rank(gates[0])
+    if gate.unit is None or rank > MOST_UNITS:
+        return (at_rank(replace(gate, unit=None), rank),)
+    beyond = range(len(gates), rank)
+    return (*gates, *(replace(gate, index=free + unit, unit=unit) for unit in beyond))
 
 
 class TaskScores(dict[str, OnePassScores]):

@@ -36,7 +36,7 @@ LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw",
 #: Of these the whole numbers; the others are text.
 _WHOLE = ("budget_params", "draw", "seed")
 #: Of a row, what is true or false.
-_FLAGS = ("cap_reached", "task_learned")
+_FLAGS = ("cap_reached", "task_learned", "meets_budget")
 _MEASURED = tuple(
     "score metric loss validation pet_params percent head_params n_gates best_step seconds search_seconds".split()
 )
@@ -268,7 +268,7 @@ def read_result(folder: Path, key: str) -> dict[str, Any] | None:
     part = "row" if data["status"] == "done" else "error"
     if not isinstance(data.get(part), dict):
         raise StudyError(f"{path}: field {part!r}: expected an object; delete it to do the cell again")
-    words = ("metric",) if part == "row" else ("kind", "message")
+    words = ("metric", "words") if part == "row" else ("kind", "message")
     for name, value in data[part].items():
         if (name in words or part == "row") and not (name in _FLAGS and isinstance(value, bool)):
             _check_value(value, name in words, f"{path}: field '{part}.{name}'")

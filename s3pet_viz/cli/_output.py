@@ -146,6 +146,7 @@ def summary_table(summary: pd.DataFrame) -> Table:
         "loss",
         "PET\nparams",
         "% of\nbackbone",
+        "passes\nbefore",
         *(["head\nparams"] if heads else []),
     ]
     table = plain_table(*names, right=len(names) - 1)
@@ -158,6 +159,7 @@ def summary_table(summary: pd.DataFrame) -> Table:
             f"{row['loss']:.4f}",
             f"{'all ' if row['method'] == 'full' else ''}{row['pet_params']:,.0f}",
             f"{row['percent']:.4g}",
+            "–" if row["passes"] is None or math.isnan(row["passes"]) else f"{row['passes']:,.0f}",
             *([f"{row['head_params']:,.0f}"] if heads else []),
         ]
         table.add_row(*map(cell, cells))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3pet_viz.cli import _common as c
+from s3pet_viz.config.names import LAYER_SCORES
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ DEFAULT_BUDGET = "0.1%"
 
 Budget = Annotated[
     str | None,
-    c.option("Of the random structures and one-pass scores: 0.1%, 1e-3 or 8404. [default: as --structure, or 0.1%]"),
+    c.option(
+        "Of the random structures, one-pass scores, LoRA-everywhere and AdaLoRA: 0.1%, 1e-3 or 8404. "
+        "[default: as --structure, or 0.1%]"
+    ),
 ]
 Seeds = Annotated[int, typer.Option(help="Train each so many times, with seeds 0, 1, ...", min=1)]
 Random = Annotated[int, typer.Option("--n-random", help="How many random structures.", min=1)]
@@ -27,7 +31,8 @@ Methods = Annotated[
     c.option(
         "With commas, of: untouched, head, LoRA, Adapter, LowRankAdapter, Compacter, BitFit, LNFit, random, full "
         "[default: these], and the one-pass scores gradient, fisher, sensitivity, gradient/param, fisher/param, "
-        "sensitivity/param; in a space of LoRA alone gora, plop."
+        f"sensitivity/param; in a space of LoRA alone {', '.join(LAYER_SCORES)}; LoRA-everywhere, on "
+        "every linear layer at the rank nearest to the budget; AdaLoRA (needs PEFT)."
     ),
 ]
 With = Annotated[
@@ -86,6 +91,8 @@ def baselines(
     )
     made = summary(table)
     c.say(f"\n{task}: score on held-out rows, mean ± spread over n trainings", o.summary_table(made))
+    for method, words in table.loc[table["words"] != "", ["method", "words"]].drop_duplicates().itertuples(index=False):
+        c.say(f"{method}: {words}.")
     if (made["head_params"] > 0).any():
         c.say("The head is trained too and counted apart; the pooler is frozen except in full fine-tuning.")
     if out is not None:

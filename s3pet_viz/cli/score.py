@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3pet_viz.cli import _common as c
+from s3pet_viz.config.names import LAYER_SCORES
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ Tasks = Annotated[
 Budget = Annotated[str, typer.Option(help=c.BUDGET_HELP)]
 Space = Annotated[
     str | None,
-    c.option("Search space: as of `s3pet search`. [default: S3PET-M; gora and plop, which take LoRA alone: S3PET-L]"),
+    c.option(
+        "Search space: as of `s3pet search`. [default: S3PET-M; of "
+        f"{', '.join(LAYER_SCORES[:-1])}, which take LoRA alone: S3PET-L; eva: LoRA-ranks]"
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", "--output", help="Save the structure (of --tasks: the matrix as CSV) here.")

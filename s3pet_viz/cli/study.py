@@ -59,8 +59,8 @@ def sweep(
     methods: Annotated[
         str,
         typer.Option(
-            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), gora, plop, LoRA, "
-            "BitFit, full, ..."
+            help="searched, resolved, random, gradient, fisher, sensitivity (also .../param), gora, plop, domlora, "
+            "eva, LoRA-everywhere, AdaLoRA, LoRA, BitFit, full, ..."
         ),
     ] = "searched,random",
     search_budget: Annotated[

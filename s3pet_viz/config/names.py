@@ -11,7 +11,9 @@ SPACES = ("S3PET-M", "S3PET-L", "S3PET-M+cross", "S3PET-L+cross", "LoRA-ranks")
 #: How both learning rates move over a search.
 SCHEDULES = ("linear", "constant")
 #: One-pass scores, see `tuning.one_pass`: of every PET module, and of the linear layers that a LoRA would go on.
-GATE_SCORES, LAYER_SCORES = ("gradient", "fisher", "sensitivity"), ("gora", "plop")
+GATE_SCORES, LAYER_SCORES = ("gradient", "fisher", "sensitivity"), ("gora", "plop", "domlora", "eva")
+#: Those that take forward passes alone.
+FORWARD_SCORES = ("plop", "eva")
 ONE_PASS = (*GATE_SCORES, *LAYER_SCORES)
 #: Structures by one-pass scores: gates in the order of their score, or (``/param``) of their score per parameter.
 ONE_PASS_METHODS = (*(f"{kind}{per}" for kind in GATE_SCORES for per in ("", "/param")), *LAYER_SCORES)

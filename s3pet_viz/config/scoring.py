@@ -12,13 +12,13 @@ from s3pet_viz.errors import ConfigError
 
 #: Training rows that the scores read, unless said otherwise. A mean over n rows leaves 1/n of the rows' variance in a
 #: squared gradient, and on MiniLM and sst2 that variance is 60 times the squared gradient, summed over all gates.
-ROWS = {"gradient": 2048, "fisher": 512, "sensitivity": 2048, "gora": 2048, "plop": 256}
+ROWS = {"gradient": 2048, "fisher": 512, "sensitivity": 2048, "gora": 2048, "plop": 256, "domlora": 2048, "eva": 256}
 
 #: Steps of PET training before the scores are taken, unless said otherwise.
-WARM_STEPS = {"gradient": 0, "fisher": 0, "sensitivity": 50, "gora": 0, "plop": 0}
+WARM_STEPS = {"gradient": 0, "fisher": 0, "sensitivity": 50, "gora": 0, "plop": 0, "domlora": 0, "eva": 0}
 
 #: Rows to a pass, unless said otherwise. Fisher information needs the gradient of each row apart.
-BATCH_SIZE = {"gradient": 32, "fisher": 1, "sensitivity": 32, "gora": 32, "plop": 32}
+BATCH_SIZE = {"gradient": 32, "fisher": 1, "sensitivity": 32, "gora": 32, "plop": 32, "domlora": 32, "eva": 32}
 
 
 def _said(numbers: dict[str, int]) -> str:

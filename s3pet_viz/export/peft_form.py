@@ -60,6 +60,15 @@ class PeftExport:
         return f"PeftExport({type(self.config).__name__} of {len(self.held)} gates{lost})"
 
 
+def need_peft(what: str) -> Any:
+    """The module. Raises MissingExtraError: it is not installed."""
+    try:
+        import peft
+    except ImportError:
+        raise MissingExtraError(f'{what}: PEFT needs an extra: pip install "s3pet_viz[peft]"') from None
+    return peft
+
+
 def to_peft(
     source: Adapter | Source,
     backbone: Backbone | nn.Module | str | Path | None = None,
@@ -96,11 +105,7 @@ def to_peft(
         ExportError: gates that PEFT cannot hold (all of them are named) and not `partial`; or what PEFT makes of
             the export is not what was meant. AdapterError, StructureError, BackboneError, ConfigError: as usual.
     """
-    try:
-        import peft
-    except ImportError:
-        raise MissingExtraError('to_peft: PEFT needs an extra: pip install "s3pet_viz[peft]"') from None
-
+    peft = need_peft("to_peft")
     wanted = "a number from 0 to below 1"
     if number("lora_dropout", lora_dropout, wanted) >= 1:
         raise ConfigError(f"lora_dropout: expected {wanted}, found {lora_dropout}")

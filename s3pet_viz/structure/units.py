@@ -76,6 +76,14 @@ def joined(gates: Iterable[Gate]) -> list[Gate]:
     return list(made.values())
 
 
+def at_rank(gate: Gate, r: int) -> Gate:
+    """The same LoRA at another rank; its scale, lora_alpha / r, stays."""
+    options = {**FORMS["LoRA"].defaults, **gate.options}
+    was = options["r"]
+    options |= {"r": r, "lora_alpha": options["lora_alpha"] * r / was}
+    return replace(gate, n_params=gate.n_params // was * r, options=options)
+
+
 def check_units(gates: Iterable[Gate], where: str) -> None:
     """The gates of one PET type at one position are a single one, or units that are alike.
 

@@ -12,6 +12,7 @@ from s3pet_viz.config.options import options_of
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig, make_config
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.export.peft_form import need_peft
 from s3pet_viz.files import name_or_folder
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.pet.space import recorded_space
@@ -22,11 +23,14 @@ from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.device import check_device
 from s3pet_viz.training.pair import load_pair
-from s3pet_viz.tuning.baselines import MANUAL, OTHERS
+from s3pet_viz.tuning import adalora
+from s3pet_viz.tuning.baselines import EVERYWHERE, MANUAL, OTHERS
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
 
 _SEARCH = {f.name for f in fields(SearchConfig)} - {"task", "backbone", "budget", "space", "mode", "seed", "steps"}
 _TUNE = {f.name for f in fields(TuneConfig)} - {"steps", "seed"}
+#: Methods that come by a budget in their own way, and the kind of their recipe.
+BUDGETED = {EVERYWHERE: "everywhere", adalora.NAME: "adalora"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,10 @@ class Ground:
                     cells += [self._random(task, budget, size, seed, k) for k in range(self.options.n_random)]
                 elif name in ONE_PASS_METHODS:
                     cells.append(self._one_pass(task, name, budget, size, seed))
-        free = [name for name in methods if name not in ("random", *ONE_PASS_METHODS)]
+                elif name in BUDGETED:
+                    structure = {"kind": BUDGETED[name], "budget": budget}
+                    cells.append(self.tune(task, name, structure, seed, budget=budget, budget_params=size))
+        free = [name for name in methods if name not in ("random", *ONE_PASS_METHODS, *BUDGETED)]
         structures = {name: {"kind": "method", "name": name} for name in free if name != "untouched" or first}
         return cells + [self.tune(task, name, structure, seed) for name, structure in structures.items()]
 
@@ -199,8 +206,10 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
 
 
 def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:
-    """Raises ConfigError: a name that no method has."""
-    allowed = (*searched, "random", *ONE_PASS_METHODS, *MANUAL, *OTHERS)
+    """Raises ConfigError: a name that no method has. MissingExtraError: one that needs PEFT, which is not there."""
+    allowed = (*searched, "random", *ONE_PASS_METHODS, *BUDGETED, *MANUAL, *OTHERS)
     for name in methods:
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(allowed)}, found {name!r}")
+    if adalora.NAME in methods:
+        need_peft(adalora.NAME)

@@ -38,8 +38,8 @@ def sweep(
         methods: among ``searched`` (a search at each budget), ``resolved`` (the search at `search_budget`, its alpha
             solved again at each other budget: one search serves all), ``random`` (structures of the same budget),
             one-pass scores (``gradient``, ``fisher``, ``sensitivity``, each also ``.../param``; in a space of LoRA
-            alone ``gora`` and ``plop``), manual structures
-            (``LoRA``, ``BitFit``, ...), ``full``, ``head``, ``untouched``.
+            alone ``gora``, ``plop``, ``domlora``, ``eva``), ``LoRA-everywhere`` (at the rank nearest to the
+            budget), ``AdaLoRA``, manual structures (``LoRA``, ``BitFit``, ...), ``full``, ``head``, ``untouched``.
         search_budget: of the searches that ``resolved`` reads (default: the largest of `budgets`).
         options: see `StudyOptions`.
 

@@ -72,11 +72,16 @@ def train(
     label: str = "",
     progress: bool = True,
     on_step: Callable[[int, float], None] | None = None,
+    stepped: Callable[[int], None] | None = None,
+    since: int = 0,
 ) -> TrainResult:
     """Train parameter groups (parameters, learning rate) and evaluate the best weights.
 
     How many steps, and which weights are best, as `stopping` says. With no parameters, or none to move, the backbone is
     only evaluated. Its gradients are left off and its mode is left as it was found.
+
+    Args:
+        stepped: as of `fit`. since: weights of evaluations after so many steps, or less, are not kept.
 
     Raises:
         NonFiniteLossError: with the step and the loss.
@@ -109,14 +114,24 @@ def train(
             history.append({"step": taken, "train_loss": value, **said})
             bar.set_postfix({"train": f"{value:.3f}"} | {k: f"{said[k]:.3f}" for k in ("loss", "score") if k in said})
             rank = plan.rank(said)
-            if best is None or rank > best:
+            if taken > since and (best is None or rank > best):
                 best, best_step, best_validation = rank, taken, said
                 best_weights = [p.detach().clone() for p in weights]
             if plan.see(taken, said["loss"]) and best_step < taken:
                 _restore(weights, best_weights)
 
     with bar:
-        fit(backbone, splits.train, groups, config, device, label=label or "tuning", after=after, rate=plan.rate)
+        fit(
+            backbone,
+            splits.train,
+            groups,
+            config,
+            device,
+            label=label or "tuning",
+            after=after,
+            rate=plan.rate,
+            stepped=stepped,
+        )
     for p in weights:
         p.requires_grad_(False)
     _restore(weights, best_weights)
@@ -136,6 +151,7 @@ def fit(
     label: str,
     after: Callable[[int, float], None],
     rate: Callable[[int], float | None] | None = None,
+    stepped: Callable[[int], None] | None = None,
 ) -> None:
     """The training loop: AdamW on groups (parameters, learning rate).
 
@@ -144,6 +160,7 @@ def fit(
     Args:
         after: called after each step with its number and its training loss.
         rate: what is left of the learning rates at a step; None: the end. Default: `FixedSteps` of the config.
+        stepped: called with a step's number once the weights have moved and the gradients are still there.
 
     Raises:
         NonFiniteLossError: with the label, the step and the loss.
@@ -181,6 +198,8 @@ def fit(
                 if config.clip:
                     torch.nn.utils.clip_grad_norm_(weights, config.clip)
                 optimizer.step()
+                if stepped is not None:
+                    stepped(step)
                 optimizer.zero_grad(set_to_none=True)
                 after(step, value)
         finally:

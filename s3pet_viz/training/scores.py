@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from s3pet_viz.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Scores:
         pet_params: trained PET parameters (all weights for ``full``). head_params: trained parameters of an
             encoder's head (and pooler, if asked for): they are needed by every method and counted apart.
         backbone_params: of the backbone without head.
+        structure: what was trained; None of a method without one. It is not written to files.
     """
 
     method: str
@@ -40,6 +43,7 @@ class Scores:
     n_gates: int = 0
     pooler: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
+    structure: Structure | None = field(default=None, compare=False)
 
     @property
     def score(self) -> float:
@@ -50,7 +54,7 @@ class Scores:
         return self.pet_params / self.backbone_params
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {k: v for k, v in asdict(replace(self, structure=None)).items() if k != "structure"}
 
     def row(self) -> dict[str, Any]:
         """One tidy row of a table."""

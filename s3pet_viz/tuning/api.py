@@ -19,13 +19,24 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.export.host import read_adapter
+from s3pet_viz.export.peft_form import need_peft
 from s3pet_viz.pet import load_space
 from s3pet_viz.sources import A_SOURCE, Source, open_source, structure_of
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.training.scores import Scores
-from s3pet_viz.tuning.baselines import MANUAL, OTHERS, manual_structure, random_structure
+from s3pet_viz.tuning import adalora
+from s3pet_viz.tuning.adalora import AdaLoRA
+from s3pet_viz.tuning.baselines import (
+    EVERYWHERE,
+    MANUAL,
+    OTHERS,
+    against_budget,
+    lora_everywhere,
+    manual_structure,
+    random_structure,
+)
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, check_lora, parse_method, score_gates
 from s3pet_viz.tuning.origin import PlaceOptions, TrainOptions, bench_of, split_options, takes_place
 
@@ -145,12 +156,14 @@ def baselines(
     """Train the baselines (and any `structures`) on a task; one row per training run.
 
     Args:
-        budget, space: of the random structures and the one-pass scores.
+        budget, space: of the random structures and the one-pass scores; the budget also of ``LoRA-everywhere`` and
+            ``AdaLoRA``.
         seeds: how many (0, 1, ...) or which.
         methods: names among ``untouched head LoRA Adapter LowRankAdapter Compacter BitFit LNFit random full`` (the
             default) and the one-pass scores ``gradient fisher sensitivity``, each also with ``/param``, and, in a
-            space of LoRA alone, ``gora plop`` (see `tuning.one_pass`; they are scored and trained with each of
-            `seeds`).
+            space of LoRA alone, ``gora plop domlora eva`` (see `tuning.one_pass`; they are scored and trained with each
+            of `seeds`). ``LoRA-everywhere`` is LoRA on every linear layer at the rank whose size is nearest to the
+            budget; ``AdaLoRA`` prunes ranks down to it on its way, by PEFT (see `tuning.adalora`).
             ``head`` is left out, with a warning, where the backbone has none.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name (or what names one, see `sources.Source`), e.g. ``{"searched": run}``.
@@ -158,8 +171,11 @@ def baselines(
 
     Returns:
         Columns method, task, seed, score, loss, validation, pet_params, percent, head_params, n_gates,
-        best_step, steps_taken, cap_reached, seconds, structure (which random one) and the task's metrics. ``seconds``
-        are of the training alone: what one-pass scores took is not in it.
+        best_step, steps_taken, cap_reached, seconds, structure (which random one) and the task's metrics; then budget
+        (in parameters), meets_budget (from 95 % of it to all of it; None of methods without a budget), words (by how
+        much it is missed) and passes (those that the structure took: 0 where it took none, None of `structures`;
+        ``AdaLoRA``'s are the first steps of its own training). ``seconds`` are of the training alone: what one-pass
+        scores took is not in it.
     """
     more: dict[str, Any] = {"budget": budget, "methods": methods, "structures": structures, "on_scores": on_scores}
     place, others = split_options(options, progress=progress, **more)
@@ -170,10 +186,12 @@ def baselines(
     parsed = Budget.parse(budget)
     n_random = whole("n_random", n_random, 1)
     numbers = seed_list(seeds)
-    allowed = {*MANUAL, *OTHERS, *ONE_PASS_METHODS, "random"}
+    allowed = {*MANUAL, *OTHERS, *ONE_PASS_METHODS, EVERYWHERE, adalora.NAME, "random"}
     for name in methods:
         if name not in allowed:
             raise ConfigError(f"methods: expected names among {', '.join(sorted(allowed))}, found {name!r}")
+    if adalora.NAME in methods:
+        need_peft(adalora.NAME)
     given = {}
     for name, source in (structures or {}).items():
         given[name] = structure_of(open_source(source, what=f"structures: {name}", backbone=place["backbone"]))
@@ -199,6 +217,9 @@ def baselines(
         check_lora(kind, (g.pet_type for g in gates))
         return lambda seed: scored(kind, seed).structure(size, per)
 
+    def pruned(seed: int) -> AdaLoRA:
+        return AdaLoRA(bench.backbone, size, replace(config, seed=seed))
+
     # All that can be wrong is found before the first training.
     plan: list[tuple[str, int, Any]] = [(name, 0, structure) for name, structure in given.items()]
     for name in chosen:
@@ -206,6 +227,11 @@ def baselines(
             plan += [(name, k, random_structure(gates, size, bench.backbone, k)) for k in range(n_random)]
         elif name in ONE_PASS_METHODS:
             plan.append((name, 0, one_pass(name)))
+        elif name == EVERYWHERE:
+            plan.append((name, 0, lora_everywhere(bench.backbone, size)))
+        elif name == adalora.NAME:
+            pruned(0)
+            plan.append((name, 0, pruned))
         else:
             plan.append((name, 0, manual_structure(name, bench.backbone) if name in MANUAL else name))
     rows = []
@@ -213,14 +239,26 @@ def baselines(
         for seed in numbers if method != "untouched" else numbers[:1]:
             trained = method(seed) if callable(method) else method
             scores = bench.run(trained, replace(config, seed=seed), label=name, progress=progress)
-            rows.append({**scores.row(), "structure": which})
+            stands = against_budget(scores.structure, None if name in (*given, *MANUAL) else size)
+            passes = None if name in given else _passes(scores.structure)
+            rows.append({**scores.row(), "structure": which, **stands, "passes": passes})
             if on_scores is not None:
                 on_scores(scores)
     return pd.DataFrame(rows)
 
 
+def _passes(structure: Structure | None) -> int:
+    return 0 if structure is None else int(structure.source.get("steps", 0))
+
+
+def _all(meets: pd.Series[Any]) -> bool | None:
+    return None if meets.isna().any() else bool(meets.all())
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean, spread (standard deviation) and count per method, in order of first appearance."""
+    """Mean, spread (standard deviation) and count per method, in order of first appearance; and whether all met the
+    budget.
+    """
     grouped = table.groupby("method", sort=False)
     made = grouped.agg(
         score=("score", "mean"),
@@ -230,6 +268,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         pet_params=("pet_params", "mean"),
         percent=("percent", "mean"),
         head_params=("head_params", "max"),
+        meets_budget=("meets_budget", _all),
+        passes=("passes", "max"),
         seconds=("seconds", "sum"),
     )
     return made.reset_index()

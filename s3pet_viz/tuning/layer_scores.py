@@ -1,4 +1,6 @@
-"""Scores of a backbone's own linear layers: GoRA's importance and PLoP's NFN. No PET module is inserted for them."""
+"""Scores of a backbone's own linear layers: GoRA's importance, PLoP's NFN, EVA's explained variance. No PET module is
+inserted for them.
+"""
 
 from __future__ import annotations
 
@@ -65,16 +67,65 @@ def plop_scores(
     read from a public port.
     """
     seen: dict[int, list[Tensor]] = {i: [] for i in range(len(layers))}
+
+    def see(i: int, x: Tensor, mask: Tensor) -> None:
+        seen[i].append(_nfn(layers[i], x.reshape(*mask.shape, -1).to(_precise(x)), mask, draw))
+
+    _read_inputs(bench, layers, features, batch_size, tick, see)
+    return np.array([1 / float(torch.cat(seen[i]).nanmean()) if seen[i] else np.nan for i in range(len(layers))])
+
+
+def eva_ratios(
+    bench: Workbench, layers: Sequence[Position], features: Features, batch_size: int, tick: Callable[[], Any]
+) -> list[NDArray[np.float64]]:
+    """The explained variance ratios of each layer's inputs, highest first, each of shape (in,), float64.
+
+    Eigenvalues of the covariance over tokens (as of `plop_scores`), over their sum. Source: EVA (arXiv 2410.07170), as
+    in PEFT, which comes to the highest of them by an incremental SVD that stops where the vectors no longer turn.
+    """
+    sums: dict[int, tuple[int, Tensor, Tensor]] = {}
+    owner = list(range(len(layers)))  # queries, keys and values read one tensor
+    last: list[Any] = [None, 0]
+
+    def see(i: int, x: Tensor, mask: Tensor) -> None:
+        if x is last[0]:
+            owner[i] = last[1]
+            return
+        last[:] = [x, i]
+        tokens = x.reshape(*mask.shape, -1)[mask].double()
+        n, total, squares = sums.get(i, (0, torch.zeros(()), torch.zeros(())))
+        sums[i] = (n + len(tokens), total.to(tokens) + tokens.sum(0), squares.to(tokens) + tokens.T @ tokens)
+
+    _read_inputs(bench, layers, features, batch_size, tick, see)
+    ratios: dict[int, NDArray[np.float64]] = {}
+    for i, (n, total, squares) in sums.items():
+        mean = total / max(1, n)
+        found = torch.linalg.eigvalsh(squares / max(1, n) - mean[:, None] * mean).clamp(min=0).flip(0)
+        ratios[i] = (found / found.sum().clamp(min=torch.finfo(found.dtype).tiny)).cpu().numpy()
+    return [ratios.get(owner[i], np.zeros(layer.in_features)) for i, layer in enumerate(layers)]
+
+
+def _read_inputs(
+    bench: Workbench,
+    layers: Sequence[Position],
+    features: Features,
+    batch_size: int,
+    tick: Callable[[], Any],
+    see: Callable[[int, Tensor, Tensor], None],
+) -> None:
+    """Forward passes over rows; `see` is told the number of each layer, its input, and which tokens of it count:
+    mask (batch, tokens), input (batch, tokens, in) or (batch * tokens, in).
+    """
     backbone: Any = bench.backbone
     options = {"use_cache": False} if backbone.form == "text" else {}
     masks: dict[str, Tensor] = {}
 
     def hook(i: int, module: Any, args: tuple[Any, ...], output: Any) -> None:
-        layer, x = layers[i], args[0].detach()
+        layer, x = layers[i], args[0]
         mask = masks["decoder" if _reads_decoder(layer, backbone) else "input"]
         # DeBERTa's keys read its table of relative positions too, which is no token.
         if x.shape[:-1] in (mask.shape, (mask.numel(),)):
-            seen[i].append(_nfn(layer, x.reshape(*mask.shape, -1).to(_precise(x)), mask, draw))
+            see(i, x, mask)
 
     handles = [layer.target.register_forward_hook(partial(hook, i)) for i, layer in enumerate(layers)]
     try:
@@ -89,7 +140,6 @@ def plop_scores(
     finally:
         for handle in handles:
             handle.remove()
-    return np.array([1 / float(torch.cat(seen[i]).nanmean()) if seen[i] else np.nan for i in range(len(layers))])
 
 
 def gaussian(seed: int) -> Draw:

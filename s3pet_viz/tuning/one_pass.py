@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from s3pet_viz.analysis.one_pass import OnePassScores, Per
+from s3pet_viz.analysis.one_pass import OnePassScores, Per, check_size
 from s3pet_viz.backbones import positions
 from s3pet_viz.backbones.families import Position
 from s3pet_viz.config.checks import whole
@@ -27,13 +27,12 @@ from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, SpaceError, StructureError
 from s3pet_viz.pet import PETs, Space, insert, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
-from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.fit import fit
 from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
-from s3pet_viz.tuning.layer_scores import Draw, gaussian, gora_scores, plop_scores
+from s3pet_viz.tuning.layer_scores import Draw, eva_ratios, gaussian, gora_scores, plop_scores
 from s3pet_viz.tuning.workbench import Workbench
 
 
@@ -56,7 +55,7 @@ def one_pass_structure(
     """
     kind, per = parse_method(name)
     gates = candidates_of(bench, kind, space).gates
-    check_budget([g.n_params for g in gates], parse_budget(budget, bench.backbone.n_params))
+    check_size(kind, gates, parse_budget(budget, bench.backbone.n_params))
     return score_gates(bench, kind, gates, seed=seed, **options).structure(budget, per)
 
 
@@ -90,8 +89,13 @@ def one_pass_scores(
     - ``gora``: the mean of ``|W * G|`` over the entries of a linear layer's own weights W, G = dL/dW of the mean
       training loss, as GoRA (arXiv 2502.12171); ``plop``: 1 / NFN, as PLoP (arXiv 2506.20629), which takes forward
       passes alone. Both score layers, not PET modules, and need a space of LoRA alone. See `tuning.layer_scores`.
+    - ``domlora``: `gradient` of LoRA modules alone, for DomLoRA (arXiv 2605.06183, as its abstract has it): all of the
+      budget goes to one module.
+    - ``eva``: of rank k of a linear layer the share of its inputs' variance that their k-th principal component
+      explains, as EVA (arXiv 2410.07170) redistributes ranks by it; forward passes alone.
 
-    The first three depend on how a module is written: LoRA's scale of 16 counts 256-fold in a squared gradient.
+    All but ``gora``, ``plop`` and ``eva`` depend on how a module is written: LoRA's scale of 16 counts 256-fold in a
+    squared gradient.
 
     At the start B of a LoRA is zero and its A has no gradient: its score is that of B alone, though A counts
     in its parameters. An encoder's head is drawn with the seed, as in tuning, and without warm steps the
@@ -129,7 +133,8 @@ def score_gates(
     """`one_pass_scores` of these gates.
 
     Args:
-        rows: at most so many training rows, drawn with the seed; default 2048, 512 for ``fisher``, 256 for ``plop``.
+        rows: at most so many training rows, drawn with the seed; default 2048, 512 for ``fisher``, 256 for ``plop``
+            and ``eva``.
         batch_size: rows to a pass; default 32, and 1 for ``fisher``. It is only a matter of speed and memory, but for
             ``fisher``: with b rows to a pass that is the mean of ``||dL_group/dw||^2`` over groups of b (of like
             length), in which the variance of the row gradients counts 1/b; and the draws of ``plop`` come by batch.
@@ -154,7 +159,7 @@ def score_gates(
             "the deltas of LoRA, BitFit and LNFit are zero at the start, and so is dL/dz"
         )
     if kind in LAYER_SCORES and warm:
-        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which scores the backbone's own layers, found {warm}")
+        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which is of untrained modules, found {warm}")
     check_lora(kind, (g.pet_type for g in gates))
     started = time.perf_counter()
     backbone, train = bench.backbone, bench.splits.train
@@ -169,7 +174,7 @@ def score_gates(
         tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar,
     ):
         reset_head(backbone, seed)
-        if kind in LAYER_SCORES:
+        if kind not in _MEASURES:
             found = _layer_scores(bench, kind, gates, scored, size, bar.update, draw or gaussian(seed))
         else:
             pets = insert(backbone.model, gates, seed=seed)
@@ -215,6 +220,9 @@ def _layer_scores(
     if missing is not None:
         raise StructureError(f"structure: this backbone has no position {missing!r}")
     layers: list[Position] = [sites[name] for name in dict.fromkeys(g.position for g in gates)]
+    if kind == "eva":
+        ratios = dict(zip((p.name for p in layers), eva_ratios(bench, layers, features, size, tick), strict=True))
+        return np.array([_explained(gate, ratios[gate.position]) for gate in gates])
     made = (
         gora_scores(bench, layers, features, size, tick)
         if kind == "gora"
@@ -222,6 +230,12 @@ def _layer_scores(
     )
     by_name = {layer.name: score for layer, score in zip(layers, made, strict=True)}
     return np.array([by_name[g.position] for g in gates])
+
+
+def _explained(gate: Gate, ratios: NDArray[np.float64]) -> float:
+    """By the component of this unit, or by as many as the rank of a gate that is none."""
+    first, r = gate.unit or 0, gate.options.get("r", 1)
+    return float(ratios[first : first + r].sum())
 
 
 def _gradient(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
@@ -253,6 +267,7 @@ _MEASURES: dict[str, Callable[[PETs, Sequence[RowLosses]], NDArray[np.float64]]]
     "gradient": _gradient,
     "fisher": _fisher,
     "sensitivity": _sensitivity,
+    "domlora": _gradient,
 }
 
 

@@ -10,14 +10,14 @@ from typing import Any, overload
 
 from torch import nn
 
-from s3pet_viz.analysis.one_pass import OnePassScores, TaskScores
+from s3pet_viz.analysis.one_pass import OnePassScores, TaskScores, check_size
 from s3pet_viz.config.checks import short
 from s3pet_viz.config.names import LAYER_SCORES, SPACES
 from s3pet_viz.config.options import takes
 from s3pet_viz.config.scoring import ScoreConfig, make_score_config
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import Space, load_space
-from s3pet_viz.structure.budget import Budget, check_budget
+from s3pet_viz.structure.budget import Budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.tuning.layer_scores import Draw
 from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, score_gates, space_types
@@ -59,8 +59,8 @@ def score(
         tasks: several instead: names or folders. What the scores say of each, and how far they agree.
         backbone: name or folder; or `model` and `tokenizer` from memory, which are left as they were.
         budget: of the structure, which never exceeds it.
-        space: a preset, a file, a mapping or a Space. Default: S3PET-M; of ``gora`` and ``plop``, which score linear
-            layers, S3PET-L.
+        space: a preset, a file, a mapping or a Space. Default: S3PET-M; of ``gora``, ``plop`` and ``domlora``, which
+            take LoRA alone, S3PET-L; of ``eva``, which gives ranks, LoRA-ranks.
         split, load: as of `tune`.
         workbench: reuse one that is open (then task and backbone are its own).
         draw: the Gaussian inputs of ``plop``, see `tuning.one_pass.score_gates`. Default: drawn with the seed.
@@ -87,9 +87,8 @@ def score(
     check_workbench(workbench)
     config = make_score_config(**options)
     kind, per = parse_method(config.method)
-    chosen: Space = load_space(
-        SPACES[1] if space is None and kind in LAYER_SCORES else SPACES[0] if space is None else space
-    )
+    usual = SPACES[4] if kind == "eva" else SPACES[1] if kind in LAYER_SCORES else SPACES[0]
+    chosen: Space = load_space(usual if space is None else space)
     check_lora(kind, space_types(chosen))
     parsed = Budget.parse(budget)
     names = _several(task, tasks, workbench)
@@ -109,7 +108,7 @@ def score(
         candidates = candidates_of(bench, kind, chosen)
         gates = candidates.gates
         parameters = parsed.parameters(bench.backbone.n_params)
-        check_budget([g.n_params for g in gates], parameters)
+        check_size(kind, gates, parameters)
         made = score_gates(
             bench,
             kind,

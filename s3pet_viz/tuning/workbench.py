@@ -22,6 +22,7 @@ from s3pet_viz.training.fit import Splits, train
 from s3pet_viz.training.model_state import at_work, left_as_found, pooler_of, raise_precision, reset_head
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.scores import Scores
+from s3pet_viz.tuning.adalora import AdaLoRA
 from s3pet_viz.tuning.baselines import OTHERS
 
 
@@ -68,15 +69,15 @@ class Workbench:
         """What can be chosen of a space here. Raises SpaceError: as `pet.candidate_gates`."""
         return Candidates.of(self.backbone, space, self.splits.train, self.device)
 
-    def run(self, method: str | Structure, config: TuneConfig, **how: Any) -> Scores:
-        """Train one structure (or ``full``, ``head``, ``untouched``) from scratch and score it; `how` as in `tuned`."""
+    def run(self, method: str | Structure | AdaLoRA, config: TuneConfig, **how: Any) -> Scores:
+        """Train a structure (or ``full``, ``head``, ``untouched``, an `AdaLoRA`) and score it; `how` as in `tuned`."""
         with self.tuned(method, config, **how) as (scores, _):
             return scores
 
     @contextmanager
     def tuned(
         self,
-        method: str | Structure,
+        method: str | Structure | AdaLoRA,
         config: TuneConfig,
         *,
         label: str | None = None,
@@ -88,8 +89,9 @@ class Workbench:
         """
         backbone = self.backbone
         structure = method if isinstance(method, Structure) else None
+        grown = method if isinstance(method, AdaLoRA) else None
         name = label or ("structure" if structure is not None else str(method))
-        if structure is None and method not in OTHERS:
+        if structure is None and grown is None and method not in OTHERS:
             raise ConfigError(f"method: expected a Structure or one of {', '.join(OTHERS)}, found {method!r}")
         if method == "head" and not backbone.head:
             raise ConfigError("method: 'head' needs a classification head; a language model has no head of its own")
@@ -109,6 +111,9 @@ class Workbench:
                 full_lr = config.full_lr or default_full_lr(backbone.n_params)
                 lr = full_lr if full else config.lr or default_lr(backbone.n_params)
                 inserted = [] if pets is None else list(pets.parameters())
+                if grown is not None:
+                    inserted = grown.attach(backbone.model, config.seed)
+                    raise_precision(inserted)
                 trained = [*head, *extra]
                 groups = [([*full, *inserted], lr), (trained, config.head_lr or lr)]
                 result = train(
@@ -120,7 +125,10 @@ class Workbench:
                     label=f"{name} on {self.splits.data.task.name}",
                     progress=progress,
                     on_step=on_step,
+                    stepped=None if grown is None else grown.stepped,
+                    since=0 if grown is None else grown.since,
                 )
+                structure = structure if grown is None else grown.structure
                 scores = Scores(
                     method=name,
                     task=self.splits.data.task.name,
@@ -140,6 +148,7 @@ class Workbench:
                     n_gates=len(structure) if structure else 0,
                     pooler="" if not pooler else "trained" if extra or full else "frozen",
                     history=result.history,
+                    structure=structure,
                 )
                 yield scores, pets
             finally:

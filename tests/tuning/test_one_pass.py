@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from s3pet_viz.backbones import positions
 from s3pet_viz.cli import app
+from s3pet_viz.config.names import LAYER_SCORES
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import BudgetError, ConfigError, NonFiniteLossError, SpaceError, StructureError
 from s3pet_viz.pet import PRESETS, Space, SpaceEntry, candidate_gates, insert
@@ -37,8 +38,8 @@ from s3pet_viz.tuning.explain import gate_gradients, row_losses
 from s3pet_viz.tuning.one_pass import score_gates
 
 QUIET = {"progress": False}
-#: GoRA and PLoP score linear layers, and train nothing before it.
-LAYERS = {"gora": {"space": "S3PET-L", "warm_steps": 0}, "plop": {"space": "S3PET-L", "warm_steps": 0}}
+#: They score linear layers, or LoRA alone, and train nothing before it.
+LAYERS = {kind: {"space": "S3PET-L", "warm_steps": 0} for kind in LAYER_SCORES}
 
 
 def double_bench(form: str, rows: int = 24) -> Workbench:
@@ -377,7 +378,7 @@ def test_a_method_that_cannot_be_is_refused_before_it_is_scored(bert, monkeypatc
 
 
 def test_scores_of_a_kind_that_is_not_there(bert):
-    with pytest.raises(ConfigError, match="method: expected one of gradient, fisher, sensitivity, gora, plop, found 'gradient/param'"):
+    with pytest.raises(ConfigError, match="method: expected one of gradient, fisher, sensitivity, gora, plop, .*found 'gradient/param'"):
         one_pass_scores(bert, "gradient/param")
 
 
