@@ -82,5 +82,6 @@ def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
         best_step=config.steps,
         seconds=float(run.steps()["seconds"].sum()),
         n_gates=len(structure),
+        structure=structure,
         pooler="frozen" if backbone.form == "pair" and pooler_of(backbone) else "",
     )
