@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
 from s3pet_viz.files import located, named_in
+from s3pet_viz.hub import card, upload
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.units import joined
@@ -239,44 +238,12 @@ class Adapter:
         Raises:
             AdapterError: the hub refuses or cannot be reached.
         """
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-        api = HfApi(token=token)
-        with TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            self._write(folder)
-            (folder / "README.md").write_text(self._card(repo_id), encoding="utf-8")
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                what: Any = {"folder_path": folder, "allow_patterns": [*FILES, "README.md"]}
-                made = api.upload_folder(repo_id=repo_id, revision=revision, commit_message=message, **what)
-            except (OSError, HfHubHTTPError, HFValidationError) as error:
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise AdapterError(f"{repo_id}: the Hugging Face hub did not take the adapter: {first}") from error
-        return str(made)
-
-    def _card(self, repo_id: str) -> str:
-        # Only a name that may be one on the hub; a path of this machine is nobody's business.
-        known = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.backbone) and not Path(self.backbone).exists()
-        base = f"base_model: {self.backbone}\n" if known else ""
         types = ", ".join(sorted({g.pet_type for g in self.structure.gates}))
         trained = f", trained on {self.task}" if self.task else ""
-        return f"""---
-library_name: s3pet_viz
-{base}tags: [parameter-efficient-tuning, s3pet]
----
-
-# {repo_id.split("/")[-1]}
-
-{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters{trained}.
-
-```python
-import s3pet_viz as s3
-
-adapter = s3.Adapter.from_pretrained("{repo_id}")
-```
-"""
+        words = f"{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters{trained}."
+        told = card(repo_id, self.backbone, words, f'adapter = s3.Adapter.from_pretrained("{repo_id}")')
+        where: Any = {"private": private, "revision": revision, "token": token, "message": message}
+        return upload(repo_id, self._write, told, FILES, AdapterError, "adapter", **where)
 
 
 #: What ``adapter.json`` says beside the weights' checksum, and of which type.

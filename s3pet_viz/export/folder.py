@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.files import located
+from s3pet_viz.hub import folder_of
 
 STRUCTURE, WEIGHTS, META = "structure.json", "adapter.safetensors", "adapter.json"
 #: The files of an adapter.
@@ -83,35 +84,10 @@ def _replace_files(staged: Path, target: Path, own: Sequence[str]) -> None:
 
 
 def find_adapter(name: str | os.PathLike[str], *, revision: str | None = None, **hub: Any) -> Path:
-    """The local folder of an adapter: a folder as given, or one fetched from the hub (or its cache, offline).
-
-    Args:
-        revision: branch, tag or commit of a hub repository.
-        hub: further arguments of ``huggingface_hub.hf_hub_download`` (cache_dir, token, local_files_only).
+    """The local folder of an adapter; see `hub.folder_of`.
 
     Raises:
         AdapterError: neither a folder nor a repository that can be reached and holds the three files.
         ConfigError: a revision for a folder.
     """
-    text = os.fspath(name)
-    folder = located(text)
-    if folder.is_dir():
-        if revision is not None:
-            raise ConfigError(f"revision: expected none for an adapter in a folder ({folder}), found {revision!r}")
-        return folder
-    if isinstance(name, Path) or text.startswith((".", "~", os.sep)) or text.count("/") != 1:
-        raise AdapterError(f"{text}: expected a folder or a name on the Hugging Face hub (owner/name), found neither")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    # By commit, once one file has said which: a branch may move between two downloads.
-    at = revision
-    found = ""
-    for file in FILES:
-        try:
-            found = hf_hub_download(text, file, revision=at, **hub)
-        except (OSError, HfHubHTTPError, HFValidationError) as error:  # OSError: no network, and nothing in the cache
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise AdapterError(f"{text}: {file} cannot be fetched from the Hugging Face hub: {first}") from error
-        at = Path(found).parent.name
-    return Path(found).parent
+    return folder_of(name, FILES, AdapterError, "an adapter", revision=revision, **hub)

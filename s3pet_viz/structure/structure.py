@@ -12,11 +12,14 @@ from typing import Any
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.files import check_kind, located, named_in, read_json, write_json_atomic
+from s3pet_viz.hub import card, folder_of, upload
 from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
 from s3pet_viz.structure.units import check_units, rank_keys
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.structure"
+#: In a folder or a repository.
+_FILE = "structure.json"
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,47 @@ class Structure:
                 f"{where}: field 'n_params': expected {made.n_params:,}, the sum over its gates, found {n_params:,}"
             )
         return made
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], *, revision: str | None = None, **hub: Any) -> Structure:
+        """Read the ``structure.json`` of a folder or of a repository on the Hugging Face hub (``owner/name``), also one
+        of an adapter or a run.
+
+        Args:
+            revision: branch, tag or commit of a hub repository.
+            hub: further arguments of ``huggingface_hub.hf_hub_download`` (cache_dir, token, local_files_only).
+
+        Raises:
+            StructureError: neither a folder nor such a repository, or the file is damaged. ConfigError: a revision for
+                a folder.
+        """
+        return cls.load(folder_of(name, [_FILE], StructureError, "a structure", revision=revision, **hub) / _FILE)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        message: str = "Upload an s3pet_viz structure",
+    ) -> str:
+        """Upload ``structure.json`` and a short card; the repository is made where there is none. No weights travel.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            StructureError: the hub refuses or cannot be reached.
+        """
+        types = ", ".join(sorted({g.pet_type for g in self.gates}))
+        task = f", searched on {Path(str(self.source['task'])).name}" if self.source.get("task") else ""
+        words = f"Where to put {self.n_params:,} parameters: {len(self)} PET modules ({types}){task}. No weights."
+        told = card(repo_id, self.backbone, words, f'structure = s3.Structure.from_pretrained("{repo_id}")')
+        where: Any = {"private": private, "revision": revision, "token": token, "message": message}
+        return upload(
+            repo_id, lambda folder: self.save(folder / _FILE), told, [_FILE], StructureError, "structure", **where
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Structure:

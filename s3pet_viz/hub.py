@@ -1,0 +1,125 @@
+"""Files on the Hugging Face hub: fetched (or taken from its cache, offline) by one commit, and uploaded with a card."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from s3pet_viz.errors import ConfigError, S3PETError
+from s3pet_viz.files import located
+
+CARD = "README.md"
+
+
+def folder_of(
+    name: str | os.PathLike[str],
+    files: Sequence[str],
+    error: type[S3PETError],
+    what: str,
+    *,
+    revision: str | None = None,
+    **hub: Any,
+) -> Path:
+    """The local folder of these files: a folder as given, or one fetched from the hub.
+
+    Args:
+        name: a folder, or ``owner/name``. what: that is looked for, in words (``an adapter``).
+        revision: branch, tag or commit of a hub repository.
+        hub: further arguments of ``huggingface_hub.hf_hub_download`` (cache_dir, token, local_files_only).
+
+    Raises:
+        error: neither a folder nor a repository that can be reached and holds the files.
+        ConfigError: a revision for a folder.
+    """
+    text = os.fspath(name)
+    folder = located(text)
+    if folder.is_dir():
+        if revision is not None:
+            raise ConfigError(f"revision: expected none for {what} in a folder ({folder}), found {revision!r}")
+        return folder
+    if isinstance(name, Path) or text.startswith((".", "~", os.sep)) or text.count("/") != 1:
+        raise error(f"{text}: expected a folder or a name on the Hugging Face hub (owner/name), found neither")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # By commit, once one file has said which: a branch may move between two downloads.
+    at = revision
+    found = ""
+    for file in files:
+        try:
+            found = hf_hub_download(text, file, revision=at, **hub)
+        except (OSError, HfHubHTTPError, HFValidationError) as failure:  # OSError: no network, and not in the cache
+            raise error(
+                f"{text}: {file} cannot be fetched from the Hugging Face hub: {_first_line(failure)}"
+            ) from failure
+        at = Path(found).parent.name
+    return Path(found).parent
+
+
+def upload(
+    repo_id: str,
+    write: Callable[[Path], object],
+    card: str,
+    files: Sequence[str],
+    error: type[S3PETError],
+    what: str,
+    *,
+    private: bool | None,
+    revision: str | None,
+    token: str | bool | None,
+    message: str,
+) -> str:
+    """Upload the files that `write` puts into a folder, and a card; the repository is made where there is none.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        error: the hub refuses or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(token=token)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write(folder)
+        (folder / CARD).write_text(card, encoding="utf-8")
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            sent: Any = {"folder_path": folder, "allow_patterns": [*files, CARD]}
+            made = api.upload_folder(repo_id=repo_id, revision=revision, commit_message=message, **sent)
+        except (OSError, HfHubHTTPError, HFValidationError) as failure:
+            first = _first_line(failure)
+            raise error(f"{repo_id}: the Hugging Face hub did not take the {what}: {first}") from failure
+    return str(made)
+
+
+def card(repo_id: str, backbone: str, words: str, use: str) -> str:
+    """A short model card. words: what it holds. use: the line of Python that opens it."""
+    # Only a name that may be one on the hub; a path of this machine is nobody's business.
+    known = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", backbone) and not Path(backbone).exists()
+    base = f"base_model: {backbone}\n" if known else ""
+    return f"""---
+library_name: s3pet_viz
+{base}tags: [parameter-efficient-tuning, s3pet]
+---
+
+# {repo_id.split("/")[-1]}
+
+{words}
+
+```python
+import s3pet_viz as s3
+
+{use}
+```
+"""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
