@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from s3pet_viz.backbones.families import base_of
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
 

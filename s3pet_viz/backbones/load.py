@@ -14,7 +14,8 @@ from torch import nn
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import base_of, family_of, family_of_type
+from s3pet_viz.backbones.families import family_of, family_of_config
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
@@ -41,9 +42,8 @@ def load_backbone(
     """Load a backbone and give it the head that the task needs.
 
     Args:
-        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name. Families:
-            T5 (also v1.1, Flan, mT5) and BART; BERT, RoBERTa, ELECTRA, DeBERTa-v2 / v3 and DistilBERT; GPT-2, OPT,
-            LLaMA, Mistral, Qwen2 and Gemma (docs/compatibility.md).
+        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name of a
+            text model of transformers (docs/compatibility.md).
         head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
             decoder-only models), or ``auto``: classification for encoders, lm for the others.
         num_labels: width of a classification head.
@@ -54,8 +54,8 @@ def load_backbone(
             that of the files (half the memory, where they are bfloat16).
 
     Raises:
-        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, a family
-            not known yet, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
+        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, not
+            a text model, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
             refuses.
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
@@ -77,7 +77,7 @@ def load_backbone(
         _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
         config = AutoConfig.from_pretrained(source, **hub)
         # Before the weights are read.
-        family = family_of_type(config.model_type)
+        family = family_of_config(config)
         check.refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
         check.check_head(config, text, str(name))
@@ -118,9 +118,9 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
 
     Raises:
-        BackboneError: a family not known yet, quantised weights, PET modules in it already, weights on the meta device,
-            NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head that is
-            neither a language model's nor for classification.
+        BackboneError: not a model of transformers, quantised weights, PET modules in it already, weights on the meta
+            device, NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head
+            that is neither a language model's nor for classification.
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")

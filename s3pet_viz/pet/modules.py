@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.structure.gate import LONGEST_PET_TYPE
 from s3pet_viz.structure.sizes import FORMS, Form
