@@ -7,7 +7,7 @@
 3. A feed-forward block widens the stream and narrows it again: one linear layer up (or two, or both in one), one down.
 4. A norm inside a block is that block's. The others of a layer are those of its blocks in turn, if there is one for
    each; else by the words in their names.
-5. What is a linear layer or a norm of a layer and none of these is ``Block.<own name>``.
+5. A linear layer of a layer that is none of these is ``Block.<own name>``, and a norm ``Block.<own name>.LN``.
 """
 
 from __future__ import annotations
@@ -376,7 +376,7 @@ class _Layer:
             if self._of_queries(n):
                 made[n] = f"{around[0].module if around else 'SelfAttn'}.{_own(n)[0].upper()}.LN"
             elif "sub" in _own(n):
-                made[n] = f"Block.{_own(n)}"
+                made[n] = f"Block.{_own(n)}.LN"
             elif around or (around := self._beside(n)):
                 made[n] = f"{around[0].module}.LN"
         loose = [n for n in self.norms if n not in made]
@@ -385,13 +385,15 @@ class _Layer:
         ]
         if not any(b.module == "FFN" for b in self.blocks) and self._experts():
             bare.append("FFN")
-        if (len(loose) == len(bare) or len(loose) == 1) and bare and not all("post" in _own(n) for n in loose):
-            return made | {n: f"{module}.LN" for n, module in zip(loose, bare, strict=False)}
+        if len(loose) == len(bare) and not all("post" in _own(n) for n in loose):
+            return made | {n: f"{module}.LN" for n, module in zip(loose, bare, strict=True)}
         for words, module in _WORDS:
             for n in loose:
                 if n not in made and module not in made.values() and words.search(_own(n)):
                     made[n] = module
-        return made | {n: f"Block.{_own(n)}" for n in loose if n not in made}
+        if len(loose) == 1 and bare:  # one for both blocks, which run side by side
+            made.setdefault(loose[0], f"{bare[0]}.LN")
+        return {n: made.get(n, f"Block.{_own(n)}.LN") for n in self.norms}
 
     def _beside(self, norm: str) -> list[_Block]:
         """The block that a sublayer holds with this norm (T5: layer.0 holds the norm and the attention)."""

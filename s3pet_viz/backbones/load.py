@@ -62,20 +62,15 @@ def load_backbone(
     """
     with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
         import transformers
-        from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+        from transformers import AutoTokenizer
 
     among("head", head, HEADS)
     name = name_or_folder(name)
     dtype = _dtype(dtype)
-    source = _locate(str(name))
-    if revision and is_folder(source):
-        raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
-    # None would ask on a terminal, and an environment variable can answer.
-    hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    source, hub = _source(str(name), revision)
     # One at a time: from_pretrained replaces functions and the default dtype of the whole process while it reads.
     with LOCK, _clear_errors(str(name), source):
-        _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
-        config = AutoConfig.from_pretrained(source, **hub)
+        config = _config(source, hub, str(name))
         # Before the weights are read.
         family = family_of_config(config)
         check.refuse_quantised(config, None, str(name))
@@ -112,6 +107,41 @@ def load_backbone(
     made = wrap_backbone(model, tokenizer, name=str(name))
     made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
     return made
+
+
+def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Module:
+    """The model that `load_backbone` loads, with its weights on the meta device: its files of weights are not read.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `load_backbone`.
+    """
+    with LOCK:
+        import transformers
+
+    name = name_or_folder(name)
+    source, hub = _source(str(name), revision)
+    with LOCK, _clear_errors(str(name), source), quiet(), torch.device("meta"):
+        config = _config(source, hub, str(name))
+        family = family_of_config(config)
+        auto = getattr(transformers, _auto_class(family, _heads(family)[0]))
+        made: nn.Module = auto.from_config(config)
+        return made
+
+
+def _source(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """Where a backbone's files are, and what transformers is told when it reads them."""
+    source = _locate(name)
+    if revision and is_folder(source):
+        raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
+    # None would ask on a terminal, and an environment variable can answer.
+    return source, {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+
+
+def _config(source: str, hub: dict[str, Any], name: str) -> Any:
+    from transformers import AutoConfig, PretrainedConfig
+
+    _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], name)
+    return AutoConfig.from_pretrained(source, **hub)
 
 
 def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Backbone:
