@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis.explanation import Explanation as Explanation
     from s3pet_viz.analysis.health import health as health
     from s3pet_viz.backbones import load_backbone as load_backbone
+    from s3pet_viz.backbones.listing import positions as positions
     from s3pet_viz.config import SearchConfig as SearchConfig
     from s3pet_viz.config.tuning import TuneConfig as TuneConfig
     from s3pet_viz.engine import Callback as Callback
@@ -77,6 +78,7 @@ _HOME = {
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
         "tasks": "load_task",
         "backbones": "load_backbone",
+        "backbones.listing": "positions",
     }.items()
     for name in names.split()
 }

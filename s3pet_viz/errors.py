@@ -38,7 +38,7 @@ class SpaceError(S3PETError, ValueError):
 
 
 class BackboneError(S3PETError, ValueError):
-    """A backbone cannot be found, loaded, or is of a family not known yet."""
+    """A backbone cannot be found or loaded, or cannot do the task."""
 
 
 class TaskError(S3PETError, ValueError):

@@ -66,11 +66,32 @@ Linear layers and norms that are no position:
 
 {left_out}
 
+## Families without a table
+
+The families above have a table each (`structure/families.yaml`). Of any other text model of `transformers`, and of a
+model in memory, positions are read off the model: layers by their numbers, attention and feed-forward blocks by what
+they hold, linear layers by name, place and width (`backbones/discovery.py` says the rules; with the tables switched off
+they name every position above as the tables do). `s3.positions(name_or_model)` and `s3pet positions NAME` show what was
+found, and what was left out and why. `tests/backbones/test_any_model.py` reads and searches tiny models of Qwen 3,
+Gemma 2 and 3, Phi-3, GPT-NeoX, Falcon, BLOOM, Cohere, Mixtral, ModernBERT, ALBERT, MPNet, RoFormer, mBART, Pegasus,
+Marian and umT5, and of a class that `transformers` does not know.
+
+Such models have positions that those above have not:
+
+- `SelfAttn.Q.LN`, `SelfAttn.K.LN`: norms of queries and keys, as wide as a head or as all of them.
+- `SelfAttn.LN`, `FFN.LN`: a layer's norm for the block; `SelfAttn.post.LN`, `FFN.post.LN`: one that calls itself behind
+  the block (Gemma 2 has both). Where both blocks read one norm (Falcon), it is `SelfAttn.LN`.
+- `SelfAttn.QKV`, `SelfAttn.KV`, `FFN.W1.both` (up and gate): one matrix for several; a space that names one of them gets it.
+- `Block.<own name>`, of a norm `Block.<own name>.LN`: in a layer, but what it does is not certain. A space may name it.
+
+Experts and what chooses them are left out; the block `FFN` is then the sum of the experts. A layer that a model runs
+several times (ALBERT) is one layer.
+
 ## Not supported
 
 - Quantised weights (bitsandbytes, GPTQ, AWQ, ...): refused with a `BackboneError` that says what was found.
-- Gemma 2 and 3, Qwen 3, LLaMA 4 and other families: refused by name, before the weights are read. Gemma 2 and Qwen 3
-  have norms that the vocabulary has no name for.
+- Layers that are no `nn.Linear` (nor GPT-2's `Conv1D`), as SqueezeBERT's convolutions: left out, or refused where there
+  are no others.
 - Encoder-decoders with a classification head.
 """
 

@@ -11,9 +11,11 @@ from s3pet_viz.structure import Gate, column_label, pet_type_order
 
 #: Canonical modules, in the order of data through a block; others follow, by name.
 MODULES = tuple(
-    "SelfAttn.QKV SelfAttn.Q SelfAttn.K SelfAttn.V SelfAttn.O SelfAttn "
-    "CrossAttn.Q CrossAttn.K CrossAttn.V CrossAttn.O CrossAttn "
-    "FFN.W1 FFN.W1.gate FFN.W2 FFN SelfAttn.LN CrossAttn.LN FFN.LN Emb.LN Final.LN".split()
+    "SelfAttn.QKV SelfAttn.Q SelfAttn.K SelfAttn.V SelfAttn.KV SelfAttn.O SelfAttn "
+    "CrossAttn.QKV CrossAttn.Q CrossAttn.K CrossAttn.V CrossAttn.KV CrossAttn.O CrossAttn "
+    "FFN.W1 FFN.W1.gate FFN.W1.both FFN.W2 FFN "
+    "SelfAttn.LN SelfAttn.Q.LN SelfAttn.K.LN SelfAttn.post.LN CrossAttn.LN CrossAttn.Q.LN CrossAttn.K.LN "
+    "FFN.LN FFN.post.LN Emb.LN Final.LN".split()
 )
 
 

@@ -1,8 +1,9 @@
 """Loading backbones, and the positions that their modules are."""
 
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import FAMILIES, Position, family_of, is_conv1d, positions
+from s3pet_viz.backbones.families import FAMILIES, family_of, positions
 from s3pet_viz.backbones.load import load_backbone, wrap_backbone
+from s3pet_viz.backbones.position import Position, is_conv1d
 from s3pet_viz.structure.tables import Family
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from s3pet_viz.backbones.families import base_of
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
 
@@ -64,11 +64,16 @@ class Backbone:
         """Models with learned positions cannot read further, in tokens; T5's relative positions have no end."""
         config: Any = self.model.config
         limit = getattr(config, "max_position_embeddings", None)
-        if limit is None:
+        if limit is None or limit < 0:  # XLNet says -1
             return 10**6
-        # RoBERTa and its kin number positions from padding_idx + 1.
-        from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
-        return int(limit) - ((config.pad_token_id or 0) + 1 if from_padding else 0)
+        # RoBERTa and its kin number positions from padding_idx + 1, and keep a row for that.
+        own = (
+            getattr(m, "padding_idx", None)
+            for n, m in self.model.named_modules()
+            if n.endswith("embeddings.position_embeddings")
+        )
+        padding = next(own, None)
+        return int(limit) - (0 if padding is None else int(padding) + 1)
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of a language model's answers, uncut, each with its end token."""

@@ -1,76 +1,88 @@
-"""Positions: the modules of a live backbone that PET modules can be attached to, by the tables of names."""
+"""Positions: the modules of a live backbone that PET modules can be attached to, by tables of names or read off it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from s3pet_viz.backbones.discovery import discover
+from s3pet_viz.backbones.position import Position, base_of, hidden_size, widths
 from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
-from s3pet_viz.structure.tables import PARTS, Family, Kind, families
+from s3pet_viz.structure.tables import Family, families
 
 FAMILIES = families()
 
 
-@dataclass(frozen=True)
-class Position:
-    """A module of a live backbone that PET modules can be attached to.
-
-    ``in_features`` and ``out_features`` are the widths of its input and output.
-    """
-
-    name: str
-    target: nn.Module
-    stack: str
-    layer: int
-    module: str
-    kind: Kind
-    in_features: int
-    out_features: int
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """The canonical modules that this position stands for: its own, and those that it computes at once."""
-        return (self.module, *PARTS.get(self.module, ()))
-
-
 def family_of(model: nn.Module) -> Family:
-    """The family of a transformers model. Raises BackboneError: its ``model_type`` is in no table."""
-    return family_of_type(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+    """The family of a transformers model: of its table, or made of the model itself. Raises BackboneError: it is none
+    of transformers' models.
+    """
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "model_type"):
+        raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__!r}")
+    writes = getattr(model, "can_generate", None)
+    return _table(config.model_type) or _made(config, type(model).__name__, bool(writes and writes()))
 
 
-def family_of_type(model_type: str) -> Family:
-    """`family_of`, where there is only a config yet."""
-    for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
-    known = ", ".join(t for f in FAMILIES for t in f.model_types)
-    raise BackboneError(
-        f"backbone: expected a model of a known family ({known}), found {model_type!r}; "
-        "a family is one table in s3pet_viz/structure/families.yaml"
-    )
+def family_of_config(config: Any) -> Family:
+    """`family_of`, where there is only a config yet. Raises BackboneError: transformers has no text model of it."""
+    found = _table(config.model_type)
+    if found is None and not any(config.model_type in _auto(task) for task in _TASKS):
+        raise BackboneError(
+            "backbone: expected a model that transformers loads for sequence classification, causal or "
+            f"sequence-to-sequence language modelling, found {config.model_type!r}"
+        )
+    return found or _made(config, config.model_type, False)
 
 
-def base_of(model: nn.Module) -> nn.Module:
-    """The backbone proper, without the task's head: what position names are relative to."""
-    base = getattr(model, "base_model", model)
-    return base if isinstance(base, nn.Module) else model
+def _table(model_type: str) -> Family | None:
+    return next((family for family in FAMILIES if model_type in family.model_types), None)
+
+
+_TASKS = ("SEQUENCE_CLASSIFICATION", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM")
+
+
+def _auto(task: str) -> dict[str, Any]:
+    """Model types that transformers' auto class for this task knows."""
+    from transformers.models.auto import modeling_auto
+
+    names: dict[str, Any] = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES")
+    return names
+
+
+def _made(config: Any, name: str, writes: bool) -> Family:
+    """A family without a table. Of one stack, a decoder writes, or is known for that and not for filling in masks."""
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        stacks: tuple[str, ...] = ("encoder", "decoder")
+    else:
+        causal = kind in _auto("CAUSAL_LM") and kind not in _auto("MASKED_LM")
+        stacks = ("decoder",) if writes or causal or getattr(config, "is_decoder", False) else ("encoder",)
+    return Family(kind or name, (kind,), (), stacks)
 
 
 def positions(model: nn.Module) -> list[Position]:
-    """Every position of a model, in the order of its modules. Raises BackboneError: unknown family, or a table that
-    matches nothing in this model.
+    """Every position of a model, in the order of its modules: by its family's table, or else read off the model.
+
+    Raises:
+        BackboneError: a table that matches nothing in this model, or a model in which no layers are found.
     """
     family = family_of(model)
-    hidden = _hidden_size(model)
+    if not family.rules:
+        discovered = discover(model, family.stacks).positions
+        if not any(p.kind == "linear" for p in discovered):
+            raise BackboneError(f"backbone: found no numbered layers with linear layers in {type(model).__name__}")
+        return discovered
+    hidden = hidden_size(model)
     found = []
     for name, target in base_of(model).named_modules():
         for rule in family.rules:
             match = rule.pattern.fullmatch(name)
             if not match:
                 continue
-            width = _widths(target) if rule.kind != "block" else (hidden, hidden)
+            width = widths(target) if rule.kind != "block" else (hidden, hidden)
             found.append((name, target, rule, match.groupdict().get("layer"), width))
     if not found:
         raise BackboneError(f"backbone: no module of this {type(model).__name__} matches the table of {family.name!r}")
@@ -84,26 +96,3 @@ def positions(model: nn.Module) -> list[Position]:
         at = int(layer) if layer else last
         made.append(Position(name, target, rule.stack, at, rule.module, rule.kind, wide, slim))
     return made
-
-
-def _hidden_size(model: nn.Module) -> int:
-    config = model.config
-    return int(getattr(config, "d_model", None) or config.hidden_size)  # type: ignore[union-attr, arg-type]
-
-
-def is_conv1d(target: nn.Module) -> bool:
-    """Whether this is transformers' `Conv1D`, GPT-2's linear layer: a weight of shape (in, out), unlike nn.Linear's."""
-    return type(target).__name__ == "Conv1D" and hasattr(target, "nf")
-
-
-def _widths(target: nn.Module) -> tuple[int, int]:
-    if isinstance(target, nn.Linear):
-        return target.in_features, target.out_features
-    weight = getattr(target, "weight", None)
-    if weight is not None and is_conv1d(target):
-        return weight.shape[0], weight.shape[1]
-    if weight is None or weight.ndim != 1:
-        raise BackboneError(
-            f"backbone: expected a linear layer or a norm with weights of its own, found {type(target).__name__}"
-        )
-    return weight.shape[0], weight.shape[0]

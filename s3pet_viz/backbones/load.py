@@ -14,7 +14,8 @@ from torch import nn
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import base_of, family_of, family_of_type
+from s3pet_viz.backbones.families import family_of, family_of_config
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
@@ -41,9 +42,8 @@ def load_backbone(
     """Load a backbone and give it the head that the task needs.
 
     Args:
-        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name. Families:
-            T5 (also v1.1, Flan, mT5) and BART; BERT, RoBERTa, ELECTRA, DeBERTa-v2 / v3 and DistilBERT; GPT-2, OPT,
-            LLaMA, Mistral, Qwen2 and Gemma (docs/compatibility.md).
+        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name of a
+            text model of transformers (docs/compatibility.md).
         head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
             decoder-only models), or ``auto``: classification for encoders, lm for the others.
         num_labels: width of a classification head.
@@ -54,30 +54,25 @@ def load_backbone(
             that of the files (half the memory, where they are bfloat16).
 
     Raises:
-        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, a family
-            not known yet, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
+        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, not
+            a text model, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
             refuses.
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
     with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
         import transformers
-        from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+        from transformers import AutoTokenizer
 
     among("head", head, HEADS)
     name = name_or_folder(name)
     dtype = _dtype(dtype)
-    source = _locate(str(name))
-    if revision and is_folder(source):
-        raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
-    # None would ask on a terminal, and an environment variable can answer.
-    hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    source, hub = _source(str(name), revision)
     # One at a time: from_pretrained replaces functions and the default dtype of the whole process while it reads.
     with LOCK, _clear_errors(str(name), source):
-        _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], str(name))
-        config = AutoConfig.from_pretrained(source, **hub)
+        config = _config(source, hub, str(name))
         # Before the weights are read.
-        family = family_of_type(config.model_type)
+        family = family_of_config(config)
         check.refuse_quantised(config, None, str(name))
         text = _is_text(family, head)
         check.check_head(config, text, str(name))
@@ -114,13 +109,48 @@ def load_backbone(
     return made
 
 
+def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Module:
+    """The model that `load_backbone` loads, with its weights on the meta device: its files of weights are not read.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `load_backbone`.
+    """
+    with LOCK:
+        import transformers
+
+    name = name_or_folder(name)
+    source, hub = _source(str(name), revision)
+    with LOCK, _clear_errors(str(name), source), quiet(), torch.device("meta"):
+        config = _config(source, hub, str(name))
+        family = family_of_config(config)
+        auto = getattr(transformers, _auto_class(family, _heads(family)[0]))
+        made: nn.Module = auto.from_config(config)
+        return made
+
+
+def _source(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """Where a backbone's files are, and what transformers is told when it reads them."""
+    source = _locate(name)
+    if revision and is_folder(source):
+        raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
+    # None would ask on a terminal, and an environment variable can answer.
+    return source, {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+
+
+def _config(source: str, hub: dict[str, Any], name: str) -> Any:
+    from transformers import AutoConfig, PretrainedConfig
+
+    _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], name)
+    return AutoConfig.from_pretrained(source, **hub)
+
+
 def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Backbone:
     """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
 
     Raises:
-        BackboneError: a family not known yet, quantised weights, PET modules in it already, weights on the meta device,
-            NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head that is
-            neither a language model's nor for classification.
+        BackboneError: not a model of transformers, quantised weights, PET modules in it already, weights on the meta
+            device, NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head
+            that is neither a language model's nor for classification.
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")

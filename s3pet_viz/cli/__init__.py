@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from s3pet_viz.cli import baselines, control, demo, exchange, explain, report, score, search, show, study, tune, watch
+from s3pet_viz.cli import (
+    baselines,
+    control,
+    demo,
+    exchange,
+    explain,
+    positions,
+    report,
+    score,
+    search,
+    show,
+    study,
+    tune,
+    watch,
+)
 from s3pet_viz.cli._common import command
 
 app = typer.Typer(
@@ -31,6 +45,7 @@ for _function in (
     study.sweep,
     study.transfer,
     show.show,
+    positions.positions,
     explain.explain,
     watch.watch,
     report.report,

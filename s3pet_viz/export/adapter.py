@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone, load_backbone
-from s3pet_viz.backbones.families import base_of
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter

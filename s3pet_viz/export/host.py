@@ -11,7 +11,7 @@ from torch import nn
 from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.backbones import Backbone, positions
 from s3pet_viz.backbones.check import check_bare
-from s3pet_viz.backbones.families import Position, base_of
+from s3pet_viz.backbones.position import Position, base_of
 from s3pet_viz.errors import BackboneError, ConfigError, ExportError
 from s3pet_viz.export.adapter import Adapter
 from s3pet_viz.export.folder import META, WEIGHTS

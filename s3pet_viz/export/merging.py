@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.families import Position, is_conv1d
 from s3pet_viz.backbones.load import quiet
+from s3pet_viz.backbones.position import Position, is_conv1d
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export.adapter import Adapter, Attached
 from s3pet_viz.export.folder import check_free_folder, staged_folder

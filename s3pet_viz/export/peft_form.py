@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.families import Position, is_conv1d
 from s3pet_viz.backbones.load import quiet
+from s3pet_viz.backbones.position import Position, is_conv1d
 from s3pet_viz.config.checks import number
 from s3pet_viz.errors import ConfigError, ExportError, MissingExtraError, StructureError
 from s3pet_viz.export.adapter import Adapter, Attached

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3pet_viz.backbones.families import is_conv1d
+from s3pet_viz.backbones.position import is_conv1d
 from s3pet_viz.pet.modules import PET, BitFit, LNFit, LoRA, LowRankAdapter, are_units, side_by_side
 
 #: PET modules of one target with their gates' indices.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from s3pet_viz.backbones.families import Position
 from s3pet_viz.backbones.families import positions as positions_of
+from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
 from s3pet_viz.pet.modules import (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.structure.gate import LONGEST_PET_TYPE
 from s3pet_viz.structure.sizes import FORMS, Form
@@ -158,7 +158,7 @@ class LNFit(_Published):
     def __init__(self, position: Position, options: dict[str, Any]) -> None:
         super().__init__(position, options)
         norm = position.target
-        self.centred = isinstance(norm, nn.LayerNorm)
+        self.centred = isinstance(norm, nn.LayerNorm) or _centres(norm)
         eps: Any = getattr(norm, "eps", None) or getattr(norm, "variance_epsilon", 1e-6)
         self.eps = float(eps)
 
@@ -169,6 +169,14 @@ class LNFit(_Published):
         # T5's norm: no mean, and the variance at least in float32.
         variance = x.to(torch.promote_types(x.dtype, torch.float32)).pow(2).mean(-1, keepdim=True)
         return weight * (x * torch.rsqrt(variance + self.eps))
+
+
+@torch.no_grad()
+def _centres(norm: Any) -> bool:
+    """Whether a norm of a class of its own (Cohere's) takes the mean away: then a constant more changes nothing."""
+    x = torch.linspace(-1, 1, len(norm.weight), dtype=norm.weight.dtype, device=norm.weight.device)
+    plain = norm.forward(x)
+    return bool((norm.forward(x + 8) - plain).abs().max() < 0.1 * plain.abs().max())
 
 
 @register

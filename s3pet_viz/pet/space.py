@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.files import expanded, is_there, no_repeats, read_json, read_text
 from s3pet_viz.pet.modules import PET_CLASSES, check_options

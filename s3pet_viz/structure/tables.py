@@ -18,7 +18,11 @@ import yaml
 Kind = Literal["linear", "norm", "block"]
 
 #: Positions that stand for several canonical modules at once: who asks for one of those gets the whole.
-PARTS: dict[str, tuple[str, ...]] = {"SelfAttn.QKV": ("SelfAttn.Q", "SelfAttn.K", "SelfAttn.V")}
+PARTS: dict[str, tuple[str, ...]] = {
+    **{f"{at}.QKV": (f"{at}.Q", f"{at}.K", f"{at}.V") for at in ("SelfAttn", "CrossAttn")},
+    **{f"{at}.KV": (f"{at}.K", f"{at}.V") for at in ("SelfAttn", "CrossAttn")},
+    "FFN.W1.both": ("FFN.W1", "FFN.W1.gate"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of backbones: the ``model_type`` values of its configs and its table of names."""
+    """A family of backbones: the ``model_type`` values of its configs, its table of names and its stacks.
+
+    A family without a table has no rules: its names are read off the model.
+    """
 
     name: str
     model_types: tuple[str, ...]
     rules: tuple[Rule, ...]
+    stacks: tuple[str, ...]
 
     @property
     def encoder_only(self) -> bool:
-        return all(rule.stack == "encoder" for rule in self.rules)
+        return self.stacks == ("encoder",)
 
     @property
     def decoder_only(self) -> bool:
         """No encoder: a causal language model."""
-        return all(rule.stack == "decoder" for rule in self.rules)
+        return self.stacks == ("decoder",)
 
 
 def _rules(stack: str, table: Mapping[str, str | list[str]]) -> Iterator[Rule]:
@@ -65,8 +73,9 @@ def _rules(stack: str, table: Mapping[str, str | list[str]]) -> Iterator[Rule]:
 
 
 def _family(name: str, table: Mapping[str, Any]) -> Family:
-    rules = [rule for stack in ("encoder", "decoder") if stack in table for rule in _rules(stack, table[stack])]
-    return Family(name, tuple(table["model_types"]), tuple(rules))
+    stacks = tuple(stack for stack in ("encoder", "decoder") if stack in table)
+    rules = [rule for stack in stacks for rule in _rules(stack, table[stack])]
+    return Family(name, tuple(table["model_types"]), tuple(rules), stacks)
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.families import base_of
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import alone, seeded
 from s3pet_viz.training.device import Device
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from s3pet_viz.backbones.families import Position, is_conv1d
+from s3pet_viz.backbones.position import Position, is_conv1d
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import insert
 from s3pet_viz.threads import LOCK

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from s3pet_viz.analysis.one_pass import OnePassScores, Per, check_size
 from s3pet_viz.backbones import positions
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.position import Position
 from s3pet_viz.config.checks import whole
 from s3pet_viz.config.names import LAYER_SCORES, ONE_PASS, ONE_PASS_METHODS
 from s3pet_viz.config.scoring import BATCH_SIZE, ROWS, WARM_STEPS

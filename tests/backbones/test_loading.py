@@ -204,10 +204,10 @@ def test_a_pooler_may_be_missing(tmp_path):
     assert load_backbone(tmp_path).model.base_model.pooler is not None
 
 
-def test_a_family_not_known_is_refused_before_the_weights_are_read(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neo"}))
+def test_what_reads_no_text_is_refused_before_the_weights_are_read(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     (tmp_path / "model.safetensors").write_bytes(b"never read")
-    with pytest.raises(BackboneError, match="known family .* found 'gpt_neo'"):
+    with pytest.raises(BackboneError, match="sequence-to-sequence language modelling, found 'vit'"):
         load_backbone(tmp_path)
 
 

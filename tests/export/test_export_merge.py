@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 from transformers.pytorch_utils import Conv1D
 
 import s3pet_viz as s3
-from s3pet_viz.backbones.families import Position
+from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import AdapterError, ConfigError, ExportError, SourceError
 from s3pet_viz.export import Adapter, merge, merging
 from s3pet_viz.export.merging import obstacle

@@ -1,0 +1,402 @@
+"""Positions read off a model that has no table: by numbers, by what blocks hold, by names and by widths.
+
+1. Layers are numbered modules that hold an attention block and more linear layers; where no module holds both, all
+   modules of one number are a layer.
+2. An attention block holds queries, keys and values (by the last part of their names), or says so in its class's name.
+   Its output is the linear layer left in it, or else the only other one in the module around it.
+3. A feed-forward block widens the stream and narrows it again: one linear layer up (or two, or both in one), one down.
+4. A norm inside a block is that block's. The others of a layer are those of its blocks in turn, if there is one for
+   each; else by the words in their names.
+5. A linear layer of a layer that is none of these is ``Block.<own name>``, and a norm ``Block.<own name>.LN``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from inspect import signature
+from itertools import takewhile
+
+from torch import nn
+
+from s3pet_viz.backbones.position import Position, base_of, hidden_size, is_linear, widths
+from s3pet_viz.structure.gate import EMBEDDING_LAYER
+from s3pet_viz.structure.tables import Kind
+
+_STEMS = {
+    "Q": "q|query|queries",
+    "K": "k|key|keys",
+    "V": "v|value|values",
+    "KV": "kv|key_value",
+    "QKV": "qkv|query_key_value|c_attn|w_pack|in_proj",
+}
+#: Last parts of names: to_q, q_proj, query, q_lin, wqkv, ...
+_ROLES = {role: re.compile(rf"(to_|w_?)?({x})(_?(proj|lin|linear|head|layer))?", re.I) for role, x in _STEMS.items()}
+_OUTPUT = re.compile(r"(to_|w_?|c_|attn_|att_)?(o|out|output|dense|proj)(_?(proj|lin|linear|layer))?", re.I)
+_ATTENTION = re.compile("att(entio)?n", re.I)
+_CROSS = re.compile(r"cross|enc(oder)?_?(dec|att)|src_att", re.I)
+_OTHER_INPUT = re.compile("vision|visual|image|audio|speech", re.I)
+_QK_NORM = re.compile(r"(q|k|query|key)_?(layer)?_?(norm|ln)", re.I)
+#: Norms of a layer by the words in their names, in the order in which the names are given away.
+_WORDS = tuple(
+    (re.compile(words, re.I), module)
+    for words, module in (
+        ("post.*(self_attn|cross_attn)", "SelfAttn.post.LN"),
+        ("post.*(ffn|mlp|feed|moe)", "FFN.post.LN"),
+        ("(cross|enc(oder)?)_?att", "CrossAttn.LN"),
+        ("input|pre.*att|self_att|before", "SelfAttn.LN"),
+        ("pre.*(ffn|mlp|feed|moe)|final", "FFN.LN"),
+        ("post.*att", "SelfAttn.post.LN"),
+        ("post.*att", "FFN.LN"),
+        ("att", "SelfAttn.LN"),
+        ("ffn|mlp|feed|moe", "FFN.LN"),
+    )
+)
+
+
+@dataclass
+class Discovered:
+    """Positions in the order of the model's modules; of what was left out, name -> reason."""
+
+    positions: list[Position] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Block:
+    """An attention or feed-forward block: its linear layers by role, and the module around them."""
+
+    module: str
+    linears: dict[str, str]
+    holder: str
+    area: str
+
+    @property
+    def last(self) -> str | None:
+        return self.linears.get("W2" if self.module == "FFN" else "O")
+
+
+def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
+    """Every position of a model, by the rules above.
+
+    Args:
+        stacks: ``("encoder", "decoder")``, or the only one.
+    """
+    modules = dict(base_of(model).named_modules())
+    found = Discovered()
+    usable = [name for name in modules if _usable(name, modules, found.left_out)]
+    numbers = _layers(modules, usable, stacks)
+    layers: dict[tuple[str, int], list[str]] = {}
+    for name in usable:
+        at = numbers(name)
+        if at is not None:
+            layers.setdefault(at, []).append(name)
+    named: dict[str, list[tuple[str, Kind]]] = {}
+    normed_inside = set()
+    for (stack, _), names in layers.items():
+        layer = _Layer(modules, names, hidden_size(model))
+        for name, module, kind in layer.name():
+            named.setdefault(name, []).append((module, kind))
+        normed_inside |= {stack} if layer.ends_with_norms else set()
+    depth = {stack: 1 + max((n for s, n in layers if s == stack), default=-1) for stack in stacks}
+    for name, target in modules.items():
+        at, kinds = numbers(name), named.get(name, [])
+        if name in usable and not kinds and at is None:
+            outside = _outside(name, target, _stack(name, stacks), normed_inside)
+            if isinstance(outside, str):
+                found.left_out[name] = outside
+            else:
+                at, kinds = (outside[0], depth[outside[0]] if outside[1] else EMBEDDING_LAYER), [outside[2]]
+        for module, kind in kinds:
+            assert at is not None
+            wide = widths(target) if kind != "block" else (hidden_size(model),) * 2
+            found.positions.append(Position(name, target, *at, module, kind, *wide))
+    return found
+
+
+# -- what can be a position at all -------------------------------------------------------------------------------
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether PET modules for norms can go here: it has a weight for each feature."""
+    weight = getattr(module, "weight", None)
+    called = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or "norm" in type(module).__name__.lower()
+    return called and isinstance(weight, nn.Parameter) and weight.ndim == 1
+
+
+def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) -> bool:
+    """Whether this is a linear layer or a norm, and not of a kind that is left out."""
+    module, parts = modules[name], name.split(".")
+    around, own = ".".join(parts[:-1]), parts[-1]
+    layer = is_linear(module) or is_norm(module)
+    chooses = f"{around}.experts" in modules and re.search("gate|router", own)
+    if "experts" in parts:
+        if own == "experts":
+            left_out[name] = "experts: each sees a few of the tokens alone"
+        return False
+    if layer and _OTHER_INPUT.search(name):
+        left_out[name] = "of the part that reads images or sound"
+    elif chooses or "router" in type(module).__name__.lower() or (layer and "router" in parts):
+        left_out[name] = "chooses the experts"
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        left_out[name] = "its statistics are of a batch"
+    elif not layer and "norm" in type(module).__name__.lower() and not list(module.children()):
+        left_out[name] = "a norm without weights for each feature"
+    elif (
+        not layer and not isinstance(module, nn.Embedding) and isinstance(getattr(module, "weight", None), nn.Parameter)
+    ):
+        left_out[name] = f"no PET type is written for a {type(module).__name__}"
+    return layer and name not in left_out
+
+
+def _role(name: str, modules: dict[str, nn.Module]) -> str | None:
+    last = name.rpartition(".")[2]
+    role = next((role for role, pattern in _ROLES.items() if pattern.fullmatch(last)), None)
+    # Others than attention blocks have an in_proj too.
+    return None if last == "in_proj" and not _ATTENTION.search(_around(name, modules)) else role
+
+
+def _around(name: str, modules: dict[str, nn.Module]) -> str:
+    """The names of the module around this one: its own, and its class's."""
+    around = name.rpartition(".")[0]
+    return f"{around.rpartition('.')[2]} {type(modules[around]).__name__}"
+
+
+# -- layers ------------------------------------------------------------------------------------------------------
+
+
+def _inside(name: str, holder: str) -> bool:
+    return not holder or name == holder or name.startswith(f"{holder}.")
+
+
+def _stack(name: str, stacks: tuple[str, ...]) -> str:
+    return stacks[0] if len(stacks) == 1 else "decoder" if "dec" in name.partition(".")[0].lower() else "encoder"
+
+
+def _numbered(name: str) -> list[str]:
+    """The modules around this one, and itself, whose names end with a number; outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i, part in enumerate(parts) if part.isdigit()]
+
+
+def _cores(modules: dict[str, nn.Module], linears: Iterable[str]) -> list[str]:
+    """Modules that hold queries, keys and values directly, or whose class is called attention; none inside another."""
+    held: dict[str, set[str | None]] = {}
+    for name in linears:
+        held.setdefault(name.rpartition(".")[0], set()).add(_role(name, modules))
+    cores = [
+        at
+        for at, roles in held.items()
+        if {"Q", "K", "V"} <= roles
+        or {"Q", "KV"} <= roles
+        or "QKV" in roles
+        or (_ATTENTION.search(type(modules[at]).__name__) and roles & {"Q", "K", "V"})
+    ]
+    return [core for core in cores if not any(other != core and _inside(other, core) for other in cores)]
+
+
+def _layers(
+    modules: dict[str, nn.Module], usable: list[str], stacks: tuple[str, ...]
+) -> Callable[[str], tuple[str, int] | None]:
+    """A function from a module's name to its stack and layer; None: it is in no layer."""
+    linears = [n for n in usable if is_linear(modules[n])]
+    lists: dict[str, int] = {}
+    depth = dict.fromkeys(stacks, 0)
+    for core in _cores(modules, linears):
+        around = next(
+            (at for at in reversed(_numbered(core)) if any(_inside(n, at) and not _inside(n, core) for n in linears)),
+            None,
+        )
+        at = (around or "").rpartition(".")[0]
+        if around and at not in lists:
+            stack = _stack(at, stacks)
+            lists[at] = depth[stack]
+            depth[stack] += sum(name.isdigit() for name, _ in modules[at].named_children())
+
+    def number(name: str) -> tuple[str, int] | None:
+        around = _numbered(name)
+        inner = [at for at in around if at.rpartition(".")[0] in lists]
+        if lists and inner:
+            at, _, own = inner[-1].rpartition(".")
+            return _stack(name, stacks), lists[at] + int(own)
+        if lists or not around:
+            return None
+        return _stack(name, stacks), int(around[0].rpartition(".")[2])
+
+    return number
+
+
+def _outside(
+    name: str, target: nn.Module, stack: str, normed_inside: set[str]
+) -> str | tuple[str, bool, tuple[str, Kind]]:
+    """Of what is in no layer: why it is left out, or its stack, whether it is behind the layers, module and kind."""
+    if is_linear(target):
+        return "in front of the layers, or behind them"
+    if "emb" in name.lower():
+        return stack, False, ("Emb.LN", "norm")
+    if stack in normed_inside:
+        return "its layers end with norms of their own: what it normalises is not certain"
+    return stack, True, ("Final.LN", "norm")
+
+
+# -- one layer ---------------------------------------------------------------------------------------------------
+
+
+def _common(names: Iterable[str]) -> str:
+    """The innermost module that holds all of these."""
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return ".".join(at[0] for at in takewhile(lambda at: len(set(at)) == 1, parts))
+
+
+def _own(name: str) -> str:
+    """The last part of a name that is not a number."""
+    return next(part for part in reversed(name.split(".")) if not part.isdigit())
+
+
+class _Layer:
+    """Names for the linear layers, norms and blocks of one layer."""
+
+    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int) -> None:
+        self.modules, self.hidden = modules, hidden
+        self.linears = [n for n in names if is_linear(modules[n])]
+        self.norms = [n for n in names if n not in self.linears]
+        self.blocks = self._attention()
+        self.blocks += self._feed_forward()
+
+    def name(self) -> list[tuple[str, str, Kind]]:
+        """(name, canonical module, kind) of each position; a module's own before the block whose output it gives."""
+        roles = {name: f"{b.module}.{role}" for b in self.blocks for role, name in b.linears.items()}
+        made: list[tuple[str, str, Kind]] = [(n, roles.get(n, f"Block.{_own(n)}"), "linear") for n in self.linears]
+        made += [(n, module, "norm") for n, module in self._name_norms().items()]
+        for block in self.blocks:
+            if block.last and widths(self.modules[block.last])[1] == self.hidden:
+                made.append((self._output(block), block.module, "block"))
+        experts = {n.rpartition(".experts")[0] for n in self._experts()}
+        made += [(at, "FFN", "block") for at in experts if not any(module == "FFN" for _, module, _ in made)]
+        return made
+
+    @property
+    def ends_with_norms(self) -> bool:
+        """The residual is added, and normalised, beside the attention's last linear layer."""
+        outs = [b.last.rpartition(".")[0] for b in self.blocks if b.last and b.module == "SelfAttn"]
+        return any(self._own_norms(at) for at in outs)
+
+    def _own_norms(self, holder: str) -> list[str]:
+        """Norms of the stream inside a module."""
+        return [n for n in self.norms if _inside(n, holder) and not self._of_queries(n) and "sub" not in _own(n)]
+
+    def _of_queries(self, norm: str) -> bool:
+        return bool(_QK_NORM.fullmatch(_own(norm)))
+
+    def _output(self, block: _Block) -> str:
+        """The module that gives a block's output before the residual is added: the one around all of it if it holds
+        nothing else and is not given the residual (as BLOOM's are), else the last linear layer.
+        """
+        assert block.last
+        around = block.holder
+        others = {n for b in self.blocks if b is not block for n in b.linears.values()}
+        alone = not any(_inside(n, around) for n in others) and not self._own_norms(around)
+        whole = alone and around and "residual" not in signature(type(self.modules[around]).forward).parameters
+        return around if whole else block.last
+
+    def _attention(self) -> list[_Block]:
+        blocks: list[_Block] = []
+        for core in _cores(self.modules, self.linears):
+            inside = [n for n in self.linears if _inside(n, core)]
+            roles = {role: n for n in inside if (role := _role(n, self.modules))}
+            if self._whole(core):
+                inside = [n for n in inside if n in roles.values() or _OUTPUT.fullmatch(_own(n))]
+            left = [n for n in inside if n not in roles.values()]
+            area, around = core, core.rpartition(".")[0]
+            if not (out := self._only_output(left)) and not self._whole(around):
+                area, out = (
+                    around,
+                    self._only_output([n for n in self.linears if _inside(n, around) and n not in inside]),
+                )
+            roles |= {"O": out} if out else {}
+            path = ".".join(core.split(".")[len(_numbered(core)[0].split(".")) :]) if _numbered(core) else core
+            second = any(b.module == "SelfAttn" for b in blocks) and "dec" in core.partition(".")[0].lower()
+            module = "CrossAttn" if _CROSS.search(path) or second else "SelfAttn"
+            blocks.append(_Block(module, roles, _common(roles.values()), area))
+        return blocks
+
+    def _whole(self, at: str) -> bool:
+        """Whether this module holds all of the layer: then it is no block."""
+        return all(_inside(n, at) for n in (*self.linears, *self.norms))
+
+    def _only_output(self, names: list[str]) -> str | None:
+        names = [n for n in names if widths(self.modules[n])[1] == self.hidden]
+        if len(names) > 1:
+            names = [n for n in names if _OUTPUT.fullmatch(_own(n))]
+        return names[0] if len(names) == 1 else None
+
+    def _experts(self) -> list[str]:
+        roots = {".".join(n.split(".")[: len(_numbered(n)[0].split("."))]) for n in (*self.linears, *self.norms)}
+        return [n for n in self.modules if n.endswith(".experts") and any(_inside(n, at) for at in roots)]
+
+    def _feed_forward(self) -> list[_Block]:
+        taken = {n for b in self.blocks for n in b.linears.values()}
+        areas = [b.area for b in self.blocks if not self._whole(b.area)]
+        rest = [n for n in self.linears if n not in taken and not any(_inside(n, at) for at in areas)]
+        held: dict[str, list[str]] = {}
+        for n in rest:
+            held.setdefault(n.rpartition(".")[0], []).append(n)
+        groups = [group for group in held.values() if len(group) > 1]
+        loose = [n for group in held.values() if len(group) == 1 for n in group]
+        made = [block for group in groups if (block := self._pair(group))]
+        if not made and (block := self._pair(loose)):
+            made = [block]
+        return made
+
+    def _pair(self, group: list[str]) -> _Block | None:
+        """Up and down again, as a block; None: these linear layers are no such pair."""
+        wide = {n: widths(self.modules[n]) for n in group}
+        down = [n for n in group if wide[n][1] == self.hidden != wide[n][0]] or group[-1:]
+        up = [n for n in group if n not in down and wide[n][0] == self.hidden]
+        if len(down) != 1 or len(up) not in (1, 2) or len(group) != 1 + len(up) or wide[down[0]][1] != self.hidden:
+            return None
+        inner = wide[down[0]][0]
+        roles = {"W1": up[-1], "W2": down[0]}
+        if [wide[n][1] for n in up] == [2 * inner]:
+            roles = {"W1.both": up[0], "W2": down[0]}
+        elif any(wide[n][1] != inner for n in up):
+            return None
+        if len(up) == 2:
+            gate = next((n for n in up if "gate" in _own(n)), up[0])
+            roles |= {"W1.gate": gate, "W1": next(n for n in up if n != gate)}
+        holder = _common(group)
+        return _Block("FFN", roles, holder, holder)
+
+    def _name_norms(self) -> dict[str, str]:
+        made = {}
+        owners = {b.module: b for b in self.blocks}
+        for n in self.norms:
+            around = [b for b in self.blocks if _inside(n, b.area) and not self._whole(b.area)]
+            if self._of_queries(n):
+                made[n] = f"{around[0].module if around else 'SelfAttn'}.{_own(n)[0].upper()}.LN"
+            elif "sub" in _own(n):
+                made[n] = f"Block.{_own(n)}.LN"
+            elif around or (around := self._beside(n)):
+                made[n] = f"{around[0].module}.LN"
+        loose = [n for n in self.norms if n not in made]
+        bare = [
+            m for m in dict.fromkeys(["SelfAttn", "CrossAttn", "FFN"]) if m in owners and f"{m}.LN" not in made.values()
+        ]
+        if not any(b.module == "FFN" for b in self.blocks) and self._experts():
+            bare.append("FFN")
+        if len(loose) == len(bare) and not all("post" in _own(n) for n in loose):
+            return made | {n: f"{module}.LN" for n, module in zip(loose, bare, strict=True)}
+        for words, module in _WORDS:
+            for n in loose:
+                if n not in made and module not in made.values() and words.search(_own(n)):
+                    made[n] = module
+        if len(loose) == 1 and bare:  # one for both blocks, which run side by side
+            made.setdefault(loose[0], f"{bare[0]}.LN")
+        return {n: made.get(n, f"Block.{_own(n)}.LN") for n in self.norms}
+
+    def _beside(self, norm: str) -> list[_Block]:
+        """The block that a sublayer holds with this norm (T5: layer.0 holds the norm and the attention)."""
+        at = norm.rpartition(".")[0]
+        held = [b for b in self.blocks if all(_inside(n, at) for n in b.linears.values())]
+        return held if len(held) == 1 and not self._whole(at) else []

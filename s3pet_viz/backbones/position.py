@@ -1,0 +1,72 @@
+"""What a position is, and what is read off a module for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from s3pet_viz.errors import BackboneError
+from s3pet_viz.structure.tables import PARTS, Kind
+
+
+@dataclass(frozen=True)
+class Position:
+    """A module of a live backbone that PET modules can be attached to.
+
+    ``in_features`` and ``out_features`` are the widths of its input and output.
+    """
+
+    name: str
+    target: nn.Module
+    stack: str
+    layer: int
+    module: str
+    kind: Kind
+    in_features: int
+    out_features: int
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The canonical modules that this position stands for: its own, and those that it computes at once."""
+        return (self.module, *PARTS.get(self.module, ()))
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The backbone proper, without the task's head: what position names are relative to."""
+    base = getattr(model, "base_model", model)
+    return base if isinstance(base, nn.Module) else model
+
+
+def hidden_size(model: Any) -> int:
+    """The width of the stream between the blocks."""
+    for config in (model.config, getattr(model.config, "text_config", None)):
+        for field in ("d_model", "hidden_size"):
+            if isinstance(found := getattr(config, field, None), int):
+                return found
+    return int(model.get_input_embeddings().weight.shape[1])
+
+
+def is_conv1d(target: nn.Module) -> bool:
+    """Whether this is transformers' `Conv1D`, GPT-2's linear layer: a weight of shape (in, out), unlike nn.Linear's."""
+    return type(target).__name__ == "Conv1D" and hasattr(target, "nf")
+
+
+def is_linear(target: nn.Module) -> bool:
+    """Whether PET modules for linear layers can go here."""
+    return isinstance(target, nn.Linear) or is_conv1d(target)
+
+
+def widths(target: nn.Module) -> tuple[int, int]:
+    """Of the input and output of a linear layer or a norm. Raises BackboneError: it is neither."""
+    if isinstance(target, nn.Linear):
+        return target.in_features, target.out_features
+    weight: Any = getattr(target, "weight", None)
+    if weight is not None and is_conv1d(target):
+        return weight.shape[0], weight.shape[1]
+    if weight is None or weight.ndim != 1:
+        raise BackboneError(
+            f"backbone: expected a linear layer or a norm with weights of its own, found {type(target).__name__}"
+        )
+    return weight.shape[0], weight.shape[0]
