@@ -51,10 +51,11 @@ def svg(panels: Sequence[Panel], sentence: str) -> str:
     for line in textwrap.wrap(sentence, int(_WIDTH / _CHAR) - 3):
         y += 15
         parts.append(f"<text x='8' y='{y:.0f}' fill='{_MUTED}'>{_text(line)}</text>")
+    hatch = _HATCH if any("inert" in panel.space for panel in panels) else ""
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {y + 10:.0f}' width='{_WIDTH}' "
         f"font-family='Helvetica,Arial,sans-serif' font-size='11' fill='{_INK}'>"
-        f"{_HATCH}<rect width='{_WIDTH}' height='{y + 10:.0f}' fill='white'/>{''.join(parts)}</svg>"
+        f"{hatch}<rect width='{_WIDTH}' height='{y + 10:.0f}' fill='white'/>{''.join(parts)}</svg>"
     )
 
 
