@@ -85,7 +85,7 @@ def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
     """
     modules = dict(base_of(model).named_modules())
     found = Discovered()
-    usable = [name for name in modules if _usable(name, modules, found.left_out)]
+    usable = {name: None for name in modules if _usable(name, modules, found.left_out)}  # in order
     numbers = _layers(modules, usable, stacks)
     layers: dict[tuple[str, int], list[str]] = {}
     for name in usable:
@@ -197,7 +197,7 @@ def _cores(modules: dict[str, nn.Module], linears: Iterable[str]) -> list[str]:
 
 
 def _layers(
-    modules: dict[str, nn.Module], usable: list[str], stacks: tuple[str, ...]
+    modules: dict[str, nn.Module], usable: Iterable[str], stacks: tuple[str, ...]
 ) -> Callable[[str], tuple[str, int] | None]:
     """A function from a module's name to its stack and layer; None: it is in no layer."""
     linears = [n for n in usable if is_linear(modules[n])]
