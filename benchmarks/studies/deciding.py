@@ -14,7 +14,8 @@ mode (same task and seed) has a 95 % lower bound above -2 points; else the best.
 What is done:
 
 - fast: 200 steps, the structures recorded in data/studies/tiny-t5 (with the seconds of that time), searched anew where
-  one is missing (they offered also the 8 gates that cannot help, and chose none of them). prune: 400 steps. gradient: one pass of 2,048 training rows. random: one draw a seed.
+  one is missing (those had also the 8 gates that cannot help to choose from, and chose none of them). prune: 400 steps.
+  gradient: one pass of 2,048 training rows. random: one draw a seed.
 - LoRA (rank 1 on every query and value) and full have no budget and no search.
 - one-go: a prune search that goes on training at its final structure; as many steps as prune and its training may have.
 - Every training has steps="auto" with a cap of 1,200 and ends by the validation rows; the test rows are only scored.

@@ -15,9 +15,8 @@ from s3pet_viz.structure import Gate
 
 #: What is differentiated is scaled by these: a true gradient is scaled with it, one that is rounding alone changes.
 _SCALES = (math.pi, math.e, 5 * math.sqrt(3))
-#: Rounding is a smaller share of the largest gradient than this, and changes by more than this share of itself. (Of the
-#: families in docs/compatibility.md rounding changes by 0.4 and more, true gradients by less than 1e-5; in bfloat16
-#: these are 0.2 and 0.07.)
+#: Rounding is a smaller share of the largest gradient than this, and changes by more than this share of itself; true
+#: gradients change by less, in bfloat16 too. tests/pet/test_inert.py holds both sides of it, family by family.
 _SMALL, _CHANGE = 1e-2, 0.12
 
 
