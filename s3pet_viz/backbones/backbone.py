@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from s3pet_viz.backbones.position import base_of
+from s3pet_viz.backbones.families import positions
+from s3pet_viz.backbones.position import Position, base_of
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
 
@@ -48,6 +49,10 @@ class Backbone:
     def body(self) -> nn.Module:
         """What `n_params` counts: a language model whole, else the model without its head."""
         return self.model if self.form == "text" else base_of(self.model)
+
+    def positions(self) -> list[Position]:
+        """Where PET modules can go, as its family names it. Raises BackboneError: as `backbones.positions`."""
+        return positions(self.model, self.family)
 
     @property
     def head_params(self) -> int:

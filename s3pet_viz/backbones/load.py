@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import family_of, family_of_config
+from s3pet_viz.backbones.families import family_of, family_of_config, read
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
@@ -22,7 +22,7 @@ from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
 from s3pet_viz.resources import find_resource
-from s3pet_viz.structure.tables import Family
+from s3pet_viz.structure.tables import Family, families_environment, read_family, registered_family
 from s3pet_viz.threads import LOCK
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
@@ -38,6 +38,7 @@ def load_backbone(
     revision: str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str = torch.float32,
+    family: Mapping[str, Any] | str | Path | None = None,
 ) -> Backbone:
     """Load a backbone and give it the head that the task needs.
 
@@ -52,14 +53,17 @@ def load_backbone(
         seed: of the head's initial weights.
         dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
             that of the files (half the memory, where they are bfloat16).
+        family: which of its modules is what, where discovery gets it wrong: a mapping, or a YAML or JSON file (see
+            `structure.tables.read_family`).
 
     Raises:
-        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, not
-            a text model, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
-            refuses.
-        ConfigError: a revision for a folder, or a head that this family has not.
+        BackboneError: a table that does not fit it, no such folder or name, no weights in it or not those of its
+            config, quantised weights, not a text model, no tokenizer files, a head of another kind of task, an
+            adapter, or what `wrap_backbone` refuses.
+        ConfigError: a revision for a folder, a head that this family has not, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """
+    table = None if family is None else read_family(family)
     with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
         import transformers
         from transformers import AutoTokenizer
@@ -72,9 +76,10 @@ def load_backbone(
     with LOCK, _clear_errors(str(name), source):
         config = _config(source, hub, str(name))
         # Before the weights are read.
-        family = family_of_config(config)
+        known = family_of_config(config, table)
         check.refuse_quantised(config, None, str(name))
-        text = _is_text(family, head)
+        text = _is_text(known, head)
+        kind = _auto_class(known, "lm" if text else "classification")
         check.check_head(config, text, str(name))
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **hub)
@@ -85,26 +90,29 @@ def load_backbone(
         if is_folder(source):
             check.check_vocabulary(Path(source), tokenizer)
         pad = None
-        if family.decoder_only:
+        if known.decoder_only:
             pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
+        if known.own is not None:
+            with quiet(), torch.device("meta"):
+                read(getattr(transformers, kind).from_config(config), known)
         with quiet(), seeded(seed):
-            kind = "regression" if regression else "single_label_classification"
-            auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
+            auto = getattr(transformers, kind)
+            problem = "regression" if regression else "single_label_classification"
             model, report = auto.from_pretrained(
                 source,
                 dtype=dtype,
                 output_loading_info=True,
                 # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
                 ignore_mismatched_sizes=True,
-                **({} if text else {"num_labels": num_labels, "problem_type": kind}),
+                **({} if text else {"num_labels": num_labels, "problem_type": problem}),
                 use_safetensors=True,
                 **hub,
             )
         _check_weights(model, report, str(name), text)
-    if family.decoder_only and not text:
+    if known.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
         model.config.pad_token_id, model.config.use_cache = pad, False
-    made = wrap_backbone(model, tokenizer, name=str(name))
+    made = wrap_backbone(model, tokenizer, name=str(name), family=known.own)
     made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
     return made
 
@@ -128,6 +136,20 @@ def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Modu
         return made
 
 
+def registered_for(name: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:
+    """The table that is registered for a backbone's type, if any; for work in processes that know of none.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `load_backbone`.
+    """
+    if not families_environment():
+        return None
+    name = str(name_or_folder(name))
+    source, hub = _source(name, revision)
+    with LOCK, _clear_errors(name, source):
+        return registered_family(_config(source, hub, name).model_type)
+
+
 def _source(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     """Where a backbone's files are, and what transformers is told when it reads them."""
     source = _locate(name)
@@ -144,33 +166,38 @@ def _config(source: str, hub: dict[str, Any], name: str) -> Any:
     return AutoConfig.from_pretrained(source, **hub)
 
 
-def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Backbone:
-    """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
+def wrap_backbone(
+    model: nn.Module, tokenizer: Any, *, name: str | None = None, family: Mapping[str, Any] | str | Path | None = None
+) -> Backbone:
+    """A `Backbone` around a transformers model that is in memory already. Its weights are frozen. `family`: as of
+    `load_backbone`.
 
     Raises:
-        BackboneError: not a model of transformers, quantised weights, PET modules in it already, weights on the meta
-            device, NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head
-            that is neither a language model's nor for classification.
+        BackboneError: a table that does not fit it, not a model of transformers, quantised weights, PET modules in it
+            already, weights on the meta device, NaN or infinite, no tokenizer or one of another model, no token to pad
+            or to start with, or a head that is neither a language model's nor for classification.
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
     check.check_bare(model)
-    family = family_of(model)
+    known = family_of(model, None if family is None else read_family(family))
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     check.refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
     _check_finite(model)
+    if known.own is not None:
+        read(model, known)
     inside = {id(p) for p in base_of(model).parameters()}
-    text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    text = not known.encoder_only and bool(model.can_generate())  # type: ignore[operator]
     head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
-    kinds = _heads(family)
+    kinds = _heads(known)
     writes: Any = model.get_output_embeddings  # a masked language model's head predicts tokens
     if not text and (not head or writes() is not None or "classification" not in kinds):
-        wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(family, k) for k in kinds)
+        wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(known, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
-    made = Backbone(model, tokenizer, label, "text" if text else "pair", family, n_params=0, head=head)
+    made = Backbone(model, tokenizer, label, "text" if text else "pair", known, n_params=0, head=head)
     made.n_params = sum(p.numel() for p in made.body.parameters())
     made.pad_id = _pad_id(made)
     check.check_tokens(made)

@@ -38,6 +38,12 @@ def _run(name: str, value: Any) -> str:
     return value
 
 
+def _family(name: str, value: Any) -> dict[str, Any]:
+    from s3pet_viz.structure.tables import read_family  # PyYAML, which the command line's help does without
+
+    return read_family(value)
+
+
 def _folder(name: str, value: Any) -> str:
     if not (isinstance(value, (str, Path)) and str(value)):
         raise ConfigError(f"{name}: expected a folder, found {short(value)}")
@@ -105,6 +111,13 @@ class SearchConfig:
     task_revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face task.", loads=True)
     head: str = option("auto", help="The head that the backbone is loaded with.", choices=HEADS, loads=True)
     dtype: str = option("float32", help="Of the frozen weights; auto is the files' own.", choices=DTYPES, loads=True)
+    family: dict[str, Any] | None = option(  # noqa: RUF009
+        None,
+        help="Which of its modules is what, where that is read off the model wrongly: a YAML / JSON file.",
+        check=_family,
+        unset="read off the model",
+        loads=True,
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps.")
     precision: str = option("fp32", help="In what passes compute.", choices=PRECISIONS)
     checkpoint_every: int = option(100, help="Steps between two checkpoints.", least=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from s3pet_viz.backbones.families import positions as positions_of
+from s3pet_viz.backbones.families import position_at
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
@@ -45,8 +45,7 @@ class PETs(nn.ModuleList):
 
     def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
         check_units(gates, "structure")
-        found = {(p.name, p.module): p for p in positions_of(model)}
-        sites = [_site(found, gate) for gate in gates]
+        sites = [_site(model, gate) for gate in gates]
         with LOCK:  # against a loading, which changes what `nn.init` and the default dtype are
             pets = [_begun(gate, site, seed) for gate, site in zip(gates, sites, strict=True)]
         super().__init__(pets)
@@ -110,8 +109,8 @@ def insert(model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> PETs:
     return PETs(model, gates, seed=seed)
 
 
-def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
-    site = found.get((gate.position, gate.module))
+def _site(model: nn.Module, gate: Gate) -> Position:
+    site = position_at(model, gate)
     if site is None:
         raise StructureError(f"structure: this backbone has no position {gate.position!r} ({gate.module})")
     cls = PET_CLASSES.get(gate.pet_type)
