@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from s3pet_viz.backbones.families import positions
-from s3pet_viz.backbones.position import Position, base_of
+from s3pet_viz.backbones.position import Position, base_of, text_config
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
 
@@ -67,7 +67,7 @@ class Backbone:
     @property
     def longest_input(self) -> int:
         """Models with learned positions cannot read further, in tokens; T5's relative positions have no end."""
-        config: Any = self.model.config
+        config = text_config(self.model.config)
         limit = getattr(config, "max_position_embeddings", None)
         if limit is None or limit < 0:  # XLNet says -1
             return 10**6

@@ -15,7 +15,7 @@ from torch import nn
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, family_of_config, read
-from s3pet_viz.backbones.position import base_of
+from s3pet_viz.backbones.position import base_of, known_tokens, text_config
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
@@ -91,7 +91,7 @@ def load_backbone(
             check.check_vocabulary(Path(source), tokenizer)
         pad = None
         if known.decoder_only:
-            pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
+            pad = _padding(tokenizer, text, None if text else getattr(text_config(config), "pad_token_id", None))
         if known.own is not None:
             with quiet(), torch.device("meta"):
                 read(getattr(transformers, kind).from_config(config), known)
@@ -111,7 +111,8 @@ def load_backbone(
         _check_weights(model, report, str(name), text)
     if known.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
-        model.config.pad_token_id, model.config.use_cache = pad, False
+        for part in (model.config, text_config(model.config)):
+            part.pad_token_id, part.use_cache = pad, False
     made = wrap_backbone(model, tokenizer, name=str(name), family=known.own)
     made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
     return made
@@ -211,9 +212,7 @@ _HEAD_NAMES = {"lm": "a language model's head", "classification": "a classificat
 
 def _heads(family: Family) -> tuple[str, ...]:
     """The heads that a family can have, its default first."""
-    if family.encoder_only:
-        return ("classification",)
-    return ("lm", "classification") if family.decoder_only else ("lm",)
+    return ("classification",) if family.encoder_only else ("lm", "classification")
 
 
 def _auto_class(family: Family, head: str) -> str:
@@ -253,18 +252,18 @@ def _pad_id(backbone: Backbone) -> int:
     own: Any
     if not backbone.family.decoder_only:
         own = tokenizer.pad_token_id
-        return int(own if own is not None else getattr(model.config, "pad_token_id", None) or 0)
+        return int(own if own is not None else getattr(text_config(model.config), "pad_token_id", None) or 0)
     found = _padding(tokenizer, backbone.causal)
     if not backbone.causal:
-        own = getattr(model.config, "pad_token_id", None)
+        own = getattr(text_config(model.config), "pad_token_id", None)
         if own is None:
             raise BackboneError(
                 f"backbone: expected model.config.pad_token_id, by which the head of {type(model).__name__} finds a "
                 f"row's last token, found none; set it to {found}"
             )
         found = int(own)
-    known = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    if not 0 <= found < known:
+    known = known_tokens(model)
+    if known is not None and not 0 <= found < known:
         raise BackboneError(
             f"backbone: expected a pad token among the model's {known:,} embeddings, found token {found}; "
             "resize the embeddings, or use tokenizer.pad_token = tokenizer.eos_token"

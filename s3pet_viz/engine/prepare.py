@@ -138,6 +138,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     )
     # One that is registered is kept too: where the run is resumed, it may not be.
     config = replace(config, family=made.family.own)
+    request = replace(request, config=config)
     device = device.suited(made.model)
     budget = parse_budget(config.budget, made.n_params)
     batches = SplitBatches(data, made, config, device, processes)

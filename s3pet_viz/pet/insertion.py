@@ -163,7 +163,8 @@ def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         gates = pets.z
-        main = output[0] if isinstance(output, tuple) else output
+        several = isinstance(output, (tuple, list))  # OpenAI's GPT gives a list
+        main = output[0] if several else output
         total = main
         if held := [(i, m) for i, m in units if i not in pets.closed]:
             z = None if gates is None else torch.stack([gates[i] for i, _ in held])
@@ -182,6 +183,8 @@ def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
                 total = add_low_rank_adapter(base, pet, z)
             else:
                 total = total + pet.delta(base, z).to(main.dtype)
-        return (total, *output[1:]) if isinstance(output, tuple) else total
+        if not several:
+            return total
+        return (total, *output[1:]) if isinstance(output, tuple) else [total, *output[1:]]
 
     return add
