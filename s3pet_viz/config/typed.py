@@ -32,6 +32,7 @@ class SearchOptions(TypedDict, total=False):
     task_revision: str | None
     head: str
     dtype: str
+    family: Any
     device: str
     precision: str
     checkpoint_every: int
