@@ -61,6 +61,21 @@ def server(tiny_folder, tmp_path_factory):
 
 
 @pytest.fixture
+def studies_in_threads(monkeypatch):
+    """The default executor of a study: threads here, which start at once (test_study.py starts processes); what it was told."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    asked: list[int] = []
+
+    def executor(workers, **_):
+        asked.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr("s3pet_viz.studies.runner.ProcessPoolExecutor", executor)
+    return asked
+
+
+@pytest.fixture
 def forked_launches(server, monkeypatch):
     """What is launched is forked from the server: a process of its own, as ever, that has torch already."""
     made = []

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from typing import Any
 
 import numpy as np
-from nbval.plugin import IPyNbCell
+
+# jsonschema, which nbformat loads, would build 38 grammars of addresses (5 s in every process); notebooks have none to check.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+from nbval.plugin import IPyNbCell  # noqa: E402
 
 _DIGITS = 6
 
