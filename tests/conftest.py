@@ -33,6 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [items[i] for i in order]
 
 
+@pytest.fixture(autouse=True)
+def threads_as_told():
+    """No test leaves torch with more threads than OMP_NUM_THREADS says: they would wait for each other on a busy machine."""
+    yield
+    told, torch = os.environ.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    if told is not None and torch is not None and torch.get_num_threads() != int(told):
+        torch.set_num_threads(int(told))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session."""
@@ -65,13 +74,17 @@ def studies_in_threads(monkeypatch):
     """The default executor of a study: threads here, which start at once (test_study.py starts processes); what it was told."""
     from concurrent.futures import ThreadPoolExecutor
 
+    from s3pet_viz.studies import runner
+
     asked: list[int] = []
+    size = runner.pool_size
 
     def executor(workers, **_):
         asked.append(workers)
         return ThreadPoolExecutor(workers)
 
-    monkeypatch.setattr("s3pet_viz.studies.runner.ProcessPoolExecutor", executor)
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", executor)
+    monkeypatch.setattr(runner, "pool_size", lambda *given: (size(*given)[0], 1))
     return asked
 
 
