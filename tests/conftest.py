@@ -44,15 +44,20 @@ def threads_as_told():
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
-    """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session."""
+    """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session.
+
+    Searches that are compared with each other, bit for bit, take ``layers=1`` (of each stack): half the time.
+    """
     from problems import save_tiny  # with torch, which the process that only hands tests to workers need not load
 
-    made: dict[str, Path] = {}
+    made: dict[tuple[str, int], Path] = {}
 
-    def folder(form: str) -> Path:
-        if form not in made:
-            made[form] = save_tiny(form, tmp_path_factory.mktemp(f"tiny-{form}"))
-        return made[form]
+    def folder(form: str, layers: int = 2) -> Path:
+        if (form, layers) not in made:
+            names = ("num_layers", "num_decoder_layers") if form in ("t5", "gated") else ("num_hidden_layers",)
+            place = tmp_path_factory.mktemp(f"tiny-{form}")
+            made[form, layers] = save_tiny(form, place, **dict.fromkeys(names, layers))
+        return made[form, layers]
 
     return folder
 
