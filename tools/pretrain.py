@@ -27,6 +27,7 @@ import transformers
 from skills import VOCABULARY, Grammar, split_words, stream
 from tiny_models import IGNORE, MODELS, Ids, TinyModel
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
@@ -95,7 +96,8 @@ def skill_report(kind: TinyModel, model: Any, tok: PreTrainedTokenizerFast, seed
     for name, (make, *_) in kind.mixture.items():
         rng = random.Random(f"report-{name}-{seed}")
         g = Grammar(rng, plain=True)
-        loss, logits, y = kind.passed(model, *kind.read(tok, [make(g) for _ in range(200)], rng))
+        _, logits, y = kind.passed(model, *kind.read(tok, [make(g) for _ in range(200)], rng))
+        loss = cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE)
         hit = (logits.argmax(-1) == y) | (y == IGNORE)
         report[name] = {
             "loss": round(float(loss), 4),

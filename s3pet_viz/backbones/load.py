@@ -1,4 +1,4 @@
-"""Backbones by name, folder or from memory: a Hugging Face name, a folder, ``tiny-t5`` or ``minilm``."""
+"""Backbones by name, folder or from memory: a Hugging Face name, a folder, an embedded one or ``minilm``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
-from s3pet_viz.resources import find_resource
+from s3pet_viz.resources import find_resource, list_resources
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.threads import LOCK
 
@@ -42,8 +42,8 @@ def load_backbone(
     """Load a backbone and give it the head that the task needs.
 
     Args:
-        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name of a
-            text model of transformers (docs/compatibility.md).
+        name: ``tiny-t5`` or ``tiny-qwen3`` (they ship with the package), ``minilm`` (extra), a folder, or a Hugging
+            Face name of a text model of transformers (docs/compatibility.md).
         head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
             decoder-only models), or ``auto``: classification for encoders, lm for the others.
         num_labels: width of a classification head.
@@ -324,7 +324,8 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
         raise
     except Exception as error:  # transformers checks little of a config, and trips over it anywhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if is_folder(source) else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
+        known = ", ".join([*list_resources("backbones"), "minilm"])
+        hint = "" if is_folder(source) else f"; expected {known}, a folder or a Hugging Face name"
         raise BackboneError(f"backbone: {name!r} cannot be loaded: {first}{hint}") from error
 
 
