@@ -11,13 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from scipy.stats import f as f_distribution
 
 DATA = Path(__file__).parent.parent / "data"
 TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
 SIZES = {"train": 2000, "validation": 500, "test": 500}
 BACKBONES = DATA / "backbones"
-NAMES = ("tiny-t5", "tiny-qwen3")
+NAMES = ("tiny-t5",)
 
 
 @pytest.fixture
@@ -170,33 +169,6 @@ def test_what_was_measured_keeps_the_promises() -> None:
             assert len(structures) >= 10
             assert len(seeds) >= 3
             assert statistics.stdev(structures) > 2 * statistics.stdev(seeds)
-
-
-def test_structures_of_the_language_model_differ_more_than_seeds() -> None:
-    """On at least three tasks full fine-tuning is above 0.85 and an analysis of variance over structures has p < 0.01."""
-    lines = (DATA / "measured-tiny-qwen3.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
-    learned, differ = set(), set()
-    for task in TASKS:
-        mine = [r for r in found if r["task"] == task]
-        learned |= {task for r in mine if r["kind"] == "full" and r["score"] > 0.85}
-        grid: dict[int, list[float]] = {}
-        for row in mine:
-            if row["kind"] == "random":
-                grid.setdefault(row["which"], []).append(row["score"])
-        if len(grid) >= 10 and min(map(len, grid.values())) >= 3 and variance_p(list(grid.values())) < 0.01:
-            differ.add(task)
-    assert len(learned & differ) >= 3
-
-
-def variance_p(groups: list[list[float]]) -> float:
-    """p of a one-way analysis of variance, written out."""
-    everything = [score for group in groups for score in group]
-    mean = statistics.fmean(everything)
-    between = sum(len(g) * (statistics.fmean(g) - mean) ** 2 for g in groups) / (len(groups) - 1)
-    left = len(everything) - len(groups)
-    within = sum((score - statistics.fmean(g)) ** 2 for g in groups for score in g) / left
-    return float(f_distribution.sf(between / within, len(groups) - 1, left))
 
 
 def test_recorded_runs_are_small_and_name_no_folder_of_the_machine_they_come_from() -> None:

@@ -42,8 +42,8 @@ def load_backbone(
     """Load a backbone and give it the head that the task needs.
 
     Args:
-        name: ``tiny-t5`` or ``tiny-qwen3`` (they ship with the package), ``minilm`` (extra), a folder, or a Hugging
-            Face name of a text model of transformers (docs/compatibility.md).
+        name: ``tiny-t5`` (ships with the package), ``minilm`` (extra), a folder, or a Hugging Face name of a
+            text model of transformers (docs/compatibility.md).
         head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
             decoder-only models), or ``auto``: classification for encoders, lm for the others.
         num_labels: width of a classification head.
