@@ -238,14 +238,9 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
 
     Raises:
         TaskError: texts that the tokenizer cannot read, a label that it cannot say, or two that it cannot tell apart.
-        BackboneError: a head that numbers the same labels in another order, or weights in float16.
+        BackboneError: a head that numbers the same labels in another order.
     """
     task = data.task
-    if any(p.dtype == torch.float16 for p in backbone.model.parameters()):
-        raise BackboneError(
-            f"backbone: expected weights in float32 or bfloat16, found float16 in {backbone.name}: its gradients need "
-            'loss scaling, which a difference of gradients does not survive; use dtype="bfloat16"'
-        )
     _check_texts(backbone, data)
     if backbone.form == "pair":
         _check_order(backbone, task)

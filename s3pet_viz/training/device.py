@@ -35,7 +35,7 @@ class Device:
     def choose(cls, device: str = "auto", precision: str = "fp32") -> Device:
         """``auto`` takes what accelerate finds (CUDA, MPS, ..., else the CPU).
 
-        fp16 is refused: its gradients need loss scaling, which a difference of gradients does not survive.
+        No pass computes in fp16: its gradients need loss scaling, which a difference of gradients does not survive.
 
         Raises:
             ConfigError: an unknown precision or a device that is not here.

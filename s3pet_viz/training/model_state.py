@@ -82,7 +82,21 @@ def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
             if getattr(module, "gradient_checkpointing", False):
                 module.gradient_checkpointing = False
         raise_precision(backbone.head.values())
+        if any(p.dtype == torch.float16 for p in model.parameters()):
+            _widen(model)
         yield
+
+
+def _widen(model: Any) -> None:
+    """Of a float16 model, the stream between its blocks in float32: float16 ends at 6e-8, and small gradients with it.
+
+    Norms are float32 for that; linear layers stay, and compute in bfloat16 (`Device.suited`).
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.ndim == 1:
+            raise_precision(module.parameters(recurse=False))
+    model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.float())
 
 
 def raise_precision(parameters: Iterable[nn.Parameter]) -> None:
