@@ -140,7 +140,9 @@ def _begun(gate: Gate, site: Position, seed: int) -> PET:
     # A seed of its own: the start of a module depends on no other module of the structure.
     pet.reset(torch.Generator().manual_seed(zlib.crc32("|".join((str(seed), *gate.key)).encode())))
     like = next(site.target.parameters())
-    return pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+    for p in pet.parameters():
+        p.data = p.data.to(like.device, like.dtype if like.is_floating_point() else p.dtype)
+    return pet
 
 
 def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], hook: Any) -> Any:
