@@ -71,7 +71,7 @@ class Sized:
 
 
 def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None = None) -> Sized:
-    """Size and positions of a backbone that is loaded, of a model in memory, or of a name, of which no weights are read.
+    """Size and positions of a backbone that is loaded, of a model in memory, or of a name (no weights are read).
 
     Raises:
         BackboneError, ConfigError, MissingExtraError: as `positions`.

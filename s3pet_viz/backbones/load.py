@@ -16,6 +16,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, family_of_config
+from s3pet_viz.backbones.placed import bring_home, placing, stored
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
@@ -39,6 +40,7 @@ def load_backbone(
     revision: str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str = torch.float32,
+    device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
     """Load a backbone and give it the head that the task needs.
 
@@ -53,6 +55,8 @@ def load_backbone(
         seed: of the head's initial weights.
         dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
             that of the files (half the memory, where they are bfloat16).
+        device_map: ``auto``, or module names with places (``cpu``, ``disk``, one device), as accelerate takes them:
+            weights wait there, and are brought to the device for the length of a module's pass. A head stays in memory.
 
     Raises:
         BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, not
@@ -61,7 +65,7 @@ def load_backbone(
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
-    return _load(name, head, num_labels, regression, revision, seed, _dtype(dtype), None)
+    return _load(name, head, num_labels, regression, revision, seed, _dtype(dtype), None, device_map)
 
 
 def outline(
@@ -94,6 +98,7 @@ def _load(
     seed: int,
     dtype: Any,
     outlined: FakeTensorMode | None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
     with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
         import transformers
@@ -130,6 +135,7 @@ def _load(
             else:
                 model, report = auto.from_pretrained(
                     source,
+                    **placing(auto, config, device_map),
                     dtype=dtype,
                     output_loading_info=True,
                     # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
@@ -142,6 +148,9 @@ def _load(
     if family.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
         model.config.pad_token_id, model.config.use_cache = pad, False
+    if device_map is not None and not text:
+        inside = {id(p) for p in base_of(model).parameters()}
+        bring_home(model, {n for n, p in model.named_parameters() if id(p) not in inside})
     made = wrap_backbone(model, tokenizer, name=str(name))
     if outlined is None:
         drawn = set(report["missing_keys"]) & {n for n, _ in model.named_parameters()}
@@ -317,7 +326,7 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
 
 def _check_finite(model: nn.Module) -> None:
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in stored(model):
             if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
                 continue
             # aminmax hands NaN on, and needs no memory.

@@ -129,9 +129,10 @@ def _say_estimate(options: Mapping[str, Any]) -> None:
 
     made = s3.estimate(**options)
     table = o.plain_table("module", "PET type", "gates", "parameters each", "together", right=3)
-    for row in made.table().itertuples(index=False):
-        each = f"{row.smallest:,}" + (f" to {row.largest:,}" if row.largest > row.smallest else "")
-        table.add_row(*map(o.cell, (row.module, row.pet_type, f"{row.gates:,}", each, f"{row.parameters:,}")))
+    for row in made.table().to_dict("records"):
+        least, most = row["smallest"], row["largest"]
+        each = f"{least:,}" + (f" to {most:,}" if most > least else "")
+        table.add_row(*map(o.cell, (row["module"], row["pet_type"], row["gates"], each, f"{row['parameters']:,}")))
     c.say(table, o.facts_table(dict(made.facts())))
 
 

@@ -49,14 +49,14 @@ class Estimate:
     """What a search would take.
 
     Attributes:
-        gates: all that the space has on this backbone. Those that turn out not to help (`pet.inert`) are found only with
-            the weights, and are left out of the search.
+        gates: all that the space has on this backbone. Those that cannot help (`pet.inert`) are found only with the
+            weights, and are left out of the search.
         missing: what the space names but the backbone lacks.
         budget: in parameters.
         batch, length: rows of a batch, and tokens of the longest that the training rows give.
-        weights: bytes of the frozen weights. trained: of PET weights (a head's too), their gradients and optimiser.
-        passes: of what a forward and a backward pass hold at their fullest moment beside both; None where that cannot be
-            told without numbers, which `why` then says.
+        weights: bytes of the frozen weights. trained: of PET weights and a head's, their gradients and optimiser.
+        passes: of what a forward and a backward pass hold at their fullest moment beside both; None where that cannot
+            be told without numbers, which `why` then says.
     """
 
     backbone: str
@@ -200,7 +200,7 @@ def _pass(
     device: Device,
     mode: FakeTensorMode,
 ) -> int:
-    """Bytes that a pass of a search holds at its fullest moment, beside weights: it is taken on tensors without numbers.
+    """Bytes that a pass of a search holds at its fullest moment, beside weights; it is taken without numbers.
 
     Parts of a batch follow each other (`accumulation`), so the first one's bytes are all.
     """
@@ -261,7 +261,7 @@ def _plain_dropout(model: nn.Module) -> Iterator[None]:
     """Inside, a dropout keeps a mask of its input's type, as `pet.dropout.quick_dropout` does, and draws no numbers."""
     patched = [m for m in model.modules() if type(m) is nn.Dropout and m.p > 0]
     for module in patched:
-        module.forward = _masked(module)  # type: ignore[method-assign, assignment]
+        module.forward = _masked(module)  # type: ignore[method-assign]
     try:
         yield
     finally:

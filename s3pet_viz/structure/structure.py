@@ -109,9 +109,9 @@ class Structure:
     def fit_to(self, backbone: Any, budget: Any = None, ranks: str = "keep", *, origin: Any = None) -> Structure:
         """The same structure on another backbone of its kind, as from a small model to a larger one.
 
-        Each layer gets what the layer at its relative depth has: layer t of D what layer ``floor((t + 1/2) d / D)`` of d
-        has. Norms in front of all layers and behind them stay there. Gates are matched by stack and module name; their
-        sizes are those of the new widths.
+        Each layer gets what the layer at its relative depth has: layer t of D what layer ``floor((t + 1/2) d / D)`` of
+        d has. Norms in front of all layers and behind them stay there. Gates are matched by stack and module name;
+        their sizes are those of the new widths.
 
         Args:
             backbone: a name or a folder, of which no weights are read, a `Backbone` or a transformers model.

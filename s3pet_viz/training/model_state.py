@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.placed import is_placed
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import alone, seeded
 from s3pet_viz.training.device import Device
@@ -74,7 +75,8 @@ def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
     with as_found(model):
         model.requires_grad_(False)
         model.eval()
-        model.to(device.torch)
+        if not is_placed(model):
+            model.to(device.torch)
         for p in model.parameters():
             p.grad = None  # the first step would add to it
         model.config.return_dict = True

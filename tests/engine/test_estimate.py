@@ -90,12 +90,12 @@ def test_a_pass_that_asks_for_numbers_is_not_told(bare, monkeypatch):
 
 
 def test_what_a_search_would_refuse(bare, tmp_path):
-    folder = bare("bert")
+    folder, other = bare("bert"), [{"words": word, "label": i} for i, word in enumerate("ab")]
     for error, says, more in (
         (BudgetError, "below the smallest module", {"budget": 5}),
         (BudgetError, "over 100 %", {"budget": 10**9}),
         (SpaceError, "expected one of S3PET-M", {"space": "S3"}),
-        (TaskError, "column", {"task": dict.fromkeys(("train", "validation"), [{"words": w, "label": i} for i, w in enumerate("ab")])}),
+        (TaskError, "column", {"task": {"train": other, "validation": other}}),
         (BackboneError, "no folder", {"backbone": str(tmp_path / "gone")}),
     ):
         with pytest.raises(error, match=says):
