@@ -26,15 +26,16 @@ from s3pet_viz.engine.attached import checkpoint_layers
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.one_go import check_save
 from s3pet_viz.engine.prepare import Request
+from s3pet_viz.engine.split_batches import SplitBatches
 from s3pet_viz.engine.start import open_start
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import load_task
 from s3pet_viz.training.arguments import check_load
-from s3pet_viz.training.batches import Features
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.model_state import raise_precision
+from s3pet_viz.training.processes import Processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +160,8 @@ def estimate(
     size = parse_budget(config.budget, made.n_params)
     gates, missing = candidate_gates(positions(made.model), chosen)
     check_budget([g.n_params for g in gates], size)
-    features = Features(data.train, made, data.task, max_source_length=config.max_source_length)
+    halves = SplitBatches(data, made, config, device, Processes()).features.values()
+    features = max(halves, key=lambda half: int(half.lengths.max()))
     longest = np.argsort(-features.lengths, kind="stable")[: config.batch_size]
     batch = features.batch(longest, "cpu")
     device = device.suited(made.model)

@@ -67,7 +67,7 @@ def test_what_makes_it_less(bare):
     whole = passes()
     assert passes(accumulation=4) < 0.5 * whole
     assert passes(gradient_checkpointing=True) < 0.8 * whole
-    assert passes(batch_size=16) == pytest.approx(2 * whole, rel=0.25)
+    assert passes(batch_size=12) == passes(batch_size=99) == pytest.approx(1.5 * whole, rel=0.2)  # a half has 12 rows
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "deberta-v2 / v3"])
