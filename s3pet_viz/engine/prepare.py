@@ -130,6 +130,8 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     begun = started is not None and has_checkpoint(started.path / layout.CHECKPOINT)
     # A search that has begun has its alpha in the checkpoint.
     origin = open_start(config.start_from) if config.start_from is not None and not begun else None
+    if config.device_map is not None and processes.size > 1:
+        raise ConfigError(f"device_map: expected one process, found {processes.size}")
     device = Device.choose(config.device, config.precision)
     space = load_space(config.space)
     options = {name: getattr(config, name) for name in LOADING}

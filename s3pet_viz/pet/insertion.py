@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from s3pet_viz.backbones.families import positions as positions_of
+from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
@@ -140,7 +141,10 @@ def _begun(gate: Gate, site: Position, seed: int) -> PET:
     # A seed of its own: the start of a module depends on no other module of the structure.
     pet.reset(torch.Generator().manual_seed(zlib.crc32("|".join((str(seed), *gate.key)).encode())))
     like = next(site.target.parameters())
-    return pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+    place = computes_on(site.target)
+    for p in pet.parameters():
+        p.data = p.data.to(place, like.dtype if like.is_floating_point() else p.dtype)
+    return pet
 
 
 def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], hook: Any) -> Any:

@@ -63,7 +63,7 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
             found["load"] |= {**source.info.get("load", {}), **_known(config, "max_rows", "task_revision")}
             found |= _known(config, "split", "max_source_length")
         if backbone is None:
-            found["load"] |= _known(config, "revision", "head", "dtype")
+            found["load"] |= _known(config, "revision", "head", "dtype", "device_map")
     elif source is not None:
         said = source.source.get("task") if isinstance(source, Structure) else None
         found["task"] = said if task is None else task
@@ -126,7 +126,7 @@ def bench_of(
     where |= {name: value for name, value in given.items() if value is not None}
     config = make_config(**{**options, "max_source_length": where.get("max_source_length")})
     if model is not None:  # it is loaded already
-        where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype")}
+        where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype", "device_map")}
     loading = {**where["load"], **load}
     if place["workbench"] is not None:
         return place["workbench"], config, load

@@ -7,7 +7,6 @@ import json
 import shutil
 
 import pytest
-import torch
 import transformers as hf
 from problems import MOOD, mood_data, save_tiny, tiny_model, tokenizer_of, word_tokenizer
 from tiny_families import tiny_family
@@ -320,8 +319,3 @@ def test_options_of_loading_that_nobody_knows():
         s3.search(task="sentiment", backbone="tiny-t5", budget="1%", load={"x": 1}, out="run")
     with pytest.raises(ConfigError, match="load: unknown option 'x'"):
         s3.tune("full", task="sentiment", backbone="tiny-t5", load={"x": 1})
-
-
-def test_float16_is_refused():
-    refused(tiny_model("bert").half(), tokenizer_of("bert"), "float32 or bfloat16, found float16")
-    assert all(p.dtype == torch.float16 for p in wrap_backbone(tiny_model("bert").half(), tokenizer_of("bert")).model.parameters())
