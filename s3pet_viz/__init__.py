@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from s3pet_viz.structure import from_s3delta as from_s3delta
     from s3pet_viz.structure import parse_budget as parse_budget
     from s3pet_viz.structure import to_s3delta as to_s3delta
+    from s3pet_viz.structure.tables import register_family as register_family
     from s3pet_viz.studies.sweep import sweep as sweep
     from s3pet_viz.studies.transfer import transfer as transfer
     from s3pet_viz.tasks import load_task as load_task
@@ -78,6 +79,7 @@ _HOME = {
         "analysis.health": "health",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
+        "structure.tables": "register_family",
         "tasks": "load_task",
         "backbones": "load_backbone",
         "backbones.listing": "positions",

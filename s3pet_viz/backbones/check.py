@@ -17,6 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.placed import stored
+from s3pet_viz.backbones.position import known_tokens, text_config
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
 from s3pet_viz.tasks import Task, TaskData
@@ -195,9 +196,10 @@ def check_tokens(backbone: Backbone) -> None:
     there, and both name the same ones. Raises BackboneError: they do not.
     """
     model: Any = backbone.model
-    tokenizer, config, decoder_only = backbone.tokenizer, model.config, backbone.family.decoder_only
-    rows = [m.weight.shape[0] for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
-    known = min(rows)
+    tokenizer, config, decoder_only = backbone.tokenizer, text_config(model.config), backbone.family.decoder_only
+    known = known_tokens(model)
+    if known is None:
+        return
     token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if last >= known:
         raise BackboneError(

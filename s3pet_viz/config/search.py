@@ -56,6 +56,12 @@ def _run(name: str, value: Any) -> str:
     return value
 
 
+def _family(name: str, value: Any) -> dict[str, Any]:
+    from s3pet_viz.structure.tables import read_family  # PyYAML, which the command line's help does without
+
+    return read_family(value)
+
+
 def _folder(name: str, value: Any) -> str:
     if not (isinstance(value, (str, Path)) and str(value)):
         raise ConfigError(f"{name}: expected a folder, found {short(value)}")
@@ -129,6 +135,12 @@ class SearchConfig:
         "disk and one device.",
         check=_places,
         unset="all are on the device",
+    )
+    family: dict[str, Any] | None = option(  # noqa: RUF009
+        None,
+        help="Which of its modules is what, where that is read off the model wrongly: a YAML / JSON file.",
+        check=_family,
+        unset="read off the model",
         loads=True,
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps.")

@@ -33,6 +33,7 @@ class SearchOptions(TypedDict, total=False):
     head: str
     dtype: str
     device_map: str | dict[str, Any] | None
+    family: Any
     device: str
     precision: str
     checkpoint_every: int

@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.check import check_task
 from s3pet_viz.backbones.load import outline
 from s3pet_viz.config.options import takes
@@ -153,12 +153,13 @@ def estimate(
         regression=data.task.kind == "regression",
         revision=config.revision,
         dtype=config.dtype,
+        family=config.family,
     )
     if made.form == "pair":
         data = load_task(task, form="pair", **rows)
     data = check_task(made, data)
     size = parse_budget(config.budget, made.n_params)
-    gates, missing = candidate_gates(positions(made.model), chosen)
+    gates, missing = candidate_gates(made.positions(), chosen)
     check_budget([g.n_params for g in gates], size)
     halves = SplitBatches(data, made, config, device, Processes()).features.values()
     features = max(halves, key=lambda half: int(half.lengths.max()))

@@ -303,7 +303,8 @@ def digest(model: nn.Module) -> str:
     matter. A classification head and a pooler do not count.
     """
     made = hashlib.sha256()
-    counted = base_of(model) if "ForSequenceClassification" in type(model).__name__ else model
+    writes = getattr(model, "can_generate", None)
+    counted = model if writes and writes() else base_of(model)
     for name, p in stored(counted):
         if ".pooler." in f".{name}":
             continue

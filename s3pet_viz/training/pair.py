@@ -31,13 +31,14 @@ def load_pair(
     task_revision: str | None = None,
     dtype: torch.dtype | str = torch.float32,
     device_map: str | dict[str, Any] | None = None,
+    family: Any = None,
     **task_options: Any,
 ) -> tuple[Backbone, TaskData]:
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
     Every way to search, train or score begins here, and so do the checks that the two can work together
-    (`backbones.check`). `head`, `dtype` and `device_map` are as in `load_backbone`; a model in memory has its
-    own, and is left as found.
+    (`backbones.check`). `head`, `dtype`, `device_map` and `family` are as in `load_backbone`; a model in memory has its
+    own head, dtype and places, and is left as found.
 
     Raises:
         ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
@@ -52,7 +53,7 @@ def load_pair(
     check_load({k: v for k, v in task_options.items() if k != "split"})
     if model is not None:
         with as_found(model) if isinstance(model, nn.Module) else nullcontext():
-            made = wrap_backbone(model, tokenizer)
+            made = wrap_backbone(model, tokenizer, family=family)
             if head not in ("auto", "lm" if made.form == "text" else "classification"):
                 kind = type(model).__name__
                 raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
@@ -70,6 +71,7 @@ def load_pair(
         revision=revision,
         dtype=dtype,
         device_map=device_map,
+        family=family,
     )
     if made.form == "pair":
         data = load_task(task, form="pair", revision=task_revision, **task_options)
