@@ -25,8 +25,6 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("t5", {}),
     ("t5", {"batch_size": 8}),
     ("causal", {}),
-    ("causal", {"gradient_checkpointing": True}),
-    ("causal", {"dtype": "bfloat16", "batch_size": 8}),
 )
 
 

@@ -77,8 +77,12 @@ def main() -> None:
     parser.add_argument("--pretrain-steps", type=int, default=600)
     parser.add_argument("--search-steps", type=int, default=200)
     parser.add_argument("--tune-steps", type=int, default=400)
+    parser.add_argument("--report", action="store_true", help="only the table of the rows that are there")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    if args.report:
+        report(rows)
+        return
     done = {(r["task"], r["seed"], r["method"]) for r in rows}
     small = shallow(args.work / "shallow", args.pretrain_steps)
     for task in TARGETS:
@@ -119,16 +123,17 @@ def report(rows: list[dict]) -> None:
     table: dict[tuple[str, int, str], list[dict]] = {}
     for row in rows:
         table.setdefault((row["task"], row["seed"], row["method"].split(" ")[0]), []).append(row)
+    pairs = sorted({key[:2] for key in table if all((*key[:2], m) in table for m in ("carried", "own", "random"))})
     mean = lambda key, what: float(np.mean([r[what] for r in table[key]]))  # noqa: E731
     print("\n| task | method | score | held-out loss | PET parameters |\n|---|---|---|---|---|")
-    for task in TARGETS:
+    for task in dict.fromkeys(task for task, _ in pairs):
         for method in ("carried", "own", "random"):
-            keys = [(task, seed, method) for seed in SEEDS]
+            keys = [(t, seed, method) for t, seed in pairs if t == task]
             score, loss, size = (np.mean([mean(k, what) for k in keys]) for what in ("score", "loss", "pet_params"))
             print(f"| {task} | {method} | {100 * score:.1f} | {loss:.4f} | {size:,.0f} |")
     for other in ("random", "own"):
         for what in ("score", "loss"):
-            gaps = [mean((t, s, "carried"), what) - mean((t, s, other), what) for t in TARGETS for s in SEEDS]
+            gaps = [mean((t, s, "carried"), what) - mean((t, s, other), what) for t, s in pairs]
             half = student.ppf(0.975, len(gaps) - 1) * np.std(gaps, ddof=1) / len(gaps) ** 0.5
             middle = np.mean(gaps)
             print(f"{what}: carried - {other} = {middle:+.3f} ({middle - half:+.3f} to {middle + half:+.3f}, n = {len(gaps)})")
