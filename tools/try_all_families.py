@@ -1,10 +1,10 @@
 """Try every text family of transformers: a tiny random model of each class is built, read, searched and tuned.
 
-    python tools/try_all_families.py [--only NAME ...] [--again] [--write]
+    python tools/try_all_families.py [--only NAME ...] [--again]
 
 It goes over the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling. Each
 class has a process of its own with a limit of memory and time. What happened is appended to build/families.jsonl, and
-is not tried again (unless --again). --write puts the table into docs/families.md.
+is not tried again (unless --again).
 """
 
 from __future__ import annotations

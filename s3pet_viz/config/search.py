@@ -37,7 +37,7 @@ def _places(name: str, value: Any) -> str | dict[str, Any]:
     if isinstance(value, str) and value.lstrip()[:1] == "{":  # of the command line
         value = parse_json(value)
     words = "auto, or a mapping of module names to cpu, disk and one device"
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return "auto"
     if not (isinstance(value, dict) and value and all(isinstance(key, str) for key in value)):
         raise ConfigError(f"{name}: expected {words}, found {short(value)}")

@@ -78,7 +78,10 @@ _LOAD: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("head", "revision", "task_revision", "name"), (_or_none(_text), "text")),
     "family": (_or_none(_is(str, os.PathLike, Mapping)), "a mapping, or a YAML or JSON file"),
     "dtype": (_is(str, torch.dtype), "a type of numbers (float32, bfloat16, float16, auto)"),
-    "device_map": (lambda value: value is None or value == "auto" or _named()(value), "auto, or a mapping of modules"),
+    "device_map": (
+        lambda value: value is None or _named()(value) or (isinstance(value, str) and value == "auto"),
+        "auto, or a mapping of modules",
+    ),
     "seed": (lambda value: _count(value) and value >= 0, "a whole number of at least 0"),
     "max_rows": (_rows, "a whole number of at least 1, or one for each split"),
     "task_spec": (_or_none(_is(Task, Mapping)), "a Task, or a task.json object"),

@@ -13,6 +13,7 @@ from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
 from s3pet_viz.backbones.check import check_pass, check_task
 from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.errors import BackboneError, ConfigError
+from s3pet_viz.structure.tables import read_family
 from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.arguments import check_load
@@ -51,6 +52,8 @@ def load_pair(
     if model is None and tokenizer is not None:
         raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
     check_load({k: v for k, v in task_options.items() if k != "split"})
+    if family is not None:
+        family = read_family(family)
     if model is not None:
         with as_found(model) if isinstance(model, nn.Module) else nullcontext():
             made = wrap_backbone(model, tokenizer, family=family)

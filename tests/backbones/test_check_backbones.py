@@ -251,7 +251,6 @@ def test_tokens_that_a_decoder_needs(tmp_path, name, field, value):
         ("BertForTokenClassification", "bert"), ("BertForQuestionAnswering", "bert"), ("BertForMultipleChoice", "bert"),
         ("RobertaForTokenClassification", "roberta"), ("DistilBertForQuestionAnswering", "distilbert"),
         ("T5ForTokenClassification", "t5"), ("T5ForQuestionAnswering", "t5"), ("BartForQuestionAnswering", "bart"),
-        ("T5ForSequenceClassification", "t5"), ("BartForSequenceClassification", "bart"),
         ("GPT2ForTokenClassification", "gpt2"), ("LlamaForQuestionAnswering", "llama"),
     ],
 )  # fmt: skip
@@ -267,6 +266,17 @@ def test_heads_of_other_kinds_of_task(tmp_path, kind, name):
     if name in ("gpt2", "llama"):
         with pytest.raises(BackboneError, match="another head"):
             load_backbone(tmp_path / "folder", head="classification")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("T5ForSequenceClassification", "t5"), ("BartForSequenceClassification", "bart")])
+def test_a_classifier_that_could_write_is_one_in_memory_and_no_language_model_by_name(tmp_path, kind, name):
+    tiny = tiny_family(name)
+    model = getattr(hf, kind)(tiny.model().config)
+    assert wrap_backbone(model, tiny.make_tokenizer()).form == "pair"
+    model.save_pretrained(tmp_path)
+    tiny.make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=kind):
+        load_backbone(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertForPreTraining"])
