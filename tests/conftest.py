@@ -33,17 +33,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [items[i] for i in order]
 
 
+@pytest.fixture(autouse=True)
+def threads_as_told():
+    """No test leaves torch with more threads than OMP_NUM_THREADS says: they would wait for each other on a busy machine."""
+    yield
+    told, torch = os.environ.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    if told is not None and torch is not None and torch.get_num_threads() != int(told):
+        torch.set_num_threads(int(told))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
-    """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session."""
+    """``tiny_folder("bert")``: a folder with a tiny backbone of that form, made once per session.
+
+    Searches that are compared with each other, bit for bit, take ``layers=1`` (of each stack): half the time.
+    """
     from problems import save_tiny  # with torch, which the process that only hands tests to workers need not load
 
-    made: dict[str, Path] = {}
+    made: dict[tuple[str, int], Path] = {}
 
-    def folder(form: str) -> Path:
-        if form not in made:
-            made[form] = save_tiny(form, tmp_path_factory.mktemp(f"tiny-{form}"))
-        return made[form]
+    def folder(form: str, layers: int = 2) -> Path:
+        if (form, layers) not in made:
+            names = ("num_layers", "num_decoder_layers") if form in ("t5", "gated") else ("num_hidden_layers",)
+            place = tmp_path_factory.mktemp(f"tiny-{form}")
+            made[form, layers] = save_tiny(form, place, **dict.fromkeys(names, layers))
+        return made[form, layers]
 
     return folder
 
@@ -58,6 +72,25 @@ def server(tiny_folder, tmp_path_factory):
     made = Server(tiny_folder("t5"), tmp_path_factory.mktemp("logs"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def studies_in_threads(monkeypatch):
+    """The default executor of a study: threads here, which start at once (test_study.py starts processes); what it was told."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from s3pet_viz.studies import runner
+
+    asked: list[int] = []
+    size = runner.pool_size
+
+    def executor(workers, **_):
+        asked.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", executor)
+    monkeypatch.setattr(runner, "pool_size", lambda *given: (size(*given)[0], 1))
+    return asked
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ socket. Arguments: a backbone, and that socket's number. Run with OMP_NUM_THREAD
 forked.
 """
 
+import gc
 import json
 import os
 import signal
@@ -66,6 +67,8 @@ def serve(backbone, files):
     """Returns in a process that was given a script, with its order; None once nothing more is asked for."""
     load_backbone(backbone)  # what transformers imports late
     assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()  # what is here is not looked through, and so not copied, in each process
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

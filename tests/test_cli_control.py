@@ -32,6 +32,7 @@ def test_an_ended_one_cannot_be_asked(run_folder, tmp_path):  # noqa: F811
     assert "no such run directory" in refused("stop", tmp_path / "nowhere")
 
 
+@pytest.mark.usefixtures("forked_launches")
 def test_detached_stopped_and_continued(tmp_path):
     out = tmp_path / "run"
     text = call("search", *SMALL, "--steps", 100_000, "--out", out, "--detach", "--set", "tau=0.5").output

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 import s3pet_viz as s3
 from s3pet_viz.cli import app
-from s3pet_viz.studies import runner
 
 SMALL = ["--steps", "2", "--tune-steps", "2", "--max-rows", "16", "--batch-size", "8", "--seeds", "1", "--device", "cpu", "--quiet"]
 
@@ -19,12 +16,11 @@ def s3pet(*words):
     return CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
 
 
-@pytest.mark.slow
-def test_transfer_over_three_tasks_and_again(tmp_path):
-    """The default executor: processes of their own. The same line again has nothing left to do."""
+def test_transfer_over_three_tasks_and_again(tmp_path, tiny_folder, studies_in_threads):
+    """The default executor. The same line again has nothing left to do."""
     line = [
-        "transfer", "--targets", "sentiment,entailment,similarity", "--budget", "0.2%", "--references", "random",
-        "--out", tmp_path / "s", *SMALL,
+        "transfer", "--targets", "sentiment,entailment,similarity", "--budget", "2%", "--references", "random",
+        "--backbone", tiny_folder("bert"), "--out", tmp_path / "s", *SMALL,
     ]  # fmt: skip
     first = s3pet(*line, "--html", tmp_path / "matrix.html", "--table", tmp_path / "t.csv")
     assert first.exit_code == 0, first.output
@@ -32,6 +28,7 @@ def test_transfer_over_three_tasks_and_again(tmp_path):
         assert word in first.output
     assert len(pd.read_csv(tmp_path / "t.csv")) == 15
     assert "plotly" in (tmp_path / "matrix.html").read_text()
+    assert len(studies_in_threads) == 1
     journal = (tmp_path / "s" / "journal.jsonl").read_text()
     again = s3pet(*line)
     assert again.exit_code == 0
@@ -39,21 +36,14 @@ def test_transfer_over_three_tasks_and_again(tmp_path):
     assert s3.Transfer(tmp_path / "s").targets == ["sentiment", "entailment", "similarity"]
 
 
-def test_sweep_says_the_difference_in_words(tmp_path, monkeypatch):
-    """As many workers as it is told; here threads of this process, which need no second of starting."""
-    asked = []
-
-    def executor(workers, **_):
-        asked.append(workers)
-        return ThreadPoolExecutor(workers)
-
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", executor)
+def test_sweep_says_the_difference_in_words(tmp_path, studies_in_threads):
+    """As many workers as it is told."""
     out = s3pet(
         "sweep", "--tasks", "sentiment", "--budgets", "0.2%", "--methods", "random,LoRA", "--out", tmp_path / "s",
         "--workers", "1", *SMALL,
     )  # fmt: skip
     assert out.exit_code == 0, out.output
-    assert asked == [1]
+    assert studies_in_threads == [1]
     assert "2 of 2 cells done" in out.output
     assert "LoRA" in out.output
 

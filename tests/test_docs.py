@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import doc_blocks
@@ -18,7 +17,6 @@ from typer.main import get_command
 
 import s3pet_viz
 from s3pet_viz.cli import app
-from s3pet_viz.studies import runner
 
 LANGUAGES = {"python", "sh", "yaml", "json", "text", "diff", ""}
 #: Pages with blocks that cannot be run here, and how many: a new one has to be counted, with its reason on the page.
@@ -41,11 +39,10 @@ def _name(page: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers 5 for it
-@pytest.mark.usefixtures("forked_launches")
+@pytest.mark.usefixtures("forked_launches", "studies_in_threads")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p)], ids=_name)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
     monkeypatch.setattr(BaseFigure, "show", lambda figure, *_, **__: figure.to_json())
     names = {"__name__": "__main__", "inline": Inline()}
     for block in blocks_of(page):

@@ -81,6 +81,10 @@ def test_what_the_search_refuses_is_raised_here(tmp_path):
     with pytest.raises(TaskError, match="'sentimen': expected a folder"):
         s3.launch(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("forked_launches")
+def test_what_the_search_refuses_is_what_its_launch_says(tmp_path):
     launched = start(**{**OPTIONS, "budget": 3}, out=tmp_path / "run")
     until(lambda: launched.error is not None)
     assert isinstance(launched.error, BudgetError)

@@ -96,10 +96,11 @@ def test_reports_and_pictures(run, tmp_path):
     assert "few-steps" in {finding.code for finding in s3.health([run])}, "health reads it, and says what six steps are"
 
 
+@pytest.mark.usefixtures("studies_in_threads")
 def test_a_sweep_over_ranks(backbone, tmp_path):
     study = s3.sweep(
-        tasks=["sentiment"], budgets=["0.1%"], seeds=2, steps=2, tune_steps=2, space=SPACE, backbone="tiny-t5",
-        methods=["searched"], workers=1, out=tmp_path / "study", device="cpu", max_rows=48, **QUIET,
+        tasks=["sentiment"], budgets=["3%"], seeds=2, steps=2, tune_steps=2, space=SPACE, backbone=str(backbone),
+        methods=["searched"], workers=1, out=tmp_path / "study", device="cpu", load={"max_rows": 48}, **QUIET,
     )  # fmt: skip
     assert {cell["kind"] for cell in study.cells} >= {"search", "tune"}
     assert all(ranks(r.structure()) for r in study.runs())

@@ -26,7 +26,7 @@ def searcher(place, task_folder, tiny_folder):
     def run(name, **options):
         form = options.pop("form", "t5")
         settings = {
-            "task": task_folder, "backbone": tiny_folder(form), "budget": 600, "steps": STEPS, "batch_size": 8,
+            "task": task_folder, "backbone": tiny_folder(form, layers=1), "budget": 600, "steps": STEPS, "batch_size": 8,
             "second_order_from": 2, "progress": False, "out": place / name, **options,
         }  # fmt: skip
         return search(**{k: v for k, v in settings.items() if v is not None})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import socket
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forked
 
 from s3pet_viz.runs import open_run
 from s3pet_viz.training.processes import Processes, find_processes
@@ -21,22 +20,25 @@ SCRIPT = Path(__file__).parent / "processes_script.py"
 CASES = [("t5", "fast"), ("bert", "fast"), ("t5", "prune"), ("bert", "prune")]
 
 
-def launch(folder, processes, searches):
-    """The script's searches, in so many processes; the Popen object."""
+def launch(server, folder, processes, searches):
+    """The script's searches, in so many processes; those processes."""
     what = folder / f"{processes}.json"
     what.write_text(json.dumps(searches))
-    head = [sys.executable]
-    if processes > 1:
-        # What `accelerate launch` starts for several GPUs; on CPUs it would ask for MPI.
-        head += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
-        [*head, str(SCRIPT), str(what)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        environment = {"ACCELERATE_USE_CPU": "true"}
+        if processes > 1:  # as `accelerate launch` and torchrun tell it
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        started.append(Forked(server, server.start(script=SCRIPT.read_text(), argv=[str(what)], environment=environment)))
+    return started
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory, tiny_folder):
+def searched(server, tmp_path_factory, tiny_folder):
     """The folder of all searches here: ``one-FORM-MODE``, ``two-FORM-MODE``, and ``stopped``, which two processes began."""
     folder = tmp_path_factory.mktemp("processes")
 
@@ -47,17 +49,16 @@ def searched(tmp_path_factory, tiny_folder):
         ]  # fmt: skip
 
     endless = {"backbone": str(tiny_folder("t5")), "out": str(folder / "stopped"), "steps": 4000, "mode": "first-order", "batch_size": 4}
-    two, one = launch(folder, 2, [*searches("two", 6), endless]), launch(folder, 1, searches("one", 12))
+    processes = [*launch(server, folder, 2, [*searches("two", 6), endless]), *launch(server, folder, 1, searches("one", 12))]
     run = folder / "stopped"
     deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and two.poll() is None:
+    while time.monotonic() < deadline and processes[0].poll() is None:
         if (run / "run.json").exists() and (run / "gates.parquet").exists() and open_run(run).n_steps > 3:
             open_run(run).stop()
             break
         time.sleep(0.2)
-    for process in (one, two):
-        said, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, said[-3000:]
+    statuses = [process.wait(600) for process in processes]
+    assert statuses == [0, 0, 0], [server.said(back)[-2000:] for back in (3, 2, 1)]
     return folder
 
 

@@ -24,6 +24,17 @@ SPACES = {
 }  # fmt: skip
 
 
+#: Of the config of a family, whichever it has: one layer is like the next.
+LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
+
+
+def _model(tiny):
+    changes = {name: 1 for name in LAYERS if name in tiny.config}
+    if tiny.build is not None:
+        changes = dict.fromkeys(("num_layers", "num_decoder_layers") if tiny.tokenizer == "t5" else ("num_hidden_layers",), 1)
+    return tiny.model(**changes).eval().requires_grad_(False)
+
+
 def _changed(output, in_place):
     """As Longformer does with its queries: divided, and moved."""
     main = output[0] if isinstance(output, tuple) else output
@@ -35,21 +46,21 @@ def _changed(output, in_place):
     return (main, *output[1:]) if isinstance(output, tuple) else main
 
 
-def _logits(model, tiny, in_place):
+def _logits(model, tiny, found, in_place):
     """With every position's output changed."""
-    handles = [p.target.register_forward_hook(lambda m, a, out: _changed(out, in_place)) for p in positions(model)]
+    handles = [p.target.register_forward_hook(lambda m, a, out: _changed(out, in_place)) for p in found]
     logits = model(**tiny.inputs()).logits
     for handle in handles:
         handle.remove()
     return logits
 
 
-def _passed(model, tiny, pets, z, in_place):
+def _passed(model, tiny, found, pets, z, in_place):
     """A sum over the logits, and the gradients of z, the PET weights and the embedding."""
     table = model.get_input_embeddings().weight.requires_grad_()
     gate = None if z is None else z.clone().requires_grad_()
     with pets.gated(gate):
-        logits = _logits(model, tiny, in_place)
+        logits = _logits(model, tiny, found, in_place)
     total = (logits * torch.linspace(-1, 1, logits.numel()).view(logits.shape).to(logits)).sum()
     asked = [*([] if gate is None else [gate]), table, *pets.parameters()]
     grads = torch.autograd.grad(total, asked, allow_unused=True)
@@ -61,15 +72,16 @@ def _passed(model, tiny, pets, z, in_place):
 @pytest.mark.parametrize("tiny", TINY, ids=lambda tiny: tiny.name)
 @pytest.mark.filterwarnings("ignore:space .* names what this backbone lacks")
 def test_an_output_may_be_changed_in_place(tiny, space):
-    model = tiny.model().eval().requires_grad_(False)
-    gates, _ = candidate_gates(positions(model), SPACES[space])
+    model = _model(tiny)
+    found = positions(model)
+    gates, _ = candidate_gates(found, SPACES[space])
     pets = scramble(insert(model, gates))
     z = torch.rand(len(gates), generator=torch.Generator().manual_seed(4))
     for pets.fused in (True, False):
         for closed in (frozenset(), frozenset(range(0, len(gates), 2)), frozenset(range(len(gates)))):
             pets.closed = closed
             for gate in (z, None):
-                for a, b in zip(*(_passed(model, tiny, pets, gate, way) for way in (False, True)), strict=True):
+                for a, b in zip(*(_passed(model, tiny, found, pets, gate, way) for way in (False, True)), strict=True):
                     assert torch.equal(a, b)
     pets.detach()
 
@@ -77,11 +89,12 @@ def test_an_output_may_be_changed_in_place(tiny, space):
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("tiny", TINY, ids=lambda tiny: tiny.name)
 def test_so_it_may_where_nothing_is_differentiated(tiny, context):
-    model = tiny.model().eval().requires_grad_(False)
-    pets = scramble(insert(model, candidate_gates(positions(model), SPACES["all at once"])[0]))
+    model = _model(tiny)
+    found = positions(model)
+    pets = scramble(insert(model, candidate_gates(found, SPACES["all at once"])[0]))
     made = []
     for in_place in (False, True):
         with context():
-            made.append(_logits(model, tiny, in_place))
+            made.append(_logits(model, tiny, found, in_place))
     assert torch.equal(*made)
     pets.detach()

@@ -328,10 +328,10 @@ def test_a_forked_process_is_not_locked_out():
 # -- studies -----------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_in_a_thread_pool(tmp_path):
+def test_a_sweep_in_a_thread_pool(folders, tmp_path):
     options = {
-        "tasks": ["sentiment", "entailment"], "budgets": "0.2%", "seeds": 1, "methods": ["searched", "random", "gradient"],
-        "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16},
+        "tasks": ["sentiment", "entailment"], "budgets": "2%", "seeds": 1, "methods": ["searched", "random", "gradient"],
+        "backbone": str(folders["bert"]), "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16},
         "progress": False,
     }  # fmt: skip
     tables = []
@@ -344,10 +344,10 @@ def test_a_sweep_in_a_thread_pool(tmp_path):
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_two_studies_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+def test_two_studies_that_begin_at_once_have_folders_of_their_own(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {
-        "tasks": "sentiment", "budgets": "0.2%", "seeds": 1, "methods": ["LoRA"], "backbone": "tiny-t5", "tune_steps": 1,
+        "tasks": "sentiment", "budgets": "2%", "seeds": 1, "methods": ["LoRA"], "backbone": str(folders["bert"]), "tune_steps": 1,
         "evaluations": 1, "device": "cpu", "load": {"max_rows": 16}, "progress": False,
     }  # fmt: skip
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:

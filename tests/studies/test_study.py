@@ -25,9 +25,14 @@ from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.worker import execute
 
 SMALL = {
-    "backbone": "tiny-t5", "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16},
-    "batch_size": 8, "progress": False,
+    "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16}, "batch_size": 8, "progress": False,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(tiny_folder):
+    """Options of a cheap study: an encoder, which has no answer to generate."""
+    return {"backbone": str(tiny_folder("bert", layers=1)), **SMALL}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +43,11 @@ def pool():
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, pool):
+def study(tmp_path_factory, pool, small):
     return s3.sweep(
-        tasks=["sentiment", "entailment"], budgets=["0.1%", "0.2%"], search_budget="0.2%", seeds=1,
+        tasks=["sentiment", "entailment"], budgets=["1%", "2%"], search_budget="2%", seeds=1,
         methods=["searched", "resolved", "random", "gradient", "LoRA"], executor=pool,
-        out=tmp_path_factory.mktemp("studies") / "small", **SMALL,
+        out=tmp_path_factory.mktemp("studies") / "small", **small,
     )  # fmt: skip
 
 
@@ -75,9 +80,9 @@ def test_no_structure_exceeds_its_budget(study):
 
 
 def test_one_search_solved_again_is_the_structure_of_that_budget(study):
-    run = next(r for r in study.runs() if "sentiment-0.2pct" in r.name)
-    assert study.structure("sentiment-0.1pct-resolved-fast-s0") == run.structure("0.1%")
-    assert study.structure("sentiment-0.2pct-searched-fast-s0") == run.structure()
+    run = next(r for r in study.runs() if "sentiment-2pct" in r.name)
+    assert study.structure("sentiment-1pct-resolved-fast-s0") == run.structure("1%")
+    assert study.structure("sentiment-2pct-searched-fast-s0") == run.structure()
 
 
 def test_each_cell_was_begun_and_done_once(study):
@@ -85,22 +90,22 @@ def test_each_cell_was_begun_and_done_once(study):
     assert {key for event, key in events(study.path) if event == "done"} == {c["key"] for c in study.cells}
 
 
-def test_the_same_call_does_nothing_again_and_a_larger_one_only_what_is_new(study, pool):
+def test_the_same_call_does_nothing_again_and_a_larger_one_only_what_is_new(study, pool, small):
     before = events(study.path)
     again = s3.sweep(
-        tasks=["sentiment"], budgets=["0.1%", "0.2%"], seeds=1, methods=["searched"], executor=pool, out=study.path, **SMALL
+        tasks=["sentiment"], budgets=["1%", "2%"], seeds=1, methods=["searched"], executor=pool, out=study.path, **small
     )
     assert events(study.path) == before
-    s3.sweep(tasks=["sentiment"], budgets=["0.2%"], seeds=1, methods=["untouched"], executor=pool, out=study.path, **SMALL)
+    s3.sweep(tasks=["sentiment"], budgets=["2%"], seeds=1, methods=["untouched"], executor=pool, out=study.path, **small)
     assert events(study.path) - before == Counter({("begun", "sentiment-untouched-s0"): 1, ("done", "sentiment-untouched-s0"): 1})
     assert again.kind == "sweep"
     assert len(Study(study.path).info["calls"]) == 3
 
 
-def test_other_options_under_the_same_names_are_refused(study, pool):
-    other = {**SMALL, "tune_steps": 3}
+def test_other_options_under_the_same_names_are_refused(study, pool, small):
+    other = {**small, "tune_steps": 3}
     with pytest.raises(StudyError, match=r"sentiment-LoRA-s0.*what.options.steps: 2, now 3.*another out"):
-        s3.sweep(tasks=["sentiment"], budgets=["0.2%"], seeds=1, methods=["LoRA"], executor=pool, out=study.path, **other)
+        s3.sweep(tasks=["sentiment"], budgets=["2%"], seeds=1, methods=["LoRA"], executor=pool, out=study.path, **other)
 
 
 def test_statistics_and_texts(study):
@@ -154,8 +159,8 @@ def test_a_study_has_one_runner(tmp_path, pool):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path, pool):
-    options = {"tasks": ["sentiment"], "budgets": ["0.2%"], "seeds": 3, "methods": ["searched", "random"], "out": str(tmp_path / "s"), **SMALL}
+def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path, pool, small):
+    options = {"tasks": ["sentiment"], "budgets": ["2%"], "seeds": 3, "methods": ["searched", "random"], "out": str(tmp_path / "s"), **small}
     code = f"import s3pet_viz as s3\ns3.sweep(workers=2, **{options!r})\n"
     first = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
     journal = tmp_path / "s" / "journal.jsonl"
@@ -256,7 +261,7 @@ def test_dask_runs_cells(tmp_path):
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_error_before_anything_is_written(tmp_path, monkeypatch, change, error, words):
-    options = {"tasks": ["sentiment"], "budgets": ["0.2%"], "seeds": 1, "out": tmp_path / "s", **SMALL, **change}
+    options = {"tasks": ["sentiment"], "budgets": ["0.2%"], "seeds": 1, "out": tmp_path / "s", "backbone": "tiny-t5", **SMALL, **change}
     with pytest.raises(error, match=words):
         s3.sweep(**options)
     assert not (tmp_path / "s").exists()
@@ -293,13 +298,13 @@ def test_a_done_cell_is_returned_not_done_again(study):
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory, pool, study):
+def matrix(tmp_path_factory, pool, study, small):
     given = tmp_path_factory.mktemp("given") / "mine.json"
     study.structure("sentiment-LoRA-s0").save(given)
     return s3.transfer(
-        targets=["sentiment", "entailment", "similarity"], budget="0.2%", seeds=2, executor=pool,
+        targets=["sentiment", "entailment", "similarity"], budget="2%", seeds=2, executor=pool,
         sources=["sentiment", "entailment", "similarity", "consensus", given], references=["random"],
-        out=tmp_path_factory.mktemp("studies") / "moved", **SMALL,
+        out=tmp_path_factory.mktemp("studies") / "moved", **small,
     )  # fmt: skip
 
 
@@ -326,28 +331,28 @@ def test_the_matrix_is_the_mean_over_seeds(matrix):
 
 def test_structures_are_the_source_s(matrix):
     by_name = {r.name: r for r in matrix.study.runs()}
-    run = by_name["search-sentiment-0.2pct-fast-s1"]
+    run = by_name["search-sentiment-2pct-fast-s1"]
     for target in matrix.targets:
         assert matrix.structure("sentiment", seed=1, target=target) == run.structure()
     assert (matrix.overlap().to_numpy().diagonal() == 1).all()
     left_out = matrix.structure("consensus", seed=0, target="sentiment").source["consensus_of"]
-    assert left_out == ["search-entailment-0.2pct-fast-s0", "search-similarity-0.2pct-fast-s0"]
-    assert len(matrix.gates()) == 148, "of 156: the 8 biases on keys are left out"
+    assert left_out == ["search-entailment-2pct-fast-s0", "search-similarity-2pct-fast-s0"]
+    assert len(matrix.gates()) == 19, "of 20: the bias on keys is left out"
     with pytest.raises(ConfigError, match="source: expected one of sentiment"):
         matrix.structure("nothing")
     with pytest.raises(ConfigError, match="relative: expected full among"):
         matrix.matrix(relative="full")
 
 
-def test_a_sweep_goes_on_as_a_transfer(study, pool):
+def test_a_sweep_goes_on_as_a_transfer(study, pool, small):
     before = events(study.path)
     made = s3.transfer(
-        targets=["sentiment", "entailment"], sources=["sentiment", "entailment"], budget="0.2%", seeds=1,
-        references=["random"], executor=pool, out=study.path, **SMALL,
+        targets=["sentiment", "entailment"], sources=["sentiment", "entailment"], budget="2%", seeds=1,
+        references=["random"], executor=pool, out=study.path, **small,
     )  # fmt: skip
     new = {key for event, key in (events(study.path) - before) if event == "done"}
     assert new == {
-        "entailment-0.2pct-searched-fast-from-sentiment-s0", "sentiment-0.2pct-searched-fast-from-entailment-s0",
+        "entailment-2pct-searched-fast-from-sentiment-s0", "sentiment-2pct-searched-fast-from-entailment-s0",
     }  # fmt: skip
     assert made.study.kind == "sweep + transfer"
 
@@ -364,11 +369,11 @@ def test_a_sweep_goes_on_as_a_transfer(study, pool):
 )
 def test_wrong_transfers(tmp_path, change, error, words):
     with pytest.raises(error, match=words):
-        s3.transfer(**{"targets": ["sentiment"], "budget": "0.2%", "out": tmp_path / "s", **SMALL, **change})
+        s3.transfer(**{"targets": ["sentiment"], "budget": "0.2%", "out": tmp_path / "s", "backbone": "tiny-t5", **SMALL, **change})
     assert not (tmp_path / "s").exists()
 
 
-def test_a_structure_of_another_backbone_is_refused(tmp_path, tiny_folder):
+def test_a_structure_of_another_backbone_is_refused(tmp_path, small):
     other = s3.Structure.from_dict(
         {
             "schema_version": 1, "kind": "s3pet_viz.structure", "backbone": "x", "backbone_params": 10, "budget": None,
@@ -377,7 +382,7 @@ def test_a_structure_of_another_backbone_is_refused(tmp_path, tiny_folder):
         }
     )  # fmt: skip
     with pytest.raises(StructureError, match="no position"):
-        s3.transfer(targets=["sentiment"], sources=[other], budget="0.2%", out=tmp_path / "s", **SMALL)
+        s3.transfer(targets=["sentiment"], sources=[other], budget="2%", out=tmp_path / "s", **small)
 
 
 def test_a_worker_whose_parent_died_while_it_started_ends():

@@ -273,13 +273,14 @@ def test_explain_says_the_steps_that_were_taken():
     assert made.steps in (2, 3)
 
 
-def test_baselines_and_studies_take_auto(tmp_path):
+@pytest.mark.usefixtures("studies_in_threads")
+def test_baselines_and_studies_take_auto(tmp_path, tiny_folder):
     auto = {"max_steps": 4, "evaluations": 4, "patience": 1, "batch_size": 4, "load": {"max_rows": 16}, "device": "cpu"}
-    shared = {"backbone": "tiny-t5", "progress": False, **auto}
+    shared = {"backbone": str(tiny_folder("bert")), "progress": False, **auto}
     table = s3.baselines(task="sentiment", methods=["LNFit", "untouched"], seeds=1, steps="auto", **shared)
     assert list(table["steps_taken"] > 0) == [True, False]
     more = {"tasks": ["sentiment"], "methods": ["LNFit"], "seeds": 1, "workers": 1, "out": tmp_path / "s"} | {
-        "tune_steps": "auto", "budgets": ["0.2%"],
+        "tune_steps": "auto", "budgets": ["2%"],
     }
     study = s3.sweep(**more, **shared)
     (row,) = study.table().to_dict("records")

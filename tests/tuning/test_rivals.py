@@ -153,6 +153,7 @@ def test_rows_say_whether_they_meet_the_budget_and_what_the_structure_took(tiny_
     assert f"LoRA-everywhere: {step:,} parameters, 100.0% above the budget of {step // 2:,}; rank 1 on every" in words
 
 
+@pytest.mark.usefixtures("studies_in_threads")
 def test_a_study_says_it_too(tiny_folder, tmp_path):
     study = s3.sweep(
         tasks=[task_folder(tmp_path)], backbone=tiny_folder("bert"), budgets=[600], methods=["LoRA-everywhere", "domlora", *ADALORA], seeds=1, out=tmp_path / "s",
