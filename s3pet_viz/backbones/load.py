@@ -1,4 +1,4 @@
-"""Backbones by name, folder or from memory: a Hugging Face name, a folder, ``tiny-t5`` or ``minilm``."""
+"""Backbones by name, folder or from memory: a Hugging Face name, a folder, an embedded one or ``minilm``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
-from s3pet_viz.resources import find_resource
+from s3pet_viz.resources import find_resource, list_resources
 from s3pet_viz.structure.tables import families_environment, read_family, registered_family
 from s3pet_viz.threads import LOCK
 
@@ -381,7 +381,8 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
         raise
     except Exception as error:  # transformers checks little of a config, and trips over it anywhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if is_folder(source) else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
+        known = ", ".join([*list_resources("backbones"), "minilm"])
+        hint = "" if is_folder(source) else f"; expected {known}, a folder or a Hugging Face name"
         raise BackboneError(f"backbone: {name!r} cannot be loaded: {first}{hint}") from error
 
 

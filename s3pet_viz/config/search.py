@@ -79,7 +79,9 @@ class SearchConfig:
         form="sentiment",
     )
     backbone: str = option(
-        help=f"{DEFAULT_BACKBONE} (embedded), minilm (extra), a folder, or a Hugging Face name.", form=DEFAULT_BACKBONE
+        help=f"{', '.join(list_resources('backbones')) or 'none'} (embedded), minilm (extra), a folder, "
+        "or a Hugging Face name.",
+        form=DEFAULT_BACKBONE,
     )
     budget: str | int | float = option(
         help="0.1% or 1e-3 (share of the backbone), or 8404 (parameters).", check=_budget, form="0.2%"
