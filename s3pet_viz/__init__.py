@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from s3pet_viz.config.tuning import TuneConfig as TuneConfig
     from s3pet_viz.engine import Callback as Callback
     from s3pet_viz.engine.api import search as search
+    from s3pet_viz.engine.estimate import estimate as estimate
     from s3pet_viz.export import Adapter as Adapter
     from s3pet_viz.export import merge as merge
     from s3pet_viz.export import to_peft as to_peft
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from s3pet_viz.structure import from_s3delta as from_s3delta
     from s3pet_viz.structure import parse_budget as parse_budget
     from s3pet_viz.structure import to_s3delta as to_s3delta
+    from s3pet_viz.structure.tables import register_family as register_family
     from s3pet_viz.studies.sweep import sweep as sweep
     from s3pet_viz.studies.transfer import transfer as transfer
     from s3pet_viz.tasks import load_task as load_task
@@ -59,6 +61,7 @@ _HOME = {
     name: module
     for module, names in {
         "engine.api": "search",
+        "engine.estimate": "estimate",
         "engine": "Callback",
         "config": "SearchConfig TuneConfig",
         "launcher": "launch",
@@ -76,6 +79,7 @@ _HOME = {
         "analysis.health": "health",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
+        "structure.tables": "register_family",
         "tasks": "load_task",
         "backbones": "load_backbone",
         "backbones.listing": "positions",

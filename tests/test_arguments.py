@@ -72,7 +72,7 @@ RIGHT = {
     "clip": ("5", "0", "2.5"), "skip_below": ("0",), "stop_when_stable": ("0",), "budget": ("5",), "search_budget": ("5",),
     "budgets": ("5", "[5]", "array([1, 2])"), "workers": ("5", repr(10**400)[:24]),
     "seeds": ("5", "[5]", "array([1, 2])"), "start_from": ("'nonsense'", "'meta'"),
-    "sources": (repr(STRUCTURE)[:24], "''"),
+    "sources": (repr(STRUCTURE)[:24], "''"), "device_map": ("{'x': 1}",),
 }  # fmt: skip
 
 

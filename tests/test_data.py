@@ -15,7 +15,8 @@ import pytest
 DATA = Path(__file__).parent.parent / "data"
 TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
 SIZES = {"train": 2000, "validation": 500, "test": 500}
-BACKBONE = DATA / "backbones" / "tiny-t5"
+BACKBONES = DATA / "backbones"
+NAMES = ("tiny-t5",)
 
 
 @pytest.fixture
@@ -82,39 +83,48 @@ def test_tasks_are_small() -> None:
     assert sum(p.stat().st_size for p in (DATA / "tasks").rglob("*") if p.is_file()) < 4 * 2**20
 
 
-def test_pretraining_never_saw_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    training = json.loads((BACKBONE / "training.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("backbone", NAMES)
+def test_pretraining_never_saw_the_tasks(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = json.loads((BACKBONES / backbone / "training.json").read_text(encoding="utf-8"))
     assert not set(training["mixture"]) & set(TASKS)
     monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     skills = importlib.import_module("skills")
-    assert {name: list(weights) for name, (_, *weights) in skills.MIXTURE.items()} == training["mixture"]
-    prefixes = {f"{name} text:" for name in TASKS} | {f"{name} sentence1:" for name in TASKS}
-    examples = skills.stream(importlib.import_module("random").Random(3), 3000)
+    mixture = {"tiny-t5": skills.MIXTURE, "tiny-qwen3": skills.CAUSAL_MIXTURE}[backbone]
+    assert {name: list(weights) for name, (_, *weights) in mixture.items()} == training["mixture"]
+    prefixes = {f"{name} {field}:" for name in TASKS for field in ("text", "sentence1", "premise")}
+    examples = skills.stream(importlib.import_module("random").Random(3), 3000, mixture=mixture)
     for skill, source, target in examples:
         assert not any(source.startswith(p) for p in prefixes)
         if skill not in ("position", "shared_word"):  # their lists of random words may hold any word
             assert not set(target.split()) & set(skills.TASK_WORDS)
 
 
-def test_backbone_loads_as_stated() -> None:
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+@pytest.mark.parametrize("backbone", NAMES)
+def test_backbone_loads_as_stated(backbone: str) -> None:
+    import transformers
 
-    training = json.loads((BACKBONE / "training.json").read_text(encoding="utf-8"))
-    model = AutoModelForSeq2SeqLM.from_pretrained(BACKBONE)
-    tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
+    folder = BACKBONES / backbone
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    kind = {"tiny-t5": transformers.AutoModelForSeq2SeqLM, "tiny-qwen3": transformers.AutoModelForCausalLM}[backbone]
+    model = kind.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert sum(p.numel() for p in model.parameters()) == training["parameters"]
     assert 1_500_000 < training["parameters"] < 2_500_000
     assert len(tokenizer) == model.config.vocab_size == training["vocabulary"]
-    assert sum(p.stat().st_size for p in BACKBONE.iterdir()) < 10 * 2**20
-    assert (model.config.pad_token_id, model.config.decoder_start_token_id) == (0, 0)
-    assert tokenizer("a dog").input_ids[-1] == tokenizer.eos_token_id == model.config.eos_token_id == 1
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 10 * 2**20
+    assert model.config.pad_token_id == tokenizer.pad_token_id == 0
+    assert model.config.eos_token_id == tokenizer.eos_token_id == 1
+    assert getattr(model.config, "decoder_start_token_id", None) == (0 if backbone == "tiny-t5" else None)
+    assert (tokenizer("a dog").input_ids[-1] == 1) is (backbone == "tiny-t5")
 
 
+@pytest.mark.parametrize("backbone", NAMES)
 @pytest.mark.parametrize("task", TASKS)
-def test_task_words_are_whole_tokens(task: str) -> None:
+def test_task_words_are_whole_tokens(task: str, backbone: str) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
+    tokenizer = AutoTokenizer.from_pretrained(BACKBONES / backbone)
+    ends = int(backbone == "tiny-t5")
     info = meta(task)
     labels = info.get("label_names") or [f"{i / 5:.1f}" for i in range(26)]
     fields = info["fields"]
@@ -122,16 +132,17 @@ def test_task_words_are_whole_tokens(task: str) -> None:
     assert isinstance(fields, list)
     for word in [*labels, info["prefix"], *(f"{f}:" for f in fields)]:
         ids = tokenizer(word).input_ids
-        assert len(ids) == 2, word
+        assert len(ids) == 1 + ends, word
         assert tokenizer.decode(ids, skip_special_tokens=True) == word
     sources = [f"{row[f]}" for row in rows(task, "test") for f in fields]
     assert not any(tokenizer.unk_token_id in ids for ids in tokenizer(sources).input_ids)
 
 
-def test_the_table_in_the_readme_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backbone", NAMES)
+def test_the_table_in_the_readme_is_what_was_measured(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     measure = importlib.import_module("measure")
-    rows = measure.pd.read_json(DATA / "measured.jsonl", lines=True)
+    rows = measure.pd.read_json(DATA / measure.PLANS[backbone].log, lines=True)
     assert measure.table(rows) in (DATA / "README.md").read_text(encoding="utf-8")
 
 

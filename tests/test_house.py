@@ -22,6 +22,7 @@ PACKAGE = ROOT / "s3pet_viz"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MOST_LINES = 450
 FACE = {
+    "estimate", "register_family",
     "search", "open_run", "tune", "baselines", "score", "figures", "Structure", "Run", "Gate", "Callback", "Scores",
     "SearchConfig", "load_task", "load_backbone", "TuneConfig", "parse_budget", "errors", "__version__",
     "launch", "watch", "widgets", "explain", "Explanation", "health", "report", "from_s3delta",

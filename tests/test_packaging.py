@@ -28,23 +28,24 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
-def test_the_embedded_task_and_backbone_are_found_by_name(installed, tmp_path):
+def test_the_embedded_task_and_backbones_are_found_by_name(installed, tmp_path):
     code = (
         "import s3pet_viz as s3; from s3pet_viz.resources import find_resource\n"
-        "print(s3.__file__); print(find_resource('backbones', 'tiny-t5'))\n"
+        "print(s3.__file__)\n"
+        "for name in ('tiny-t5',): print(find_resource('backbones', name), s3.load_backbone(name).n_params)\n"
         "data = s3.load_task('sentiment', form='text'); print(len(data.train))\n"
-        "print(s3.load_backbone('tiny-t5').n_params)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    file, backbone, rows, size = done.stdout.split()
+    file, *backbones, rows = done.stdout.split()
     assert file.startswith(str(installed))
-    assert backbone.startswith(str(installed))
+    for backbone, size in zip(backbones[::2], backbones[1::2], strict=True):
+        assert backbone.startswith(str(installed))
+        assert 1.5e6 < int(size) < 3e6
     assert int(rows) == 2000
-    assert 1.5e6 < int(size) < 3e6
 
 
 def test_the_viewers_module_comes_along(installed):

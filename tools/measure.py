@@ -1,10 +1,12 @@
-"""Measure that the embedded tasks make structure matter; prints the table of data/README.md.
+"""Measure that the embedded tasks make structure matter; prints a table of data/README.md.
 
     python tools/measure.py --write
+    python tools/measure.py --write --backbone tiny-qwen3
 
-For each task: the untouched backbone, full fine-tuning, ten random structures of one budget (one training seed),
-and one of them with several training seeds. Rows go to data/measured.jsonl as they come, and are not
-repeated when the script is started again; delete the file to measure anew.
+For each task: the untouched backbone, full fine-tuning, ten random structures of one budget. On tiny-t5 they have one
+training seed, and the first of them several; on tiny-qwen3 each has several, and a one-way analysis of variance says
+whether structures differ more than seeds. Rows go to data/measured.jsonl or data/measured-tiny-qwen3.jsonl as they
+come, and are not repeated when the script is started again; delete the file to measure anew.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import f_oneway
 
 from s3pet_viz.backbones import positions
 from s3pet_viz.config.tuning import TuneConfig, make_config
@@ -29,14 +32,36 @@ from s3pet_viz.tuning.baselines import random_structure
 DATA = Path(__file__).parents[1] / "data"
 TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
 CHANCE = {"similarity": 0.0}
-#: Budget, steps and learning rate of the PET weights. On acceptability learning sets in late: at the others' 250 steps of
-#: 2e-2 one structure's seeds differed more than structures do.
-SETTINGS = {"acceptability": ("0.05%", 1000, 1e-2)}
-USUAL = ("0.2%", 250, 2e-2)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured on a backbone.
+
+    Attributes:
+        log: file of rows. mark: of its table in data/README.md. grid: whether each structure has every seed.
+        usual, settings: budget, steps and learning rate of the PET weights, in general and of some tasks.
+    """
+
+    log: str
+    mark: str
+    space: str
+    grid: bool
+    usual: tuple[str, int, float]
+    settings: dict[str, tuple[str, int, float]]
+
+
+PLANS = {
+    # On acceptability learning sets in late: at the others' 250 steps of 2e-2 one structure's seeds differed more than
+    # structures do.
+    "tiny-t5": Plan("measured.jsonl", "measure", "S3PET-M", False, ("0.2%", 250, 2e-2), {"acceptability": ("0.05%", 1000, 1e-2)}),
+    "tiny-qwen3": Plan("measured-tiny-qwen3.jsonl", "measure-tiny-qwen3", "LoRA-ranks", True, ("0.2%", 150, 1e-2), {}),
+}
 
 
 def measure(args: argparse.Namespace) -> pd.DataFrame:
-    log = DATA / "measured.jsonl"
+    plan = PLANS[args.backbone]
+    log = DATA / plan.log
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     full = make_config(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
@@ -57,33 +82,37 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         print(f"{task:14} {kind:9} {which} seed {options.seed}: {scores.score:.3f}, {scores.seconds:.0f} s", flush=True)
 
     for task in args.tasks:
-        share, steps, lr = SETTINGS.get(task, USUAL)
+        share, steps, lr = plan.settings.get(task, plan.usual)
         config = make_config(steps=steps, lr=lr, evaluations=1)
-        bench = Workbench.open(task, "tiny-t5")
-        gates, _ = candidate_gates(positions(bench.backbone.model), load_space("S3PET-M"))
+        bench = Workbench.open(task, args.backbone)
+        gates, _ = candidate_gates(positions(bench.backbone.model), load_space(plan.space))
         budget = parse_budget(share, bench.backbone.n_params)
+        structures = [random_structure(gates, budget, bench.backbone, k) for k in range(args.random)]
         run(bench, "untouched", 0, "untouched", config)
         run(bench, "full", 0, "full", full)
-        for k in range(args.random):
-            run(bench, "random", k, random_structure(gates, budget, bench.backbone, k), config)
+        for k, structure in enumerate(structures):
+            run(bench, "random", k, structure, config)
         for seed in range(1, args.seeds):
-            again = random_structure(gates, budget, bench.backbone, 0)
-            run(bench, "random", 0, again, replace(config, seed=seed))
+            for k, structure in enumerate(structures if plan.grid else structures[:1]):
+                run(bench, "random", k, structure, replace(config, seed=seed))
     return pd.DataFrame(rows)
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Markdown; standard deviations of the score (accuracy, or mean of Pearson and Spearman)."""
-    lines = [
-        "| task | chance | untouched | full fine-tuning | budget | steps | random structures: mean (min to max) "
-        "| spread between structures | spread between seeds of one | ratio |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Markdown; standard deviations of the score (accuracy, or mean of Pearson and Spearman).
+
+    Where every structure has every seed: the spread between structures is that of their means, the spread between
+    seeds is pooled over structures, and F and p are those of a one-way analysis of variance.
+    """
+    grid = len(rows[(rows["kind"] == "random") & (rows["which"] > 0) & (rows["seed"] > 0)]) > 0
+    heads = ["task", "chance", "untouched", "full fine-tuning", "budget", "steps"]
+    heads += ["random structures: mean (min to max)", "spread between structures"]
+    heads += ["spread between seeds", "F", "p"] if grid else ["spread between seeds of one", "ratio"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for task in dict.fromkeys(rows["task"]):
         mine = rows[rows["task"] == task]
         pick = lambda kind: mine[mine["kind"] == kind]  # noqa: B023, E731
         random = pick("random")
-        structures, seeds = random[random["seed"] == 0]["score"], random[random["which"] == 0]["score"]
         cells = [
             task,
             f"{CHANCE.get(task, 0.5):.2f}",
@@ -92,7 +121,22 @@ def table(rows: pd.DataFrame) -> str:
             str(random["budget"].iloc[0]) if len(random) else "-",
             f"{random['steps'].iloc[0]}, rate {random['lr'].iloc[0]:g}" if len(random) else "-",
         ]
-        if len(structures) > 1 and len(seeds) > 1:
+        structures, seeds = random[random["seed"] == 0]["score"], random[random["which"] == 0]["score"]
+        if len(structures) < 2 or len(seeds) < 2:
+            cells += ["not measured yet", *["-"] * (len(heads) - 7)]
+        elif grid:
+            groups = [group.to_numpy() for _, group in random.groupby("which")["score"]]
+            means = np.array([group.mean() for group in groups])
+            within = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
+            found = f_oneway(*groups)
+            cells += [
+                f"{means.mean():.3f} ({means.min():.3f} to {means.max():.3f}), n = {len(groups)}",
+                f"{means.std(ddof=1):.3f}",
+                f"{within:.3f}, n = {len(seeds)}",
+                f"{found.statistic:.1f}",
+                f"{found.pvalue:.1g}",
+            ]
+        else:
             between, within = np.std(structures, ddof=1), np.std(seeds, ddof=1)
             cells += [
                 f"{structures.mean():.3f} ({structures.min():.3f} to {structures.max():.3f}), n = {len(structures)}",
@@ -100,8 +144,6 @@ def table(rows: pd.DataFrame) -> str:
                 f"{within:.3f}, n = {len(seeds)}",
                 f"{between / max(within, 1e-9):.1f}",
             ]
-        else:
-            cells += ["not measured yet"] + ["-"] * 3
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -110,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--backbone", choices=list(PLANS), default="tiny-t5")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--full-steps", type=int, default=700)
     parser.add_argument("--random", type=int, default=10)
@@ -118,12 +161,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into data/README.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = pd.read_json(DATA / "measured.jsonl", lines=True) if args.table_only else measure(args)
+    plan = PLANS[args.backbone]
+    rows = pd.read_json(DATA / plan.log, lines=True) if args.table_only else measure(args)
     text = table(rows)
     print(text)
     if args.write:
         readme = DATA / "README.md"
-        pattern = r"(<!-- table:measure -->\n).*?(<!-- /table:measure -->)"
+        pattern = rf"(<!-- table:{plan.mark} -->\n).*?(<!-- /table:{plan.mark} -->)"
         readme.write_text(
             re.sub(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text(), flags=re.DOTALL)
         )

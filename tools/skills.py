@@ -86,6 +86,11 @@ def span(g: Grammar) -> Example:
     return join_words(source), join_words(target)
 
 
+def plain_text(g: Grammar) -> Example:
+    """Text to read on from its beginning: what a causal model has instead of spans."""
+    return "", document(g)
+
+
 def synonym(g: Grammar) -> Example:
     """Another word with the same meaning."""
     while True:
@@ -369,7 +374,8 @@ def vocabulary() -> list[str]:
 
 VOCABULARY = vocabulary()
 # name -> (how, weight in the first stage, weight in the second, where comparing two texts comes first)
-MIXTURE: dict[str, tuple[Callable[[Grammar], Example], float, float]] = {
+Mixture = dict[str, tuple[Callable[[Grammar], Example], float, float]]
+MIXTURE: Mixture = {
     "span_corruption": (span, 0.18, 0.06),
     "synonym": (synonym, 0.09, 0.1),
     "opposite": (opposite, 0.05, 0.03),
@@ -387,11 +393,17 @@ MIXTURE: dict[str, tuple[Callable[[Grammar], Example], float, float]] = {
     "numbers": (numbers, 0.03, 0.02),
     "position": (position, 0.02, 0.01),
 }
+# The same for a causal model.
+CAUSAL_MIXTURE: Mixture = {"plain_text": (plain_text, *MIXTURE["span_corruption"][1:])} | {
+    name: skill for name, skill in MIXTURE.items() if name != "span_corruption"
+}
 
 
-def stream(rng: random.Random, count: int, stage: int = 1) -> list[tuple[str, str, str]]:
+def stream(
+    rng: random.Random, count: int, stage: int = 1, mixture: Mixture = MIXTURE
+) -> list[tuple[str, str, str]]:
     """``count`` random (skill, source, target) examples."""
     plain, rich = Grammar(rng, plain=True), Grammar(rng)
-    names = list(MIXTURE)
-    picks = rng.choices(names, [MIXTURE[n][stage] for n in names], k=count)
-    return [(n, *MIXTURE[n][0](rich if rng.random() < 0.4 else plain)) for n in picks]
+    names = list(mixture)
+    picks = rng.choices(names, [mixture[n][stage] for n in names], k=count)
+    return [(n, *mixture[n][0](rich if rng.random() < 0.4 else plain)) for n in picks]

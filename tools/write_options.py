@@ -26,7 +26,7 @@ def text() -> str:
     for config, without in ((SearchConfig, OWN), (TuneConfig, ())):
         lines += ["", "", f"class {config.__name__.removesuffix('Config')}Options(TypedDict, total=False):"]
         for name in options_of(config):
-            kind = "Any" if name == "start_from" else config.__annotations__[name]  # a Run too
+            kind = "Any" if name in ("start_from", "family") else config.__annotations__[name]  # a Run or a file too
             lines += [] if name in without else [f"    {name}: {kind}"]
     return "\n".join(lines) + "\n"
 

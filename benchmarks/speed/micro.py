@@ -56,6 +56,9 @@ def dropout() -> None:
     print(f"dropout of {x.numel():,} elements (ms)")
     print(f"  torch                        {best(lambda: torch.nn.functional.dropout(x, 0.1), calls=5):7.3f}")
     print(f"  quick_mask and product       {best(lambda: x * quick_mask(x, 0.1), calls=5):7.3f}")
+    kept = torch.rand_like(x) > 0.1
+    print(f"  truth values to floats       {best(lambda: kept.to(x.dtype), calls=5):7.3f}")
+    print(f"  the same bytes to floats     {best(lambda: kept.view(torch.uint8).to(x.dtype), calls=5):7.3f}")
 
 
 def adamw(tensors: int = 464, width: int = 512) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from s3pet_viz.backbones.position import base_of
+from s3pet_viz.backbones.families import positions
+from s3pet_viz.backbones.position import Position, base_of, text_config
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
 
@@ -49,6 +50,10 @@ class Backbone:
         """What `n_params` counts: a language model whole, else the model without its head."""
         return self.model if self.form == "text" else base_of(self.model)
 
+    def positions(self) -> list[Position]:
+        """Where PET modules can go, as its family names it. Raises BackboneError: as `backbones.positions`."""
+        return positions(self.model, self.family)
+
     @property
     def head_params(self) -> int:
         return sum(p.numel() for p in self.head.values())
@@ -62,7 +67,7 @@ class Backbone:
     @property
     def longest_input(self) -> int:
         """Models with learned positions cannot read further, in tokens; T5's relative positions have no end."""
-        config: Any = self.model.config
+        config = text_config(self.model.config)
         limit = getattr(config, "max_position_embeddings", None)
         if limit is None or limit < 0:  # XLNet says -1
             return 10**6

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
+from s3pet_viz.backbones.placed import stored
+from s3pet_viz.backbones.position import known_tokens, text_config
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
 from s3pet_viz.tasks import Task, TaskData
@@ -174,7 +176,7 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
-    for kind, tensors in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
+    for kind, tensors in (("parameter", stored(model)), ("buffer", model.named_buffers())):
         for at, tensor in tensors:
             if tensor.is_meta:
                 raise BackboneError(
@@ -194,9 +196,10 @@ def check_tokens(backbone: Backbone) -> None:
     there, and both name the same ones. Raises BackboneError: they do not.
     """
     model: Any = backbone.model
-    tokenizer, config, decoder_only = backbone.tokenizer, model.config, backbone.family.decoder_only
-    rows = [m.weight.shape[0] for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None]
-    known = min(rows)
+    tokenizer, config, decoder_only = backbone.tokenizer, text_config(model.config), backbone.family.decoder_only
+    known = known_tokens(model)
+    if known is None:
+        return
     token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if last >= known:
         raise BackboneError(
@@ -238,14 +241,9 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
 
     Raises:
         TaskError: texts that the tokenizer cannot read, a label that it cannot say, or two that it cannot tell apart.
-        BackboneError: a head that numbers the same labels in another order, or weights in float16.
+        BackboneError: a head that numbers the same labels in another order.
     """
     task = data.task
-    if any(p.dtype == torch.float16 for p in backbone.model.parameters()):
-        raise BackboneError(
-            f"backbone: expected weights in float32 or bfloat16, found float16 in {backbone.name}: its gradients need "
-            'loss scaling, which a difference of gradients does not survive; use dtype="bfloat16"'
-        )
     _check_texts(backbone, data)
     if backbone.form == "pair":
         _check_order(backbone, task)

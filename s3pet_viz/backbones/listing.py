@@ -5,16 +5,17 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from s3pet_viz.analysis._table import html_table
+from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.discovery import discover
-from s3pet_viz.backbones.families import family_of
-from s3pet_viz.backbones.families import positions as positions_of
+from s3pet_viz.backbones.families import family_of, read
 from s3pet_viz.backbones.load import without_weights
-from s3pet_viz.backbones.position import Position
+from s3pet_viz.backbones.position import Position, base_of
+from s3pet_viz.structure.tables import read_family
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,27 +61,61 @@ class Positions:
         return made + (html_table(("left out", "because"), list(self.left_out.items())) if self.left_out else "")
 
 
-def positions(backbone: str | Path | nn.Module, *, revision: str | None = None) -> Positions:
+@dataclass(frozen=True)
+class Sized:
+    """What is known of a backbone without its weights: `n_params` as of `Backbone`, and its positions."""
+
+    name: str
+    n_params: int
+    positions: tuple[Position, ...]
+
+
+def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None = None, family: Any = None) -> Sized:
+    """Size and positions of a backbone that is loaded, of a model in memory, or of a name (no weights are read).
+    `family`: as of `positions`; a loaded backbone has its own.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `positions`.
+    """
+    if isinstance(backbone, Backbone):
+        return Sized(backbone.name, backbone.n_params, tuple(backbone.positions()))
+    if isinstance(backbone, nn.Module):
+        model, name = backbone, getattr(getattr(backbone, "config", None), "_name_or_path", "")
+    else:
+        model, name = without_weights(backbone, revision=revision), str(backbone)
+    known = family_of(model, None if family is None else read_family(family))
+    text = not known.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    size = sum(p.numel() for p in (model if text else base_of(model)).parameters())
+    return Sized(name or type(model).__name__, size, tuple(read(model, known).positions))
+
+
+def positions(backbone: str | Path | nn.Module, *, revision: str | None = None, family: Any = None) -> Positions:
     """Where PET modules can go in a backbone, and what is left out and why.
 
     Args:
         backbone: a name as of `load_backbone`, of which no weights are read, or a transformers model in memory.
         revision: branch, tag or commit for a Hugging Face name.
+        family: a table for it, a mapping or a YAML or JSON file (`structure.tables.read_family`).
 
     Raises:
-        BackboneError: no such backbone, not a model of transformers, or no layers found in it.
-        ConfigError: a revision for a folder.
+        BackboneError: no such backbone, not a model of transformers, no layers found in it, or a table that does not
+            fit it.
+        ConfigError: a revision for a folder, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """
+    table = None if family is None else read_family(family)
     if isinstance(backbone, nn.Module):
         model, name = backbone, type(backbone).__name__
     else:
         model, name = without_weights(backbone, revision=revision), str(backbone)
-    family, found = family_of(model), positions_of(model)
-    read = discover(model, family.stacks)
-    left = dict(read.left_out)
-    if family.rules:
-        ours = {p.name for p in found}
-        left |= {p.name: f"not in the table of {family.name}" for p in read.positions if p.name not in ours}
-    source = f"named by the table of {family.name}" if family.rules else "read off the model"
-    return Positions(name, tuple(found), left, source)
+    known = family_of(model, table)
+    found = read(model, known)
+    left = found.left_out
+    if known.whole:
+        everything, ours = discover(model, known.stacks), {p.name for p in found.positions}
+        outside = {p.name: f"not in {known.where}" for p in everything.positions if p.name not in ours}
+        left = everything.left_out | outside | left
+    source = f"named by {known.where}" if known.rules else "read off the model"
+    if known.rules and not known.whole:
+        source += ", the rest read off the model"
+    return Positions(name, tuple(found.positions), left, source)

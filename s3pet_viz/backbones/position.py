@@ -39,13 +39,29 @@ def base_of(model: nn.Module) -> nn.Module:
     return base if isinstance(base, nn.Module) else model
 
 
+def text_config(config: Any) -> Any:
+    """Of a config of several parts (Gemma 3 reads images too), that of the text; else itself."""
+    return getattr(config, "text_config", None) or config
+
+
 def hidden_size(model: Any) -> int:
     """The width of the stream between the blocks."""
-    for config in (model.config, getattr(model.config, "text_config", None)):
+    for config in (text_config(model.config), model.config):
         for field in ("d_model", "hidden_size"):
             if isinstance(found := getattr(config, field, None), int):
                 return found
     return int(model.get_input_embeddings().weight.shape[1])
+
+
+def known_tokens(model: Any) -> int | None:
+    """How many tokens a model has embeddings for, and outputs; None: it does not say (CANINE hashes characters)."""
+    made = []
+    for ask in (model.get_input_embeddings, model.get_output_embeddings):
+        try:
+            made.append(ask())
+        except NotImplementedError:
+            return None
+    return min(m.weight.shape[0] for m in made if m is not None)
 
 
 def is_conv1d(target: nn.Module) -> bool:

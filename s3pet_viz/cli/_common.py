@@ -37,7 +37,9 @@ def option(text: str, **options: Any) -> Any:
 
 
 _SEARCH, _TUNE, _SCORE = options_of(SearchConfig), options_of(TuneConfig), options_of(ScoreConfig)
-TASK_HELP, BACKBONE_HELP, BUDGET_HELP = (_SEARCH[name].help for name in ("task", "backbone", "budget"))
+TASK_HELP, BACKBONE_HELP, BUDGET_HELP, FAMILY_HELP = (
+    _SEARCH[name].help for name in ("task", "backbone", "budget", "family")
+)
 SEARCH_FIELDS, TUNE_FIELDS, SCORE_FIELDS = tuple(_SEARCH), tuple(_TUNE), tuple(_SCORE)
 #: Of the fields of `SearchConfig`, those that every training takes too.
 LOADED = (*LOADING, "device", "precision")

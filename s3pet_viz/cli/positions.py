@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,15 +10,16 @@ import typer
 from s3pet_viz.cli import _common as c
 
 Name = Annotated[str, typer.Argument(help=c.BACKBONE_HELP)]
+Family = Annotated[Path | None, c.option(c.FAMILY_HELP, metavar="FILE")]
 Revision = Annotated[str | None, c.option("Branch, tag or commit for a Hugging Face name.")]
 
 
-def positions(name: Name, revision: Revision = None) -> None:
+def positions(name: Name, revision: Revision = None, family: Family = None) -> None:
     """List where PET modules can go in a backbone, and what is left out and why. No weights are read."""
     import s3pet_viz as s3
     from s3pet_viz.cli import _output as o
 
-    found = s3.positions(name, revision=revision)
+    found = s3.positions(name, revision=revision, family=family)
     made = o.plain_table(*found.table().columns, right=2)
     made.columns[0].overflow = "fold"
     for row in found.table().itertuples(index=False):

@@ -33,6 +33,10 @@ Set = Annotated[
     ),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only check all this, and show the gates and the memory it takes; read no weights."),
+]
 
 
 @c.takes_fields(search=c.SEARCH_FIELDS)
@@ -44,6 +48,7 @@ def search(
     set_: Set = None,
     threads: c.Threads = None,
     detach: Detach = False,
+    dry_run: DryRun = False,
     quiet: c.Quiet = False,
     **fields: Any,
 ) -> None:
@@ -63,6 +68,12 @@ def search(
         if name in options:
             raise ConfigError(f"--set {name}: given twice, as an option too")
         options[name] = value
+    if dry_run:
+        if resume is not None or detach:
+            raise ConfigError(f"--dry-run: cannot be used with --{'detach' if detach else 'resume'}")
+        _check_first(options)
+        _say_estimate({name: value for name, value in options.items() if name not in ("out", "track")})
+        return
     if detach:
         _detach(options, resume, threads)
         return
@@ -110,6 +121,19 @@ def _check_first(options: Mapping[str, Any]) -> None:
         check_place(located(options["out"]))
     if isinstance(options["task"], str):
         check_name(name_or_folder(options["task"]))
+
+
+def _say_estimate(options: Mapping[str, Any]) -> None:
+    import s3pet_viz as s3
+    from s3pet_viz.cli import _output as o
+
+    made = s3.estimate(**options)
+    table = o.plain_table("module", "PET type", "gates", "parameters each", "together", right=3)
+    for row in made.table().to_dict("records"):
+        least, most = row["smallest"], row["largest"]
+        each = f"{least:,}" + (f" to {most:,}" if most > least else "")
+        table.add_row(*map(o.cell, (row["module"], row["pet_type"], row["gates"], each, f"{row['parameters']:,}")))
+    c.say(table, o.facts_table(dict(made.facts())))
 
 
 def _set_options(given: list[str] | None) -> dict[str, Any]:

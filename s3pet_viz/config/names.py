@@ -20,7 +20,7 @@ ONE_PASS_METHODS = (*(f"{kind}{per}" for kind in GATE_SCORES for per in ("", "/p
 #: Heads that `backbones.load_backbone` gives.
 HEADS = ("auto", "lm", "classification")
 #: Of the frozen weights; ``auto`` is the files' own.
-DTYPES = ("float32", "bfloat16", "auto")
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 #: In what passes compute. fp16 needs loss scaling, which a difference of gradients does not survive.
 PRECISIONS = ("fp32", "bf16")
 #: How a task's rows become train, validation and test, see `tasks.load_task`.

@@ -12,7 +12,7 @@ from s3pet_viz.config.names import A_RUN, DEFAULT_BACKBONE, DTYPES, HEADS, MODES
 from s3pet_viz.config.options import REQUIRED, check_options, described, like, option, options_of
 from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError
-from s3pet_viz.files import json_ready, located
+from s3pet_viz.files import json_ready, located, parse_json
 from s3pet_viz.resources import list_resources
 
 #: Options of before, with the default that recorded runs hold.
@@ -32,10 +32,34 @@ def _space(name: str, value: Any) -> str | dict[str, Any]:
     return value
 
 
+def _places(name: str, value: Any) -> str | dict[str, Any]:
+    """accelerate's ``auto``, or module names with places; all of them compute on one device."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":  # of the command line
+        value = parse_json(value)
+    words = "auto, or a mapping of module names to cpu, disk and one device"
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    if not (isinstance(value, dict) and value and all(isinstance(key, str) for key in value)):
+        raise ConfigError(f"{name}: expected {words}, found {short(value)}")
+    for place in value.values():
+        if isinstance(place, bool) or not isinstance(place, (str, int)):
+            raise ConfigError(f"{name}: expected {words}, found {short(place)}")
+    several = sorted({str(place) for place in value.values()} - {"cpu", "disk"})
+    if len(several) > 1:
+        raise ConfigError(f"{name}: expected one device to compute on, found {' and '.join(several)}")
+    return value
+
+
 def _run(name: str, value: Any) -> str:
     if not (isinstance(value, str) and value):
         raise ConfigError(f"{name}: expected {A_RUN}, found {short(value)}")
     return value
+
+
+def _family(name: str, value: Any) -> dict[str, Any]:
+    from s3pet_viz.structure.tables import read_family  # PyYAML, which the command line's help does without
+
+    return read_family(value)
 
 
 def _folder(name: str, value: Any) -> str:
@@ -55,7 +79,9 @@ class SearchConfig:
         form="sentiment",
     )
     backbone: str = option(
-        help=f"{DEFAULT_BACKBONE} (embedded), minilm (extra), a folder, or a Hugging Face name.", form=DEFAULT_BACKBONE
+        help=f"{', '.join(list_resources('backbones')) or 'none'} (embedded), minilm (extra), a folder, "
+        "or a Hugging Face name.",
+        form=DEFAULT_BACKBONE,
     )
     budget: str | int | float = option(
         help="0.1% or 1e-3 (share of the backbone), or 8404 (parameters).", check=_budget, form="0.2%"
@@ -105,6 +131,20 @@ class SearchConfig:
     task_revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face task.", loads=True)
     head: str = option("auto", help="The head that the backbone is loaded with.", choices=HEADS, loads=True)
     dtype: str = option("float32", help="Of the frozen weights; auto is the files' own.", choices=DTYPES, loads=True)
+    device_map: str | dict[str, Any] | None = option(  # noqa: RUF009
+        None,
+        help="Where frozen weights wait that do not fit the device: auto, or a mapping (JSON) of module names to cpu, "
+        "disk and one device.",
+        check=_places,
+        unset="all are on the device",
+    )
+    family: dict[str, Any] | None = option(  # noqa: RUF009
+        None,
+        help="Which of its modules is what, where that is read off the model wrongly: a YAML / JSON file.",
+        check=_family,
+        unset="read off the model",
+        loads=True,
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, mps.")
     precision: str = option("fp32", help="In what passes compute.", choices=PRECISIONS)
     checkpoint_every: int = option(100, help="Steps between two checkpoints.", least=1)
@@ -151,6 +191,10 @@ class SearchConfig:
             raise ConfigError(
                 f"save: expected mode 'prune', whose weights are those of its final structure, found {self.mode!r}; "
                 "tune trains what other modes find (its save=)"
+            )
+        if self.mode == "exact" and self.device_map is not None:
+            raise ConfigError(
+                "mode: expected another than 'exact' with device_map: its graph of gradients would hold all weights"
             )
         if self.gradient_checkpointing and not self.dropout:
             raise ConfigError(

@@ -32,6 +32,8 @@ class SearchOptions(TypedDict, total=False):
     task_revision: str | None
     head: str
     dtype: str
+    device_map: str | dict[str, Any] | None
+    family: Any
     device: str
     precision: str
     checkpoint_every: int

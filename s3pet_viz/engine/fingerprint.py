@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.placed import stored
 from s3pet_viz.errors import RunError
 from s3pet_viz.structure import Gate
 from s3pet_viz.tasks import Example, TaskData
@@ -55,7 +56,7 @@ def _rows_digest(rows: Sequence[Example]) -> str:
 def _weights(backbone: Backbone) -> Iterator[bytes | memoryview]:
     """Every weight, but those that were drawn: other versions of torch may draw others."""
     drawn = {*backbone.head, *backbone.drawn}
-    for name, weight in backbone.model.named_parameters():
+    for name, weight in stored(backbone.model):
         if name not in drawn:
             yield f"{name} {tuple(weight.shape)} {weight.dtype} ".encode()
             yield weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones import Backbone
 from s3pet_viz.config.search import LOADING, SearchConfig
 from s3pet_viz.engine.checkpoint import first_step_of, has_checkpoint, saved_fingerprint
 from s3pet_viz.engine.fingerprint import SINCE, check_same, fingerprint_of
@@ -130,12 +130,17 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     begun = started is not None and has_checkpoint(started.path / layout.CHECKPOINT)
     # A search that has begun has its alpha in the checkpoint.
     origin = open_start(config.start_from) if config.start_from is not None and not begun else None
+    if config.device_map is not None and processes.size > 1:
+        raise ConfigError(f"device_map: expected one process, found {processes.size}")
     device = Device.choose(config.device, config.precision)
     space = load_space(config.space)
     options = {name: getattr(config, name) for name in LOADING}
     made, data = load_pair(
         request.task, request.backbone, model=request.model, tokenizer=request.tokenizer, **options, **request.load
     )
+    # One that is registered is kept too: where the run is resumed, it may not be.
+    config = replace(config, family=made.family.own)
+    request = replace(request, config=config)
     device = device.suited(made.model)
     budget = parse_budget(config.budget, made.n_params)
     batches = SplitBatches(data, made, config, device, processes)
@@ -183,7 +188,7 @@ def _candidates(
         found: Candidates = processes.share(Candidates.of(made, space, batches.features["train"], device))
         return found
     known = () if request.started is None else request.started.inert
-    return Candidates.without(*candidate_gates(positions(made.model), space), inert=known)
+    return Candidates.without(*candidate_gates(made.positions(), space), inert=known)
 
 
 def _writer(

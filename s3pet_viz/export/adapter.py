@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone, load_backbone
+from s3pet_viz.backbones.placed import stored
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
@@ -302,8 +303,9 @@ def digest(model: nn.Module) -> str:
     matter. A classification head and a pooler do not count.
     """
     made = hashlib.sha256()
-    counted = base_of(model) if "ForSequenceClassification" in type(model).__name__ else model
-    for name, p in counted.named_parameters():
+    writes = getattr(model, "can_generate", None)
+    counted = model if writes and writes() else base_of(model)
+    for name, p in stored(counted):
         if ".pooler." in f".{name}":
             continue
         flat = p.detach().reshape(-1)

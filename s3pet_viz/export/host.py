@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from s3pet_viz.analysis.measures import need_sizes
-from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.check import check_bare
+from s3pet_viz.backbones.families import position_at
 from s3pet_viz.backbones.position import Position, base_of
 from s3pet_viz.errors import BackboneError, ConfigError, ExportError
 from s3pet_viz.export.adapter import Adapter
@@ -48,8 +49,8 @@ class Host(NamedTuple):
 
     def sites(self, structure: Structure) -> dict[Gate, Position]:
         """The position of each gate; `insert` has found them all."""
-        found = {(p.name, p.module): p for p in positions(self.model)}
-        return {gate: found[gate.position, gate.module] for gate in structure.gates}
+        found = {gate: position_at(self.model, gate) for gate in structure.gates}
+        return {gate: site for gate, site in found.items() if site is not None}
 
 
 def host_of(source: Adapter | Structure, backbone: Any) -> Host:

@@ -30,6 +30,8 @@ def outputs(model: nn.Module) -> list[Tensor]:
             # One row at a time: a head that looks for padding must not need a padding token.
             ids = torch.randint(0, size, (2, 1, _LENGTH), generator=generator).to(device)
             more = {"decoder_input_ids": ids[1]} if getattr(whole.config, "is_encoder_decoder", False) else {}
+            if more and not whole.can_generate():  # a head that reads the text's end
+                ids[:, :, -1] = whole.config.eos_token_id
             made.append(whole(input_ids=ids[0], attention_mask=torch.ones_like(ids[0]), **more).logits.detach().cpu())
     finally:
         for module, mode in modes:

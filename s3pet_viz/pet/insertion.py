@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from s3pet_viz.backbones.families import positions as positions_of
+from s3pet_viz.backbones.families import position_at
+from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
@@ -45,8 +46,7 @@ class PETs(nn.ModuleList):
 
     def __init__(self, model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> None:
         check_units(gates, "structure")
-        found = {(p.name, p.module): p for p in positions_of(model)}
-        sites = [_site(found, gate) for gate in gates]
+        sites = [_site(model, gate) for gate in gates]
         with LOCK:  # against a loading, which changes what `nn.init` and the default dtype are
             pets = [_begun(gate, site, seed) for gate, site in zip(gates, sites, strict=True)]
         super().__init__(pets)
@@ -110,8 +110,8 @@ def insert(model: nn.Module, gates: Sequence[Gate], *, seed: int = 0) -> PETs:
     return PETs(model, gates, seed=seed)
 
 
-def _site(found: dict[tuple[str, str], Position], gate: Gate) -> Position:
-    site = found.get((gate.position, gate.module))
+def _site(model: nn.Module, gate: Gate) -> Position:
+    site = position_at(model, gate)
     if site is None:
         raise StructureError(f"structure: this backbone has no position {gate.position!r} ({gate.module})")
     cls = PET_CLASSES.get(gate.pet_type)
@@ -140,7 +140,10 @@ def _begun(gate: Gate, site: Position, seed: int) -> PET:
     # A seed of its own: the start of a module depends on no other module of the structure.
     pet.reset(torch.Generator().manual_seed(zlib.crc32("|".join((str(seed), *gate.key)).encode())))
     like = next(site.target.parameters())
-    return pet.to(device=like.device, dtype=like.dtype if like.is_floating_point() else None)
+    place = computes_on(site.target)
+    for p in pet.parameters():
+        p.data = p.data.to(place, like.dtype if like.is_floating_point() else p.dtype)
+    return pet
 
 
 def _either(pets: PETs, target: nn.Module, fused: Callable[[Tensor], Tensor], hook: Any) -> Any:
@@ -164,7 +167,8 @@ def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
 
     def add(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         gates = pets.z
-        main = output[0] if isinstance(output, tuple) else output
+        several = isinstance(output, (tuple, list))  # OpenAI's GPT gives a list
+        main = output[0] if several else output
         total = main
         if held := [(i, m) for i, m in units if i not in pets.closed]:
             z = None if gates is None else torch.stack([gates[i] for i, _ in held])
@@ -183,6 +187,8 @@ def _hook(pets: PETs, members: Sequence[tuple[int, PET]]) -> Any:
                 total = add_low_rank_adapter(base, pet, z)
             else:
                 total = total + pet.delta(base, z).to(main.dtype)
-        return (total, *output[1:]) if isinstance(output, tuple) else total
+        if not several:
+            return total
+        return (total, *output[1:]) if isinstance(output, tuple) else [total, *output[1:]]
 
     return add

@@ -11,8 +11,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
+from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError
 from s3pet_viz.structure.gate import LONGEST_PET_TYPE
@@ -174,7 +176,9 @@ class LNFit(_Published):
 @torch.no_grad()
 def _centres(norm: Any) -> bool:
     """Whether a norm of a class of its own (Cohere's) takes the mean away: then a constant more changes nothing."""
-    x = torch.linspace(-1, 1, len(norm.weight), dtype=norm.weight.dtype, device=norm.weight.device)
+    if isinstance(norm.weight, FakeTensor):  # without numbers, for its memory alone
+        return False
+    x = torch.linspace(-1, 1, len(norm.weight), dtype=norm.weight.dtype, device=computes_on(norm))
     plain = norm.forward(x)
     return bool((norm.forward(x + 8) - plain).abs().max() < 0.1 * plain.abs().max())
 

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.errors import SpaceError
-from s3pet_viz.files import expanded, is_there, no_repeats, read_json, read_text
+from s3pet_viz.files import expanded, is_there
 from s3pet_viz.pet.modules import PET_CLASSES, check_options
 from s3pet_viz.structure import Gate, pet_type_order
 from s3pet_viz.structure.gate import MOST_GATES, MOST_UNITS
+from s3pet_viz.structure.written import SUFFIXES, read_written
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,6 @@ class Space:
 
 _ATTENTION = ("SelfAttn.Q", "SelfAttn.K", "SelfAttn.V", "SelfAttn.O")
 _LINEAR = (*_ATTENTION, "FFN.W1*", "FFN.W2")
-#: Bytes of a space file; one that names every position of T5-11b has 100 KB.
-_MOST = 1024**2
-#: Names, lists and mappings of one; such a one has 5,000.
-_MOST_VALUES = 50_000
 
 #: The published search spaces (arXiv 2206.07382, section 4.1), and below them ours.
 PRESETS: dict[str, Space] = {
@@ -103,26 +98,17 @@ def load_space(space: str | Path | Space | Mapping[str, Any]) -> Space:
         if preset.lower() == known.lower():
             return value.with_cross_attention() if cross else value
     path = expanded(name)
-    if path.suffix.lower() not in (".yaml", ".yml", ".json") or not is_there(path):
+    if path.suffix.lower() not in SUFFIXES or not is_there(path):
         raise SpaceError(
             f"space: expected one of {', '.join(PRESETS)} (with '+cross' for cross-attention), "
             f"or a YAML or JSON file, found {name!r}"
         )
-    try:
-        if path.suffix.lower() == ".json":
-            data = read_json(path, SpaceError)
-        else:
-            data = _read_yaml(read_text(path, SpaceError, most=_MOST))
-    except SpaceError:
-        raise
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's 2026-99-99 is a ValueError
-        raise SpaceError(f"{path}: cannot be read as a search space: {error}") from None
-    return _parse(data, str(path))
+    return _parse(read_written(path, SpaceError, "a search space"), str(path))
 
 
 def recorded_space(space: str | Path | Space | Mapping[str, Any]) -> str | dict[str, Any]:
     """What a run or a study keeps of a space: a preset's name, else all of it (its file may change)."""
-    if isinstance(space, str) and not space.lower().endswith((".yaml", ".yml", ".json")):
+    if isinstance(space, str) and not space.lower().endswith(SUFFIXES):
         return space
     return load_space(space).to_dict()
 
@@ -202,28 +188,6 @@ def _units(pet_type: str, options: Mapping[str, Any], where: str) -> tuple[dict[
     if type(units) is not int or not 1 <= units <= MOST_UNITS:
         raise SpaceError(f"{where}: option 'ranks': expected a whole number from 1 to {MOST_UNITS}, found {units!r}")
     return {**own, "r": 1}, units
-
-
-#: libyaml's, where there is one: PyYAML's own takes ten seconds for a megabyte.
-_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _read_yaml(text: str) -> Any:
-    """Safe YAML without aliases, of which ten lines can stand for more values than any memory holds; no key twice."""
-    for values, event in enumerate(yaml.parse(text, _Safe)):
-        if values > _MOST_VALUES:
-            raise ValueError(f"it holds more than {_MOST_VALUES:,} values")
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"alias *{event.anchor} is not supported{event.start_mark}")
-    return yaml.load(text, _Plain)
-
-
-class _Plain(_Safe):
-    """No key twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        no_repeats([(str(key.value), None) for key, _ in node.value])
-        return super().construct_mapping(node, deep)
 
 
 def _parse(data: Any, where: str) -> Space:

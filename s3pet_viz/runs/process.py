@@ -14,6 +14,7 @@ from typing import BinaryIO
 from s3pet_viz.errors import FileError, RunError
 from s3pet_viz.files import open_plain
 from s3pet_viz.runs.lock import same_file, shared
+from s3pet_viz.structure.tables import families_environment
 
 #: Handles of living children. Dropping one would warn, and leave a zombie that nobody reaps.
 _children: list[subprocess.Popen[bytes]] = []
@@ -45,7 +46,7 @@ def spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             # The log is to say at once what happens, and of which kind an error is.
-            env={**os.environ, "PYTHONUNBUFFERED": "1", LAUNCHED: "1"},
+            env={**os.environ, **families_environment(), "PYTHONUNBUFFERED": "1", LAUNCHED: "1"},
         )
     _children.append(child)
     return child

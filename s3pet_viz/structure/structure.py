@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,34 @@ class Structure:
         size = mine | theirs
         union = sum(size.values())
         return sum(size[k] for k in mine.keys() & theirs.keys()) / union if union else 1.0
+
+    def fit_to(self, backbone: Any, budget: Any = None, ranks: str = "keep", *, origin: Any = None) -> Structure:
+        """The same structure on another backbone of its kind, as from a small model to a larger one.
+
+        Each layer gets what the layer at its relative depth has: layer t of D what layer ``floor((t + 1/2) d / D)`` of
+        d has. Norms in front of all layers and behind them stay there. Gates are matched by stack and module name;
+        their sizes are those of the new widths.
+
+        Args:
+            backbone: a name or a folder, of which no weights are read, a `Backbone` or a transformers model.
+            budget: of the new structure, as of `search`; default: the same share of the new backbone. Nothing is ever
+                above it: what does not fit is left out, second counterparts of a gate first. A structure without a
+                budget has none there either.
+            ranks: ``keep``, or ``scale``: LoRA's ranks (and numbers of units) times the highest common factor that
+                leaves as large a share of the budget free as here, at least 1.
+            origin: the backbone that this structure is for, where its name cannot be opened.
+
+        Returns:
+            A structure whose ``source["fit"]`` says where it came from, and under ``left_out`` which gates have no
+            counterpart, and why.
+
+        Raises:
+            StructureError: nothing can be carried, or the origin is unknown or has other positions. BudgetError,
+            BackboneError, ConfigError: a budget, a backbone or `ranks` that cannot be used.
+        """
+        # By name: it needs torch, which this room goes without.
+        made: Structure = import_module("s3pet_viz.pet.carry").fit(self, backbone, budget, ranks, origin)
+        return made
 
     def __repr__(self) -> str:
         share = f" = {self.fraction:.4%} of {self.backbone}" if self.backbone_params else ""

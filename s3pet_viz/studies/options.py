@@ -13,6 +13,7 @@ from s3pet_viz.analysis.study import Study
 from s3pet_viz.config.checks import seed_list, whole
 from s3pet_viz.errors import StudyError
 from s3pet_viz.runs.naming import numbered
+from s3pet_viz.structure.tables import read_family
 from s3pet_viz.studies.cells import Cell, key_of, unique
 from s3pet_viz.studies.executors import as_executor
 from s3pet_viz.studies.runner import OnCell, run_cells
@@ -36,7 +37,8 @@ class StudyOptions:
         retry: do failed cells again.
         on_cell: called with each cell and its result as it ends.
         per_task: options that hold for one task, by the task's name.
-        load: further arguments of `load_task` and `load_pair` (head, max_rows, revision, task_revision).
+        load: further arguments of `load_task` and `load_pair` (head, family, max_rows, revision,
+            task_revision).
         options: ``steps`` (of a search), ``tune_steps`` (a number or ``auto``), and any option of `SearchConfig` or
             `TuneConfig` (one that both have holds for both; ``search={...}`` and ``tune={...}`` set one alone).
     """
@@ -53,7 +55,7 @@ class StudyOptions:
     split: str = "paper"
     device: str = "auto"
     precision: str = "fp32"
-    load: Mapping[str, Any] | None = None
+    load: dict[str, Any] | None = None
     per_task: Mapping[str, Mapping[str, Any]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     seed_numbers: list[int] = field(init=False)
@@ -63,6 +65,8 @@ class StudyOptions:
         check_arguments(**{name: getattr(self, name) for name in names})
         self.executor = None if self.executor is None else as_executor(self.executor)
         self.load = {name: value for name, value in (self.load or {}).items() if value is not None}
+        if "family" in self.load:  # its file may change
+            self.load |= {"family": read_family(self.load["family"])}
         self.n_random, self.seed_numbers = whole("n_random", self.n_random, 1), seed_list(self.seeds)
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from s3pet_viz.backbones import positions
+from s3pet_viz.backbones.load import registered_for
 from s3pet_viz.config.options import options_of
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig, make_config
@@ -183,7 +183,7 @@ class Ground:
             made, _ = load_pair(task, self.backbone, split=self.options.split, **(self.options.load or {}))
             sizes = {given: budget.parameters(made.n_params) for given, budget in parsed.items()}
             if sizes:
-                gates, _ = candidate_gates(positions(made.model), load_space(self.space))
+                gates, _ = candidate_gates(made.positions(), load_space(self.space))
                 for size in sizes.values():
                     check_budget([g.n_params for g in gates], size)
             for structure in structures:
@@ -202,7 +202,10 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
     recipes = {task: Recipe.make({**shared.options, **per_task.get(task, {})}, f"options of {task}") for task in tasks}
     check_device(shared.device)
     load_space(shared.space)
-    return Ground(tasks, name_or_folder(str(backbone or "tiny-t5")), recorded_space(shared.space), recipes, shared)
+    name, load = name_or_folder(str(backbone or "tiny-t5")), shared.load or {}
+    if "family" not in load and (table := registered_for(name, revision=load.get("revision"))):
+        shared.load = {**load, "family": table}
+    return Ground(tasks, name, recorded_space(shared.space), recipes, shared)
 
 
 def check_methods(methods: Iterable[str], searched: Sequence[str]) -> None:

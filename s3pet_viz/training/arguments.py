@@ -76,7 +76,12 @@ _rows = _or_none(lambda value: (_count(value) and value > 0) or _named(lambda n:
 #: The same of `load`'s.
 _LOAD: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("head", "revision", "task_revision", "name"), (_or_none(_text), "text")),
-    "dtype": (_is(str, torch.dtype), "a type of numbers (float32, bfloat16, auto)"),
+    "family": (_or_none(_is(str, os.PathLike, Mapping)), "a mapping, or a YAML or JSON file"),
+    "dtype": (_is(str, torch.dtype), "a type of numbers (float32, bfloat16, float16, auto)"),
+    "device_map": (
+        lambda value: value is None or _named()(value) or (isinstance(value, str) and value == "auto"),
+        "auto, or a mapping of modules",
+    ),
     "seed": (lambda value: _count(value) and value >= 0, "a whole number of at least 0"),
     "max_rows": (_rows, "a whole number of at least 1, or one for each split"),
     "task_spec": (_or_none(_is(Task, Mapping)), "a Task, or a task.json object"),
@@ -91,6 +96,7 @@ _KINDS: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("device", "precision"), (_text, "text")),
     "split": (_or_none(lambda value: isinstance(value, str) and value in SPLITS), f"one of {', '.join(SPLITS)}"),
     "label": (_or_none(_text), "text"),
+    "family": _LOAD["family"],
     "backbone": (_place, "a name or a folder"),
     "budget": (_or_none(_is(str, Real)), "a fraction ('0.1%') or a number of parameters"),
     "task": (_or_none(_is(str, os.PathLike, Mapping)), "a name, a folder, or a mapping of splits"),

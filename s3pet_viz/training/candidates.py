@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones import Backbone
 from s3pet_viz.pet import Space, candidate_gates
 from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.structure import Gate
@@ -38,7 +38,7 @@ class Candidates:
         Raises:
             SpaceError: as `candidate_gates`.
         """
-        gates, missing = candidate_gates(positions(backbone.model), space)
+        gates, missing = candidate_gates(backbone.positions(), space)
         longest = np.argsort(-rows.lengths[:_OF], kind="stable")[:_ROWS]
         with at_work(backbone, device):
             inert = inert_gates(backbone.model, gates, rows.batch(longest, device.torch), device.autocast)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from s3pet_viz.backbones.placed import computes_on, is_placed
 from s3pet_viz.config.names import PRECISIONS
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.threads import LOCK
@@ -35,7 +36,7 @@ class Device:
     def choose(cls, device: str = "auto", precision: str = "fp32") -> Device:
         """``auto`` takes what accelerate finds (CUDA, MPS, ..., else the CPU).
 
-        fp16 is refused: its gradients need loss scaling, which a difference of gradients does not survive.
+        No pass computes in fp16: its gradients need loss scaling, which a difference of gradients does not survive.
 
         Raises:
             ConfigError: an unknown precision or a device that is not here.
@@ -58,9 +59,11 @@ class Device:
 
     def suited(self, model: nn.Module) -> Device:
         """bf16 where a model's weights are of half precision: what is trained is float32 (see
-        `model_state.raise_precision`), and only autocast computes with both."""
+        `model_state.raise_precision`), and only autocast computes with both. Of a placed model, where it computes.
+        """
         half = any(p.dtype.itemsize < 4 for p in model.parameters())
-        return replace(self, precision="bf16") if half else self
+        made = replace(self, precision="bf16") if half else self
+        return replace(made, torch=computes_on(model)) if is_placed(model) else made
 
     def autocast(self) -> Any:
         """A fresh autocast context (a null one in fp32)."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.tasks import Task, compute_metrics
 from s3pet_viz.threads import LOCK
@@ -36,7 +37,7 @@ def evaluate(
     model = backbone.model
     was_training = model.training
     model.eval()
-    device = next(model.parameters()).device
+    device = computes_on(model)
     said: dict[int, Any] = {}
     total, weight = 0.0, 0
     try:

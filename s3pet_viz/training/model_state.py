@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.placed import is_placed
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import alone, seeded
 from s3pet_viz.training.device import Device
@@ -74,7 +75,8 @@ def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
     with as_found(model):
         model.requires_grad_(False)
         model.eval()
-        model.to(device.torch)
+        if not is_placed(model):
+            model.to(device.torch)
         for p in model.parameters():
             p.grad = None  # the first step would add to it
         model.config.return_dict = True
@@ -82,7 +84,21 @@ def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
             if getattr(module, "gradient_checkpointing", False):
                 module.gradient_checkpointing = False
         raise_precision(backbone.head.values())
+        if any(p.dtype == torch.float16 for p in model.parameters()):
+            _widen(model)
         yield
+
+
+def _widen(model: Any) -> None:
+    """Of a float16 model, the stream between its blocks in float32: float16 ends at 6e-8, and small gradients with it.
+
+    Norms are float32 for that; linear layers stay, and compute in bfloat16 (`Device.suited`).
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.ndim == 1:
+            raise_precision(module.parameters(recurse=False))
+    model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.float())
 
 
 def raise_precision(parameters: Iterable[nn.Parameter]) -> None:

@@ -11,7 +11,9 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
 from s3pet_viz.backbones.check import check_pass, check_task
+from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.errors import BackboneError, ConfigError
+from s3pet_viz.structure.tables import read_family
 from s3pet_viz.tasks import Task, TaskData, load_task
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.arguments import check_load
@@ -29,13 +31,15 @@ def load_pair(
     revision: str | None = None,
     task_revision: str | None = None,
     dtype: torch.dtype | str = torch.float32,
+    device_map: str | dict[str, Any] | None = None,
+    family: Any = None,
     **task_options: Any,
 ) -> tuple[Backbone, TaskData]:
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
     Every way to search, train or score begins here, and so do the checks that the two can work together
-    (`backbones.check`). `head` and `dtype` are as in `load_backbone`; a model in memory has its own, and is left as
-    found.
+    (`backbones.check`). `head`, `dtype`, `device_map` and `family` are as in `load_backbone`; a model in memory has its
+    own head, dtype and places, and is left as found.
 
     Raises:
         ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
@@ -48,9 +52,11 @@ def load_pair(
     if model is None and tokenizer is not None:
         raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
     check_load({k: v for k, v in task_options.items() if k != "split"})
+    if family is not None:
+        family = read_family(family)
     if model is not None:
         with as_found(model) if isinstance(model, nn.Module) else nullcontext():
-            made = wrap_backbone(model, tokenizer)
+            made = wrap_backbone(model, tokenizer, family=family)
             if head not in ("auto", "lm" if made.form == "text" else "classification"):
                 kind = type(model).__name__
                 raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
@@ -67,6 +73,8 @@ def load_pair(
         regression=data.task.kind == "regression",
         revision=revision,
         dtype=dtype,
+        device_map=device_map,
+        family=family,
     )
     if made.form == "pair":
         data = load_task(task, form="pair", revision=task_revision, **task_options)
@@ -77,7 +85,7 @@ def _checked(backbone: Backbone, data: TaskData) -> TaskData:
     with LOCK:  # a pass, and a tokenizer that may be another thread's too
         data = check_task(backbone, data)
         few = Features(data.train[:2], backbone, data.task)
-        check_pass(backbone, few.batch(range(len(few)), next(backbone.model.parameters()).device), data.task)
+        check_pass(backbone, few.batch(range(len(few)), computes_on(backbone.model)), data.task)
     return data
 
 

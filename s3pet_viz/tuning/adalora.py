@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import BudgetError, ConfigError
@@ -79,7 +80,8 @@ class AdaLoRA:
 
     def attach(self, model: nn.Module, seed: int) -> list[nn.Parameter]:
         """Put PEFT's layers into a model, in place, and give their weights. `model_state.as_found` takes them off."""
-        sites = {id(p.target): p.name for p in positions(model) if p.name in self._gates}
+        base = base_of(model)
+        sites = {id(base.get_submodule(name)): name for name in self._gates}
         self._names = {name: sites[id(module)] for name, module in model.named_modules() if id(module) in sites}
         with no_warnings(), seeded(seed):
             config = self._peft.AdaLoraConfig(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.backbones import Backbone, positions
+from s3pet_viz.backbones import Backbone
 from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.pet import Space, SpaceEntry, candidate_gates
 from s3pet_viz.structure import Gate, Structure, select
@@ -49,7 +49,7 @@ def manual_structure(name: str, backbone: Backbone) -> Structure:
     """
     if name not in MANUAL:
         raise ConfigError(f"baseline: expected one of {', '.join((*MANUAL, 'random', *OTHERS))}, found {name!r}")
-    found = positions(backbone.model)
+    found = backbone.positions()
     present = {p.module for p in found}
     space = MANUAL[name]
     if not any(m.startswith("CrossAttn") for m in present):
@@ -62,7 +62,7 @@ def manual_structure(name: str, backbone: Backbone) -> Structure:
 
 def lora_gates(backbone: Backbone, **options: Any) -> list[Gate]:
     """LoRA on every linear layer."""
-    return candidate_gates(positions(backbone.model), Space("LoRA", (SpaceEntry("LoRA", ("*",), options=options),)))[0]
+    return candidate_gates(backbone.positions(), Space("LoRA", (SpaceEntry("LoRA", ("*",), options=options),)))[0]
 
 
 def lora_everywhere(backbone: Backbone, budget: int) -> Structure:

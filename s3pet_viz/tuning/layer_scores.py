@@ -179,6 +179,10 @@ def _reads_decoder(layer: Position, backbone: Any) -> bool:
 def _weight(layer: Position) -> Tensor:
     target: Any = layer.target
     weight: Tensor = target.weight
+    if weight.is_meta:
+        raise ConfigError(
+            "device_map: expected weights in memory for a score that reads them (gradient is one that does not)"
+        )
     return weight
 
 

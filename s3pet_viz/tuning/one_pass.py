@@ -18,7 +18,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from s3pet_viz.analysis.one_pass import OnePassScores, Per, check_size
-from s3pet_viz.backbones import positions
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.config.checks import whole
 from s3pet_viz.config.names import LAYER_SCORES, ONE_PASS, ONE_PASS_METHODS
@@ -215,7 +214,7 @@ def _layer_scores(
     draw: Draw,
 ) -> NDArray[np.float64]:
     """The score of each gate's layer, shape (n_gates,)."""
-    sites = {p.name: p for p in positions(bench.backbone.model) if p.kind == "linear"}
+    sites = {p.name: p for p in bench.backbone.positions() if p.kind == "linear"}
     missing = next((g.position for g in gates if g.position not in sites), None)
     if missing is not None:
         raise StructureError(f"structure: this backbone has no position {missing!r}")

@@ -31,6 +31,7 @@ class PlaceOptions(TypedDict, total=False):
     backbone: str | Path | None
     model: nn.Module | None
     tokenizer: Any
+    family: Any
     device: str
     precision: str
     split: str | None
@@ -63,7 +64,7 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
             found["load"] |= {**source.info.get("load", {}), **_known(config, "max_rows", "task_revision")}
             found |= _known(config, "split", "max_source_length")
         if backbone is None:
-            found["load"] |= _known(config, "revision", "head", "dtype")
+            found["load"] |= _known(config, "revision", "head", "dtype", "device_map", "family")
     elif source is not None:
         said = source.source.get("task") if isinstance(source, Structure) else None
         found["task"] = said if task is None else task
@@ -126,8 +127,8 @@ def bench_of(
     where |= {name: value for name, value in given.items() if value is not None}
     config = make_config(**{**options, "max_source_length": where.get("max_source_length")})
     if model is not None:  # it is loaded already
-        where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype")}
-    loading = {**where["load"], **load}
+        where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype", "device_map")}
+    loading = {**where["load"], **load} | _known(dict(place), "family")
     if place["workbench"] is not None:
         return place["workbench"], config, load
     if where["task"] is None:

@@ -7,7 +7,6 @@ import json
 import shutil
 
 import pytest
-import torch
 import transformers as hf
 from problems import MOOD, mood_data, save_tiny, tiny_model, tokenizer_of, word_tokenizer
 from tiny_families import tiny_family
@@ -252,7 +251,6 @@ def test_tokens_that_a_decoder_needs(tmp_path, name, field, value):
         ("BertForTokenClassification", "bert"), ("BertForQuestionAnswering", "bert"), ("BertForMultipleChoice", "bert"),
         ("RobertaForTokenClassification", "roberta"), ("DistilBertForQuestionAnswering", "distilbert"),
         ("T5ForTokenClassification", "t5"), ("T5ForQuestionAnswering", "t5"), ("BartForQuestionAnswering", "bart"),
-        ("T5ForSequenceClassification", "t5"), ("BartForSequenceClassification", "bart"),
         ("GPT2ForTokenClassification", "gpt2"), ("LlamaForQuestionAnswering", "llama"),
     ],
 )  # fmt: skip
@@ -268,6 +266,17 @@ def test_heads_of_other_kinds_of_task(tmp_path, kind, name):
     if name in ("gpt2", "llama"):
         with pytest.raises(BackboneError, match="another head"):
             load_backbone(tmp_path / "folder", head="classification")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("T5ForSequenceClassification", "t5"), ("BartForSequenceClassification", "bart")])
+def test_a_classifier_that_could_write_is_one_in_memory_and_no_language_model_by_name(tmp_path, kind, name):
+    tiny = tiny_family(name)
+    model = getattr(hf, kind)(tiny.model().config)
+    assert wrap_backbone(model, tiny.make_tokenizer()).form == "pair"
+    model.save_pretrained(tmp_path)
+    tiny.make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=kind):
+        load_backbone(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "BertForPreTraining"])
@@ -320,8 +329,3 @@ def test_options_of_loading_that_nobody_knows():
         s3.search(task="sentiment", backbone="tiny-t5", budget="1%", load={"x": 1}, out="run")
     with pytest.raises(ConfigError, match="load: unknown option 'x'"):
         s3.tune("full", task="sentiment", backbone="tiny-t5", load={"x": 1})
-
-
-def test_float16_is_refused():
-    refused(tiny_model("bert").half(), tokenizer_of("bert"), "float32 or bfloat16, found float16")
-    assert all(p.dtype == torch.float16 for p in wrap_backbone(tiny_model("bert").half(), tokenizer_of("bert")).model.parameters())

@@ -24,7 +24,7 @@ def plain_minilm():
     from s3pet_viz.backbones.load import _locate
 
     torch.manual_seed(11)  # another head than ours
-    return AutoModelForSequenceClassification.from_pretrained(_locate("minilm"), num_labels=3)
+    return AutoModelForSequenceClassification.from_pretrained(_locate("minilm", weights=True), num_labels=3)
 
 
 def test_merged(minilm, tmp_path):

@@ -16,7 +16,7 @@ import s3pet_viz as s3
 from s3pet_viz.backbones import load_backbone, wrap_backbone
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.engine.attached import attached
-from s3pet_viz.errors import BackboneError, ConfigError
+from s3pet_viz.errors import ConfigError
 from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.origin import origin_of
 
@@ -82,15 +82,8 @@ def test_the_type_in_memory(tmp_path, given, found):
 def test_types_that_are_none(tmp_path, value):
     with pytest.raises(ConfigError, match="dtype: expected auto, float32"):
         load_backbone(save_tiny("t5", tmp_path), dtype=value)
-    with pytest.raises(ConfigError, match="dtype: expected one of float32, bfloat16, auto"):
+    with pytest.raises(ConfigError, match="dtype: expected one of float32, bfloat16, float16, auto"):
         SearchConfig(task="a", backbone="b", budget=1, dtype="float64")
-
-
-def test_float16_in_a_folder_is_for_scoring_elsewhere(tmp_path):
-    folder = half_folder(tmp_path, dtype=torch.float16)
-    with pytest.raises(BackboneError, match='found float16 .*use dtype="bfloat16"'):
-        Workbench.open(mood_data(16, 8), folder, task_spec=MOOD, device="cpu", dtype="auto")
-    Workbench.open(mood_data(16, 8), folder, task_spec=MOOD, device="cpu", dtype="bfloat16")
 
 
 @pytest.mark.parametrize("name", [t.name for t in TINY if "classification" not in t.name and t.name != "qwen2"])

@@ -258,7 +258,9 @@ def some_gate(of: str = "LoRA", **changes) -> Gate:
     ("gate", "says"),
     [
         ({"position": "encoder.block.7.layer.0.SelfAttention.q"}, "no position 'encoder.block.7.layer.0.SelfAttention.q'"),
-        ({"module": "SelfAttn.K"}, r"no position .*\(SelfAttn.K\)"),
+        ({"module": "SelfAttn.LN"}, r"no position .*\(SelfAttn.LN\)"),  # there is a linear layer
+        ({"of": "LNFit", "module": "SelfAttn.Q"}, r"no position .*\(SelfAttn.Q\)"),
+        ({"of": "Adapter", "position": "encoder.block"}, r"no position 'encoder.block' \((SelfAttn|FFN)\)"),
         ({"pet_type": "Adapter", "options": {}}, "Adapter cannot go on .* which is a linear"),
         ({"pet_type": "LNFit", "options": {}}, "LNFit cannot go on .* which is a linear"),
         ({"of": "LNFit", "pet_type": "LoRA"}, "LoRA cannot go on .* which is a norm"),
