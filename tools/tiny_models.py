@@ -172,7 +172,7 @@ class TinyQwen3(TinyModel):
         "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
     )
     ends_texts = False
-    rates: ClassVar = {"lr": 2e-3, "second_lr": 1.2e-3, "embed_lr": 1.0}
+    rates: ClassVar = {"lr": 1e-3, "second_lr": 7e-4, "embed_lr": 2.0}
     sizes: ClassVar = {
         "hidden_size": 160,
         "num_hidden_layers": 6,
@@ -182,7 +182,7 @@ class TinyQwen3(TinyModel):
         "intermediate_size": 448,
     }
     #: What a word of the source counts against one of the answer, and how many examples are chats.
-    source_weight, chats = 0.3, 0.1
+    source_weight, chats = 0.1, 0.1
 
     def build(self, vocab: int) -> Qwen3ForCausalLM:
         config = Qwen3Config(
@@ -200,7 +200,7 @@ class TinyQwen3(TinyModel):
                 if weight.dim() == 2:
                     weight.normal_(0.0, weight.shape[1] ** -0.5)
                     if name.endswith(("o_proj.weight", "down_proj.weight")):
-                        weight /= (2 * config.num_hidden_layers) ** 0.5
+                        weight *= 0.07  # at first words say more than what is added to them
         self.start_structured(model)
         return model
 
@@ -227,14 +227,14 @@ class TinyQwen3(TinyModel):
         for n, layer in enumerate(model.model.layers):
             attention = layer.self_attn
             q, k, v, o = (getattr(attention, f"{m}_proj").weight for m in "qkvo")
-            attention.q_norm.weight.fill_(1.5)
+            attention.q_norm.weight.fill_(2.0)
             equal, elsewhere = basis() * slow, basis()
             equal[:2, 0] = 0.5
             k[head : 2 * head] = equal
             equal[:2, 0] = -0.5  # not the word itself
             q[group * head : (group + 2) * head] = equal.repeat(2, 1)
             v[head : 2 * head] = elsewhere
-            o[:, group * head : (group + 2) * head] = -0.1 * elsewhere.T.repeat(1, 2)
+            o[:, group * head : (group + 2) * head] = -0.05 * elsewhere.T.repeat(1, 2)
             if n == 0:
                 k[:head], q[: group * head] = 0.0, 0.0
                 k[:2, 0] = 0.1
@@ -242,13 +242,13 @@ class TinyQwen3(TinyModel):
                     q[h * head : h * head + 2, 0] = 0.1 * torch.cos(speed[:2] * (h + 1))
                     q[h * head + half : h * head + half + 2, 0] = -0.1 * torch.sin(speed[:2] * (h + 1))
                 v[:head] = words
-                o[:, :head] = 0.15 * before.T
+                o[:, :head] = 0.2 * before.T
             else:
                 k[:head] = before * slow
                 q[: 2 * head] = (words * slow).repeat(2, 1)
                 passed = basis()
                 v[:head] = passed
-                o[:, : 2 * head] = 0.1 * passed.T.repeat(1, 2)
+                o[:, : group * head] = 0.1 * passed.T.repeat(1, group)
 
     def groups(self, model: Qwen3ForCausalLM) -> list[tuple[list[nn.Parameter], float]]:
         words = [model.get_input_embeddings().weight]

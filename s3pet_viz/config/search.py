@@ -55,7 +55,8 @@ class SearchConfig:
         form="sentiment",
     )
     backbone: str = option(
-        help=f"{', '.join(list_resources('backbones')) or 'none'} (embedded), minilm (extra), a folder, or a Hugging Face name.",
+        help=f"{', '.join(list_resources('backbones')) or 'none'} (embedded), minilm (extra), a folder, "
+        "or a Hugging Face name.",
         form=DEFAULT_BACKBONE,
     )
     budget: str | int | float = option(
