@@ -16,6 +16,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from s3pet_viz.analysis._table import html_table
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.check import check_task
 from s3pet_viz.backbones.load import outline
@@ -101,6 +102,12 @@ class Estimate:
             "together": "not known" if self.total is None else f"{mib(self.total)}, beside the process itself",
         }
 
+    def _repr_html_(self) -> str:
+        table = self.table()
+        return html_table(("what", "value"), list(self.facts().items())) + html_table(
+            list(table.columns), table.to_numpy().tolist()
+        )
+
     def __repr__(self) -> str:
         return f"Estimate({', '.join(f'{name}: {value}' for name, value in self.facts().items())})"
 
@@ -165,18 +172,15 @@ def estimate(
     longest = np.argsort(-features.lengths, kind="stable")[: config.batch_size]
     batch = features.batch(longest, "cpu")
     device = device.suited(made.model)
-    frozen = [*made.model.parameters(), *made.model.buffers()]
-    head = made.head_params
-    weights = sum(t.numel() * t.element_size() for t in frozen) - 4 * head
+    frozen = {n: p for n, p in made.model.named_parameters() if n not in made.head}
+    weights = sum(t.numel() * t.element_size() for t in (*frozen.values(), *made.model.buffers()))
     passes, why = None, ""
     try:
         passes = _pass(made, gates, batch, config, device, mode)
     except Exception as error:  # an operation that asks for numbers, in any model's own code
         first = (str(error).strip().splitlines() or [""])[0]
         why = f"not known without numbers ({type(error).__name__}: {first[:80]})"
-    types = sorted(
-        {str(p.dtype).removeprefix("torch.") for n, p in made.model.named_parameters() if n not in made.head}
-    )
+    types = sorted({str(p.dtype).removeprefix("torch.") for p in frozen.values()})
     return Estimate(
         made.name,
         made.n_params,
@@ -188,7 +192,7 @@ def estimate(
         len(longest),
         int(features.lengths.max()),
         weights,
-        4 * COPIES * (sum(g.n_params for g in gates) + head),
+        4 * COPIES * (sum(g.n_params for g in gates) + made.head_params),
         passes,
         why,
     )

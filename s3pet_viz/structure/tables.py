@@ -151,8 +151,10 @@ def read_family(given: Any) -> dict[str, Any]:
     """
     if isinstance(given, (str, os.PathLike)):
         path = expanded(os.fspath(given))
-        if path.suffix.lower() not in SUFFIXES or not is_there(path):
+        if path.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"family: expected a mapping, or a YAML or JSON file, found {os.fspath(given)!r}")
+        if not is_there(path):
+            raise ConfigError(f"family: no file {os.fspath(given)!r}")
         data = read_written(path, ConfigError, "a family")
         if isinstance(data, dict):
             data = {**data, "file": str(Path(path).name)}

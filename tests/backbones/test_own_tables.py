@@ -145,7 +145,8 @@ def test_at_the_command_line(tmp_path):
     [
         (3, "family: expected a mapping with encoder, decoder or both, found 3"),
         ({}, "expected encoder, decoder or both, found neither"),
-        ("nowhere.yaml", "expected a mapping, or a YAML or JSON file, found 'nowhere.yaml'"),
+        ("nowhere.yaml", "family: no file 'nowhere.yaml'"),
+        ("nowhere", "expected a mapping, or a YAML or JSON file, found 'nowhere'"),
         ({"encoder": {}, "layers": 2}, "unknown field 'layers' .expected encoder, decoder, whole, model_types"),
         ({"encoder": ["Q"]}, "family: encoder: expected a mapping of canonical modules to names, found "),
         ({"encoder": {"SelfAttn.Query": "q"}}, "encoder: unknown field 'SelfAttn.Query' .expected block, left_out"),

@@ -34,15 +34,23 @@ def bare(tiny_folder, tmp_path_factory):
     return folder
 
 
+def frozen(loaded):
+    """Bytes of all but the head."""
+    tensors = [*loaded.model.named_parameters(), *loaded.model.named_buffers()]
+    return sum(t.nbytes for n, t in tensors if n not in loaded.head)
+
+
 @pytest.mark.parametrize("form", ["t5", "bert"])
 def test_what_it_says_is_what_is_held(bare, tiny_folder, form):
     """The bytes of a real pass, counted in the same way, and those of the loaded weights."""
     made = s3.estimate(backbone=bare(form), **GIVEN)
     loaded = load_backbone(tiny_folder(form))
     assert (made.backbone_params, made.budget, made.batch) == (loaded.n_params, 400, 8)
-    frozen = [t for n, t in [*loaded.model.named_parameters(), *loaded.model.named_buffers()] if n not in loaded.head]
-    assert made.weights == sum(t.nbytes for t in frozen)
-    assert s3.estimate(backbone=bare(form), dtype="bfloat16", **GIVEN).weights < 0.6 * made.weights
+    half = load_backbone(tiny_folder(form), dtype="bfloat16")
+    assert made.weights == frozen(loaded)
+    assert s3.estimate(backbone=bare(form), dtype="bfloat16", **GIVEN).weights == frozen(half) < 0.6 * made.weights
+    assert "SelfAttn.Q" in made._repr_html_()
+    assert "frozen weights" in made._repr_html_()
     gates, _ = candidate_gates(positions(loaded.model), load_space("S3PET-M"))
     assert list(made.gates) == gates
     assert made.trained == 4 * COPIES * (sum(g.n_params for g in gates) + loaded.head_params)
