@@ -21,12 +21,12 @@ def write_mood(folder):
 
 
 def searcher(place, task_folder, tiny_folder):
-    """``go("name", ...)``: a short search into place / name."""
+    """``go("name", ...)``: a short search into place / name, on a backbone of one layer unless it is told ``layers``."""
 
     def run(name, **options):
-        form = options.pop("form", "t5")
+        backbone = tiny_folder(options.pop("form", "t5"), layers=options.pop("layers", 1))
         settings = {
-            "task": task_folder, "backbone": tiny_folder(form, layers=1), "budget": 600, "steps": STEPS, "batch_size": 8,
+            "task": task_folder, "backbone": backbone, "budget": 600, "steps": STEPS, "batch_size": 8,
             "second_order_from": 2, "progress": False, "out": place / name, **options,
         }  # fmt: skip
         return search(**{k: v for k, v in settings.items() if v is not None})

@@ -345,7 +345,7 @@ def test_the_command_line_takes_both(origin, task_folder, tiny_folder, tmp_path)
     ]  # fmt: skip
     result = CliRunner().invoke(
         app,
-        ["search", "--task", str(task_folder), "--backbone", str(tiny_folder("t5")), "--budget", "600", "--quiet",
+        ["search", "--task", str(task_folder), "--backbone", str(tiny_folder("t5", layers=1)), "--budget", "600", "--quiet",
          "--out", str(tmp_path / "run"), "--steps", "20", "--batch-size", "8", "--alpha-lr", "1e-7", "--mode", "first-order",
          "--eval-every", "2", "--stop-when-stable", "2", "--start-from", str(origin.path)],
         env={"COLUMNS": "200"},

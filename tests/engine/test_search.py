@@ -169,7 +169,7 @@ def test_bf16_and_options_reach_the_run(go):
 def test_what_a_space_names_and_the_backbone_lacks_is_said_and_kept(go):
     space = {"name": "mine", "gates": [{"type": "BitFit", "modules": ["FFN.W1", "CrossAttn.Q"]}]}
     with pytest.warns(UserWarning, match=r"CrossAttn\.Q"):
-        run = go("run", form="bert", space=space, steps=2, budget=60)
+        run = go("run", form="bert", layers=2, space=space, steps=2, budget=60)
     assert run.info["space_missing"] == ["BitFit on CrossAttn.Q"]
 
 
@@ -251,6 +251,6 @@ def test_resume_refuses_what_it_cannot_continue(go, task_folder, tmp_path):
 
 def test_budget_that_holds_everything_opens_every_gate(go):
     with pytest.warns(UserWarning, match="every gate is open"):
-        run = go("run", space="S3PET-L", budget=20000, steps=3)
+        run = go("run", layers=2, space="S3PET-L", budget=20000, steps=3)
     assert (run.p() > 0.999999).all()
     assert len(run.structure()) == len(run.gates_list)

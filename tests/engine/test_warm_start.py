@@ -11,7 +11,6 @@ import pytest
 from hostile_files import spoil
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import save_tiny
 from search_problems import line_of_gates, written_run
 
 from s3pet_viz.engine import Callback
@@ -131,10 +130,10 @@ def test_the_order_of_gates_and_their_options_do_not_matter(tmp_path):
     assert facts["matched"] == 3
 
 
-def test_another_backbone_is_said(go, origin, tmp_path):
-    small = save_tiny("t5", tmp_path / "small", num_layers=1)
+def test_another_backbone_is_said(go):
+    origin = go("origin", layers=2, steps=2)
     with pytest.warns(UserWarning, match=r"start_from: origin was searched on .* parameters\), this search is on .*names"):
-        run = go("run", start_from=origin, backbone=small, steps=2)
+        run = go("run", start_from=origin, layers=1, steps=2)
     # One block of two is left, and the final norm has another layer but the same name.
     assert run.info["start_from"]["matched"] == len(run.gates_list) < len(origin.gates_list)
 
