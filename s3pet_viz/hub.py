@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -60,43 +61,55 @@ def folder_of(
     return Path(found).parent
 
 
-def upload(
-    repo_id: str,
-    write: Callable[[Path], object],
-    card: str,
-    files: Sequence[str],
-    error: type[S3PETError],
-    what: str,
-    *,
-    private: bool | None,
-    revision: str | None,
-    token: str | bool | None,
-    message: str,
-) -> str:
-    """Upload the files that `write` puts into a folder, and a card; the repository is made where there is none.
+@dataclass(frozen=True)
+class Parcel:
+    """What is uploaded: the files that `write` puts into a folder, and a card. error: what a refusal raises."""
 
-    Returns:
-        The address of the commit.
+    write: Callable[[Path], object]
+    files: Sequence[str]
+    card: str
+    error: type[S3PETError]
 
-    Raises:
-        error: the hub refuses or cannot be reached.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    api = HfApi(token=token)
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write(folder)
-        (folder / CARD).write_text(card, encoding="utf-8")
-        try:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            sent: Any = {"folder_path": folder, "allow_patterns": [*files, CARD]}
-            made = api.upload_folder(repo_id=repo_id, revision=revision, commit_message=message, **sent)
-        except (OSError, HfHubHTTPError, HFValidationError) as failure:
-            first = _first_line(failure)
-            raise error(f"{repo_id}: the Hugging Face hub did not take the {what}: {first}") from failure
-    return str(made)
+class OnHub:
+    """What travels as a few small files."""
+
+    def _parcel(self, repo_id: str) -> Parcel:
+        raise NotImplementedError
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        message: str = "Upload with s3pet_viz",
+    ) -> str:
+        """Upload to ``owner/name``: its files and a short card; the repository is made where there is none.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            StructureError, AdapterError: the hub refuses or cannot be reached.
+        """
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        api, parcel = HfApi(token=token), self._parcel(repo_id)
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            parcel.write(folder)
+            (folder / CARD).write_text(parcel.card, encoding="utf-8")
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                sent: Any = {"folder_path": folder, "allow_patterns": [*parcel.files, CARD]}
+                made = api.upload_folder(repo_id=repo_id, revision=revision, commit_message=message, **sent)
+            except (OSError, HfHubHTTPError, HFValidationError) as failure:
+                what, first = type(self).__name__.lower(), _first_line(failure)
+                raise parcel.error(f"{repo_id}: the Hugging Face hub did not take the {what}: {first}") from failure
+        return str(made)
 
 
 def card(repo_id: str, backbone: str, words: str, use: str) -> str:

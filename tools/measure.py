@@ -23,7 +23,7 @@ import torch
 from scipy.stats import f_oneway
 
 from s3pet_viz.backbones import positions
-from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure import Structure, parse_budget
 from s3pet_viz.tuning import Workbench
@@ -63,7 +63,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
     plan = PLANS[args.backbone]
     log = DATA / plan.log
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    full = make_config(steps=args.full_steps, full_lr=7e-4, evaluations=4)
+    full = TuneConfig(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
     def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig) -> None:
         task = bench.splits.data.task.name
@@ -83,7 +83,7 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
 
     for task in args.tasks:
         share, steps, lr = plan.settings.get(task, plan.usual)
-        config = make_config(steps=steps, lr=lr, evaluations=1)
+        config = TuneConfig(steps=steps, lr=lr, evaluations=1)
         bench = Workbench.open(task, args.backbone)
         gates, _ = candidate_gates(positions(bench.backbone.model), load_space(plan.space))
         budget = parse_budget(share, bench.backbone.n_params)

@@ -25,7 +25,7 @@ from grammar import Grammar
 from pairs import Row, altered, pair_clause, respell
 
 from s3pet_viz.backbones import positions
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.structure.budget import Budget
 from s3pet_viz.tuning import Workbench
@@ -73,7 +73,7 @@ def train(bench: Workbench, method: str, rate: float, seed: int, options: dict[s
     gates, _ = candidate_gates(positions(bench.backbone.model), load_space("S3PET-M"))
     size = Budget.parse("0.2%").parameters(bench.backbone.n_params)
     what = "full" if method == "full" else random_structure(gates, size, bench.backbone, seed)
-    config = make_config(steps="auto", seed=seed, **{"full_lr" if method == "full" else "lr": rate}, **options)
+    config = TuneConfig(steps="auto", seed=seed, **{"full_lr" if method == "full" else "lr": rate}, **options)
     scores = bench.run(what, config, progress=False)
     return {
         "loss": scores.validation["loss"], "steps_taken": scores.steps_taken, "cap_reached": scores.cap_reached,

@@ -50,7 +50,7 @@ from tiny_t5 import TASKS
 
 import s3pet_viz as s3
 from s3pet_viz.analysis.study import KIND, PACKED, SCHEMA_VERSION, packed
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import S3PETError, StudyError
 from s3pet_viz.files import json_ready, write_json_atomic, write_text_atomic
 from s3pet_viz.pet import load_space
@@ -176,7 +176,7 @@ def do(labels: dict[str, Any]) -> dict[str, Any]:
     if labels["method"] == "one-go":
         return one_go(labels)
     method, facts = structure_of(labels, bench)
-    scores = bench.run(method, make_config(**TRAINING, seed=labels["seed"]), label=labels["method"], progress=False)
+    scores = bench.run(method, TuneConfig(**TRAINING, seed=labels["seed"]), label=labels["method"], progress=False)
     row = {k: v for k, v in scores.row().items() if k not in ("method", "task", "seed")}
     row |= {"passes": 0, "search_seconds": 0.0, "metric": bench.splits.data.task.metrics[0], **facts}
     row["one_answer"] = bench.splits.test.constant_loss()

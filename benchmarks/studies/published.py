@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import s3pet_viz as s3
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.runs import layout
 from s3pet_viz.tuning import Workbench
@@ -81,7 +81,7 @@ def main() -> int:
                 steps=search_steps, batch_size=recipe.batch[0], lr=3e-4, alpha_lr=0.1, clip=2.0, seed=args.seed,
                 device=args.device, precision=args.precision, out=out,
             )  # fmt: skip
-        config = make_config(steps=steps, batch_size=recipe.batch[1], lr=3e-4, clip=2.0, seed=args.seed)
+        config = TuneConfig(steps=steps, batch_size=recipe.batch[1], lr=3e-4, clip=2.0, seed=args.seed)
         for method in (run.structure(), "full"):
             scores = bench.run(method, config)
             print(scores, flush=True)

@@ -19,7 +19,7 @@ import torch
 from scipy.stats import ttest_ind
 
 from s3pet_viz.backbones import positions
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.engine import search
 from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.runs import open_run
@@ -55,7 +55,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "rows.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    config = make_config(steps=args.tune_steps, lr=args.lr, evaluations=4)
+    config = TuneConfig(steps=args.tune_steps, lr=args.lr, evaluations=4)
     bench = Workbench.open(args.task, args.backbone, split=args.split)
 
     def tune(name: str, which: int, method: str | Structure, seed: int) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from s3pet_viz.errors import ConfigError
 #: The default of an option that must be given.
 REQUIRED = inspect.Parameter.empty
 T = TypeVar("T")
+C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -113,6 +114,15 @@ def _options_of(config: Any) -> dict[str, Option]:
             one.metadata["option"], name=one.name, default=default, kind=kinds[0], optional=type(None) in kinds
         )
     return made
+
+
+def config_of(config: type[C], options: Mapping[str, Any]) -> C:
+    """The config of these options; a name that it lacks is a ConfigError."""
+    known = options_of(config)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {', '.join(known)})")
+    return config(**options)
 
 
 def check_options(config: Any) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from s3pet_viz.config.names import ONE_PASS_METHODS
-from s3pet_viz.config.options import check_options, described, like, option, options_of
+from s3pet_viz.config.options import check_options, described, like, option
 from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.errors import ConfigError
 
 #: Training rows that the scores read, unless said otherwise. A mean over n rows leaves 1/n of the rows' variance in a
 #: squared gradient, and on MiniLM and sst2 that variance is 60 times the squared gradient, summed over all gates.
@@ -43,12 +41,3 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-
-
-def make_score_config(**options: Any) -> ScoreConfig:
-    """A `ScoreConfig`; a name that it lacks is a ConfigError."""
-    known = options_of(ScoreConfig)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {', '.join(known)})")
-    return ScoreConfig(**options)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from s3pet_viz.config.checks import whole
-from s3pet_viz.config.options import check_options, described, option, options_of
+from s3pet_viz.config.options import check_options, described, option
 from s3pet_viz.errors import ConfigError
 
 
@@ -87,12 +87,3 @@ class TuneConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def make_config(**options: Any) -> TuneConfig:
-    """A `TuneConfig`; a name that it lacks is a ConfigError."""
-    known = options_of(TuneConfig)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ConfigError(f"unknown option {unknown[0]!r} (expected one of {', '.join(known)})")
-    return TuneConfig(**options)

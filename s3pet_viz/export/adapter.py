@@ -19,7 +19,7 @@ from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
 from s3pet_viz.files import located, named_in
-from s3pet_viz.hub import card, upload
+from s3pet_viz.hub import OnHub, Parcel, card
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.units import joined
@@ -29,7 +29,7 @@ _SAMPLE = 256  # values of each weight that the digest reads
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter:
+class Adapter(OnHub):
     """A structure and its trained weights; the backbone itself is not part of it.
 
     Attributes:
@@ -222,29 +222,12 @@ class Adapter:
         check_tensors(structure, tensors, str(folder / WEIGHTS), _PET, _HEAD)
         return cls(structure=structure, weights=weights, head=head, where=str(folder), **facts)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        message: str = "Upload an s3pet_viz adapter",
-    ) -> str:
-        """Upload the three files and a short model card; the repository is made where there is none.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            AdapterError: the hub refuses or cannot be reached.
-        """
+    def _parcel(self, repo_id: str) -> Parcel:
         types = ", ".join(sorted({g.pet_type for g in self.structure.gates}))
         trained = f", trained on {self.task}" if self.task else ""
         words = f"{len(self.structure)} PET modules ({types}), {self.structure.n_params:,} parameters{trained}."
         told = card(repo_id, self.backbone, words, f'adapter = s3.Adapter.from_pretrained("{repo_id}")')
-        where: Any = {"private": private, "revision": revision, "token": token, "message": message}
-        return upload(repo_id, self._write, told, FILES, AdapterError, "adapter", **where)
+        return Parcel(self._write, FILES, told, AdapterError)
 
 
 #: What ``adapter.json`` says beside the weights' checksum, and of which type.

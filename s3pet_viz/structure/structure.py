@@ -13,7 +13,7 @@ from typing import Any
 
 from s3pet_viz.errors import StructureError
 from s3pet_viz.files import check_kind, located, named_in, read_json, write_json_atomic
-from s3pet_viz.hub import card, folder_of, upload
+from s3pet_viz.hub import OnHub, Parcel, card, folder_of
 from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
 from s3pet_viz.structure.units import check_units, rank_keys
 
@@ -24,7 +24,7 @@ _FILE = "structure.json"
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(OnHub):
     """The chosen gates with their options. Never bound to a live model.
 
     Two structures are equal when they hold the same gates (position and PET type) with the same options; of units, as
@@ -225,31 +225,12 @@ class Structure:
         """
         return cls.load(folder_of(name, [_FILE], StructureError, "a structure", revision=revision, **hub) / _FILE)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        message: str = "Upload an s3pet_viz structure",
-    ) -> str:
-        """Upload ``structure.json`` and a short card; the repository is made where there is none. No weights travel.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            StructureError: the hub refuses or cannot be reached.
-        """
+    def _parcel(self, repo_id: str) -> Parcel:
         types = ", ".join(sorted({g.pet_type for g in self.gates}))
         task = f", searched on {Path(str(self.source['task'])).name}" if self.source.get("task") else ""
         words = f"Where to put {self.n_params:,} parameters: {len(self)} PET modules ({types}){task}. No weights."
         told = card(repo_id, self.backbone, words, f'structure = s3.Structure.from_pretrained("{repo_id}")')
-        where: Any = {"private": private, "revision": revision, "token": token, "message": message}
-        return upload(
-            repo_id, lambda folder: self.save(folder / _FILE), told, [_FILE], StructureError, "structure", **where
-        )
+        return Parcel(lambda folder: self.save(folder / _FILE), [_FILE], told, StructureError)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Structure:

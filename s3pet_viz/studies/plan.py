@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.backbones.load import registered_for
-from s3pet_viz.config.options import options_of
+from s3pet_viz.config.options import config_of, options_of
 from s3pet_viz.config.search import SearchConfig
-from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.export.peft_form import need_peft
 from s3pet_viz.files import name_or_folder
@@ -174,7 +174,7 @@ class Ground:
         sizes: dict[Any, int] = {}
         parsed = {budget: Budget.parse(budget) for budget in budgets}
         for label, recipe in self.recipes.items():  # nothing has to be loaded for these
-            make_config(steps=recipe.tune_steps, **recipe.tune)
+            config_of(TuneConfig, {"steps": recipe.tune_steps, **recipe.tune})
             for mode in modes:
                 cell = self.search(label, budgets[0], mode, 0)
                 extra = ("task_revision",) if cell.what.get("task_revision") is None else ()

@@ -106,12 +106,13 @@ def _continued(out: Path) -> Run | None:
 
 
 def _tune(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
-    from s3pet_viz.config.tuning import make_config
+    from s3pet_viz.config.options import config_of
+    from s3pet_viz.config.tuning import TuneConfig
     from s3pet_viz.tuning.baselines import against_budget
 
     what = cell["what"]
     bench = _workbench(what["bench"])
-    config = make_config(**what["options"])
+    config = config_of(TuneConfig, what["options"])
     method, facts = _method(root, what["structure"], bench, config)
     scores = bench.run(method, config, label=cell["labels"]["method"], progress=False)
     row = {k: v for k, v in scores.row().items() if k not in ("method", "task", "seed")}

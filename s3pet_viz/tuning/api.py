@@ -13,8 +13,8 @@ import pandas as pd
 
 from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.config.checks import seed_list, short, whole
-from s3pet_viz.config.options import takes
-from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.options import config_of, takes
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import AdapterError, ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
@@ -181,7 +181,7 @@ def baselines(
     place, others = split_options(options, progress=progress, **more)
     if "seed" in options:
         raise ConfigError(f"seeds: expected how many, or which, found seed={short(options['seed'])}")
-    make_config(**others)  # says what is wrong before a file is opened
+    config_of(TuneConfig, others)  # says what is wrong before a file is opened
     chosen_space = load_space(space)
     parsed = Budget.parse(budget)
     n_random = whole("n_random", n_random, 1)

@@ -9,7 +9,8 @@ from typing import Any, TypedDict, TypeVar
 
 from torch import nn
 
-from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.options import config_of
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
@@ -125,7 +126,7 @@ def bench_of(
     where = origin_of(source, place["task"], place["backbone"])
     given = {"split": place["split"], "max_source_length": options.get("max_source_length")}
     where |= {name: value for name, value in given.items() if value is not None}
-    config = make_config(**{**options, "max_source_length": where.get("max_source_length")})
+    config = config_of(TuneConfig, {**options, "max_source_length": where.get("max_source_length")})
     if model is not None:  # it is loaded already
         where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype", "device_map")}
     loading = {**where["load"], **load} | _known(dict(place), "family")

@@ -13,8 +13,8 @@ from torch import nn
 from s3pet_viz.analysis.one_pass import OnePassScores, TaskScores, check_size
 from s3pet_viz.config.checks import short
 from s3pet_viz.config.names import LAYER_SCORES, SPACES
-from s3pet_viz.config.options import takes
-from s3pet_viz.config.scoring import ScoreConfig, make_score_config
+from s3pet_viz.config.options import config_of, takes
+from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import Space, load_space
 from s3pet_viz.structure.budget import Budget
@@ -85,7 +85,7 @@ def score(
         progress=progress,
     )
     check_workbench(workbench)
-    config = make_score_config(**options)
+    config = config_of(ScoreConfig, options)
     kind, per = parse_method(config.method)
     usual = SPACES[4] if kind == "eva" else SPACES[1] if kind in LAYER_SCORES else SPACES[0]
     chosen: Space = load_space(usual if space is None else space)

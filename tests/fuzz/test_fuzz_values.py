@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from s3pet_viz.cli import app
 from s3pet_viz.cli.search import _set_options
-from s3pet_viz.config.tuning import make_config
+from s3pet_viz.config.options import config_of
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.engine import SearchConfig
 from s3pet_viz.structure import parse_budget, select, solve_shift
 
@@ -71,7 +72,7 @@ def test_search_config(options):
 @fuzz(150)
 def test_tune_config(options):
     def use():
-        json.dumps(make_config(**options).to_dict(), allow_nan=False)
+        json.dumps(config_of(TuneConfig, options).to_dict(), allow_nan=False)
 
     outcome("TuneConfig", use)
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import s3pet_viz as s3
 from s3pet_viz.cli import app
-from s3pet_viz.config.tuning import TuneConfig, make_config
+from s3pet_viz.config.options import config_of
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import PRESETS, insert
 from s3pet_viz.tasks import load_task
@@ -229,13 +230,13 @@ def test_the_result_says_which_rows_decided(bert):
 )
 def test_bad_values(options, words):
     with pytest.raises(ConfigError) as error:
-        make_config(**options)
+        config_of(TuneConfig, options)
     assert words in str(error.value)
 
 
 def test_what_is_given_as_text():
-    assert make_config(steps="12").steps == 12  # as the command line gives it
-    assert (make_config().looks, make_config(steps="auto").looks, make_config(steps="auto", evaluations=9).looks) == (5, 24, 9)
+    assert TuneConfig(steps="12").steps == 12  # as the command line gives it
+    assert (TuneConfig().looks, TuneConfig(steps="auto").looks, TuneConfig(steps="auto", evaluations=9).looks) == (5, 24, 9)
 
 
 def call(*words):
