@@ -25,7 +25,8 @@ def attached(backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> 
         model.train(config.dropout)
         if config.gradient_checkpointing:
             checkpoint_layers(model)
-        stack.enter_context(quick_dropout(model))
+        # The published recipe keeps the numbers that it had.
+        stack.enter_context(quick_dropout(model, attention=config.mode != "paper"))
         pets = insert(model, gates, seed=config.seed)
         stack.callback(pets.detach)
         raise_precision(pets.parameters())

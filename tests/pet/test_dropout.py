@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from problems import tiny_model
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from s3pet_viz.pet.dropout import quick_dropout, quick_mask
+from s3pet_viz.pet import dropout
+from s3pet_viz.pet.dropout import attend, quick_dropout, quick_mask
 
 
 @settings(max_examples=30, deadline=None)
@@ -67,3 +69,93 @@ def test_evaluation_and_p_0_pass_through_and_the_model_is_left_as_it_was():
         drops[0].p = 0.0
         assert torch.equal(drops[0](x), x)
     assert not any("forward" in vars(m) for m in model.modules())
+
+
+def _masks():
+    sees = torch.rand(3, 1, 5, 7, generator=torch.Generator().manual_seed(2)) > 0.4
+    sees[..., 0] = True
+    bias = torch.randn(1, 4, 5, 7, dtype=torch.float64)
+    return {
+        "none": {},
+        "causal": {"is_causal": True},
+        "truth values": {"attn_mask": sees},
+        "a bias": {"attn_mask": bias, "scale": 1.0},
+        "a bias and -inf": {"attn_mask": bias.masked_fill(~sees, -torch.inf)},
+        "a bias and the least number": {"attn_mask": bias.masked_fill(~sees, torch.finfo(torch.float64).min)},
+    }
+
+
+def _heads(heads=4):
+    made = [torch.randn(3, n, tokens, 6, dtype=torch.float64) for n, tokens in ((4, 5), (heads, 7), (heads, 7))]
+    return [x.requires_grad_() for x in made]
+
+
+@pytest.mark.parametrize("name", list(_masks()))
+@pytest.mark.parametrize("heads", [4, 2])
+def test_attention_without_dropout_is_torchs_own(name, heads):
+    torch.manual_seed(0)
+    tensors, options = _heads(heads), _masks()[name] | {"enable_gqa": heads == 2}
+    ours, its = attend(*tensors, **options), nn.functional.scaled_dot_product_attention(*tensors, **options)
+    torch.testing.assert_close(ours, its, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(its)
+    for mine, other in zip(*(torch.autograd.grad((y * weights).sum(), tensors) for y in (ours, its)), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
+
+
+def test_attention_drops_shares_and_scales_the_rest():
+    torch.manual_seed(0)
+    query, key, value = (x.detach() for x in _heads())
+    torch.manual_seed(5)
+    made = attend(query, key, value, dropout_p=0.3)
+    torch.manual_seed(5)
+    shares = torch.softmax(query @ key.mT / 6**0.5, -1)
+    torch.testing.assert_close(made, (shares * quick_mask(shares, 0.3)) @ value)
+    mean = torch.stack([attend(query, key, value, dropout_p=0.3) for _ in range(4000)]).mean(0)
+    assert float((mean - shares @ value).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_query_that_may_look_nowhere_leaves_no_nan_behind(dtype):
+    query, key, value = (torch.randn(1, 1, 3, 4, dtype=dtype, requires_grad=True) for _ in range(3))
+    sees = torch.tensor([[True, True, False], [False, False, False], [False, True, True]])
+    for mask in (sees, torch.zeros(3, 3, dtype=dtype).masked_fill(~sees, -torch.inf)):
+        made = attend(query, key, value, mask, dropout_p=0.2)
+        assert made.dtype == dtype
+        found = torch.autograd.grad(made.sum(), (query, key, value))
+        assert all(bool(x.isfinite().all()) for x in (made, *found))
+
+
+@pytest.mark.parametrize("form", ["t5", "bert", "qwen"])
+def test_models_attend_with_quick_masks_inside_alone(form, monkeypatch):
+    calls = []
+    monkeypatch.setattr(dropout, "attend", lambda *a, **o: (calls.append(o["dropout_p"]), attend(*a, **o))[1])
+    model, other = (_dropping(form) for _ in range(2))
+    words = {"input_ids": torch.tensor([[4, 5, 6, 7]])} | ({"labels": torch.tensor([[1]])} if form == "t5" else {})
+
+    def passes(which):
+        calls.clear()
+        which.train()(**words)
+        return len(calls)
+
+    assert passes(model) == 0
+    with quick_dropout(model):
+        assert passes(model) == {"t5": 6, "bert": 2, "qwen": 2}[form]
+        assert set(calls) == {0.25}
+        assert passes(other) == 0
+        with quick_dropout(model):
+            pass
+        assert passes(model) > 0
+        calls.clear()
+        model.eval()(**words)
+        assert not calls
+    assert passes(model) == 0
+    with quick_dropout(model, attention=False):
+        assert passes(model) == 0
+
+
+def _dropping(form):
+    """One model that drops a quarter of its attention; ``qwen`` groups its queries."""
+    if form == "qwen":
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+        return Qwen3ForCausalLM(Qwen3Config(vocab_size=20, num_hidden_layers=2, attention_dropout=0.25, **sizes))
+    return tiny_model(form, **{"dropout_rate" if form == "t5" else "attention_probs_dropout_prob": 0.25})
