@@ -59,11 +59,12 @@ def located(path: str | os.PathLike[str]) -> Path:
 
 
 def name_or_folder(text: str | os.PathLike[str]) -> str:
-    """What a task, a backbone or a run is called in a file: its folder by the absolute path, where one is there (or a
-    Path says so); else its name, as it was given.
+    """What a task, a backbone or a run is called in a file: its folder (or a file with an ending) by the absolute path,
+    where one is there (or a Path says so); else its name, as it was given.
     """
     found = located(text)
-    return str(found) if isinstance(text, os.PathLike) or is_folder(found) else str(text)
+    there = is_folder(found) or (bool(found.suffix) and is_there(found))
+    return str(found) if isinstance(text, os.PathLike) or there else str(text)
 
 
 def named_in(text: str, folder: Path, was: object = None) -> str:

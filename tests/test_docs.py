@@ -38,6 +38,7 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.filterwarnings("ignore:task reviews. .*read off column:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers 5 for it
 @pytest.mark.usefixtures("forked_launches", "studies_in_threads")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p)], ids=_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from s3pet_viz.errors import ConfigError, short
@@ -83,3 +83,19 @@ def seed_list(seeds: Any) -> list[int]:
     if not made:
         raise ConfigError("seeds: expected at least one, found none")
     return list(dict.fromkeys(whole("seeds", seed, 0) for seed in made))
+
+
+def pairs(name: str, value: Any, expected: str) -> dict[str, str]:
+    """A mapping of texts, or its text form ``a=b,c=d``; each value once.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = value
+    if isinstance(value, str):
+        parts = [part.partition("=") for part in value.split(",")]
+        found = {key.strip(): text.strip() for key, _, text in parts} if all(mark for _, mark, _ in parts) else None
+    good = isinstance(found, Mapping) and all(isinstance(x, str) and x for pair in found.items() for x in pair)
+    if not good or not found or len(set(found.values())) < len(found):
+        raise ConfigError(f"{name}: expected {expected}, found {short(value)}")
+    return dict(found)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from s3pet_viz.config import checks
 from s3pet_viz.config.checks import short
 from s3pet_viz.config.names import A_RUN, DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, SPACES, SPLITS
 from s3pet_viz.config.options import REQUIRED, check_options, described, like, option, options_of
@@ -62,6 +63,10 @@ def _family(name: str, value: Any) -> dict[str, Any]:
     return read_family(value)
 
 
+def _columns(name: str, value: Any) -> dict[str, str]:
+    return checks.pairs(name, value, "the task's fields with the columns that hold them: text=review,label=stars")
+
+
 def _folder(name: str, value: Any) -> str:
     if not (isinstance(value, (str, Path)) and str(value)):
         raise ConfigError(f"{name}: expected a folder, found {short(value)}")
@@ -75,7 +80,7 @@ class SearchConfig:
 
     task: str = option(
         help=f"A task: {', '.join(list_resources('tasks')) or 'none'} (embedded), glue/rte, super_glue/cb, ..., or a "
-        "folder with train and validation .jsonl.",
+        "file or a folder of rows (csv, tsv, json, jsonl, parquet, arrow).",
         form="sentiment",
     )
     backbone: str = option(
@@ -124,7 +129,14 @@ class SearchConfig:
     dropout: bool = option(True, help="Keep the backbone's dropout on.")
     split: str = option("paper", help="How train, validation and test are made.", choices=SPLITS, loads=True)
     max_rows: int | None = option(
-        None, help="Use at most so many rows of each split.", unset="all", least=1, loads=True
+        None, help="Use at most so many rows of each split, each class by its share.", unset="all", least=1, loads=True
+    )
+    columns: dict[str, str] | None = option(  # noqa: RUF009
+        None,
+        help="Which column of a task's rows holds which of its fields: text=review,label=stars.",
+        check=_columns,
+        unset="they have the fields' names",
+        loads=True,
     )
     max_source_length: int | None = like(TuneConfig, "max_source_length")
     revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face backbone.", loads=True)

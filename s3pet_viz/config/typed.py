@@ -27,6 +27,7 @@ class SearchOptions(TypedDict, total=False):
     dropout: bool
     split: str
     max_rows: int | None
+    columns: dict[str, str] | None
     max_source_length: int | None
     revision: str | None
     task_revision: str | None

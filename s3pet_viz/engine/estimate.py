@@ -147,8 +147,8 @@ def estimate(
         open_start(config.start_from)
     device = Device.choose("cpu", config.precision)
     chosen = load_space(config.space)
-    rows: dict[str, Any] = {"split": config.split, "max_rows": config.max_rows, "revision": config.task_revision}
-    rows |= load
+    rows: dict[str, Any] = {name: getattr(config, name) for name in ("split", "max_rows", "columns")}
+    rows |= {"revision": config.task_revision, **load}
     data = load_task(task, form="text", **rows)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     made = outline(

@@ -9,7 +9,7 @@ from s3pet_viz.tasks.published import HUB_IDS
 from s3pet_viz.tasks.spec import Task
 
 
-def load_hub(task: Task, hub_id: str | None, revision: str | None) -> tuple[Any, str]:
+def load_hub(task: Task | None, hub_id: str | None, revision: str | None) -> tuple[Any, str]:
     """The DatasetDict of a GLUE or SuperGLUE task (or of `hub_id`) and its origin, `id (config) @ revision`.
 
     Only data files are read: no loading script is run. Raises MissingExtraError without `datasets`, and TaskError when
@@ -19,10 +19,11 @@ def load_hub(task: Task, hub_id: str | None, revision: str | None) -> tuple[Any,
         import datasets
     except ImportError as error:
         raise MissingExtraError(
-            f'task {task.name}: expected the package `datasets` for a hub name; pip install "s3pet_viz[hub]"'
+            f"task {task.name if task else hub_id}: expected the package `datasets` for a hub name; "
+            'pip install "s3pet_viz[hub]"'
         ) from error
-    path = hub_id or HUB_IDS[task.benchmark]
-    config = None if hub_id else task.name
+    path = hub_id or HUB_IDS[task.benchmark]  # type: ignore[union-attr]
+    config = None if hub_id else task.name  # type: ignore[union-attr]
     origin = f"{path}{f' ({config})' if config else ''} @ {revision or 'main'}"
     try:
         loaded = datasets.load_dataset(path, config, revision=revision)

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz import resources
+from s3pet_viz.config.options import options_of
+from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.errors import ConfigError, TaskError
 from s3pet_viz.files import expanded, is_folder, read_json
-from s3pet_viz.tasks.folder import read_folder
+from s3pet_viz.tasks.columns import completed, renamed, task_of_columns
+from s3pet_viz.tasks.files import NAMES, READERS, by_split, is_row_file, read_folder, read_rows
 from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
 from s3pet_viz.tasks.published import PUBLISHED, TASKS
@@ -29,14 +32,17 @@ def load_task(
     max_rows: Mapping[str, int] | int | None = None,
     task_spec: Task | Mapping[str, Any] | None = None,
     name: str | None = None,
+    columns: Mapping[str, str] | str | None = None,
 ) -> TaskData:
     """A task with its splits as examples in one form ("text" or "pair").
 
-    `task` is a folder; an embedded task's name (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or any dataset
-    id with a `task_spec`), at `revision`; or a mapping (a `datasets.DatasetDict` too) with train and validation, and
-    optionally test: each a `datasets.Dataset`, a DataFrame or a list of mappings. A folder that exists wins over a
-    name. What the rows mean comes from `task_spec` (a Task, or a task.json object), else `name` (a GLUE or SuperGLUE
-    task), else the folder's task.json, else the folder's own name; rows in memory need one of the first two.
+    `task` is a folder or one file (csv, tsv, json, jsonl, parquet, arrow; see `tasks.files`); an embedded task's name
+    (`sentiment`); a hub name (`glue/rte`, `super_glue/cb`, or any dataset id with a `task_spec`), at `revision`; or a
+    mapping (a `datasets.DatasetDict` too) with train and optionally validation and test: each a `datasets.Dataset`, a
+    DataFrame or a list of mappings. A file or folder that exists wins over a name. What the rows mean comes from
+    `task_spec` (a Task, or a task.json object), else `name` (a GLUE or SuperGLUE task), else the folder's task.json,
+    else the folder's own name, else `columns` and the rows (see `tasks.columns`). `columns` says which column holds
+    which field of the task: ``{"text": "review", "label": "stars"}``.
 
     `split` and `seed` decide the splits (see `splits.split_tables`), `max_rows` the most rows of each. Training
     examples may differ in number from evaluation ones (see `Task.examples`). Raises TaskError for anything wrong with
@@ -47,11 +53,20 @@ def load_task(
     spec = task_spec if isinstance(task_spec, Task) or task_spec is None else task_from_dict(task_spec)
     if spec is None and name is not None:
         spec = _known(name)
-    found, tables, origin = _open(task, spec, revision)
-    found = _rte_of(found, tables["train"])
+    columns = None if columns is None else options_of(SearchConfig)["columns"].checked(columns)
+    said, tables, origin = _open(task, spec, revision, columns is not None)
     for table in tables.values():
         if not table.rows:
             raise TaskError(f"{table.where}: expected at least one row, found none.")
+    if columns is not None:
+        if said is not None and (others := set(columns) - {*said.fields, said.label}):
+            known = ", ".join((*said.fields, said.label))
+            raise ConfigError(f"columns: expected some of {known} (task {said.name}), found {sorted(others)[0]!r}.")
+        tables = renamed(tables, columns)
+    if len(tables) == 1:
+        tables = by_split(tables["train"])
+    found, tables = _meaning(said, tables, columns, task)
+    for table in tables.values():
         found.check_class_names(table)
     check_numbers(found, tables.values())
     if "test" in tables and _labels_hidden(found, tables["test"]):
@@ -67,15 +82,36 @@ def load_task(
     return TaskData(found, examples["train"], examples["validation"], examples["test"], origin, form, deciding)
 
 
+def _meaning(
+    task: Task | None, tables: dict[str, Table], columns: dict[str, str] | None, opened: object
+) -> tuple[Task, dict[str, Table]]:
+    """The task, and its rows in its terms."""
+    if "train" not in tables:
+        raise TaskError(f"{next(iter(tables.values())).where}: expected rows of the split train, found none.")
+    if task is None:
+        name = Path(str(opened)).stem if isinstance(opened, str | Path) else "rows"
+        task = task_of_columns(tables, columns, name)
+    if task is None:
+        raise TaskError(_UNSAID.format(where=tables["train"].where, found=", ".join(tables["train"].rows[0])))
+    task = _rte_of(task, tables["train"])
+    return completed(task, tables)
+
+
 def check_name(task: str | Path) -> None:
     """Before anything is loaded. Raises TaskError: `task` names no folder, no embedded task and nothing on the hub."""
-    if isinstance(task, str) and _folder_of(task) is None and task not in PUBLISHED and "/" not in task:
+    if isinstance(task, str) and not (is_row_file(task) or task in PUBLISHED or "/" in task) and not _folder_of(task):
         raise _unknown(task)
 
 
-def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, dict[str, Table], str]:
-    """The task's meaning, its raw tables and its origin."""
+def _open(
+    task: object, spec: Task | None, revision: str | None, columns: bool
+) -> tuple[Task | None, dict[str, Table], str]:
+    """The task's meaning (None: nobody says it), its raw tables and its origin. columns: whether they are given."""
     if isinstance(task, str | Path):
+        if is_row_file(task):
+            path = expanded(task)
+            _no_revision(revision, f"the file {path}")
+            return spec, {"train": read_rows(path)}, str(path)
         folder = _folder_of(task)
         if folder is not None:
             _no_revision(revision, f"the folder {folder}")
@@ -84,11 +120,6 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
                 spec = task_from_dict(read_json(own, TaskError), where=str(own))
             tables = read_folder(folder)
             spec = spec or TASKS.get(folder.resolve().name)
-            if spec is None:
-                raise TaskError(
-                    f"{folder}: expected a task.json, a task_spec, or a folder named like one of "
-                    f"{', '.join(_bare_names())}; found none of these."
-                )
             return spec, tables, str(folder)
         known = PUBLISHED.get(str(task))
         if known is not None:
@@ -96,16 +127,17 @@ def _open(task: object, spec: Task | None, revision: str | None) -> tuple[Task, 
                 raise ConfigError(f"task {task}: expected no other name or task_spec, found {spec.name!r}.")
             loaded, origin = load_hub(known, None, revision)
             return known, _tables(loaded, known, origin), origin
-        if spec is not None and "/" in str(task) and not isinstance(task, Path):
+        if (spec is not None or columns) and "/" in str(task) and not isinstance(task, Path):
             loaded, origin = load_hub(spec, str(task), revision)
             return spec, _tables(loaded, spec, origin), origin
         raise _unknown(str(task))
     if isinstance(task, Mapping):
         _no_revision(revision, "rows in memory")
-        if spec is None:
-            raise TaskError("rows in memory: expected name= (a GLUE or SuperGLUE task) or task_spec=, found neither.")
         return spec, _tables(task, spec, "memory"), "memory"
-    raise TaskError(f"task: expected a name, a folder or a mapping of splits, found {kind_of(task)}.")
+    if isinstance(task, list) or hasattr(task, "columns") or hasattr(task, "column_names"):
+        _no_revision(revision, "rows in memory")
+        return spec, {"train": as_table(task, "memory")}, "memory"
+    raise TaskError(f"task: expected a name, a file, a folder, rows or a mapping of splits, found {kind_of(task)}.")
 
 
 def _folder_of(task: str | Path) -> Path | None:
@@ -123,14 +155,13 @@ def _folder_of(task: str | Path) -> Path | None:
     return embedded
 
 
-def _tables(splits: Mapping[str, Any], task: Task, where: str) -> dict[str, Table]:
-    """Tables of a mapping of splits; MNLI validates on its matched part."""
-    sources = {split: split for split in SPLITS if split in splits}
-    if "validation" not in sources and "validation_matched" in splits:
-        sources["validation"] = "validation_matched"
-    if not {"train", "validation"} <= sources.keys():
+def _tables(splits: Mapping[str, Any], task: Task | None, where: str) -> dict[str, Table]:
+    """Tables of a mapping of splits, also by other usual names; MNLI validates on its matched part."""
+    usual = ((split, [name for name in names if name in splits]) for split, names in NAMES.items())
+    sources = {split: found[0] for split, found in usual if found}
+    if "train" not in sources:
         found = ", ".join(map(str, splits)) or "none"
-        raise TaskError(f"{where}: expected the splits train and validation for {task.name}, found: {found}.")
+        raise TaskError(f"{where}: expected the split train{f' for {task.name}' if task else ''}, found: {found}.")
     return {split: as_table(splits[key], f"{where}, {key}") for split, key in sources.items()}
 
 
@@ -146,9 +177,16 @@ def _unknown(task: str) -> TaskError:
     hint = f" Did you mean {' or '.join(full)}?" if full else ""
     embedded = ", ".join(resources.list_resources("tasks")) or "none here"
     return TaskError(
-        f"task {task!r}: expected a folder with train.jsonl and validation.jsonl, an embedded task "
-        f"({embedded}), or one of {', '.join(PUBLISHED)}; found none of these.{hint}"
+        f"task {task!r}: expected a folder with train.jsonl and validation.jsonl, a file "
+        f"({', '.join(READERS)}), an embedded task ({embedded}), or one of {', '.join(PUBLISHED)}; found none of "
+        f"these.{hint}"
     )
+
+
+_UNSAID = (
+    "{where}: expected to be told what the rows mean: columns ({{'text': 'review', 'label': 'stars'}}), a task_spec, a "
+    "task.json in the folder, a folder named like a GLUE or SuperGLUE task, or name; found only the columns {found}."
+)
 
 
 def _bare_names() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from s3pet_viz.errors import TaskError
@@ -16,7 +16,8 @@ Row = Mapping[str, Any]
 class Table:
     """Rows with the names that an error message needs: where they come from and the number of each row.
 
-    `numbers[i]` is the line of rows[i] in its file (from 1), or its position in memory (from 0).
+    `numbers[i]` is the line of rows[i] in its file (from 1), or its position in memory (from 0). `untyped`: every value
+    is a text, as in a .csv.
     """
 
     where: str
@@ -24,6 +25,7 @@ class Table:
     numbers: Sequence[int] = ()
     unit: str = "row"
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    untyped: bool = False
 
     def at(self, index: int) -> str:
         """The place of one row, for a message: `train.jsonl, line 3`."""
@@ -34,7 +36,7 @@ class Table:
         """The rows at `indices`, in that order, with their own numbers."""
         kept = list(indices)
         numbers = [self.numbers[i] if self.numbers else i for i in kept]
-        return Table(self.where, [self.rows[i] for i in kept], numbers, self.unit, self.class_names)
+        return replace(self, rows=[self.rows[i] for i in kept], numbers=numbers)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -27,11 +27,20 @@ def split_tables(task: Task, tables: Mapping[str, Table], rule: SplitRule, seed:
     "paper": a large task gives up 2,000 training rows (at most a quarter) as validation and tests on its whole
     validation file; any other task cuts that file into two halves, validation and test; a task with a test split of its
     own keeps its three. "holdout": 10 % of the training rows (at most 2,000) validate, the whole validation file tests,
-    and a test split of its own is left alone. Raises TaskError when there are too few rows to cut.
+    and a test split of its own is left alone. Without a validation split, a tenth of the training rows (at most 2,000)
+    stands in for it, and another tenth tests where there is no test split. Raises TaskError when there are too few rows
+    to cut.
     """
     if rule not in ("paper", "holdout"):
         raise ConfigError(f"split: expected 'paper' or 'holdout', found {rule!r}.")
-    train, held = tables["train"], tables["validation"]
+    train = tables["train"]
+    if "validation" not in tables:
+        for part in ("test", "validation"):
+            if part not in tables:
+                held, train = _cut(task, train, min(MOST_HELD_OUT, max(1, round(0.1 * len(tables["train"])))), seed)
+                tables = {**tables, part: held}
+        return {**tables, "train": train}
+    held = tables["validation"]
     if rule == "paper" and "test" in tables:
         return {"train": train, "validation": held, "test": tables["test"]}
     if rule == "paper" and not task.large:
@@ -44,6 +53,8 @@ def split_tables(task: Task, tables: Mapping[str, Table], rule: SplitRule, seed:
 
 def validating(task: Task, tables: Mapping[str, Table], rule: SplitRule) -> str:
     """What `split_tables` validates on, in words."""
+    if "validation" not in tables:
+        return "a part of the training split"
     if rule == "paper" and "test" in tables:
         return "the validation split"
     return "a half of the validation split" if rule == "paper" and not task.large else "a part of the training split"
@@ -52,7 +63,8 @@ def validating(task: Task, tables: Mapping[str, Table], rule: SplitRule) -> str:
 def cap_rows(
     task: Task, tables: Mapping[str, Table], most: Mapping[str, int] | int | None, seed: int
 ) -> dict[str, Table]:
-    """At most `most` rows of each split, drawn with the seed; MultiRC keeps or drops a question whole.
+    """At most `most` rows of each split, drawn with the seed, each class by its share of the rows; MultiRC keeps or
+    drops a question whole.
 
     Raises ConfigError for a name that is no split or a limit below 1.
     """
@@ -68,11 +80,16 @@ def cap_rows(
     for split, table in tables.items():
         capped[split] = table
         if split in limits and len(table) > limits[split]:
-            keys: list[Hashable] = list(range(len(table)))
+            stream = f"rows {split} {seed}"
             if task.builder == "multirc":
                 keys = [forms.group_of(task, row, table.at(i)) for i, row in enumerate(table.rows)]
-            chosen = _choose(keys, limits[split], f"rows {split} {seed}")
-            capped[split] = table.take(i for i, key in enumerate(keys) if key in chosen)
+                chosen = _choose(keys, limits[split], stream)
+                capped[split] = table.take(i for i, key in enumerate(keys) if key in chosen)
+            else:
+                classes: list[Hashable] = [0] * len(table)
+                if task.kind == "classification" and task.builder != "record":
+                    classes = [task.label_of(row, table.at(i)) for i, row in enumerate(table.rows)]
+                capped[split] = table.take(sorted(_stratified(classes, limits[split], stream)))
     return capped
 
 
@@ -102,3 +119,22 @@ def _choose(keys: Sequence[Hashable], count: int, stream: str) -> set[Hashable]:
             chosen.add(key)
             left -= sizes[key]
     return chosen or {min(order, key=lambda key: sizes[key])}
+
+
+def _stratified(classes: Sequence[Hashable], count: int, stream: str) -> list[int]:
+    """`count` places in a seeded order; of each class its share, by largest remainders, and one if there is room."""
+    sizes = Counter(classes)
+    exact = {one: count * size / len(classes) for one, size in sizes.items()}
+    room = {one: max(int(share), int(count >= len(sizes))) for one, share in exact.items()}
+    while (left := count - sum(room.values())) != 0:
+        step = 1 if left > 0 else -1
+        open_to = [one for one in room if room[one] > 1 or step > 0]
+        room[max(open_to, key=lambda one: (step * (exact[one] - room[one]), sizes[one]))] += step
+    order = list(range(len(classes)))
+    random.Random(f"s3pet {stream}").shuffle(order)
+    chosen = []
+    for i in order:
+        if room[classes[i]] > 0:
+            room[classes[i]] -= 1
+            chosen.append(i)
+    return chosen

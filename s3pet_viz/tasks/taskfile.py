@@ -22,9 +22,9 @@ def task_from_dict(spec: object, where: str = "task_spec") -> Task:
     """The Task that a task.json object describes.
 
     Required: name, kind ("classification" or "regression"), fields (one or two text columns), metrics (main
-    first); classification also label_names, regression label_range ([low, high]). Optional: label (column,
-    "label"), prefix (of the text form, the name), max_source_length (tokens, 128), and for regression
-    label_step (a 25th of the range). Raises TaskError naming `where` and the field.
+    first). Optional: label (column, "label"), prefix (of the text form, the name), max_source_length (tokens, 128);
+    for classification label_names, for regression label_range ([low, high]): read off the rows where they are not
+    given; and label_step (a 25th of the range). Raises TaskError naming `where` and the field.
     """
     if not isinstance(spec, Mapping):
         raise TaskError(f"{where}: expected a JSON object, found {kind_of(spec)}.")
@@ -60,14 +60,13 @@ def task_from_dict(spec: object, where: str = "task_spec") -> Task:
     names: tuple[str, ...] = ()
     label_range = label_step = None
     if kind == "classification":
-        if "label_names" not in spec:
-            raise TaskError(f"{where}: expected the field 'label_names' for classification, found none.")
-        names = _strings(spec["label_names"], where, "label_names", least=2)
+        if spec.get("label_names") is not None:
+            names = _strings(spec["label_names"], where, "label_names", least=2)
         if any(entry != entry.strip() for entry in names):
             raise _wrong(where, "label_names", "names without white space around them", list(names))
-        if "f1" in metrics and len(names) != 2:
+        if names and "f1" in metrics and len(names) != 2:
             raise _wrong(where, "metrics", f"macro_f1, not f1, for {len(names)} labels", "f1")
-    else:
+    elif spec.get("label_range") is not None:
         label_range, label_step = _range(spec, where)
     return Task(
         name=name,
@@ -84,8 +83,6 @@ def task_from_dict(spec: object, where: str = "task_spec") -> Task:
 
 
 def _range(spec: Mapping[str, Any], where: str) -> tuple[tuple[float, float], float]:
-    if "label_range" not in spec:
-        raise TaskError(f"{where}: expected the field 'label_range' for regression, found none.")
     found = spec["label_range"]
     pair = isinstance(found, list | tuple) and len(found) == 2 and all(map(is_finite, found))
     if not pair or not found[0] < found[1]:

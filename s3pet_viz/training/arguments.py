@@ -73,6 +73,12 @@ _function = _or_none(callable)
 _count = _is(int, np.integer)
 _rows = _or_none(lambda value: (_count(value) and value > 0) or _named(lambda n: _count(n) and n > 0)(value))
 
+
+def _task(value: Any) -> bool:
+    rows = hasattr(value, "columns") or hasattr(value, "column_names")  # a DataFrame, a Dataset
+    return isinstance(value, (str, os.PathLike, Mapping)) or rows or (_all(_is(Mapping))(value) and len(value) > 0)
+
+
 #: The same of `load`'s.
 _LOAD: dict[str, tuple[Test, str]] = {
     **dict.fromkeys(("head", "revision", "task_revision", "name"), (_or_none(_text), "text")),
@@ -83,6 +89,7 @@ _LOAD: dict[str, tuple[Test, str]] = {
         "auto, or a mapping of modules",
     ),
     "seed": (lambda value: _count(value) and value >= 0, "a whole number of at least 0"),
+    "columns": (_or_none(_is(str, Mapping)), "a mapping of the task's fields to columns"),
     "max_rows": (_rows, "a whole number of at least 1, or one for each split"),
     "task_spec": (_or_none(_is(Task, Mapping)), "a Task, or a task.json object"),
 }
@@ -99,7 +106,7 @@ _KINDS: dict[str, tuple[Test, str]] = {
     "family": _LOAD["family"],
     "backbone": (_place, "a name or a folder"),
     "budget": (_or_none(_is(str, Real)), "a fraction ('0.1%') or a number of parameters"),
-    "task": (_or_none(_is(str, os.PathLike, Mapping)), "a name, a folder, or a mapping of splits"),
+    "task": (_or_none(_task), "a name, a file, a folder, rows or a mapping of splits"),
     **dict.fromkeys(("load", "search", "tune"), (_or_none(_named()), "a mapping of options by name")),
     "per_task": (_or_none(_named(_named())), "a mapping of task names to options"),
     "methods": (lambda value: _all(_text)(value) and len(value) > 0, "a list of names"),

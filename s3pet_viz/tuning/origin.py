@@ -62,7 +62,7 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
         found["task"] = config.get("task") if task is None else task
         found["backbone"] = config.get("backbone") if backbone is None else backbone
         if task is None:
-            found["load"] |= {**source.info.get("load", {}), **_known(config, "max_rows", "task_revision")}
+            found["load"] |= {**source.info.get("load", {}), **_known(config, "max_rows", "task_revision", "columns")}
             found |= _known(config, "split", "max_source_length")
         if backbone is None:
             found["load"] |= _known(config, "revision", "head", "dtype", "device_map", "family")

@@ -53,9 +53,9 @@ def check_form(values: Mapping[str, Any]) -> dict[str, Any]:
                 options[name] = one.kind(options[name])
     task, backbone, space = options["task"], options["backbone"], options["space"]
     known = tasks()
-    if task not in known and not _HUB_TASK.fullmatch(task) and not _is(task, "dir"):
+    if task not in known and not _HUB_TASK.fullmatch(task) and not (_is(task, "dir") or _is(task, "file")):
         raise ConfigError(
-            f"task: expected one of {', '.join(known)}, a folder with train.jsonl and validation.jsonl, "
+            f"task: expected one of {', '.join(known)}, a file or a folder of rows, "
             f"or a name such as glue/rte, found {task!r}"
         )
     if not (_is(backbone, "dir") or _HUB_MODEL.fullmatch(backbone)):

@@ -205,21 +205,22 @@ def test_class_labels_numbered_otherwise() -> None:
         load_task({"train": part, "validation": part}, name="cola", form="text")
 
 
-@pytest.mark.parametrize("task", [{"train": [], "valid": []}, {}])
+@pytest.mark.parametrize("task", [{"valid": [], "more": []}, {}])
 def test_memory_without_its_splits(task: Any) -> None:
-    with pytest.raises(TaskError, match="expected the splits train and validation"):
+    with pytest.raises(TaskError, match="expected the split train for cola, found: (valid, more|none)"):
         load_task(task, name="cola", form="text")
 
 
 def test_memory_that_is_no_table() -> None:
     rows = rows_of("cola", 4)
-    with pytest.raises(TaskError, match=r"expected name= .* or task_spec="):
-        load_task({"train": rows, "validation": rows}, form="text")
+    other = [{"words": row["sentence"], "label": row["label"]} for row in rows]
+    with pytest.raises(TaskError, match=r"told what the rows mean: .*or name; found only the columns words, label"):
+        load_task({"train": other, "validation": other}, form="text")
     with pytest.raises(TaskError, match=r"memory, train: expected a datasets.Dataset, .* found str"):
         load_task({"train": "rows", "validation": rows}, name="cola", form="text")
     with pytest.raises(TaskError, match=r"memory, train, row 1: expected a mapping"):
         load_task({"train": [rows[0], "x"], "validation": rows}, name="cola", form="text")
-    with pytest.raises(TaskError, match="expected a name, a folder or a mapping of splits, found int 3"):
+    with pytest.raises(TaskError, match="expected a name, a file, a folder, rows or a mapping of splits, found int 3"):
         load_task(3, form="text")  # type: ignore[arg-type]
 
 
