@@ -1,22 +1,33 @@
-"""Write docs/compatibility.md: run every check of tests/family_checks.py on every tiny model of tests/tiny_families.py.
+"""Write docs/compatibility.md: run every check of tests/family_checks.py on every tiny model of tests/tiny_families.py
+and tests/read_families.py, and put in what tools/try_all_families.py found.
 
-    python tools/make_compatibility.py
+    python tools/make_compatibility.py [--only NAME ...]
+
+--only: of these models alone; the other rows stay as they are.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import warnings
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 import transformers
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "compatibility.md"
+#: What `tools/try_all_families.py` found.
+TRIED = ROOT / "benchmarks" / "measured" / "families.jsonl"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from family_checks import CHECKS, outcome  # noqa: E402
-from tiny_families import TINY  # noqa: E402
+from read_families import READ  # noqa: E402
+from tiny_families import TINY, TinyFamily  # noqa: E402
 
 from s3pet_viz.backbones import FAMILIES, positions  # noqa: E402
 from s3pet_viz.files import write_text_atomic  # noqa: E402
@@ -24,7 +35,8 @@ from s3pet_viz.files import write_text_atomic  # noqa: E402
 TEXT = """# Which backbones work
 
 Written by `python tools/make_compatibility.py` (transformers {transformers}, torch {torch}); do not edit. Each cell is a run of a
-check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again.
+check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again (of the
+families without a table, a search). [Every family of transformers](#every-text-family-of-transformers) was tried too.
 
 ## What was checked
 
@@ -36,7 +48,7 @@ check in `tests/family_checks.py` on a tiny model of random weights, and the tes
 - tuning: a structure is trained and scored: by generation, or by the classification head.
 - adapter: every gate of S3PET-M, weights far from zero, in an adapter folder and back: the same outputs to the bit.
 - PEFT, merged: LoRA and LNFit gates, loaded by `PeftModel` and by plain transformers: the same outputs in float64 to
-  1e-12 (Gemma 1e-6: its norm computes in float32). merged BitFit: every BitFit gate; one whose module has no bias is refused.
+  1e-12 (1e-6 where a norm computes in float32 in a form of its own: Gemma 1 to 3, OLMo 2, Cohere, DeBERTa v1). merged BitFit: every BitFit gate; one whose module has no bias is refused.
 
 ## Heads
 
@@ -72,9 +84,30 @@ The families above have a table each (`structure/families.yaml`). Of any other t
 model in memory, positions are read off the model: layers by their numbers, attention and feed-forward blocks by what
 they hold, linear layers by name, place and width (`backbones/discovery.py` says the rules; with the tables switched off
 they name every position above as the tables do). `s3.positions(name_or_model)` and `s3pet positions NAME` show what was
-found, and what was left out and why. `tests/backbones/test_any_model.py` reads and searches tiny models of Qwen 3,
-Gemma 2 and 3, Phi-3, GPT-NeoX, Falcon, BLOOM, Cohere, Mixtral, ModernBERT, ALBERT, MPNet, RoFormer, mBART, Pegasus,
-Marian and umT5, and of a class that `transformers` does not know.
+found, and what was left out and why.
+
+{read}
+
+Qwen 2.5 and Llama 3.x have the tables of qwen2 and llama. Models that read sound or pictures (Whisper, ViT) are named in
+the same way: `s3.positions(model)`, and gates go into them.
+
+Where a name is wrong, say what it is: `family=` (a mapping, or a YAML or JSON file) of `search`, `tune`, `explain`, `score`,
+`baselines`, `positions` and `load_backbone`, `--family FILE` of the commands, `load={{"family": ...}}` of studies; or for a
+session `s3.register_family(model_type, ...)`, which the searches and studies that it starts know too. A table names what
+discovery gets wrong, and the rest is still read:
+
+```yaml
+encoder:
+  block: strokes.{{n}}        # a name that begins with a point lies in it
+  SelfAttn: .gaze
+  SelfAttn.Q: .gaze.asks
+  FFN.LN: .rest
+  left_out: [.gaze.spare]   # no position
+```
+
+A field that names nothing, a module that is of another kind, two fields for one module: an error that names the file and the
+field, before weights are read. A run keeps its table (run.json), so it is resumed where the table is not registered; a
+structure and an adapter name their modules themselves, and need none.
 
 Such models have positions that those above have not:
 
@@ -85,14 +118,23 @@ Such models have positions that those above have not:
 - `Block.<own name>`, of a norm `Block.<own name>.LN`: in a layer, but what it does is not certain. A space may name it.
 
 Experts and what chooses them are left out; the block `FFN` is then the sum of the experts. A layer that a model runs
-several times (ALBERT) is one layer.
+several times (ALBERT), and a module or a weight that is used twice, is one position.
+
+## Every text family of transformers
+
+`python tools/try_all_families.py` makes a tiny model of random weights of each class in the auto-mappings for sequence
+classification, causal and sequence-to-sequence language modelling (its default config with every size made small). Then
+it reads the positions, searches two steps in S3PET-M with half of its parameters as budget, and trains the structure two
+steps: finite losses, gates that move, the budget met, the backbone as it was to the bit.
+
+{tried}
 
 ## Not supported
 
 - Quantised weights (bitsandbytes, GPTQ, AWQ, ...): refused with a `BackboneError` that says what was found.
 - Layers that are no `nn.Linear` (nor GPT-2's `Conv1D`), as SqueezeBERT's convolutions: left out, or refused where there
   are no others.
-- Encoder-decoders with a classification head.
+- Models that `torch.compile` was called on, and weights in float16: refused by name.
 """
 
 
@@ -100,15 +142,40 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _models() -> str:
+def _models(tiny_models: Iterable[TinyFamily], only: Collection[str]) -> str:
     lines = [_row("backbone", *CHECKS), f"|---{'|---' * len(CHECKS)}|"]
-    for tiny in TINY:
+    old = PAGE.read_text().splitlines()
+    for tiny in tiny_models:
+        if only and tiny.name not in only:
+            lines += [line for line in old if line.startswith(f"| {tiny.name} |")][:1]
+            continue
         found = []
         for column, check in CHECKS.items():
             print(f"{tiny.name}: {column}", file=sys.stderr)
             found.append(outcome(check, tiny).replace("|", "/").replace("\n", " "))
         lines.append(_row(tiny.name, *found))
     return "\n".join(lines)
+
+
+def _tried() -> str:
+    """How many of all classes work, and what stopped the others."""
+    rows = [json.loads(line) for line in TRIED.read_text().splitlines()]
+    built = [row for row in rows if "built" in row]
+    works = [row for row in built if "tuned" in row]
+    heads = Counter(row["head"] for row in works)
+    said = [
+        f"Of {len(rows)} classes {len(built)} could be built so and ran as they are; {len(works)} of these "
+        f"({len(works) / len(built):.1%}) were searched and tuned: " + ", ".join(f"{n} {head}" for head, n in heads.items()) + ".",
+        "",
+        _row("family", "class", "parameters", "positions", "not certain", "gates", "what stopped it"),
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["kind"], row["head"])):
+        reason = "" if "tuned" in row else f"{row['stopped']}: {row['reason']}".replace("|", "/")
+        numbers = [str(row.get(name, "")) for name in ("built", "positions")]
+        others = ", ".join(m.removeprefix("Block.") for m in row.get("uncertain", ()))
+        said.append(_row(row["kind"], row["name"], *numbers, others, str(row.get("searched", "")), reason))
+    return "\n".join(said)
 
 
 def _heads() -> str:
@@ -119,7 +186,7 @@ def _heads() -> str:
                 family.name,
                 ", ".join(family.model_types),
                 "classification" if family.encoder_only else "lm",
-                "classification" if family.decoder_only else "",
+                "" if family.encoder_only else "classification",
             )
         )
     return "\n".join(rows)
@@ -145,12 +212,17 @@ def _left_out() -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=[])
+    only = parser.parse_args().only
     write_text_atomic(
-        ROOT / "docs" / "compatibility.md",
+        PAGE,
         TEXT.format(
             transformers=transformers.__version__,
             torch=torch.__version__.split("+")[0],
-            table=_models(),
+            table=_models(TINY, only),
+            read=_models((tiny for tiny, _ in READ.values()), only),
+            tried=_tried(),
             heads=_heads(),
             positions=_positions(),
             left_out=_left_out(),

@@ -46,11 +46,15 @@ OWN: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "lilt": {"hidden_size": 48},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "mistral4": {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 64}},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+    "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "hybrid"], "hybrid_layer_ids": [1, 2], "num_mem_blocks": 1, "attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "hybrid"], "attn_layer_period": 2, "attn_layer_offset": 1, "attention_hidden_size": 64, "attention_head_dim": 16},
     "ministral": {"head_dim": 8},
     "nemotron": {"num_key_value_heads": 2},
     "olmo_hybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 2, "vocab_size": 64},
-    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 16], "attn_layers": ["local", "local"]},
+    "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "local"]},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
 }
 
@@ -70,10 +74,13 @@ def tiny_config(kind: str, head: str, tokens: Mapping[str, int | None]) -> Any:
     except Exception:
         default = config_class(**OWN.get(kind, {}))
     made = _small(default, tokens) | OWN.get(kind, {})
+    made |= {name: token for name, token in tokens.items() if name not in made and hasattr(default, name)}
     if head == "causal" and hasattr(default, "is_decoder"):
         made["is_decoder"] = True
     if head == "classification":
         made["num_labels"] = 2
+    if getattr(default, "is_encoder_decoder", False):
+        made["decoder_start_token_id"] = tokens["decoder_start_token_id"]
     return config_class(**made)
 
 

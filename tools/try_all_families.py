@@ -1,10 +1,11 @@
 """Try every text family of transformers: a tiny random model of each class is built, read, searched and tuned.
 
-    python tools/try_all_families.py [--only NAME ...] [--again]
+    python tools/try_all_families.py [--only NAME ...] [--again] [--failed]
 
 It goes over the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling. Each
-class has a process of its own with a limit of memory and time. What happened is appended to build/families.jsonl, and
-is not tried again (unless --again).
+class has a process of its own with a limit of memory and time. What happened is kept in
+benchmarks/measured/families.jsonl, and is not tried again (unless --again or --failed).
+`python tools/make_compatibility.py` puts the table into docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ from tiny_configs import tiny_config  # noqa: E402
 from transformers.models.auto import modeling_auto  # noqa: E402
 
 import s3pet_viz as s3  # noqa: E402
+from s3pet_viz.backbones import positions  # noqa: E402
 from s3pet_viz.errors import S3PETError  # noqa: E402
+from s3pet_viz.files import write_text_atomic  # noqa: E402
+from s3pet_viz.pet import candidate_gates, load_space  # noqa: E402
 
-RESULTS = ROOT / "build" / "families.jsonl"
+RESULTS = ROOT / "benchmarks" / "measured" / "families.jsonl"
 SECONDS, MEMORY = 240, 6 * 2**30
 #: A model with more parameters than this is not small: a field of its config is not made so.
 MOST_PARAMETERS = 4_000_000
@@ -79,8 +83,7 @@ def build(case: Case) -> tuple[Any, Any]:
     tokens["vocab_size"] = len(tokenizer)
     if form == "gpt":
         tokens["pad_token_id"] = 0
-    if form == "roberta":
-        tokens["decoder_start_token_id"] = 2
+    tokens["decoder_start_token_id"] = 2
     config = tiny_config(case.kind, case.head, tokens)
     cls = getattr(transformers, case.name)
     if not isinstance(config, cls.config_class):  # of several parts, the one that writes
@@ -128,14 +131,16 @@ def _common(model: Any, tokenizer: Any) -> dict[str, Any]:
 def _search(model: Any, tokenizer: Any) -> tuple[int, Any]:
     """Two steps, the second with the second-order term; the backbone is left to the bit. The number of gates."""
     before = snapshot(model)
+    gates, _ = candidate_gates(positions(model), load_space("S3PET-M"))
+    budget = sum(gate.n_params for gate in gates) // 2
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        run = s3.search(**_common(model, tokenizer), budget=400, steps=2, second_order_from=1, out=out)
+        run = s3.search(**_common(model, tokenizer), budget=budget, steps=2, second_order_from=1, out=out)
         steps, structure = run.steps(), run.structure()
     assert np.isfinite(steps["train_loss"]).all(), "a loss is not finite"
     moved = (np.stack(steps["alpha"])[-1] != 0).mean()
     assert moved > 0.3, f"{moved:.0%} of the gates have a gradient"
-    assert 0 < structure.n_params <= 400, "the budget is not met"
+    assert 0 < structure.n_params <= budget, "the budget is not met"
     assert_same(model, before)
     return len(run.gates_list), structure
 
@@ -203,15 +208,13 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _timed_out)
-    RESULTS.parent.mkdir(exist_ok=True)
     known = results()
     for case in cases():
         skip = case in known and not given.again and not (given.failed and "tuned" not in known[case])
         if skip or (given.only and case.kind not in given.only):
             continue
-        row = in_process(case)
-        with RESULTS.open("a") as out:
-            out.write(json.dumps(row) + "\n")
+        row = known[case] = in_process(case)
+        write_text_atomic(RESULTS, "".join(json.dumps(r) + "\n" for r in known.values()))
         print(f"{case.kind:24} {case.head:22} {row.get('reason', 'works')}  ({row['seconds']} s)", flush=True)
 
 

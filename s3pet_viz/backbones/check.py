@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.placed import stored
-from s3pet_viz.backbones.position import known_tokens, text_config
+from s3pet_viz.backbones.position import known_tokens, text_config, understood
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
 from s3pet_viz.tasks import Task, TaskData
@@ -93,7 +94,15 @@ def check_head(config: Any, text: bool, name: str) -> None:
     """The files hold a plain pretrained model, or one with a head for the same kind of task. Raises BackboneError:
     another head, which would be dropped (and another drawn) without a word.
     """
+    import transformers
+
     for architecture in map(str, getattr(config, "architectures", None) or ()):
+        if not hasattr(transformers, architecture):
+            warnings.warn(
+                f"backbone: {name!r} was saved by a class that transformers does not know ({architecture}): of its "
+                "weights those of the base model are used; to use all, load it yourself and give model= and tokenizer=",
+                stacklevel=2,
+            )
         if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
             wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
             raise BackboneError(
@@ -151,6 +160,11 @@ def check_bare(model: nn.Module) -> None:
                 f"{name or 'the model itself'} ({type(module).__name__}); fold it in first: model.merge_and_unload() "
                 "of a PeftModel gives a plain model (unload() one without what was trained)"
             )
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise BackboneError(
+                f"backbone: expected a model that is not compiled, found torch.compile at {name}: what was compiled "
+                "would not hold with PET modules in it; give the model from before (_orig_mod, or load it anew)"
+            )
         if is_parametrized(module):
             raise BackboneError(
                 f"backbone: expected plain weights, found a parametrization at {name}; make it permanent first: "
@@ -169,10 +183,9 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     if not isinstance(model, PreTrainedModel):
-        # torch.compile wraps a model in a class of its own, and so do data parallel ones.
+        # Data parallel ones wrap a model in a class of their own.
         raise BackboneError(
             f"backbone: expected a model of transformers (PreTrainedModel), found {type(model).__name__}"
-            + ("; give the model that was compiled (model._orig_mod)" if hasattr(model, "_orig_mod") else "")
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
@@ -321,16 +334,18 @@ def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> N
     """
     where = f"backbone: expected {backbone.name} to read rows of task {task.name}"
     try:
-        output = backbone.model(**batch, return_dict=True)
-        loss, logits = output.loss, output.logits
+        output = backbone.model(**batch, **understood(backbone.model, return_dict=True))
+        loss, logits = getattr(output, "loss", None), getattr(output, "logits", None)
     except Exception as error:  # a model in memory may fail anywhere
         first = (str(error).strip().splitlines() or [""])[0]
         raise BackboneError(f"{where}, found {type(error).__name__}: {first}") from error
+    if loss is None or logits is None:
+        raise BackboneError(f"{where} and give an output with loss and logits, found {type(output).__name__}")
     rows = len(batch["input_ids"])
     if backbone.form == "pair" and tuple(logits.shape) != (rows, task.num_labels):
         raise BackboneError(
             f"{where} and give {rows} x {task.num_labels} outputs, found a shape of "
             + " x ".join(map(str, logits.shape))
         )
-    if loss is None or loss.numel() != 1:
-        raise BackboneError(f"{where} and give a loss, found {'none' if loss is None else f'{loss.numel()} of them'}")
+    if loss.numel() != 1:
+        raise BackboneError(f"{where} and give a loss, found {loss.numel()} of them")

@@ -389,7 +389,8 @@ class _Layer:
             bare.append("FFN")
         if len(loose) == len(bare) and not all("post" in _own(n) for n in loose):
             return made | {n: f"{module}.LN" for n, module in zip(loose, bare, strict=True)}
-        for words, module in _WORDS:
+        there = {*owners, *(["FFN"] if self._experts() else [])}
+        for words, module in (entry for entry in _WORDS if entry[1].partition(".")[0] in there):
             for n in loose:
                 if n not in made and module not in made.values() and words.search(_own(n)):
                     made[n] = module

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3pet_viz.backbones.position import understood
 from s3pet_viz.pet.insertion import insert
 from s3pet_viz.structure import Gate
 
@@ -66,6 +67,6 @@ def inert_gates(
 
 
 def _logits(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    options = {"use_cache": False} if model.can_generate() else {}
+    options = understood(model, use_cache=False) if model.can_generate() else {}
     made: Tensor = model(**batch, **options).logits
     return made
