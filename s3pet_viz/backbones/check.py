@@ -148,8 +148,8 @@ def _quantised_layer(model: nn.Module) -> str:
 
 
 def check_bare(model: nn.Module) -> None:
-    """No PET modules are in a model yet: they would be searched, counted and saved as if they were the backbone's.
-    Raises BackboneError: it has some; says whose.
+    """No PET modules are in a model yet (they would be searched, counted and saved as if they were the backbone's), and
+    it is not compiled. Raises BackboneError: it has some, or is; says whose, and where.
     """
     for name, module in (("the model itself", model), *model.named_modules()):
         kinds = [c for c in type(module).__mro__ if c.__module__.partition(".")[0] in _PET_PACKAGES]
@@ -163,7 +163,7 @@ def check_bare(model: nn.Module) -> None:
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
             raise BackboneError(
                 f"backbone: expected a model that is not compiled, found torch.compile at {name}: what was compiled "
-                "would not hold with PET modules in it; give the model from before (_orig_mod, or load it anew)"
+                "would not hold with PET modules in it; give the model from before (model._orig_mod, or load it anew)"
             )
         if is_parametrized(module):
             raise BackboneError(
