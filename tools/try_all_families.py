@@ -1,11 +1,11 @@
 """Try every text family of transformers: a tiny random model of each class is built, read, searched and tuned.
 
-    python tools/try_all_families.py [--only NAME ...] [--again] [--failed]
+    python tools/try_all_families.py [--only NAME ...] [--head HEAD] [--again] [--failed]
 
 It goes over the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling. Each
 class has a process of its own with a limit of memory and time. What happened is kept in
-benchmarks/measured/families.jsonl, and is not tried again (unless --again or --failed).
-`python tools/make_compatibility.py` puts the table into docs/compatibility.md.
+benchmarks/measured/families.jsonl, and is not tried again (unless --again or --failed). From that file docs/families.md
+is written at the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ from s3pet_viz.files import write_text_atomic  # noqa: E402
 from s3pet_viz.pet import candidate_gates, load_space  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "measured" / "families.jsonl"
+PAGE = ROOT / "docs" / "families.md"
 SECONDS, MEMORY = 240, 6 * 2**30
 #: A model with more parameters than this is not small: a field of its config is not made so.
 MOST_PARAMETERS = 4_000_000
@@ -184,7 +185,8 @@ def in_process(case: Case) -> dict[str, Any]:
     _, status = os.waitpid(child, 0)
     if not said:
         said = json.dumps({"stopped": "searched", "reason": f"its process ended with status {status}"})
-    return {**case._asdict(), **json.loads(said), "seconds": round(time.monotonic() - began, 1)}
+    versions = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}"
+    return {**case._asdict(), **json.loads(said), "seconds": round(time.monotonic() - began, 1), "with": versions}
 
 
 def _timed_out(*_: Any) -> None:
@@ -198,9 +200,65 @@ def results() -> dict[Case, dict[str, Any]]:
     return {Case(row["kind"], row["head"], row["name"]): row for row in rows}
 
 
+# -- the page ----------------------------------------------------------------------------------------------------
+
+TEXT = """# Every text family of transformers
+
+Written by `python tools/try_all_families.py` ({versions}) from
+`benchmarks/measured/families.jsonl`; do not edit.
+
+Of each class in the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling, a
+tiny model of random weights is made: its default config with every size made small. Its positions are read, a search
+of two steps (the second with the second-order term) goes over S3PET-M with half of all parameters as budget, and the
+structure is trained for two steps and scored. It works if all losses are finite, more than 30 % of the gates move, the
+budget is met, and the backbone is as it was, to the bit.
+
+{counts}
+
+Not built: its default config cannot be made so small, or the class itself does not run so (the reasons are below). A
+share is of what was built.
+
+## What does not work
+
+{failed}
+
+## All families
+
+Not certain: linear layers and norms inside the layers that are named `Block.<own name>`
+([names](compatibility.md#families-without-a-table)).
+
+{table}
+"""
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The page of these results."""
+    heads = list(HEADS.values())
+    counts = [row("mapping", "classes", "built", "work", "share"), "|---|---|---|---|---|"]
+    for head in (*heads, "all"):
+        own = [r for r in rows if head in ("all", r["head"])]
+        built, works = (sum(stage in r for r in own) for stage in ("built", "tuned"))
+        counts.append(row(head, len(own), built, works, f"{works / max(1, built):.1%}"))
+    failed = [row("family", "mapping", "class", "stopped while", "reason"), "|---|---|---|---|---|"]
+    failed += [row(r["kind"], r["head"], r["name"], r["stopped"], r["reason"]) for r in rows if "tuned" not in r]
+    table = [row("family", *heads, "not certain"), "|---|---|---|---|---|"]
+    for kind in sorted({r["kind"] for r in rows}):
+        own = {r["head"]: r for r in rows if r["kind"] == kind}
+        cells = ["" if h not in own else "works" if "tuned" in own[h] else own[h]["stopped"] for h in heads]
+        unsure = {m.removeprefix("Block.") for r in own.values() for m in r.get("uncertain", ())}
+        table.append(row(kind, *cells, ", ".join(sorted(unsure))))
+    versions = "; ".join(sorted({r["with"] for r in rows}))
+    return TEXT.format(versions=versions, counts="\n".join(counts), failed="\n".join(failed), table="\n".join(table))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[], help="these model types alone")
+    parser.add_argument("--head", default="", choices=list(HEADS.values()), help="this mapping alone")
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--failed", action="store_true", help="also what was not tuned")
     given = parser.parse_args()
@@ -211,11 +269,13 @@ def main() -> None:
     known = results()
     for case in cases():
         skip = case in known and not given.again and not (given.failed and "tuned" not in known[case])
-        if skip or (given.only and case.kind not in given.only):
+        if skip or (given.only and case.kind not in given.only) or given.head not in ("", case.head):
             continue
-        row = known[case] = in_process(case)
-        write_text_atomic(RESULTS, "".join(json.dumps(r) + "\n" for r in known.values()))
-        print(f"{case.kind:24} {case.head:22} {row.get('reason', 'works')}  ({row['seconds']} s)", flush=True)
+        done = known[case] = in_process(case)
+        rows = [known[c] for c in cases() if c in known]
+        write_text_atomic(RESULTS, "".join(json.dumps(r) + "\n" for r in rows))
+        print(f"{case.kind:24} {case.head:22} {done.get('reason', 'works')}  ({done['seconds']} s)", flush=True)
+    write_text_atomic(PAGE, page([known[c] for c in cases() if c in known]))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,13 @@ from transformers.models.bert.modeling_bert import BertPreTrainedModel
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import load_backbone, positions, wrap_backbone
-from s3pet_viz.errors import BackboneError
+from s3pet_viz.engine.backbone_problem import BackboneProblem
+from s3pet_viz.engine.gates import GateModel
+from s3pet_viz.engine.modes import State, fast_step
+from s3pet_viz.errors import AdapterError, BackboneError
+from s3pet_viz.export import Adapter
 from s3pet_viz.pet import candidate_gates, insert
+from s3pet_viz.structure import Structure
 
 
 class Headed(BertPreTrainedModel):
@@ -94,8 +99,11 @@ def test_what_is_compiled_is_refused(how):
     else:
         model.compile(backend="eager")
     at = r"model\.layers\.0" if how == "layer" else "the model itself"
-    with pytest.raises(BackboneError, match=f"expected a model that is not compiled, found torch.compile at {at}"):
+    reason = f"expected a model that is not compiled, found torch.compile at {at}"
+    with pytest.raises(BackboneError, match=reason):
         wrap_backbone(model, word_tokenizer("gpt"))
+    with pytest.raises(AdapterError, match=reason):
+        Adapter(Structure((), "llama", 1), {}, {}).attach(model)
 
 
 def test_modules_and_weights_that_are_used_twice(tmp_path):
@@ -130,7 +138,7 @@ def vit() -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("build", [whisper, vit])
 def test_models_of_sound_and_pictures(build):
-    """Their positions have their names, and gates go in: weights of theirs move the loss, and come off again."""
+    """Their positions have their names; a search on batches of their own moves weights and gates, and comes off again."""
     torch.manual_seed(0)
     model, batch = build()
     model.eval().requires_grad_(False)
@@ -142,16 +150,16 @@ def test_models_of_sound_and_pictures(build):
         for layer in (0, 1):
             assert {p.module for p in found.positions if (p.stack, p.layer) == (stack, layer)} == attention | ffn | cross
     assert set(found.left_out.values()) <= {f"no PET type is written for a Conv{n}d" for n in (1, 2)}
-    plain = model(**batch).loss
-    pets = insert(model, candidate_gates(found.positions, EVERYTHING)[0])
-    z = torch.ones(len(pets), requires_grad=True)
-    with torch.no_grad():
-        for p in pets.parameters():
-            p.normal_(0, 0.1)
-    with pets.gated(z):
-        loss = model(**batch).loss
-    (gradient,) = torch.autograd.grad(loss, z)
-    assert loss != plain
-    assert (gradient != 0).float().mean() > 0.8
+    before, plain = snapshot(model), model(**batch).loss
+    gates, _ = candidate_gates(found.positions, EVERYTHING)
+    pets = insert(model, gates)
+    # A search with batches of its own: what is asked of a batch is `labels`.
+    problem = BackboneProblem(model, pets, lambda half, step: batch)
+    counts = [gate.n_params for gate in gates]
+    state = State(problem, GateModel(counts, sum(counts) // 2), lr=1e-2, second_order_from=1)
+    losses = [fast_step(state, step).train_loss for step in range(6)]
+    assert losses[-1] < losses[0]
+    assert (state.alpha != 0).double().mean() > 0.8
     pets.detach()
+    assert_same(model, before)
     assert model(**batch).loss == plain
