@@ -15,7 +15,7 @@ SIZES: tuple[tuple[str, int], ...] = tuple(
         ("mamba_n_heads|mamba_d_head", 8),
         ("(max|n|original_max)_(position_embeddings|positions|ctx|seq_len|source_positions|target_positions)", 128),
         ("seq_length|max_seq_len|max_sequence_length|max_length|context_length|max_latents_size", 128),
-        ("vocab_size(_per_layer_input)?|ngram_vocab_size|num_embeddings", 64),
+        ("vocab_size(_per_layer_input)?|ngram_vocab_size|num_embeddings|byte_group_vocab", 64),
         ("intermediate_size|ffn_dim|ffn_hidden_size|n_inner|d_ff|d_inner|ff_dim|mlp_hidden_size|inner_dim", 48),
         ("num_(hidden_)?layers|n_layers?|(en|de)coder_layers|decoder_layers|num_blocks", 2),
         ("num_kv_heads|n_head_kv|num_query_groups|num_k_heads|kv_n_heads", 2),
@@ -33,7 +33,7 @@ SIZES: tuple[tuple[str, int], ...] = tuple(
 )
 #: What no rule of names says, of one model type: fields of its config.
 OWN: dict[str, dict[str, Any]] = {
-    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8},
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "attn_layer_indices": [1]},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
     "deepseek_v2": {"n_routed_experts": 4, "num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
@@ -106,7 +106,8 @@ def _small(config: Any, tokens: Mapping[str, int | None]) -> dict[str, Any]:
         elif name in ("initializer_range", "init_std") and isinstance(value, float):
             found[name] = 0.1
         elif isinstance(value, list) and value and re.search("layer|pattern|block", name):
-            found[name] = value[:2]
+            # Of words, the first two kinds: a hybrid with one of them alone is another model.
+            found[name] = ([*dict.fromkeys(value), *value] if isinstance(value[0], str) else value)[:2]
     return found
 
 

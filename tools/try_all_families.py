@@ -85,6 +85,8 @@ def build(case: Case) -> tuple[Any, Any]:
     if form == "gpt":
         tokens["pad_token_id"] = 0
     tokens["decoder_start_token_id"] = 2
+    if form == "bert":
+        tokens["eos_token_id"] = tokens["sep_token_id"]
     config = tiny_config(case.kind, case.head, tokens)
     cls = getattr(transformers, case.name)
     if not isinstance(config, cls.config_class):  # of several parts, the one that writes

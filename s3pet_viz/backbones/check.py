@@ -221,8 +221,8 @@ def check_tokens(backbone: Backbone) -> None:
             f"model.resize_token_embeddings({last + 1})"
         )
     if config.is_encoder_decoder:
-        for field in ("decoder_start_token_id", "pad_token_id"):
-            found = getattr(config, field, None)
+        needed = {"decoder_start_token_id": backbone.start_id, "pad_token_id": getattr(config, "pad_token_id", None)}
+        for field, found in needed.items():
             if not isinstance(found, int) or not 0 <= found < known:
                 raise BackboneError(
                     f"backbone: expected model.config.{field}, a token from 0 to {known - 1:,} that the decoder of "

@@ -80,7 +80,7 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
             num_beams=1,
             pad_token_id=backbone.pad_id,
             eos_token_id=backbone.end_id,
-            decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
+            decoder_start_token_id=None if backbone.causal else backbone.start_id,
         ),
     )
     try:
