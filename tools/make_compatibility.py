@@ -1,5 +1,5 @@
 """Write docs/compatibility.md: run every check of tests/family_checks.py on every tiny model of tests/tiny_families.py
-and tests/read_families.py, and put in what tools/try_all_families.py found.
+and tests/read_families.py.
 
     python tools/make_compatibility.py [--only NAME ...]
 
@@ -9,10 +9,8 @@ and tests/read_families.py, and put in what tools/try_all_families.py found.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -21,8 +19,6 @@ import transformers
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "compatibility.md"
-#: What `tools/try_all_families.py` found.
-TRIED = ROOT / "benchmarks" / "measured" / "families.jsonl"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from family_checks import CHECKS, outcome  # noqa: E402
@@ -36,7 +32,7 @@ TEXT = """# Which backbones work
 
 Written by `python tools/make_compatibility.py` (transformers {transformers}, torch {torch}); do not edit. Each cell is a run of a
 check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again (of the
-families without a table, a search). [Every family of transformers](#every-text-family-of-transformers) was tried too.
+families without a table, three of them). [Every text family of transformers](families.md) was tried too.
 
 ## What was checked
 
@@ -120,21 +116,14 @@ Such models have positions that those above have not:
 Experts and what chooses them are left out; the block `FFN` is then the sum of the experts. A layer that a model runs
 several times (ALBERT), and a module or a weight that is used twice, is one position.
 
-## Every text family of transformers
-
-`python tools/try_all_families.py` makes a tiny model of random weights of each class in the auto-mappings for sequence
-classification, causal and sequence-to-sequence language modelling (its default config with every size made small). Then
-it reads the positions, searches two steps in S3PET-M with half of its parameters as budget, and trains the structure two
-steps: finite losses, gates that move, the budget met, the backbone as it was to the bit.
-
-{tried}
+Tiny models of all text families of transformers were [searched and tuned](families.md), too.
 
 ## Not supported
 
 - Quantised weights (bitsandbytes, GPTQ, AWQ, ...): refused with a `BackboneError` that says what was found.
 - Layers that are no `nn.Linear` (nor GPT-2's `Conv1D`), as SqueezeBERT's convolutions: left out, or refused where there
   are no others.
-- Models that `torch.compile` was called on, and weights in float16: refused by name.
+- Models that `torch.compile` was called on: refused by name; give the model from before.
 """
 
 
@@ -155,27 +144,6 @@ def _models(tiny_models: Iterable[TinyFamily], only: Collection[str]) -> str:
             found.append(outcome(check, tiny).replace("|", "/").replace("\n", " "))
         lines.append(_row(tiny.name, *found))
     return "\n".join(lines)
-
-
-def _tried() -> str:
-    """How many of all classes work, and what stopped the others."""
-    rows = [json.loads(line) for line in TRIED.read_text().splitlines()]
-    built = [row for row in rows if "built" in row]
-    works = [row for row in built if "tuned" in row]
-    heads = Counter(row["head"] for row in works)
-    said = [
-        f"Of {len(rows)} classes {len(built)} could be built so and ran as they are; {len(works)} of these "
-        f"({len(works) / len(built):.1%}) were searched and tuned: " + ", ".join(f"{n} {head}" for head, n in heads.items()) + ".",
-        "",
-        _row("family", "class", "parameters", "positions", "not certain", "gates", "what stopped it"),
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda row: (row["kind"], row["head"])):
-        reason = "" if "tuned" in row else f"{row['stopped']}: {row['reason']}".replace("|", "/")
-        numbers = [str(row.get(name, "")) for name in ("built", "positions")]
-        others = ", ".join(m.removeprefix("Block.") for m in row.get("uncertain", ()))
-        said.append(_row(row["kind"], row["name"], *numbers, others, str(row.get("searched", "")), reason))
-    return "\n".join(said)
 
 
 def _heads() -> str:
@@ -223,7 +191,6 @@ if __name__ == "__main__":
             torch=torch.__version__.split("+")[0],
             table=_models(TINY, only),
             read=_models((tiny for tiny, _ in READ.values()), only),
-            tried=_tried(),
             heads=_heads(),
             positions=_positions(),
             left_out=_left_out(),
