@@ -392,7 +392,8 @@ class _Layer:
     def _pair(self, group: list[str]) -> _Block | None:
         """Up and down again, as a block; None: these linear layers are no such pair."""
         holder = _common(group)
-        if _NO_FEED_FORWARD.search(self._called(holder)):
+        called = self._called(holder)
+        if _NO_FEED_FORWARD.search(called) and not _FEED_FORWARD.search(called):
             return None
         wide = {n: widths(self.modules[n]) for n in group}
         down = [n for n in group if wide[n][1] == self.hidden != wide[n][0]] or group[-1:]
