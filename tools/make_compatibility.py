@@ -111,6 +111,8 @@ Such models have positions that those above have not:
 - `SelfAttn.LN`, `FFN.LN`: a layer's norm for the block; `SelfAttn.post.LN`, `FFN.post.LN`: one that calls itself behind
   the block (Gemma 2 has both). Where both blocks read one norm (Falcon), it is `SelfAttn.LN`.
 - `SelfAttn.QKV`, `SelfAttn.KV`, `FFN.W1.both` (up and gate): one matrix for several; a space that names one of them gets it.
+  Of queries, keys and values of low rank (DeepSeek) these are the matrices that widen them; the others are `Block.q_a_proj`
+  and the like.
 - `Block.<own name>`, of a norm `Block.<own name>.LN`: in a layer, but what it does is not certain. A space may name it.
 
 Experts and what chooses them are left out; the block `FFN` is then the sum of the experts. A layer that a model runs

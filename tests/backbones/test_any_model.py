@@ -10,8 +10,8 @@ import torch
 import transformers as hf
 from problems import MOOD, mood_data, word_tokenizer
 from quill import Quill, QuillConfig
-from read_families import READ, modules_of
-from tiny_families import tiny_family
+from read_families import _T5, READ, modules_of
+from tiny_families import _LLAMA, SIZES, VOCABULARY, tiny_family
 from typer.testing import CliRunner
 
 import s3pet_viz as s3
@@ -74,6 +74,57 @@ def test_experts_are_left_out_by_name(name):
 def test_a_block_that_is_given_the_residual_is_its_last_linear_layer():
     found = {p.module: p.name for p in positions(READ["Bloom"][0].model()) if p.layer == 0 and p.kind == "block"}
     assert found == {"SelfAttn": "h.0.self_attention.dense", "FFN": "h.0.mlp.dense_4h_to_h"}
+
+
+def layer_of(config, model_class, layer: int, stack: str = "decoder") -> dict[str, str]:
+    """Canonical module -> name, of a layer of a model without weights."""
+    with torch.device("meta"):
+        found = positions(model_class(config))
+    return {p.module: p.name.partition(f".{layer}.")[2] for p in found if (p.stack, p.layer) == (stack, layer)}
+
+
+def test_queries_and_keys_of_low_rank():
+    """What widens them again is Q and KV (multi-head latent attention); norms in between are not the block's."""
+    sizes = {"q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    config = hf.DeepseekV3Config(**{**_LLAMA, **sizes, "num_key_value_heads": 4}, first_k_dense_replace=2)
+    found = layer_of(config, hf.DeepseekV3ForCausalLM, 1)
+    assert {m: found[f"SelfAttn.{m}"] for m in ("Q", "KV", "O", "LN")} == {
+        "Q": "self_attn.q_b_proj", "KV": "self_attn.kv_b_proj", "O": "self_attn.o_proj", "LN": "input_layernorm",
+    }  # fmt: skip
+    others = {"q_a_proj", "q_a_layernorm.LN", "kv_a_proj_with_mqa", "kv_a_layernorm.LN"}
+    assert {m for m in found if m.startswith("Block.")} == {f"Block.{m}" for m in others}
+    assert {"FFN.LN", "FFN.W1.gate", "FFN.W1", "FFN.W2", "FFN", "SelfAttn"} <= set(found)
+
+
+def test_an_attention_beside_experts_alone():
+    """No other linear layer says how far its layer goes; its stack's norms are its own."""
+    sizes = {"d_ff": 48, "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1, "num_experts": 4}
+    config = hf.SwitchTransformersConfig(**_T5 | sizes, num_decoder_layers=2)
+    for layer in range(2):
+        found = layer_of(config, hf.SwitchTransformersForConditionalGeneration, layer, "encoder")
+        assert set(found) == modules_of("Q K V O | experts | LN FFN.LN")
+
+
+def test_a_recurrence_is_no_feed_forward_block():
+    config = hf.RecurrentGemmaConfig(
+        **SIZES, vocab_size=40, lru_width=32, head_dim=8, block_types=["recurrent", "attention"], attention_window_size=8
+    )
+    found = layer_of(config, hf.RecurrentGemmaForCausalLM, 0)
+    assert {m: n for m, n in found.items() if m.startswith("FFN.W")} == {
+        "FFN.W1": "mlp_block.up_proj", "FFN.W1.gate": "mlp_block.gate_proj", "FFN.W2": "mlp_block.down_proj",
+    }  # fmt: skip
+    assert found["Block.linear_out"] == "temporal_block.linear_out"
+
+
+def test_a_model_that_hands_no_gradient_on_is_refused():
+    config = hf.ReformerConfig(
+        vocab_size=VOCABULARY["gpt"], hidden_size=32, num_attention_heads=4, attention_head_size=8, feed_forward_size=48,
+        attn_layers=["local", "local"], axial_pos_embds=False, max_position_embeddings=64, is_decoder=True,
+        local_attn_chunk_length=8, local_num_chunks_after=0, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    common = {"task": mood_data(32, 8), "load": {"task_spec": MOOD}, "tokenizer": word_tokenizer("gpt"), "device": "cpu"}
+    with pytest.raises(BackboneError, match="found none: ReformerModelWithLMHead computes those of its own weights itself"):
+        s3.search(model=hf.ReformerModelWithLMHead(config), budget=400, **common)
 
 
 def test_positions_are_numbered_from_the_padding_on():
