@@ -97,7 +97,7 @@ def _small(config: Any, tokens: Mapping[str, int | None]) -> dict[str, Any]:
     inner = set(getattr(type(config), "sub_configs", {}))
     fields = config.to_dict()
     for name, value in fields.items():
-        if name == "decoder_vocab_size":
+        if name in ("decoder_vocab_size", "src_vocab_size", "tgt_vocab_size"):
             found[name] = tokens["vocab_size"]
         elif name in tokens:
             found[name] = 1 if tokens[name] is None and name[:3] in ("cls", "sep") else tokens[name]

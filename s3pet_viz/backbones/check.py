@@ -30,7 +30,7 @@ _OURS = "s3pet_viz.pet.insertion"
 _PACKED = ("bitsandbytes", "gptqmodel", "auto_gptq", "awq", "aqlm", "eetq", "hqq", "optimum", "torchao", "quanto")
 
 #: Heads that a backbone may come with; any other is of another kind of task.
-_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|NextSentencePrediction|SequenceClassification"
+_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|TextToText|NextSentencePrediction|SequenceClassification"
 _OTHER_HEAD = re.compile(rf".*For(?=[A-Z])(?!({_HEADS})$)\w+")  # RoFormer's first For is none
 
 #: Files that hold a vocabulary, where a tokenizer's class does not say which it reads.

@@ -53,8 +53,8 @@ def inert_gates(
             value = (logits * torch.randn(logits.shape, generator=draw).to(logits)).sum()
             if not value.requires_grad:
                 raise BackboneError(
-                    f"backbone: expected gradients of PET weights, found none: {type(model).__name__} computes those of "
-                    "its own weights itself, as reversible layers do"
+                    f"backbone: expected gradients of PET weights, found none: {type(model).__name__} computes those "
+                    "of its own weights itself, as reversible layers do"
                 )
             once, *scaled = (
                 torch.autograd.grad(value * by, weights, retain_graph=True, allow_unused=True) for by in (1.0, *_SCALES)

@@ -62,6 +62,8 @@ class Features:
             self.targets = [_cut(ids, task.max_target_length) for ids in backbone.answers([e.target for e in examples])]
         read = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
         self.inputs: dict[str, list[list[int]]] = understood(backbone.model, **read)
+        if self.form == "text":  # what is generated from is padded, and a model that cannot be told so is refused
+            self.inputs["attention_mask"] = read["attention_mask"]
         self.lengths = np.array([len(ids) for ids in self.inputs["input_ids"]])
         if self.causal:
             self.lengths += [len(answer) for answer in self.targets]

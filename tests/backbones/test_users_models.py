@@ -28,11 +28,11 @@ class Headed(BertPreTrainedModel):
     def __init__(self, config) -> None:
         super().__init__(config)
         self.bert = hf.BertModel(config)
-        self.out = nn.Sequential(nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, config.num_labels))
+        self.decide = nn.Sequential(nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, config.num_labels))
         self.post_init()
 
     def forward(self, input_ids, attention_mask, labels=None):
-        logits = self.out(self.bert(input_ids, attention_mask).last_hidden_state.mean(1))
+        logits = self.decide(self.bert(input_ids, attention_mask).last_hidden_state.mean(1))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -60,8 +60,10 @@ def test_a_head_and_a_forward_of_its_own(tmp_path):
         p.requires_grad_(i % 3 == 0)
     before, flags = snapshot(model), [p.requires_grad for p in model.parameters()]
     run = s3.search(**common(model, "bert"), budget=500, steps=2, second_order_from=1, out=tmp_path / "run")
-    scores = s3.tune(run.structure(), steps=2, evaluations=1, **common(model, "bert"))
-    assert scores.head_params == sum(p.numel() for p in model.out.parameters())
+    scores = s3.tune(run.structure(), steps=2, evaluations=1, save=tmp_path / "adapter", **common(model, "bert"))
+    exported = s3.to_peft(Adapter.from_pretrained(tmp_path / "adapter"), model, partial=True)
+    assert exported.config.modules_to_save[-1] == "decide"
+    assert scores.head_params == sum(p.numel() for p in model.decide.parameters())
     assert_same(model, before)
     assert [p.requires_grad for p in model.parameters()] == flags
 
