@@ -154,6 +154,8 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) 
         left_out[name] = "chooses the experts"
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         left_out[name] = "its statistics are of a batch"
+    elif is_norm(module) and re.search("group|multi_?head", type(module).__name__, re.I):
+        left_out[name] = "normalises groups of features, not the stream"
     elif is_norm(module) and "gate" in signature(type(module).forward).parameters:
         left_out[name] = "a norm that multiplies by what another layer gives"
     elif not layer and "norm" in type(module).__name__.lower() and not list(module.children()):
