@@ -32,7 +32,7 @@ TEXT = """# Which backbones work
 
 Written by `python tools/make_compatibility.py` (transformers {transformers}, torch {torch}); do not edit. Each cell is a run of a
 check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again (of the
-families without a table, three of them). [Every text family of transformers](families.md) was tried too.
+families without a table, two of them). [Every text family of transformers](families.md) was tried too.
 
 ## What was checked
 

@@ -188,8 +188,11 @@ def in_process(case: Case) -> dict[str, Any]:
     _, status = os.waitpid(child, 0)
     if not said:
         said = json.dumps({"stopped": "searched", "reason": f"its process ended with status {status}"})
-    versions = f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}"
-    return {**case._asdict(), **json.loads(said), "seconds": round(time.monotonic() - began, 1), "with": versions}
+    return {**case._asdict(), **json.loads(said), "seconds": round(time.monotonic() - began, 1), "with": versions()}
+
+
+def versions() -> str:
+    return f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}"
 
 
 def _timed_out(*_: Any) -> None:
@@ -254,8 +257,8 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = ["" if h not in own else "works" if "tuned" in own[h] else own[h]["stopped"] for h in heads]
         unsure = {m.removeprefix("Block.") for r in own.values() for m in r.get("uncertain", ())}
         table.append(row(kind, *cells, ", ".join(sorted(unsure))))
-    versions = "; ".join(sorted({r["with"] for r in rows}))
-    return TEXT.format(versions=versions, counts="\n".join(counts), failed="\n".join(failed), table="\n".join(table))
+    used = "; ".join(sorted({r["with"] for r in rows}))
+    return TEXT.format(versions=used, counts="\n".join(counts), failed="\n".join(failed), table="\n".join(table))
 
 
 def main() -> None:
