@@ -123,6 +123,17 @@ def test_modules_and_weights_that_are_used_twice(tmp_path):
     assert_same(model, before)
 
 
+def test_a_decoder_starts_with_what_its_model_shifts_labels_by():
+    """T5Gemma's config says no decoder_start_token_id."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    part = {**sizes, "intermediate_size": 48, "vocab_size": 40, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    model = hf.T5GemmaForConditionalGeneration(hf.T5GemmaConfig(encoder=part, decoder=part, vocab_size=40))
+    assert not hasattr(model.config, "decoder_start_token_id")
+    assert wrap_backbone(model, word_tokenizer("roberta")).start_id == 0
+    bart = tiny_family("bart").model(decoder_start_token_id=3)
+    assert wrap_backbone(bart, word_tokenizer("roberta")).start_id == 3
+
+
 def whisper() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
     sizes |= {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "d_model": 32, "vocab_size": 60, "num_mel_bins": 8}
