@@ -76,10 +76,10 @@ _SQUARES = torch.float32
 @cache
 def _rounds(norm: Any) -> bool | None:
     """Of a norm ``w x / rms(x)``, whether x is rounded to `_SQUARES` before it is divided (that shows in float64
-    alone). None: it is of another form, as Gemma's ``(1 + w) x / rms(x)``. T5's rounds not; Llama's does, and
-    transformers has copies of it under many names, whose code is the same.
+    alone). None: it is of another form, as Gemma's ``(1 + w) x / rms(x)``. T5's and its copies' (umT5, LongT5) round
+    not; Llama's does, and transformers has copies of it under many names, whose code is the same.
     """
-    if norm.__name__ == "T5LayerNorm":
+    if norm.__name__.endswith("T5LayerNorm"):
         return False
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
