@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from inspect import signature
@@ -20,7 +21,7 @@ from itertools import takewhile
 
 from torch import nn
 
-from s3pet_viz.backbones.position import Position, base_of, hidden_size, is_linear, widths
+from s3pet_viz.backbones.position import Position, base_of, block_width, hidden_size, is_linear, widths
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
 from s3pet_viz.structure.tables import Kind
 
@@ -77,15 +78,17 @@ class _Block:
         return self.linears.get("W2" if self.module == "FFN" else "O")
 
 
-def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
+def discover(model: nn.Module, stacks: tuple[str, ...], *, text: bool = True) -> Discovered:
     """Every position of a model, by the rules above.
 
     Args:
         stacks: ``("encoder", "decoder")``, or the only one.
+        text: it reads text: its parts that read images or sound are left out, and it has one width. Else each layer's
+            is the one that most inputs and outputs of its linear layers have.
     """
     modules = dict(base_of(model).named_modules())
     found = Discovered()
-    usable = {name: None for name in modules if _usable(name, modules, found.left_out)}  # in order
+    usable = {name: None for name in modules if _usable(name, modules, found.left_out, text)}  # in order
     numbers = _layers(modules, usable, stacks)
     layers: dict[tuple[str, int], list[str]] = {}
     for name in usable:
@@ -95,7 +98,7 @@ def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
     named: dict[str, list[tuple[str, Kind]]] = {}
     normed_inside = set()
     for (stack, _), names in layers.items():
-        layer = _Layer(modules, names, hidden_size(model))
+        layer = _Layer(modules, names, hidden_size(model) if text else None)
         for name, module, kind in layer.name():
             named.setdefault(name, []).append((module, kind))
         normed_inside |= {stack} if layer.ends_with_norms else set()
@@ -110,7 +113,7 @@ def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
                 at, kinds = (outside[0], depth[outside[0]] if outside[1] else EMBEDDING_LAYER), [outside[2]]
         for module, kind in kinds:
             assert at is not None
-            wide = widths(target) if kind != "block" else (hidden_size(model),) * 2
+            wide = widths(target) if kind != "block" else (block_width(model, target) or 0,) * 2
             found.positions.append(Position(name, target, *at, module, kind, *wide))
     return found
 
@@ -125,7 +128,7 @@ def is_norm(module: nn.Module) -> bool:
     return called and isinstance(weight, nn.Parameter) and weight.ndim == 1
 
 
-def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) -> bool:
+def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str], text: bool) -> bool:
     """Whether this is a linear layer or a norm, and not of a kind that is left out."""
     module, parts = modules[name], name.split(".")
     around, own = ".".join(parts[:-1]), parts[-1]
@@ -135,7 +138,7 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) 
         if own == "experts":
             left_out[name] = "experts: each sees a few of the tokens alone"
         return False
-    if layer and _OTHER_INPUT.search(name):
+    if layer and text and _OTHER_INPUT.search(name):
         left_out[name] = "of the part that reads images or sound"
     elif chooses or "router" in type(module).__name__.lower() or (layer and "router" in parts):
         left_out[name] = "chooses the experts"
@@ -145,6 +148,8 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) 
         left_out[name] = "a norm that multiplies by what another layer gives"
     elif not layer and "norm" in type(module).__name__.lower() and not list(module.children()):
         left_out[name] = "a norm without weights for each feature"
+    elif isinstance(modules.get(around), nn.MultiheadAttention):
+        left_out[name] = "nn.MultiheadAttention reads its weight, and does not call it"
     elif (
         not layer and not isinstance(module, nn.Embedding) and isinstance(getattr(module, "weight", None), nn.Parameter)
     ):
@@ -205,7 +210,8 @@ def _layers(
     linears = [n for n in usable if is_linear(modules[n])]
     lists: dict[str, int] = {}
     depth = dict.fromkeys(stacks, 0)
-    for core in _cores(modules, linears):
+    torch_s = [name for name, module in modules.items() if isinstance(module, nn.MultiheadAttention)]
+    for core in (*_cores(modules, linears), *torch_s):
         around = next(
             (at for at in reversed(_numbered(core)) if any(_inside(n, at) and not _inside(n, core) for n in linears)),
             None,
@@ -252,16 +258,18 @@ def _common(names: Iterable[str]) -> str:
 
 
 def _own(name: str) -> str:
-    """The last part of a name that is not a number."""
-    return next(part for part in reversed(name.split(".")) if not part.isdigit())
+    """The last part of a name that is not a number; ``layer`` where all are (of an `nn.Sequential`)."""
+    return next((part for part in reversed(name.split(".")) if not part.isdigit()), "layer")
 
 
 class _Layer:
     """Names for the linear layers, norms and blocks of one layer."""
 
-    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int) -> None:
-        self.modules, self.hidden = modules, hidden
+    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int | None) -> None:
+        self.modules = modules
         self.linears = [n for n in names if is_linear(modules[n])]
+        seen = Counter(width for n in self.linears for width in widths(modules[n]))
+        self.hidden = hidden or next((width for width, _ in seen.most_common(1)), 0)
         self.norms = [n for n in names if n not in self.linears]
         self.blocks = self._attention()
         self.blocks += self._feed_forward()

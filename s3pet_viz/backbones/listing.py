@@ -12,7 +12,7 @@ from torch import nn
 from s3pet_viz.analysis._table import html_table
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.discovery import discover
-from s3pet_viz.backbones.families import family_of, read
+from s3pet_viz.backbones.families import family_of, read, reads_text
 from s3pet_viz.backbones.load import without_weights
 from s3pet_viz.backbones.position import Position, base_of
 from s3pet_viz.structure.tables import read_family
@@ -84,7 +84,8 @@ def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None =
     else:
         model, name = without_weights(backbone, revision=revision), str(backbone)
     known = family_of(model, None if family is None else read_family(family))
-    text = not known.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    writes = getattr(model, "can_generate", None)
+    text = not known.encoder_only and bool(writes and writes())
     size = sum(p.numel() for p in (model if text else base_of(model)).parameters())
     return Sized(name or type(model).__name__, size, tuple(read(model, known).positions))
 
@@ -112,7 +113,7 @@ def positions(backbone: str | Path | nn.Module, *, revision: str | None = None, 
     found = read(model, known)
     left = found.left_out
     if known.whole:
-        everything, ours = discover(model, known.stacks), {p.name for p in found.positions}
+        everything, ours = discover(model, known.stacks, text=reads_text(model)), {p.name for p in found.positions}
         outside = {p.name: f"not in {known.where}" for p in everything.positions if p.name not in ours}
         left = everything.left_out | outside | left
     source = f"named by {known.where}" if known.rules else "read off the model"

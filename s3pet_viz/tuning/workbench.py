@@ -98,7 +98,7 @@ class Workbench:
             raise ConfigError("method: 'head' needs a classification head; a language model has no head of its own")
         if structure is not None and not structure.gates:
             raise StructureError("structure: expected at least one gate, found none")
-        full = list(backbone.body.parameters()) if method == "full" else []
+        full = backbone.body if method == "full" else []
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and method not in ("full", "untouched") else []
         if (full or extra or grown) and is_placed(backbone.model):
