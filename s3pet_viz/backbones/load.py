@@ -251,8 +251,8 @@ def wrap_backbone(
     check.check_bare(model)
     if not hasattr(getattr(model, "config", None), "model_type"):
         raise BackboneError(
-            f"backbone: expected a model of transformers, found {type(model).__name__!r}; any model will do with loss=, "
-            "train= and validation="
+            f"backbone: expected a model of transformers, found {type(model).__name__!r}; any model will do with "
+            "loss=, train= and validation="
         )
     known = family_of(model, None if family is None else read_family(family))
     if tokenizer is None:

@@ -46,11 +46,7 @@ def _described(value: Any) -> str:
 
 
 def wrap_own(
-    model: Any,
-    loss: Any,
-    *,
-    head: str | Sequence[str] = "auto",
-    family: Mapping[str, Any] | str | Path | None = None,
+    model: Any, loss: Any, *, head: str | Sequence[str] = "auto", family: Mapping[str, Any] | str | Path | None = None
 ) -> Backbone:
     """A `Backbone` around any model in memory, with a loss of the user's. Its weights are frozen.
 

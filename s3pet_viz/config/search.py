@@ -136,8 +136,8 @@ class SearchConfig:
     task_revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face task.", loads=True)
     head: str | list[str] = option(  # noqa: RUF009
         "auto",
-        help="The head that the backbone is loaded with; with a loss of your own, names of modules of the model that are "
-        "trained beside the gates.",
+        help="The head that the backbone is loaded with; with a loss of your own, names of modules of the model that "
+        "are trained beside the gates.",
         check=_head,
         choices=HEADS,
         loads=True,

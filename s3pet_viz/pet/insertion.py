@@ -56,7 +56,9 @@ class PETs(nn.ModuleList):
         self.closed: frozenset[int] = frozenset()
         self._patched: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
-        fast = {m for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) for m in layer.modules()}
+        fast = {
+            m for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) for m in layer.modules()
+        }
         at: dict[nn.Module, list[int]] = defaultdict(list)
         for i, site in enumerate(sites):
             at[site.target].append(i)

@@ -33,12 +33,18 @@ OWN = "own loss"
 ARGUMENTS = ("train", "validation", "test", "loss", "score", "collate")
 #: Options that only rows of a task have, and what is in their place.
 _OF_TASKS = {
-    **dict.fromkeys(("task", "name", "task_spec", "task_revision", "split"), "train= and validation= are the data"),
-    **dict.fromkeys(("backbone", "revision", "dtype", "device_map", "tokenizer"), "model= is what loss= is called with"),
+    **dict.fromkeys(
+        ("task", "tasks", "name", "task_spec", "task_revision", "split"), "train= and validation= are the data"
+    ),
+    **dict.fromkeys(
+        ("backbone", "revision", "dtype", "device_map", "tokenizer"), "model= is what loss= is called with"
+    ),
     "max_source_length": "cut texts where the batches are made",
     "accumulation": "a loss may depend on the whole batch; give smaller batches",
     "train_pooler": "head= names what is trained beside the gates",
+    **dict.fromkeys(("executor", "workers"), "what is in memory cannot travel, so all cells run here"),
 }
+_USUAL = (("split", "paper"), ("accumulation", 1))
 _OF_ROWS = dict.fromkeys(("batch_size", "eval_batch_size"), "the batches are given; collate= makes them of rows")
 #: Rows of a batch on which a score is tried.
 _SCORED = 64
@@ -57,11 +63,15 @@ class Own:
     score: Callable[[Any, Any], Any] | None = None
     collate: Callable[[list[Any]], Any] | None = None
 
+    def arguments(self) -> dict[str, Any]:
+        """As `of` takes them."""
+        return {name: getattr(self, name) for name in ARGUMENTS}
+
     @property
     def name(self) -> str:
         """What a run is called by: the loss's own name."""
         named = _named(self.loss).rpartition(".")[2]
-        return f"{OWN} {named}" if named.isidentifier() else OWN
+        return f"{OWN} {named}" if named.isidentifier() and named != "loss" else OWN
 
     @classmethod
     def of(cls, given: Mapping[str, Any], *, model: Any, others: Mapping[str, Any]) -> Own | None:
@@ -76,30 +86,29 @@ class Own:
         asked = [name for name in ARGUMENTS if given.get(name) is not None]
         if not asked:
             return None
-        if others.get("task") is not None:
+        if any(others.get(name) is not None for name in ("task", "tasks")):
             raise ConfigError(f"{asked[0]}: expected a task, or batches and a loss of your own, found both")
         for name in ("loss", "train", "validation"):
-            if given.get(name) is None:
+            if name not in asked:
                 raise ConfigError(
                     f"{name}: expected {_KINDS[name]} beside {asked[0]}=, found none (rows of a task in memory go in "
                     "task={'train': ..., 'validation': ...})"
                 )
         if model is None:
             raise ConfigError("model: expected the model that loss= is of, found none; it has to be in memory")
+        rows = "collate" in asked
+        out_of_place = _OF_TASKS | ({} if rows else _OF_ROWS)
         for name, value in others.items():
-            why = (_OF_TASKS | ({} if given.get("collate") is not None else _OF_ROWS)).get(name)
-            if why and value is not None and value is not False and (name, value) not in (("split", "paper"), ("accumulation", 1)):
-                raise ConfigError(f"{name}: expected none with a loss of your own, found {short(value)}; {why}")
-        for name in ("loss", "score", "collate"):
-            value = given.get(name)
-            if value is not None and (not callable(value) or isinstance(value, (type, nn.Module))) and not (
-                name == "loss" and isinstance(value, nn.Module)
-            ):
-                raise ConfigError(f"{name}: expected {_KINDS[name]}, found {short(value)}")
-        for name in ("train", "validation", "test"):
-            if given.get(name) is not None:
-                _check_source(name, given[name], given.get("collate") is not None)
-        return cls(**{name: given.get(name) for name in ARGUMENTS})
+            if name in out_of_place and value not in (None, False) and (name, value) not in _USUAL:
+                found = f"expected none with a loss of your own, found {short(value)}"
+                raise ConfigError(f"{name}: {found}; {out_of_place[name]}")
+        for name in asked:
+            if name in ("train", "validation", "test"):
+                _check_source(name, given[name], rows)
+            else:
+                _check_function(name, given[name])
+        made: dict[str, Any] = {name: given.get(name) for name in ARGUMENTS}
+        return cls(**made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +158,17 @@ _KINDS = {
     "train": "an iterable of batches that can be read again, or a function that makes one",
 }
 _KINDS["validation"] = _KINDS["train"]
+
+
+def _check_function(name: str, given: Any) -> None:
+    """Raises ConfigError: it cannot be called, or has weights that nothing would train."""
+    if not callable(given) or isinstance(given, type):
+        raise ConfigError(f"{name}: expected {_KINDS[name]}, found {short(given)}")
+    if isinstance(given, nn.Module) and any(p.requires_grad for p in given.parameters()):
+        raise ConfigError(
+            f"{name}: expected a function, or a module without weights of its own, found {type(given).__name__} with some; "
+            "make them a part of the model, and name it in head="
+        )
 
 
 def _check_source(name: str, given: Any, rows: bool) -> None:
@@ -251,7 +271,9 @@ def refuse_missing(started: Run | None, own: Own | None) -> None:
     if started is not None and isinstance(said, Mapping) and own is None:
         raise RunError(f"{started.path}: {needed(said)}")
     if started is not None and not isinstance(said, Mapping) and own is not None:
-        raise RunError(f"{started.path}: expected no loss of your own, for the search is of task {started.config.get('task')}")
+        raise RunError(
+            f"{started.path}: expected no loss of your own, for the search is of task {started.config.get('task')}"
+        )
 
 
 def needed(said: Mapping[str, Any]) -> str:
@@ -291,15 +313,27 @@ def load_own(
     uncertain += [f"a pass changes {changed[0]} of the model"] if changed else []
     if said := "; ".join(filter(None, uncertain)):
         warnings.warn(f"resuming: a search that is interrupted may go on otherwise: {said}", stacklevel=2)
-    data = OwnData(own, OwnTask(own.name, own.score), parts["train"], parts["validation"], parts.get("test"), loss, said, tuple(made.head))
+    data = OwnData(
+        own,
+        OwnTask(own.name, own.score),
+        parts["train"],
+        parts["validation"],
+        parts.get("test"),
+        loss,
+        said,
+        tuple(made.head),
+    )
     if scored and own.score is not None:
         _check_score(made, data)
     return made, data
 
 
 def _warn_of_same(own: Own) -> None:
-    pairs = (("validation", "train", "alpha and the best weights follow rows that are trained on"),)
-    pairs += (("test", "validation", "what is scored has chosen the best weights"), ("test", "train", "rows that are trained on are scored"))  # fmt: skip
+    pairs = (
+        ("validation", "train", "alpha and the best weights follow rows that are trained on"),
+        ("test", "validation", "what is scored has chosen the best weights"),
+        ("test", "train", "rows that are trained on are scored"),
+    )
     for name, other, so in pairs:
         a, b = getattr(own, name), getattr(own, other)
         inside = [getattr(x, "dataset", None) for x in (a, b)]
@@ -318,12 +352,14 @@ def _first(part: OwnBatches) -> str:
     except S3PETError:
         raise
     except Exception as error:  # a loader, a collator: any code of the user's
-        raise TaskError(f"{part.words}: its first batch cannot be read ({type(error).__name__}: {_line(error)})") from error
+        raise TaskError(
+            f"{part.words}: its first batch cannot be read ({type(error).__name__}: {_line(error)})"
+        ) from error
     readable = isinstance(batch, (Tensor, Mapping, list, tuple)) or hasattr(batch, "to") or hasattr(batch, "__array__")
     if not readable or (isinstance(batch, (Mapping, list, tuple)) and not batch):
         raise TaskError(
-            f"{part.words}: expected batches of tensors (nested in mappings, lists and tuples, or an object with .to()), "
-            f"found {short(batch)}"
+            f"{part.words}: expected batches of tensors (nested in mappings, lists and tuples, or an object with "
+            f".to()), found {short(batch)}"
         )
     return "" if digest is not None else f"two readings of {part.name}= began with other batches"
 
@@ -344,7 +380,9 @@ def _check_loss(backbone: Backbone, parts: Mapping[str, OwnBatches]) -> tuple[fl
             values = {name: _tried(backbone, batch, device, f"{name}=") for name, batch in first.items()}
         for name, value in values.items():
             if not torch.isfinite(value):
-                raise NonFiniteLossError(f"loss: expected a finite number on the first batch of {name}=, found {value:g}")
+                raise NonFiniteLossError(
+                    f"loss: expected a finite number on the first batch of {name}=, found {value:g}"
+                )
         weights = {id(w): w for p in backbone.positions() for w in p.target.parameters()} | {
             id(w): w for w in backbone.head.values()
         }
@@ -355,8 +393,8 @@ def _check_loss(backbone: Backbone, parts: Mapping[str, OwnBatches]) -> tuple[fl
             tried = _tried(backbone, first["train"], device, "train=")
         if not tried.requires_grad:
             raise ConfigError(
-                "loss: expected a scalar with a gradient, found one without (of .item(), .detach(), numpy or no_grad, or "
-                "of another model than the one it is given)"
+                "loss: expected a scalar with a gradient, found one without (of .item(), .detach(), numpy or no_grad, "
+                "or of another model than the one it is given)"
             )
         changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     return float(values["train"]), changed

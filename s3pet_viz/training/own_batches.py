@@ -93,7 +93,7 @@ class OwnBatches:
     ) -> Callable[[int], Any]:
         """The training batch of a step, on the device: pass after pass. Each of several processes takes its own."""
         if self.indexed:
-            numbers = shuffled(np.zeros(self.rows), batch_size * size, seed)
+            numbers = shuffled(np.zeros(self.rows, dtype=np.int64), batch_size * size, seed)
 
             def batch(step: int) -> Any:
                 return moved(self._gathered(numbers(step)[rank::size].tolist(), [*seed, step]), device)
@@ -258,7 +258,9 @@ class _Cursor:
         if self.given == length:
             return _END
         if self.items is None:
-            raise TaskError(f"{of.batches.words}: was begun anew while it was read; it keeps its workers for one reader")
+            raise TaskError(
+                f"{of.batches.words}: was begun anew while it was read; it keeps its workers for one reader"
+            )
         with self.numbers.part():
             item = next(self.items, _END)
         if item is _END and self.given < (length or 1):
@@ -357,7 +359,7 @@ def moved(batch: Any, device: torch.device) -> Any:
 
 
 def rows_of(batch: Any) -> int | None:
-    """The rows of a batch: of a list of rows their number, else the first size of its first tensor; None: no telling."""
+    """The rows of a batch: of a list of rows their number, else the first size of its first tensor; None: unknown."""
     if isinstance(batch, (Tensor, np.ndarray)):
         return int(batch.shape[0]) if batch.ndim else None
     if isinstance(batch, (list, tuple)):
@@ -374,14 +376,14 @@ def _up_to(items: Iterator[Any], most: int, name: str) -> Iterator[Any]:
     seen = 0
     while seen < most and (batch := next(items, _END)) is not _END:
         if (rows := rows_of(batch)) is None:
-            raise TaskError(f"max_rows: expected batches whose rows can be counted, found {type(batch).__name__} ({name}=)")
+            raise TaskError(
+                f"max_rows: expected batches whose rows can be counted, found {type(batch).__name__} ({name}=)"
+            )
         seen += rows
         yield batch
 
 
-def _collated(
-    rows: Iterator[Any], collate: Callable[[list[Any]], Any], batch_size: int, whole: bool
-) -> Iterator[Any]:
+def _collated(rows: Iterator[Any], collate: Callable[[list[Any]], Any], batch_size: int, whole: bool) -> Iterator[Any]:
     first = True
     while part := list(islice(rows, batch_size)):
         if whole and not first and len(part) < batch_size:

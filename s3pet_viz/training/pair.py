@@ -61,7 +61,9 @@ def load_pair(
         raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
     check_load({k: v for k, v in task_options.items() if k != "split"})
     if not isinstance(head, str):
-        raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {short(head)}; loss= takes names of modules")
+        raise ConfigError(
+            f"head: expected one of {', '.join(HEADS)}, found {short(head)}; loss= takes names of modules"
+        )
     if family is not None:
         family = read_family(family)
     if model is not None:
@@ -70,7 +72,9 @@ def load_pair(
             if head not in ("auto", "lm" if made.form == "text" else "classification"):
                 kind = type(model).__name__
                 raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
-            data = load_task(task, form=made.form, revision=task_revision, **task_options)
+            data = load_task(
+                task, form="text" if made.form == "text" else "pair", revision=task_revision, **task_options
+            )
             if made.form == "pair":
                 _check_head(model, data.task)
             return made, _checked(made, data)

@@ -57,7 +57,7 @@ class Workbench:
             TaskError, BackboneError, ConfigError: before any long work.
         """
         place = Device.choose(device, precision)
-        made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, **task_options)
+        made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, scored=True, **task_options)
         if model is None and not is_placed(made.model):
             made.model.to(place.torch)  # the caller's own goes there for each piece of work, see `working`
         return cls(made, Splits.make(data, made, max_source_length), place.suited(made.model))
