@@ -13,8 +13,8 @@ from s3pet_viz.backbones.placed import stored
 from s3pet_viz.errors import RunError
 from s3pet_viz.structure import Gate
 from s3pet_viz.tasks import Example, TaskData
-from s3pet_viz.training.own import OwnData
 from s3pet_viz.training.own_batches import OwnBatches
+from s3pet_viz.training.own_data import OwnData
 
 #: Entries that searches of earlier versions have not.
 SINCE = ("backbone weights", "tokenizer", "validation rows")

@@ -31,7 +31,8 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
-from s3pet_viz.training.own import Own, OwnData, refuse_missing
+from s3pet_viz.training.own import Own
+from s3pet_viz.training.own_data import OwnData, refuse_missing
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
 

@@ -15,7 +15,7 @@ from s3pet_viz.tasks import TaskData
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batches import Features, shuffled
 from s3pet_viz.training.device import Device
-from s3pet_viz.training.own import OwnData
+from s3pet_viz.training.own_data import OwnData
 from s3pet_viz.training.processes import Processes
 
 

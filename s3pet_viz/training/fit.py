@@ -23,8 +23,8 @@ from s3pet_viz.training.batches import Features
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.training.model_state import set_training
-from s3pet_viz.training.own import OwnData
 from s3pet_viz.training.own_batches import OwnBatches
+from s3pet_viz.training.own_data import OwnData
 from s3pet_viz.training.stopping import stopping
 
 

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
-from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from s3pet_viz.backbones.shared import RandomStream
 from s3pet_viz.errors import TaskError
@@ -141,6 +141,10 @@ class OwnBatches:
     def _items(self, batch_size: int, *, whole: bool) -> Iterator[Any]:
         """Batches of one pass; of rows, whole ones alone if there are any, or all."""
         opened = self.given() if callable(self.given) and not isinstance(self.given, Iterable) else self.given
+        if isinstance(opened, DataLoader) and opened.persistent_workers:
+            # Workers that go on draw other numbers in a later pass than new ones, and serve one reader alone.
+            opened = copy.copy(opened)
+            vars(opened).update(persistent_workers=False, _iterator=None)
         items = iter(opened)
         if self.collate is None:
             return items if self.max_rows is None else _up_to(items, self.max_rows, self.name)
@@ -229,7 +233,6 @@ class Reading:
 
 
 _END = object()
-_live: WeakSet[_Cursor] = WeakSet()
 
 
 class _Cursor:
@@ -238,7 +241,6 @@ class _Cursor:
     def __init__(self, reading: Reading) -> None:
         self.reading, self.number, self.given = reading, 0, 0
         self.epoch, self.items, self.last = -1, cast(Any, None), cast(Any, None)
-        _live.add(self)
 
     def open(self, epoch: int) -> None:
         of = self.reading
@@ -247,9 +249,6 @@ class _Cursor:
         self.numbers = Numbers([*of.seed, epoch], _generators(of.batches.given))
         with self.numbers.part():
             items = of.batches._items(of.batch_size, whole=of.whole)
-        for other in _live:  # a loader that keeps its workers has one iterator for all
-            if other is not self and other.items is items:
-                other.items, other.number = None, 0
         self.items = items
 
     def next(self) -> Any:
@@ -257,10 +256,6 @@ class _Cursor:
         of, length = self.reading, self.reading.length
         if self.given == length:
             return _END
-        if self.items is None:
-            raise TaskError(
-                f"{of.batches.words}: was begun anew while it was read; it keeps its workers for one reader"
-            )
         with self.numbers.part():
             item = next(self.items, _END)
         if item is _END and self.given < (length or 1):

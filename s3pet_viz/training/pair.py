@@ -21,7 +21,8 @@ from s3pet_viz.threads import LOCK
 from s3pet_viz.training.arguments import check_load
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.model_state import as_found
-from s3pet_viz.training.own import Own, OwnData, load_own
+from s3pet_viz.training.own import Own
+from s3pet_viz.training.own_data import OwnData, load_own
 
 
 def load_pair(
@@ -51,7 +52,10 @@ def load_pair(
             TaskError, BackboneError (a head in memory that is not for this task, a tokenizer of another model, ...).
     """
     if isinstance(task, Own):
-        rows = task_options.get("max_rows")
+        check_load({k: v for k, v in task_options.items() if k != "split"})
+        rows = task_options.pop("max_rows", None)
+        if wrong := [k for k, v in task_options.items() if k != "split" and v is not None]:
+            raise ConfigError(f"load: {wrong[0]}: expected none with a loss of your own")
         return load_own(task, model, head=head, family=family, max_rows=rows, scored=scored)
     if (backbone is None) == (model is None):
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")

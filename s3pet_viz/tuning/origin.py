@@ -17,7 +17,8 @@ from s3pet_viz.runs import Run
 from s3pet_viz.sources import Opened
 from s3pet_viz.structure import Structure
 from s3pet_viz.training.arguments import check_arguments
-from s3pet_viz.training.own import ARGUMENTS, OWN, Own, OwnData, needed
+from s3pet_viz.training.own import ARGUMENTS, OWN, Own
+from s3pet_viz.training.own_data import OwnData, needed
 from s3pet_viz.tuning.workbench import Workbench
 
 #: What a run is said to be about where its rows came from memory.
