@@ -10,6 +10,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 SPACE = {"name": "few", "gates": [{"type": "LoRA", "modules": ["*.W1", "*.Q"], "options": {"r": 1}}, {"type": "LNFit", "modules": ["*.LN"]}]}  # fmt: skip
 
+TOWER_SPACE = {"gates": [{"type": "LoRA", "modules": ["FFN.W1"], "options": {"r": 1}}, {"type": "LNFit", "modules": ["*.LN"]}]}
+
 
 def vit(**changes):
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.config.checks import whole
 from s3pet_viz.config.options import takes
 from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.errors import ConfigError, NonFiniteLossError
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Source, open_source, structure_of
@@ -85,6 +85,8 @@ def explain(
     measured = (
         validation.first(rows) if isinstance(validation, OwnBatches) else _some_rows(validation, rows, config.seed)
     )
+    if isinstance(measured, OwnBatches) and measured.probe()[1] is None:
+        raise ConfigError("validation: expected the same batches at each reading, for gates are compared on them")
     with bench.tuned(structure, config, progress=progress) as (scores, pets):
         assert pets is not None  # a structure always has them
         found = _measure(bench, pets, measured, config.eval_batch_size, metric=metric, progress=progress)
