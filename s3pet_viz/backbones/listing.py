@@ -94,13 +94,12 @@ def positions(backbone: str | Path | nn.Module, *, revision: str | None = None, 
     """Where PET modules can go in a backbone, and what is left out and why.
 
     Args:
-        backbone: a name as of `load_backbone`, of which no weights are read, or a transformers model in memory.
+        backbone: a name as of `load_backbone`, of which no weights are read, or any model in memory.
         revision: branch, tag or commit for a Hugging Face name.
         family: a table for it, a mapping or a YAML or JSON file (`structure.tables.read_family`).
 
     Raises:
-        BackboneError: no such backbone, not a model of transformers, no layers found in it, or a table that does not
-            fit it.
+        BackboneError: no such backbone, no layers found in it, or a table that does not fit it.
         ConfigError: a revision for a folder, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from s3pet_viz.backbones.shared import RandomStream
 from s3pet_viz.errors import TaskError
@@ -67,6 +67,13 @@ class OwnBatches:
             return None if self.max_rows else len(self.given)
         except (TypeError, NotImplementedError):
             return None
+
+    @property
+    def unending(self) -> bool:
+        """Whether it may have no end: a stream without a length, of which no first rows are asked for."""
+        dataset = getattr(self.given, "dataset", self.given)
+        of_datasets = type(dataset).__module__.partition(".")[0] == "datasets" and not hasattr(dataset, "__len__")
+        return self.max_rows is None and self.length is None and (isinstance(dataset, IterableDataset) or of_datasets)
 
     @property
     def words(self) -> str:

@@ -74,7 +74,11 @@ class OwnData:
         """Raises RunError: the loss of the first batch is not what it was when the search began."""
         before = (started.info.get("own") or {}).get("first_loss")
         known = self.train.probe()[1] is not None
-        if known and isinstance(before, Real) and not math.isclose(before, self.first_loss, rel_tol=_OTHER, abs_tol=1e-6):
+        if (
+            known
+            and isinstance(before, Real)
+            and not math.isclose(before, self.first_loss, rel_tol=_OTHER, abs_tol=1e-6)
+        ):
             raise RunError(
                 f"{started.path}: the loss of the first training batch was {before:.6g} when the search began, and is "
                 f"{self.first_loss:.6g} now; a search resumes only with the same loss, batches and model"
@@ -127,12 +131,17 @@ def load_own(
         for name in ("train", "validation", "test"):
             if (given := getattr(own, name)) is not None:
                 parts[name] = OwnBatches(name, given, own.collate, rows.get(name))
+                if parts[name].unending:
+                    raise TaskError(
+                        f"{parts[name].words}: expected max_rows, the rows of one pass, with a stream that may have no "
+                        "end (an option of search; load={'max_rows': ...} elsewhere), found none"
+                    )
         _warn_of_same(own)
         uncertain = [_first(part) for part in parts.values()]
         loss, changed = _check_loss(made, parts)
     uncertain += [f"a pass changes {changed[0]} of the model"] if changed else []
     if said := "; ".join(filter(None, uncertain)):
-        warnings.warn(f"resuming: a search that is interrupted may go on otherwise: {said}", stacklevel=2)
+        warnings.warn(f"resuming: what is interrupted may go on otherwise: {said}", stacklevel=2)
     data = OwnData(
         own,
         OwnTask(own.name, own.score),

@@ -108,6 +108,7 @@ def evaluate(
         adapter: an `Adapter`, or its folder or name on the hub.
         task, split, load: as of `tune`.
         backbone: name or folder, the adapter's own where it is None; or `model` and `tokenizer` from memory.
+        train, validation, test, loss, score, collate: own batches and loss with `model`, as of `tune`.
 
     Returns:
         The task's metrics, ``score`` and ``loss``.

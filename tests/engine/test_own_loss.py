@@ -209,7 +209,7 @@ def test_a_search_that_cannot_go_on_the_same_says_so(tmp_path):
 
     source = Unseeded()
     with pytest.warns(UserWarning, match="resuming: .* two readings of train= began with other batches"):
-        run = go(tmp_path / "run", towers(), loss=contrastive, train=source, validation=tower_batches(2, 2), budget=60, callbacks=[Stop(2)])
+        run = go(tmp_path / "run", towers(), loss=contrastive, train=source, validation=tower_batches(2, 2), budget=60, max_rows=18, callbacks=[Stop(2)])
     assert run.info["own"]["resumes"].startswith("two readings of train=")
     with pytest.warns(UserWarning, match="two readings of train="):
         run = s3.search(resume=run, model=towers(), loss=contrastive, train=source, validation=tower_batches(2, 2), progress=False)
@@ -313,6 +313,8 @@ REFUSED = {
     "collate twice": ({"train": DataLoader(pictures(8, 1)), "collate": default_collate}, ConfigError, "collate: expected none with a DataLoader"),
     "none": ({"train": []}, TaskError, "train: list of 0 batches: expected at least one batch, found none"),
     "none of a function": ({"validation": lambda: iter(())}, TaskError, "validation: .*expected batches, found none"),
+    "an endless stream": ({"train": Endless()}, TaskError, "train: Endless of batches: expected max_rows, the rows of one pass"),
+    "an endless loader": ({"validation": DataLoader(Endless(), batch_size=None)}, TaskError, "validation: DataLoader of batches: expected max_rows"),
     "numbers": ({"train": [1, 2]}, TaskError, "train: list of 2 batches: expected batches of tensors .*found 1"),
     "a loader that fails": ({"train": DataLoader([object()])}, TaskError, "train: .*first batch cannot be read .TypeError"),
     "a number": ({"loss": lambda m, b: 0.5}, ConfigError, "loss: expected a scalar tensor .*found float, through which no gradient flows"),

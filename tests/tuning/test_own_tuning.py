@@ -164,7 +164,9 @@ def test_rows_of_datasets_with_a_collator():
     found = []
     for make in (datasets.Dataset.from_list, list, lambda rows: datasets.Dataset.from_list(rows).to_iterable_dataset()):
         rows = {name: make(listed) for name in ("train", "validation", "test")}
-        scores = s3.tune("head", model=vit(), collate=collate, batch_size=4, eval_batch_size=5, steps=3, **GIVEN, **rows)
+        scores = s3.tune(
+            "head", model=vit(), collate=collate, batch_size=4, eval_batch_size=5, steps=3, load={"max_rows": 12}, **GIVEN, **rows
+        )
         found.append(scores.metrics)
     assert found[0] == found[1]
     assert found[2]["score"] in {k / 12 for k in range(13)}
