@@ -24,7 +24,7 @@ from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.worker import Given
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.device import check_device
-from s3pet_viz.training.pair import load_pair
+from s3pet_viz.training.pair import check_head, load_pair
 from s3pet_viz.tuning import adalora
 from s3pet_viz.tuning.baselines import EVERYWHERE, MANUAL, OTHERS
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
@@ -182,7 +182,9 @@ class Ground:
             for mode in modes:
                 cell = self.search(label, budgets[0], mode, 0)
                 extra = ("own", *(("task_revision",) if cell.what.get("task_revision") is None else ()))
-                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+                config = SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+                if self.given is None:
+                    check_head(config.head)
         for task in self.tasks.values():
             made, _ = _loaded_pair(task, self.backbone, self.options, self.given)
             sizes = {given: budget.parameters(made.n_params) for given, budget in parsed.items()}

@@ -64,10 +64,7 @@ def load_pair(
     if model is None and tokenizer is not None:
         raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
     check_load({k: v for k, v in task_options.items() if k != "split"})
-    if not isinstance(head, str):
-        raise ConfigError(
-            f"head: expected one of {', '.join(HEADS)}, found {short(head)}; loss= takes names of modules"
-        )
+    check_head(head)
     if family is not None:
         family = read_family(family)
     if model is not None:
@@ -97,6 +94,12 @@ def load_pair(
     if made.form == "pair":
         data = load_task(task, form="pair", revision=task_revision, **task_options)
     return made, _checked(made, data)
+
+
+def check_head(head: Any) -> None:
+    """Raises ConfigError: names of modules, which only a loss of the user's takes."""
+    if not isinstance(head, str):
+        raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {short(head)}; loss= takes names")
 
 
 def _checked(backbone: Backbone, data: TaskData) -> TaskData:
