@@ -68,8 +68,9 @@ def sweep(
     check_arguments(backbone=backbone, budget=search_budget)
     shared = StudyOptions.of(options)
     parts = {"train": train, "validation": validation, "test": test, "loss": loss, "score": score, "collate": collate}
-    flat = shared.options | (shared.options.get("search") or {}) | (shared.options.get("tune") or {})
-    others = {"tasks": tasks, "backbone": backbone, **flat, **(shared.load or {})}
+    others = {"tasks": tasks, "backbone": backbone, **shared.options, **(shared.load or {})}
+    for nested in (shared.options.get("search"), shared.options.get("tune")):
+        others |= nested if isinstance(nested, Mapping) else {}
     others |= {name: getattr(shared, name) for name in ("executor", "workers", "split")}
     own = Own.of(parts, model=model, others=others)
     if own is None and model is not None:
