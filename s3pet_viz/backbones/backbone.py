@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from s3pet_viz.backbones.families import positions
-from s3pet_viz.backbones.position import Position, base_of, text_config
+from s3pet_viz.backbones.position import Position, base_of, text_config, understood
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
 
-Form = Literal["text", "pair"]
+#: Of a model and a batch: a scalar.
+Loss = Callable[[Any, Any], Tensor]
+
+
+def model_loss(model: Any, batch: Any) -> Tensor:
+    """What a transformers model says itself of a batch with ``labels``."""
+    # A decoder's cache is for generation; in training it is only memory.
+    options = understood(model, use_cache=False) if model.can_generate() else {}
+    made: Tensor = model(**batch, **options).loss
+    return made
 
 
 @dataclass
@@ -23,24 +32,31 @@ class Backbone:
     """A frozen pretrained model with its tokenizer.
 
     Attributes:
-        model: a transformers model with the head that the task needs; every weight is frozen.
-        form: ``text`` (a language model, evaluated by generation) or ``pair`` (a classification head).
+        model: a transformers model with the head that the task needs, or (`own`) any; every weight is frozen.
+        form: ``text`` (a language model, evaluated by generation), ``pair`` (a classification head) or ``own`` (a loss
+            of the user's).
         n_params: parameters of the backbone proper: what fractions of a budget refer to. Tied weights
             count once, the task's head does not count, an encoder's pooler and a language model's output matrix do.
         head: the task's own trainable modules by parameter name (empty for language models).
         pad_id: the token that batches are padded with.
         drawn: names of backbone weights that no file holds (a pooler) and that were drawn instead.
+        loss_of: the loss of the model on a batch.
     """
 
     model: nn.Module
     tokenizer: Any
     name: str
-    form: Form
+    form: Literal["text", "pair", "own"]
     family: Family
     n_params: int
     head: dict[str, nn.Parameter] = field(default_factory=dict)
     pad_id: int = 0
     drawn: tuple[str, ...] = ()
+    loss_of: Loss = model_loss
+
+    def loss(self, batch: Any) -> Tensor:
+        """A scalar, in the modes and at the gates that the model is in."""
+        return self.loss_of(self.model, batch)
 
     @property
     def causal(self) -> bool:
@@ -48,13 +64,18 @@ class Backbone:
         return self.form == "text" and self.family.decoder_only
 
     @property
-    def body(self) -> nn.Module:
+    def body(self) -> list[nn.Parameter]:
         """What `n_params` counts: a language model whole, else the model without its head."""
-        return self.model if self.form == "text" else base_of(self.model)
+        if self.form == "pair":
+            return list(base_of(self.model).parameters())
+        head = {id(p) for p in self.head.values()}
+        return [p for p in self.model.parameters() if id(p) not in head]
 
     def positions(self) -> list[Position]:
         """Where PET modules can go, as its family names it. Raises BackboneError: as `backbones.positions`."""
-        return positions(self.model, self.family)
+        head = {id(p) for p in self.head.values()}  # trained whole
+        found = positions(self.model, self.family)
+        return [p for p in found if not any(id(w) in head for w in p.target.parameters())]
 
     @property
     def head_params(self) -> int:

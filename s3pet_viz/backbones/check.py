@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
@@ -189,6 +190,17 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
+    check_in_memory(model, name)
+    for cls in type(model).__mro__:
+        if cls.__module__.startswith("transformers.") and _OTHER_HEAD.fullmatch(cls.__name__):
+            raise BackboneError(
+                "backbone: expected a model with a language model's head or a classification head, found "
+                f"{type(model).__name__}"
+            )
+
+
+def check_in_memory(model: nn.Module, name: str) -> None:
+    """Raises BackboneError: a weight of a live model has no numbers."""
     for kind, tensors in (("parameter", stored(model)), ("buffer", model.named_buffers())):
         for at, tensor in tensors:
             if tensor.is_meta:
@@ -196,12 +208,17 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
                     f"backbone: expected weights in memory, found {kind} {at} of {name!r} on the meta device (not "
                     "loaded, or offloaded); load it whole with from_pretrained"
                 )
-    for cls in type(model).__mro__:
-        if cls.__module__.startswith("transformers.") and _OTHER_HEAD.fullmatch(cls.__name__):
-            raise BackboneError(
-                "backbone: expected a model with a language model's head or a classification head, found "
-                f"{type(model).__name__}"
-            )
+
+
+@torch.no_grad()
+def check_finite(model: nn.Module) -> None:
+    """Raises BackboneError: a weight is NaN or infinite."""
+    for name, weight in stored(model):
+        if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
+            continue
+        # aminmax hands NaN on, and needs no memory.
+        if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
+            raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
 
 
 def check_tokens(backbone: Backbone) -> None:

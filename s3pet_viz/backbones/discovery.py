@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from inspect import signature
@@ -20,7 +21,7 @@ from itertools import takewhile
 
 from torch import nn
 
-from s3pet_viz.backbones.position import Position, base_of, hidden_size, is_linear, widths
+from s3pet_viz.backbones.position import Position, base_of, block_width, hidden_size, is_linear, widths
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
 from s3pet_viz.structure.tables import Kind
 
@@ -85,25 +86,26 @@ class _Block:
         return self.linears.get("W2" if self.module == "FFN" else "O")
 
 
-def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
+def discover(model: nn.Module, stacks: tuple[str, ...], *, text: bool = True) -> Discovered:
     """Every position of a model, by the rules above.
 
     Args:
         stacks: ``("encoder", "decoder")``, or the only one.
+        text: it reads text: its parts that read images or sound are left out, and it has one width. Else each layer's
+            is the one that most inputs and outputs of its linear layers have.
     """
-    modules = dict(base_of(model).named_modules())
+    modules, hidden = dict(base_of(model).named_modules()), hidden_size(model) if text else None
     found = Discovered()
-    usable = {name: None for name in modules if _usable(name, modules, found.left_out)}  # in order
+    usable = {name: None for name in modules if _usable(name, modules, found.left_out, text)}  # in order
     numbers = _layers(modules, usable, stacks)
     layers: dict[tuple[str, int], list[str]] = {}
     for name in usable:
-        at = numbers(name)
-        if at is not None:
+        if (at := numbers(name)) is not None:
             layers.setdefault(at, []).append(name)
     named: dict[str, list[tuple[str, Kind]]] = {}
     normed_inside = set()
     for (stack, _), names in layers.items():
-        layer = _Layer(modules, names, hidden_size(model))
+        layer = _Layer(modules, names, hidden)
         for name, module, kind in layer.name():
             named.setdefault(name, []).append((module, kind))
         normed_inside |= {stack} if layer.ends_with_norms else set()
@@ -113,8 +115,7 @@ def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
     for name, target in modules.items():
         at, kinds = placed.get(name), named.get(name, [])
         if name in loose:
-            stack = _stack(name, stacks)
-            outside = _outside(name, target, hidden_size(model), stack in normed_inside)
+            outside = _outside(name, target, hidden, (stack := _stack(name, stacks)) in normed_inside)
             if outside == "Final.LN" and name != _last_norm(modules, [n for n in loose if _stack(n, stacks) == stack]):
                 outside = "another norm is the last: what it normalises is not certain"
             if outside.endswith(".LN"):
@@ -123,7 +124,7 @@ def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
                 found.left_out[name] = outside
         for module, kind in kinds:
             assert at is not None
-            wide = widths(target) if kind != "block" else (hidden_size(model),) * 2
+            wide = widths(target) if kind != "block" else (block_width(model, target) or 0,) * 2
             found.positions.append(Position(name, target, *at, module, kind, *wide))
     return found
 
@@ -138,7 +139,7 @@ def is_norm(module: nn.Module) -> bool:
     return called and isinstance(weight, nn.Parameter) and weight.ndim == 1
 
 
-def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) -> bool:
+def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str], text: bool) -> bool:
     """Whether this is a linear layer or a norm, and not of a kind that is left out."""
     module, parts = modules[name], name.split(".")
     around, own = ".".join(parts[:-1]), parts[-1]
@@ -148,7 +149,7 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) 
         if own == "experts":
             left_out[name] = "experts: each sees a few of the tokens alone"
         return False
-    if layer and _OTHER_INPUT.search(name):
+    if layer and text and _OTHER_INPUT.search(name):
         left_out[name] = "of the part that reads images or sound"
     elif chooses or "router" in type(module).__name__.lower() or (layer and "router" in parts):
         left_out[name] = "chooses the experts"
@@ -160,6 +161,8 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) 
         left_out[name] = "a norm that multiplies by what another layer gives"
     elif not layer and "norm" in type(module).__name__.lower() and not list(module.children()):
         left_out[name] = "a norm without weights for each feature"
+    elif isinstance(modules.get(around), nn.MultiheadAttention):
+        left_out[name] = "nn.MultiheadAttention reads its weight, and does not call it"
     elif (
         not layer and not isinstance(module, nn.Embedding) and isinstance(getattr(module, "weight", None), nn.Parameter)
     ):
@@ -220,11 +223,12 @@ def _layers(
     depth = dict.fromkeys(stacks, 0)
     held = {
         core: [at for at in _numbered(core) if any(_inside(n, at) and not _inside(n, core) for n in linears)]
-        for core in _cores(modules, linears)
+        for core in (
+            *_cores(modules, linears),
+            *(n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)),
+        )
     }
-    for core, around in held.items():
-        if not any(held.values()):
-            break
+    for core, around in held.items() if any(held.values()) else ():
         # One that is alone in its layer, with experts beside it: the outermost is the layer.
         at = next(iter(around[-1:] or _numbered(core)[:1]), "").rpartition(".")[0]
         if at and at not in lists:
@@ -235,23 +239,21 @@ def _layers(
     def number(name: str) -> tuple[str, int] | None:
         around = _numbered(name)
         inner = [at for at in around if at.rpartition(".")[0] in lists]
-        if lists and inner:
+        if inner:
             at, _, own = inner[-1].rpartition(".")
             return _stack(name, stacks), lists[at] + int(own)
-        if lists or not around:
-            return None
-        return _stack(name, stacks), int(around[0].rpartition(".")[2])
+        return None if lists or not around else (_stack(name, stacks), int(around[0].rpartition(".")[2]))
 
     return number
 
 
-def _outside(name: str, target: nn.Module, hidden: int, normed_inside: bool) -> str:
+def _outside(name: str, target: nn.Module, hidden: int | None, normed_inside: bool) -> str:
     """Of what is in no layer: which norm it is, or why it is left out."""
     if is_linear(target):
         return "in front of the layers, or behind them"
     if "emb" in name.lower():
         return "Emb.LN"
-    if widths(target)[1] != hidden:
+    if hidden is not None and widths(target)[1] != hidden:
         return "in no layer, and not as wide as the stream"
     if normed_inside:
         return "its layers end with norms of their own: what it normalises is not certain"
@@ -259,9 +261,7 @@ def _outside(name: str, target: nn.Module, hidden: int, normed_inside: bool) -> 
 
 
 def _last_norm(modules: dict[str, nn.Module], loose: list[str]) -> str | None:
-    """Of what is in no layer of a stack, its final norm: the only one, or of several the outermost that is not among
-    linear layers.
-    """
+    """Of what is in no layer of a stack, its final norm: of several the outermost that is not among linear layers."""
     norms = [n for n in loose if is_norm(modules[n]) and "emb" not in n.lower()]
     among = {n.rpartition(".")[0] for n in loose if is_linear(modules[n])} - {""}
     if len(norms) > 1:
@@ -279,16 +279,18 @@ def _common(names: Iterable[str]) -> str:
 
 
 def _own(name: str) -> str:
-    """The last part of a name that is not a number."""
-    return next(part for part in reversed(name.split(".")) if not part.isdigit())
+    """The last part of a name that is not a number; ``layer`` where all are (of an `nn.Sequential`)."""
+    return next((part for part in reversed(name.split(".")) if not part.isdigit()), "layer")
 
 
 class _Layer:
     """Names for the linear layers, norms and blocks of one layer."""
 
-    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int) -> None:
-        self.modules, self.hidden = modules, hidden
+    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int | None) -> None:
+        self.modules = modules
         self.linears = [n for n in names if is_linear(modules[n])]
+        seen = Counter(width for n in self.linears for width in widths(modules[n]))
+        self.hidden = hidden or next((width for width, _ in seen.most_common(1)), 0)
         self.norms = [n for n in names if n not in self.linears]
         self.blocks = self._attention()
         self.blocks += self._feed_forward()

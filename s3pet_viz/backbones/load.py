@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses import FakeTensor, FakeTensorMode
+from torch._subclasses import FakeTensorMode
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, family_of_config, read
 from s3pet_viz.backbones.heads import HEAD_NAMES, auto_class, either, heads_of, is_text, padding
-from s3pet_viz.backbones.placed import bring_home, placing, stored
+from s3pet_viz.backbones.placed import bring_home, placing
 from s3pet_viz.backbones.position import base_of, known_tokens, text_config
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
@@ -249,13 +249,18 @@ def wrap_backbone(
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
     check.check_bare(model)
+    if not hasattr(getattr(model, "config", None), "model_type"):
+        raise BackboneError(
+            f"backbone: expected a model of transformers, found {type(model).__name__!r}; any model will do with "
+            "loss=, train= and validation="
+        )
     known = family_of(model, None if family is None else read_family(family))
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     check.refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
-    _check_finite(model)
+    check.check_finite(model)
     if known.own is not None:
         read(model, known)
     inside = {id(p) for p in base_of(model).parameters()}
@@ -267,7 +272,7 @@ def wrap_backbone(
         wanted, use = either(HEAD_NAMES[k] for k in kinds), either(auto_class(known, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
     made = Backbone(model, tokenizer, label, "text" if text else "pair", known, n_params=0, head=head)
-    made.n_params = sum(p.numel() for p in made.body.parameters())
+    made.n_params = sum(p.numel() for p in made.body)
     made.pad_id = _pad_id(made)
     check.check_tokens(made)
     model.requires_grad_(False)
@@ -313,16 +318,6 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
         wrong = sorted(keys & ours)
         if wrong:
             raise BackboneError(f"backbone: {name!r} holds {problem} {wrong[0]} ({len(wrong)} such)")
-
-
-def _check_finite(model: nn.Module) -> None:
-    with torch.no_grad():
-        for name, weight in stored(model):
-            if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
-                continue
-            # aminmax hands NaN on, and needs no memory.
-            if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
-                raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
 
 
 def _refuse_code(config: Any, name: str) -> None:

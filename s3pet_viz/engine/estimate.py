@@ -154,7 +154,7 @@ def estimate(
     made = outline(
         config.backbone,
         mode,
-        head=config.head,
+        head=str(config.head),
         num_labels=data.task.num_labels,
         regression=data.task.kind == "regression",
         revision=config.revision,

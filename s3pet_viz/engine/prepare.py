@@ -31,6 +31,8 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
+from s3pet_viz.training.own import Own
+from s3pet_viz.training.own_data import OwnData, refuse_missing
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
 
@@ -63,7 +65,8 @@ class Request:
         task, backbone, model = what["task"], what["backbone"], what["model"]
         if backbone is None:  # one from memory
             backbone = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-        named = {"task": str(task) if isinstance(task, (str, Path)) else "in memory", "backbone": str(backbone)}
+        memory = task.name if isinstance(task, Own) else "in memory"
+        named = {"task": str(task) if isinstance(task, (str, Path)) else memory, "backbone": str(backbone)}
         space = recorded_space("S3PET-M" if given["space"] is None else given["space"])
         return cls(SearchConfig.from_dict({**named, **given, "space": space}), out=out, **what)
 
@@ -75,6 +78,7 @@ class Request:
         changed = [name for name, value in {**given, "out": out}.items() if value is not None]
         if changed:
             raise ConfigError(f"resume: a resumed search keeps its own options; {changed[0]!r} cannot be given")
+        refuse_missing(run, what["task"] if isinstance(what["task"], Own) else None)
         moved = {name: what[name] for name in ("task", "backbone") if isinstance(what[name], str)}
         config = SearchConfig.from_dict({**run.config, **moved})
         if run.early_stop:
@@ -111,7 +115,7 @@ class Prepared:
     gates: Sequence[Gate]
     budget: int
     alpha: np.ndarray | None
-    data: TaskData
+    data: TaskData | OwnData
     batches: SplitBatches
     device: Device
     processes: Processes
@@ -136,8 +140,20 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     space = load_space(config.space)
     options = {name: getattr(config, name) for name in LOADING}
     made, data = load_pair(
-        request.task, request.backbone, model=request.model, tokenizer=request.tokenizer, **options, **request.load
+        request.task,
+        request.backbone,
+        model=request.model,
+        tokenizer=request.tokenizer,
+        scored=config.save is not None,
+        **options,
+        **request.load,
     )
+    if isinstance(data, OwnData):
+        if config.gradient_checkpointing and not hasattr(made.model, "gradient_checkpointing_enable"):
+            kind = type(made.model).__name__
+            raise ConfigError(f"gradient_checkpointing: expected a model of transformers, found {kind}")
+        if started is not None:
+            data.check_resumed(started)
     # One that is registered is kept too: where the run is resumed, it may not be.
     config = replace(config, family=made.family.own)
     request = replace(request, config=config)
@@ -172,6 +188,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "load": {k: v for k, v in request.load.items() if isinstance(v, str)},
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         **({"start_from": start} if start else {}),
+        **({"own": data.facts} if isinstance(data, OwnData) else {}),
         **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
     }
     writer = _writer(request, processes, gates, facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Adapter(OnHub):
             facts: further fields (task, labels, scores, revision).
         """
         trained = {id(p) for p in head}
-        config: Any = backbone.model.config
+        config: Any = getattr(backbone.model, "config", None)
         pair = backbone.form == "pair"
         kept = {
             name: p.detach().clone()
@@ -92,11 +92,11 @@ class Adapter(OnHub):
             {name: p.detach().clone() for name, p in pets.weights().items()},
             kept,
             backbone=backbone.name,
-            model_type=config.model_type,
+            model_type=getattr(config, "model_type", type(backbone.model).__name__),
             form=backbone.form,
             num_labels=int(config.num_labels) if pair else 0,
             regression=pair and config.problem_type == "regression",
-            digest=digest(backbone.model),
+            digest=digest(backbone.model, kept),
             **facts,
         )
 
@@ -128,6 +128,11 @@ class Adapter(OnHub):
             AdapterError: it does not say which. BackboneError: it cannot be loaded.
         """
         source = name or self.backbone
+        if self.form == "own" and name is None:
+            raise AdapterError(
+                f"{self.where}: field 'form': trained with a loss of the user's on {self.backbone}, which no file "
+                "names; give the model"
+            )
         if not source:
             raise AdapterError(f"{self.where}: field 'backbone': expected a name, found none; give backbone=")
         try:
@@ -183,7 +188,7 @@ class Adapter(OnHub):
                     f"{self.where}: head {name}: expected a parameter of shape {tuple(tensor.shape)} in the model, "
                     f"found {there}; load it with num_labels={self.num_labels}"
                 )
-        if self.digest and not any_weights and digest(model) != self.digest:
+        if self.digest and not any_weights and digest(model, self.head) != self.digest:
             raise AdapterError(
                 f"{self.where}: field 'digest': expected the weights of {self.backbone!r} that the adapter was trained "
                 "on, found others; any_weights=True (--any-weights) takes them all the same"
@@ -288,15 +293,16 @@ class Attached:
         self.detach()
 
 
-def digest(model: nn.Module) -> str:
+def digest(model: nn.Module, without: Container[str] = ()) -> str:
     """A short name for a backbone's weights: 256 values of each, rounded to bfloat16, so that precision does not
-    matter. A classification head and a pooler do not count.
+    matter. A classification head and a pooler do not count, nor do parameters that were trained with it (`without`).
     """
     made = hashlib.sha256()
     writes = getattr(model, "can_generate", None)
     counted = model if writes and writes() else base_of(model)
+    prefix = next((f"{n}." for n, m in model.named_modules() if m is counted and n), "")
     for name, p in stored(counted):
-        if ".pooler." in f".{name}":
+        if ".pooler." in f".{name}" or f"{prefix}{name}" in without:
             continue
         flat = p.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].to(device="cpu", dtype=torch.bfloat16)

@@ -21,6 +21,8 @@ from s3pet_viz.tasks.forms import ANSWER_CUE
 
 #: Positions of a target that the loss leaves out (transformers' convention).
 IGNORE = -100
+#: Rows that are enough to measure with: the longest of so many.
+_ROWS, _OF = 4, 64
 
 
 class Features:
@@ -123,6 +125,18 @@ class Features:
     def _inputs(self, indices: Sequence[int] | NDArray[np.int64], *, left: bool = False) -> dict[str, Tensor]:
         pad = {"input_ids": self.pad_id, "attention_mask": 0, "token_type_ids": 0}
         return {k: _padded([rows[i] for i in indices], pad[k], left=left) for k, rows in self.inputs.items()}
+
+    def drawn(
+        self, batch_size: int, seed: Sequence[int], device: torch.device | str, rank: int = 0, size: int = 1
+    ) -> Callable[[int], dict[str, Tensor]]:
+        """The training batch of a step, `batch_size` rows in each of `size` processes; see `shuffled`."""
+        numbers = shuffled(self.lengths, batch_size * size, seed)
+        return lambda step: self.batch(numbers(step)[rank::size], device)
+
+    def few(self, device: torch.device | str) -> list[dict[str, Tensor]]:
+        """A batch of rows that are enough to measure with: the longest of the first ones."""
+        longest = np.argsort(-self.lengths[:_OF], kind="stable")[:_ROWS]
+        return [self.batch(longest, device)]
 
     def by_length(self, batch_size: int) -> list[NDArray[np.int64]]:
         """Every index once, in batches of like lengths (for evaluation)."""

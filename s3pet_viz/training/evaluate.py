@@ -15,13 +15,15 @@ from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.tasks import Task, compute_metrics
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batches import IGNORE, Features
+from s3pet_viz.training.own import OwnTask, evaluate_own
+from s3pet_viz.training.own_batches import OwnBatches
 
 
 @torch.no_grad()
 def evaluate(
     backbone: Backbone,
-    task: Task,
-    features: Features,
+    task: Task | OwnTask,
+    features: Features | OwnBatches,
     *,
     batch_size: int = 64,
     metrics: bool = True,
@@ -30,7 +32,7 @@ def evaluate(
     """Metrics of the task and ``loss``, or (not `metrics`) the loss alone, for which nothing is generated.
 
     Language models generate greedily; a classification head is read. ``loss`` is the mean over target tokens (language
-    models) or over examples (heads); ``score`` is the task's main score.
+    models) or over examples (heads); ``score`` is the task's main score. Of own batches: see `own.evaluate_own`.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -42,6 +44,10 @@ def evaluate(
     said: dict[int, Any] = {}
     total, weight = 0.0, 0
     try:
+        if isinstance(features, OwnBatches):
+            assert isinstance(task, OwnTask)
+            return evaluate_own(backbone, task, features, batch_size=batch_size, metrics=metrics, autocast=autocast)
+        assert isinstance(task, Task)
         for indices in features.by_length(batch_size):
             batch = features.batch(indices, device)
             with LOCK, autocast():

@@ -12,6 +12,8 @@ from torch import nn
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
 from s3pet_viz.backbones.check import check_pass, check_task
 from s3pet_viz.backbones.placed import computes_on
+from s3pet_viz.config.checks import short
+from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError
 from s3pet_viz.structure.tables import read_family
 from s3pet_viz.tasks import Task, TaskData, load_task
@@ -19,6 +21,8 @@ from s3pet_viz.threads import LOCK
 from s3pet_viz.training.arguments import check_load
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.model_state import as_found
+from s3pet_viz.training.own import Own
+from s3pet_viz.training.own_data import OwnData, load_own
 
 
 def load_pair(
@@ -27,24 +31,32 @@ def load_pair(
     *,
     model: nn.Module | None = None,
     tokenizer: Any = None,
-    head: str = "auto",
+    head: Any = "auto",
     revision: str | None = None,
     task_revision: str | None = None,
     dtype: torch.dtype | str = torch.float32,
     device_map: str | dict[str, Any] | None = None,
     family: Any = None,
+    scored: bool = False,
     **task_options: Any,
-) -> tuple[Backbone, TaskData]:
+) -> tuple[Backbone, TaskData | OwnData]:
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
 
     Every way to search, train or score begins here, and so do the checks that the two can work together
     (`backbones.check`). `head`, `dtype`, `device_map` and `family` are as in `load_backbone`; a model in memory has its
-    own head, dtype and places, and is left as found.
+    own head, dtype and places, and is left as found. An `Own` in the place of a task: see `own.load_own`; `scored`:
+    whether its score is asked for.
 
     Raises:
         ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
             TaskError, BackboneError (a head in memory that is not for this task, a tokenizer of another model, ...).
     """
+    if isinstance(task, Own):
+        check_load({k: v for k, v in task_options.items() if k != "split"})
+        rows = task_options.pop("max_rows", None)
+        if wrong := [k for k, v in task_options.items() if k != "split" and v is not None]:
+            raise ConfigError(f"load: {wrong[0]}: expected none with a loss of your own")
+        return load_own(task, model, head=head, family=family, max_rows=rows, scored=scored)
     if (backbone is None) == (model is None):
         raise ConfigError("backbone: give either backbone= (a name or folder) or model= with tokenizer=")
     if backbone is not None and not isinstance(backbone, (str, Path)):
@@ -52,6 +64,7 @@ def load_pair(
     if model is None and tokenizer is not None:
         raise ConfigError("tokenizer: expected none with backbone=, which has its own; give it with model=")
     check_load({k: v for k, v in task_options.items() if k != "split"})
+    check_head(head)
     if family is not None:
         family = read_family(family)
     if model is not None:
@@ -60,7 +73,9 @@ def load_pair(
             if head not in ("auto", "lm" if made.form == "text" else "classification"):
                 kind = type(model).__name__
                 raise ConfigError(f"head: expected that of the model in memory ({kind}), found {head!r}")
-            data = load_task(task, form=made.form, revision=task_revision, **task_options)
+            data = load_task(
+                task, form="text" if made.form == "text" else "pair", revision=task_revision, **task_options
+            )
             if made.form == "pair":
                 _check_head(model, data.task)
             return made, _checked(made, data)
@@ -79,6 +94,12 @@ def load_pair(
     if made.form == "pair":
         data = load_task(task, form="pair", revision=task_revision, **task_options)
     return made, _checked(made, data)
+
+
+def check_head(head: Any) -> None:
+    """Raises ConfigError: names of modules, which only a loss of the user's takes."""
+    if not isinstance(head, str):
+        raise ConfigError(f"head: expected one of {', '.join(HEADS)}, found {short(head)}; loss= takes names")
 
 
 def _checked(backbone: Backbone, data: TaskData) -> TaskData:
