@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from s3pet_viz.backbones.families import positions
@@ -63,6 +65,19 @@ class Backbone:
         """The token that ends an answer (BERT's tokenizers, which some T5 have, end texts with [SEP])."""
         end: int | None = self.tokenizer.eos_token_id
         return self.tokenizer.sep_token_id if end is None and not self.causal else end
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that a decoder's rows begin with, as its model itself shifts labels (T5Gemma's config calls it its
+        decoder's bos token); else its config's. None: there is none.
+        """
+        model: Any = self.model
+        found: Any = getattr(model.config, "decoder_start_token_id", None)
+        if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+            end = torch.full((1, 2), self.end_id or 0, device=model.device)
+            with contextlib.suppress(Exception):  # it has none, and says so in a way of its own
+                found = int(model.prepare_decoder_input_ids_from_labels(labels=end)[0, 0])
+        return found if isinstance(found, int) else None
 
     @property
     def longest_input(self) -> int:

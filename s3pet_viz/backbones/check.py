@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.placed import stored
-from s3pet_viz.backbones.position import known_tokens, text_config
+from s3pet_viz.backbones.position import known_tokens, text_config, understood
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
 from s3pet_viz.tasks import Task, TaskData
@@ -29,7 +30,7 @@ _OURS = "s3pet_viz.pet.insertion"
 _PACKED = ("bitsandbytes", "gptqmodel", "auto_gptq", "awq", "aqlm", "eetq", "hqq", "optimum", "torchao", "quanto")
 
 #: Heads that a backbone may come with; any other is of another kind of task.
-_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|NextSentencePrediction|SequenceClassification"
+_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|TextToText|NextSentencePrediction|SequenceClassification"
 _OTHER_HEAD = re.compile(rf".*For(?=[A-Z])(?!({_HEADS})$)\w+")  # RoFormer's first For is none
 
 #: Files that hold a vocabulary, where a tokenizer's class does not say which it reads.
@@ -93,7 +94,15 @@ def check_head(config: Any, text: bool, name: str) -> None:
     """The files hold a plain pretrained model, or one with a head for the same kind of task. Raises BackboneError:
     another head, which would be dropped (and another drawn) without a word.
     """
+    import transformers
+
     for architecture in map(str, getattr(config, "architectures", None) or ()):
+        if not hasattr(transformers, architecture):
+            warnings.warn(
+                f"backbone: {name!r} was saved by a class that transformers does not know ({architecture}): of its "
+                "weights those of the base model are used; to use all, load it yourself and give model= and tokenizer=",
+                stacklevel=2,
+            )
         if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
             wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
             raise BackboneError(
@@ -139,8 +148,8 @@ def _quantised_layer(model: nn.Module) -> str:
 
 
 def check_bare(model: nn.Module) -> None:
-    """No PET modules are in a model yet: they would be searched, counted and saved as if they were the backbone's.
-    Raises BackboneError: it has some; says whose.
+    """No PET modules are in a model yet (they would be searched, counted and saved as if they were the backbone's), and
+    it is not compiled. Raises BackboneError: it has some, or is; says whose, and where.
     """
     for name, module in (("the model itself", model), *model.named_modules()):
         kinds = [c for c in type(module).__mro__ if c.__module__.partition(".")[0] in _PET_PACKAGES]
@@ -150,6 +159,11 @@ def check_bare(model: nn.Module) -> None:
                 f"backbone: expected a plain transformers model, found a layer of {package} at "
                 f"{name or 'the model itself'} ({type(module).__name__}); fold it in first: model.merge_and_unload() "
                 "of a PeftModel gives a plain model (unload() one without what was trained)"
+            )
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise BackboneError(
+                f"backbone: expected a model that is not compiled, found torch.compile at {name}: what was compiled "
+                "would not hold with PET modules in it; give the model from before (model._orig_mod, or load it anew)"
             )
         if is_parametrized(module):
             raise BackboneError(
@@ -169,10 +183,9 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     if not isinstance(model, PreTrainedModel):
-        # torch.compile wraps a model in a class of its own, and so do data parallel ones.
+        # Data parallel ones wrap a model in a class of their own.
         raise BackboneError(
             f"backbone: expected a model of transformers (PreTrainedModel), found {type(model).__name__}"
-            + ("; give the model that was compiled (model._orig_mod)" if hasattr(model, "_orig_mod") else "")
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
@@ -208,8 +221,8 @@ def check_tokens(backbone: Backbone) -> None:
             f"model.resize_token_embeddings({last + 1})"
         )
     if config.is_encoder_decoder:
-        for field in ("decoder_start_token_id", "pad_token_id"):
-            found = getattr(config, field, None)
+        needed = {"decoder_start_token_id": backbone.start_id, "pad_token_id": getattr(config, "pad_token_id", None)}
+        for field, found in needed.items():
             if not isinstance(found, int) or not 0 <= found < known:
                 raise BackboneError(
                     f"backbone: expected model.config.{field}, a token from 0 to {known - 1:,} that the decoder of "
@@ -321,16 +334,18 @@ def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> N
     """
     where = f"backbone: expected {backbone.name} to read rows of task {task.name}"
     try:
-        output = backbone.model(**batch, return_dict=True)
-        loss, logits = output.loss, output.logits
+        output = backbone.model(**batch, **understood(backbone.model, return_dict=True))
+        loss, logits = getattr(output, "loss", None), getattr(output, "logits", None)
     except Exception as error:  # a model in memory may fail anywhere
         first = (str(error).strip().splitlines() or [""])[0]
         raise BackboneError(f"{where}, found {type(error).__name__}: {first}") from error
+    if loss is None or logits is None:
+        raise BackboneError(f"{where} and give an output with loss and logits, found {type(output).__name__}")
     rows = len(batch["input_ids"])
     if backbone.form == "pair" and tuple(logits.shape) != (rows, task.num_labels):
         raise BackboneError(
             f"{where} and give {rows} x {task.num_labels} outputs, found a shape of "
             + " x ".join(map(str, logits.shape))
         )
-    if loss is None or loss.numel() != 1:
-        raise BackboneError(f"{where} and give a loss, found {'none' if loss is None else f'{loss.numel()} of them'}")
+    if loss.numel() != 1:
+        raise BackboneError(f"{where} and give a loss, found {loss.numel()} of them")

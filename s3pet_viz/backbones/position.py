@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -37,6 +38,14 @@ def base_of(model: nn.Module) -> nn.Module:
     """The backbone proper, without the task's head: what position names are relative to."""
     base = getattr(model, "base_model", model)
     return base if isinstance(base, nn.Module) else model
+
+
+def understood(model: nn.Module, **options: Any) -> dict[str, Any]:
+    """Those of these options that a model's forward takes: a class of a user's own may know few."""
+    known = signature(type(model).forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return options
+    return {name: value for name, value in options.items() if name in known}
 
 
 def text_config(config: Any) -> Any:

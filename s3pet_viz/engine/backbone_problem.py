@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3pet_viz.backbones.position import understood
 from s3pet_viz.engine.problem import Half
 from s3pet_viz.pet import PETs
 from s3pet_viz.training.batches import IGNORE
@@ -94,7 +95,7 @@ class _GatedLoss(nn.Module):
         super().__init__()
         self.model, self.pets = model, pets
         # A decoder's cache is for generation; in training it is only memory.
-        self.options = {"use_cache": False} if model.can_generate() else {}  # type: ignore[operator]
+        self.options = understood(model, use_cache=False) if model.can_generate() else {}  # type: ignore[operator]
 
     def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
         # Not only while the loss is computed: checkpointed layers run again in the backward pass.

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone, load_backbone
+from s3pet_viz.backbones.check import check_bare
 from s3pet_viz.backbones.placed import stored
 from s3pet_viz.backbones.position import base_of
-from s3pet_viz.errors import AdapterError, ConfigError
+from s3pet_viz.errors import AdapterError, BackboneError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
 from s3pet_viz.files import located, named_in
@@ -162,7 +163,13 @@ class Adapter(OnHub):
         return Attached(self, model, held if isinstance(held, Backbone) else None)
 
     def check(self, model: nn.Module, *, any_weights: bool = False) -> None:
-        """Whether a model is the backbone that this adapter was trained on. Raises AdapterError: it is not."""
+        """Whether a model is the backbone that this adapter was trained on, and a plain one. Raises AdapterError: it is
+        not.
+        """
+        try:
+            check_bare(model)
+        except BackboneError as error:
+            raise AdapterError(f"{self.where}: {error}") from None
         found = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         if found != self.model_type:
             raise AdapterError(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3pet_viz.backbones.position import understood
+from s3pet_viz.errors import BackboneError
 from s3pet_viz.pet.insertion import insert
 from s3pet_viz.structure import Gate
 
@@ -32,6 +34,9 @@ def inert_gates(
     Args:
         batch: rows on the model's device, a few are enough; what an attention reads must be longer than one token.
         autocast: a context factory for mixed precision.
+
+    Raises:
+        BackboneError: the logits have no gradient: nothing could be learned.
     """
     training = model.training
     model.eval()
@@ -46,6 +51,11 @@ def inert_gates(
             with autocast():
                 logits = _logits(model, batch).float()
             value = (logits * torch.randn(logits.shape, generator=draw).to(logits)).sum()
+            if not value.requires_grad:
+                raise BackboneError(
+                    f"backbone: expected gradients of PET weights, found none: {type(model).__name__} computes those "
+                    "of its own weights itself, as reversible layers do"
+                )
             once, *scaled = (
                 torch.autograd.grad(value * by, weights, retain_graph=True, allow_unused=True) for by in (1.0, *_SCALES)
             )
@@ -66,6 +76,6 @@ def inert_gates(
 
 
 def _logits(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    options = {"use_cache": False} if model.can_generate() else {}
+    options = understood(model, use_cache=False) if model.can_generate() else {}
     made: Tensor = model(**batch, **options).logits
     return made

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.position import understood
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks import Example, Task
 from s3pet_viz.tasks.forms import ANSWER_CUE
@@ -59,9 +60,10 @@ class Features:
             self.targets = [e.label for e in examples]
         if self.form == "text":
             self.targets = [_cut(ids, task.max_target_length) for ids in backbone.answers([e.target for e in examples])]
-        self.inputs: dict[str, list[list[int]]] = {
-            k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs
-        }
+        read = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
+        self.inputs: dict[str, list[list[int]]] = understood(backbone.model, **read)
+        if self.form == "text":  # what is generated from is padded, and a model that cannot be told so is refused
+            self.inputs["attention_mask"] = read["attention_mask"]
         self.lengths = np.array([len(ids) for ids in self.inputs["input_ids"]])
         if self.causal:
             self.lengths += [len(answer) for answer in self.targets]

@@ -36,7 +36,7 @@ class Candidates:
         """The candidates, measured on some rows of a task.
 
         Raises:
-            SpaceError: as `candidate_gates`.
+            SpaceError: as `candidate_gates`. BackboneError: as `inert_gates`.
         """
         gates, missing = candidate_gates(backbone.positions(), space)
         longest = np.argsort(-rows.lengths[:_OF], kind="stable")[:_ROWS]

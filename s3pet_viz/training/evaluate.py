@@ -10,6 +10,7 @@ import torch
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.placed import computes_on
+from s3pet_viz.backbones.position import understood
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.tasks import Task, compute_metrics
 from s3pet_viz.threads import LOCK
@@ -44,7 +45,7 @@ def evaluate(
         for indices in features.by_length(batch_size):
             batch = features.batch(indices, device)
             with LOCK, autocast():
-                output = model(**batch, return_dict=True)
+                output = model(**batch, **understood(model, return_dict=True))
                 answers: list[Any] = []
                 if metrics and backbone.form == "text":
                     answers = _generate(backbone, task, features.prompts(indices, device))
@@ -79,7 +80,7 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
             num_beams=1,
             pad_token_id=backbone.pad_id,
             eos_token_id=backbone.end_id,
-            decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
+            decoder_start_token_id=None if backbone.causal else backbone.start_id,
         ),
     )
     try:
