@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from s3pet_viz.backbones.families import positions
+from s3pet_viz.backbones.heads import TOKENS
 from s3pet_viz.backbones.position import Position, base_of, text_config
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
@@ -44,6 +45,16 @@ class Backbone:
     def causal(self) -> bool:
         """A decoder-only language model: it reads the question and goes on with the answer."""
         return self.form == "text" and self.family.decoder_only
+
+    @property
+    def problem(self) -> str:
+        """What its head is for, see `heads.PROBLEMS`; empty of a language model."""
+        if self.form == "text":
+            return ""
+        if any(cls.__name__.endswith("ForTokenClassification") for cls in type(self.model).__mro__):
+            return TOKENS
+        config: Any = self.model.config
+        return str(config.problem_type or "single_label_classification")
 
     @property
     def body(self) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s3pet_viz.engine.problem import Half
 from s3pet_viz.pet import PETs
-from s3pet_viz.training.batches import IGNORE
+from s3pet_viz.training.batches import answered
 
 
 class BackboneProblem:
@@ -67,8 +67,7 @@ class BackboneProblem:
         self.net.pets.closed = gates
 
     def size(self, batch: Mapping[str, Tensor]) -> int:
-        labels = batch["labels"]
-        return int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels)
+        return answered(batch["labels"])
 
     def parts(self, batch: Mapping[str, Tensor], n: int) -> Iterable[tuple[float, Mapping[str, Tensor]]]:
         rows = len(batch["labels"])

@@ -55,7 +55,7 @@ class SplitBatches:
         mine = self.indices[half](step)[self.processes.rank :: self.processes.size]
         return self.features[half].batch(mine, self.device)
 
-    def constant_loss(self, half: str) -> float:
+    def constant_loss(self, half: str) -> float | None:
         """See `Problem`."""
         features = self.features[half]
         if half == "val":

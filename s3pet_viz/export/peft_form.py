@@ -283,7 +283,7 @@ def _own_copy(layer: Any) -> nn.Module:
 def _head_modules(host: Host, adapter: Adapter | None) -> list[str]:
     """The modules that are trained beside the gates: an encoder's head, and a pooler where the adapter holds it."""
     inside = host.prefix
-    if _task_type(host.model) != "SEQ_CLS":
+    if _task_type(host.model) not in ("SEQ_CLS", "TOKEN_CLS"):
         return []
     names = [n for n, _ in host.model.named_parameters() if not n.startswith(inside)]
     found = dict.fromkeys(n.split(".")[0] for n in names)
@@ -295,6 +295,8 @@ def _head_modules(host: Host, adapter: Adapter | None) -> list[str]:
 def _task_type(model: Any) -> str:
     if "ForSequenceClassification" in type(model).__name__:
         return "SEQ_CLS"
+    if "ForTokenClassification" in type(model).__name__:
+        return "TOKEN_CLS"
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
 
 

@@ -28,7 +28,7 @@ class Kind:
         own: the fields of a task.json beside those of all kinds. needs: of these, the ones that must be there.
         label: the column of labels where none is named. label_field: what a task.json calls it.
         source_length, target_length: in tokens, where nobody says.
-        whole_labels: whether label names are the answers of the text form, each a whole one.
+        says_cut: whether it is said that a text is cut, since the answer is all through the text, or is one itself.
     """
 
     name: ClassVar[str]
@@ -41,6 +41,7 @@ class Kind:
     label_field: ClassVar[str] = "label"
     source_length: ClassVar[int] = 128
     target_length: ClassVar[int] = 16
+    says_cut: ClassVar[bool] = False
 
     # -- task.json and rows --------------------------------------------------------------------------------
 

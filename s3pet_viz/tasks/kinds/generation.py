@@ -35,6 +35,7 @@ class Generation(Kind):
     label = label_field = "target"
     source_length = 512
     target_length = 64
+    says_cut = True
 
     def read(self, spec: Mapping[str, Any], metrics: Sequence[str], where: str) -> dict[str, Any]:
         most = fields.tokens(spec, "max_target_length", self.target_length, where)

@@ -27,8 +27,8 @@ class TokenClassification(Kind):
 
     Rows have ``words`` and ``tags``, two lists of one length. A head says a tag at each word's first token; the text
     form's answer is the tags, between spaces. A word without a tag (cut off, or not answered) counts as `OUTSIDE`,
-    where that is one of the tags, else as wrong. ``f1``, ``precision`` and ``recall`` are seqeval's of whole entities, as
-    conlleval counts them; ``accuracy`` is of words.
+    where that is one of the tags, else as wrong. ``f1``, ``precision`` and ``recall`` are seqeval's of whole entities
+    (as conlleval counts them); ``accuracy`` is of words.
     """
 
     name = "token_classification"
@@ -38,6 +38,7 @@ class TokenClassification(Kind):
     own = ("words", "tags", "label_names")
     needs = ()
     label = label_field = "tags"
+    says_cut = True
 
     def read(self, spec: Mapping[str, Any], metrics: Sequence[str], where: str) -> dict[str, Any]:
         names = fields.label_names(spec, where)
