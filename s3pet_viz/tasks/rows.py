@@ -72,8 +72,8 @@ def _from_dataset(dataset: Any, where: str) -> Table:
     classes = {}
     for name, feature in (dataset.features or {}).items():
         inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else feature)
-        if names := getattr(inner, "names", None):
-            classes[name] = tuple(names)
+        if labels := getattr(inner, "names", None):
+            classes[name] = tuple(labels)
     return Table(where, records, class_names=classes)
 
 

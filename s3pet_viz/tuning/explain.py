@@ -159,7 +159,8 @@ def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int
     """The loss of every row, batch by batch, as a function of the gates.
 
     Text-to-text: mean cross-entropy of the row's target tokens, nats. Encoders: cross-entropy (nats; the mean over
-    words that are tagged, or over several labels) or squared error. The mean over rows is `evaluate`'s loss where all targets have the same length.
+    words that are tagged, or over several labels) or squared error. The mean over rows is `evaluate`'s loss where all
+    targets have the same length.
     """
     backbone = bench.backbone
     options = {"use_cache": False} if backbone.form == "text" else {}
