@@ -64,7 +64,8 @@ def entities(rng: random.Random) -> tuple[str, Row]:
         c = replace(c, place=g.place(), prep=rng.choice(lx.PREPS))
     if rng.random() < 0.4:
         c = replace(c, subj=g.name())
-    assert c.obj is not None and c.place is not None
+    assert c.obj is not None
+    assert c.place is not None
     spoken = [(c.subj, ""), (None, c.verb.past), (c.obj, ""), (None, c.manner), (None, c.prep), (c.place, ""), (None, c.time)]
     words: list[str] = []
     tags: list[str] = []
@@ -85,7 +86,8 @@ def conversation(rng: random.Random) -> tuple[str, Row]:
     """A question about a sentence, and its answer."""
     g = Grammar(rng, plain=True)
     c = replace(_told(g, extras=0.0), place=g.place(), prep=rng.choice(lx.PREPS))
-    assert c.obj is not None and c.place is not None
+    assert c.obj is not None
+    assert c.place is not None
     asked, answer = rng.choice([
         ("who did it", c.subj.text()),
         ("where", f"{c.prep} {c.place.text()}"),
