@@ -29,7 +29,7 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
-from s3pet_viz.tasks.taskfile import recorded
+from s3pet_viz.tasks.taskfile import recalled, recorded
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.pair import load_pair
@@ -85,7 +85,7 @@ class Request:
             )
         what["task"] = config.task if what["task"] is None else what["task"]
         what["backbone"] = config.backbone if what["model"] is None else None
-        return cls(config, load={**run.info.get("load", {}), **load}, started=run, moved=moved, **what)
+        return cls(config, load={**recalled(run.info.get("load", {}), load), **load}, started=run, moved=moved, **what)
 
     def check_place(self) -> None:
         """Before anything is loaded: the run directory is free and can be written."""

@@ -70,6 +70,13 @@ def task_from_dict(spec: object, where: str = "task_spec", *, in_file: bool = Fa
     return Task(name=name, kind=kind.name, metrics=metrics, prefix=prefix, functions=functions, **made)
 
 
+def recalled(kept: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run keeps of `load`, its task_spec as a Task, unless another is given. Raises TaskError: as for a file."""
+    if "task_spec" not in kept or "task_spec" in given:
+        return dict(kept)
+    return {**kept, "task_spec": task_from_dict(kept["task_spec"], "run.json, task_spec", in_file=True)}
+
+
 def recorded(spec: Task | Mapping[str, Any]) -> dict[str, Any] | None:
     """The task.json object of a task, for a run's run.json: metrics of the user's own are named, to be given again.
 

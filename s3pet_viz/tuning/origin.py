@@ -16,6 +16,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Opened
 from s3pet_viz.structure import Structure
+from s3pet_viz.tasks.taskfile import recalled
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -129,7 +130,7 @@ def bench_of(
     config = config_of(TuneConfig, {**options, "max_source_length": where.get("max_source_length")})
     if model is not None:  # it is loaded already
         where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype", "device_map")}
-    loading = {**where["load"], **load} | _known(dict(place), "family")
+    loading = {**recalled(where["load"], load), **load} | _known(dict(place), "family")
     if place["workbench"] is not None:
         return place["workbench"], config, load
     if where["task"] is None:

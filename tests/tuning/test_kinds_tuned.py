@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,14 @@ def test_a_run_names_a_function_and_asks_for_it_again(tmp_path: Path) -> None:
     again = s3.open_run(tmp_path / "run")
     with pytest.raises(TaskError, match="agreement was given in Python, and a run does not keep code; give it again"):
         s3.tune(again, steps=1, **place, **QUICK)
+    # Nor is code run that a foreign run.json names.
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about["load"]["task_spec"]["metrics"] = ["evaluate:/tmp/elsewhere"]
+    foreign = shutil.copytree(tmp_path / "run", tmp_path / "foreign")
+    (foreign / "run.json").write_text(json.dumps(about))
+    for call in (lambda: s3.tune(foreign, steps=1, **place, **QUICK), lambda: s3.search(resume=foreign, **place)):
+        with pytest.raises(TaskError, match=r"run\.json, task_spec, field 'metrics': .* runs a script, and a file here is data"):
+            call()
     scores = s3.tune(again, steps=1, load={"task_spec": spec}, **place, **QUICK)
     assert scores.metrics["agreement"] == scores.metrics["exact_match"]
     # What is data is kept, and need not be said again.
