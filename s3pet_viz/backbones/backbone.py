@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones.families import positions
+from s3pet_viz.backbones.heads import TOKENS
 from s3pet_viz.backbones.position import Position, base_of, text_config, understood
 from s3pet_viz.structure.tables import Family
 from s3pet_viz.tasks.forms import ANSWER_CUE
@@ -62,6 +63,16 @@ class Backbone:
     def causal(self) -> bool:
         """A decoder-only language model: it reads the question and goes on with the answer."""
         return self.form == "text" and self.family.decoder_only
+
+    @property
+    def problem(self) -> str:
+        """What its head is for, see `heads.PROBLEMS`; empty of a language model and of a loss of the user's."""
+        if self.form != "pair":
+            return ""
+        if any(cls.__name__.endswith("ForTokenClassification") for cls in type(self.model).__mro__):
+            return TOKENS
+        config: Any = self.model.config
+        return str(config.problem_type or "single_label_classification")
 
     @property
     def body(self) -> list[nn.Parameter]:

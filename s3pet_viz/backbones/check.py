@@ -18,11 +18,12 @@ from torch._subclasses import FakeTensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
+from s3pet_viz.backbones.heads import TOKENS
 from s3pet_viz.backbones.placed import stored
 from s3pet_viz.backbones.position import known_tokens, text_config, understood
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
-from s3pet_viz.tasks import Task, TaskData
+from s3pet_viz.tasks import Example, Task, TaskData, compute_metrics
 
 #: Packages that put PET layers of their own into a model, by the first part of a class's import path.
 _PET_PACKAGES = ("peft", "adapters", "loralib", "opendelta", "minlora")
@@ -31,7 +32,10 @@ _OURS = "s3pet_viz.pet.insertion"
 _PACKED = ("bitsandbytes", "gptqmodel", "auto_gptq", "awq", "aqlm", "eetq", "hqq", "optimum", "torchao", "quanto")
 
 #: Heads that a backbone may come with; any other is of another kind of task.
-_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|TextToText|NextSentencePrediction|SequenceClassification"
+_HEADS = (
+    "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|TextToText|NextSentencePrediction|SequenceClassification|"
+    "TokenClassification"
+)
 _OTHER_HEAD = re.compile(rf".*For(?=[A-Z])(?!({_HEADS})$)\w+")  # RoFormer's first For is none
 
 #: Files that hold a vocabulary, where a tokenizer's class does not say which it reads.
@@ -45,6 +49,8 @@ _VOCABULARIES = (
     "vocab.json",
 )
 _MOST_TEXTS = 100
+#: Rows that a metric is tried on.
+_FEW = 8
 
 
 # -- folders -------------------------------------------------------------------------------------------------
@@ -91,12 +97,22 @@ def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
         )
 
 
-def check_head(config: Any, text: bool, name: str) -> None:
+def check_writes(text: bool, problem: str, name: str, kind: str) -> None:
+    """A task that no head can do (`problem` is empty) has a language model. Raises BackboneError: it has not."""
+    if not text and not problem:
+        raise BackboneError(
+            f"backbone: expected a language model, which writes texts, for a task of generation, found {name!r} with a "
+            f"head ({kind}); take an encoder-decoder or a decoder-only model (head lm)"
+        )
+
+
+def check_head(config: Any, text: bool, name: str, problem: str = "") -> None:
     """The files hold a plain pretrained model, or one with a head for the same kind of task. Raises BackboneError:
     another head, which would be dropped (and another drawn) without a word.
     """
     import transformers
 
+    own = "" if text else "TokenClassification" if problem == TOKENS else "SequenceClassification"
     for architecture in map(str, getattr(config, "architectures", None) or ()):
         if not hasattr(transformers, architecture):
             warnings.warn(
@@ -104,8 +120,10 @@ def check_head(config: Any, text: bool, name: str) -> None:
                 "weights those of the base model are used; to use all, load it yourself and give model= and tokenizer=",
                 stacklevel=2,
             )
-        if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
-            wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
+        other = [head for head in ("SequenceClassification", "TokenClassification") if head != own]
+        if _OTHER_HEAD.fullmatch(architecture) or architecture.endswith(tuple(f"For{head}" for head in other)):
+            kind = f"{own.removesuffix('Classification').lower()} classification"
+            wanted = "a language model" if text else f"a pretrained model, or one for {kind}"
             raise BackboneError(
                 f"backbone: expected {wanted}, found {name!r} with another head ({architecture}); "
                 "its head would be lost"
@@ -273,17 +291,16 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
         TaskError: texts that the tokenizer cannot read, a label that it cannot say, or two that it cannot tell apart.
         BackboneError: a head that numbers the same labels in another order.
     """
-    task = data.task
+    task, rows = data.task, (data.train, data.validation, data.test)
+    check_writes(backbone.form == "text", task.of.problem, backbone.name, type(backbone.model).__name__)
     _check_texts(backbone, data)
+    check_metrics(task, data.validation)
     if backbone.form == "pair":
         _check_order(backbone, task)
         return data
-    if task.generates_text:
+    labels = [] if task.generates_text else task.of.said(task, (e.target for part in rows for e in part))
+    if not labels:
         return data
-    if task.kind == "classification":
-        labels = list(task.label_names)
-    else:
-        labels = list(dict.fromkeys(e.target for part in (data.train, data.validation, data.test) for e in part))
     ids = backbone.answers(labels)
     _check_said(backbone, task, labels, ids)
     longest, most = max(map(len, ids)), backbone.longest_input
@@ -293,6 +310,17 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
             f"one of {longest:,}"
         )
     return data if longest <= task.max_target_length else replace(data, task=replace(task, max_target_length=longest))
+
+
+def check_metrics(task: Task, rows: Sequence[Example]) -> None:
+    """Metrics that need a package, or are the user's own, score a few right answers before any work starts.
+
+    Raises:
+        MissingExtraError, TaskError: they do not.
+    """
+    if task.functions or set(task.metrics) & set(task.of.extras):
+        few = rows if task.functions else rows[:_FEW]  # what few rows lack, a function may need
+        compute_metrics(task, few, [task.of.truth(example) for example in few])
 
 
 def _check_texts(backbone: Backbone, data: TaskData) -> None:
@@ -323,7 +351,7 @@ def _check_said(backbone: Backbone, task: Task, labels: Sequence[str], ids: Sequ
             )
     for label, text in zip(labels, backbone.said(ids), strict=True):
         if task.parse_prediction(text) != task.parse_prediction(label):
-            words = task.kind == "classification"
+            words = task.kind != "regression"
             raise TaskError(
                 f"task {task.name}: expected {'labels' if words else 'numbers'} that the tokenizer of {backbone.name} "
                 f"gives back, found {label!r} come back as {text.strip()!r}; use "
@@ -333,7 +361,7 @@ def _check_said(backbone: Backbone, task: Task, labels: Sequence[str], ids: Sequ
 
 def _check_order(backbone: Backbone, task: Task) -> None:
     named: Mapping[int, str] = getattr(backbone.model.config, "id2label", None) or {}
-    if task.kind != "classification" or task.scores_candidates or len(named) != task.num_labels:
+    if not task.label_names or task.scores_candidates or len(named) != task.num_labels:
         return
     order = [str(named.get(i, "")).casefold() for i in range(len(named))]
     ours = [label.casefold() for label in task.label_names]
@@ -359,10 +387,9 @@ def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> N
     if loss is None or logits is None:
         raise BackboneError(f"{where} and give an output with loss and logits, found {type(output).__name__}")
     rows = len(batch["input_ids"])
-    if backbone.form == "pair" and tuple(logits.shape) != (rows, task.num_labels):
-        raise BackboneError(
-            f"{where} and give {rows} x {task.num_labels} outputs, found a shape of "
-            + " x ".join(map(str, logits.shape))
-        )
+    shape = (*(batch["input_ids"].shape if backbone.problem == TOKENS else (rows,)), task.num_labels)
+    if backbone.form == "pair" and tuple(logits.shape) != shape:
+        wanted, found = (" x ".join(map(str, sizes)) for sizes in (shape, logits.shape))
+        raise BackboneError(f"{where} and give {wanted} outputs, found a shape of {found}")
     if loss.numel() != 1:
         raise BackboneError(f"{where} and give a loss, found {loss.numel()} of them")

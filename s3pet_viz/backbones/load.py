@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensorMode
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, family_of_config, read
-from s3pet_viz.backbones.heads import HEAD_NAMES, auto_class, either, heads_of, is_text, padding
+from s3pet_viz.backbones.heads import HEAD_NAMES, PROBLEMS, TOKENS, auto_class, either, heads_of, is_text, padding
 from s3pet_viz.backbones.placed import bring_home, placing
 from s3pet_viz.backbones.position import base_of, known_tokens, text_config
 from s3pet_viz.backbones.shared import seeded
@@ -38,6 +38,7 @@ def load_backbone(
     head: str = "auto",
     num_labels: int = 2,
     regression: bool = False,
+    problem: str | None = None,
     revision: str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str = torch.float32,
@@ -52,7 +53,10 @@ def load_backbone(
         head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
             decoder-only models), or ``auto``: classification for encoders, lm for the others.
         num_labels: width of a classification head.
-        regression: the head predicts one number.
+        regression: the head predicts one number: the same as ``problem="regression"``.
+        problem: what a classification head is for: ``single_label_classification`` (the default), ``regression``,
+            ``multi_label_classification``, or ``token_classification``, whose head has outputs for each token. Empty:
+            no head can do it, and an encoder is refused.
         revision: branch, tag or commit for a Hugging Face name.
         seed: of the head's initial weights.
         dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
@@ -69,7 +73,8 @@ def load_backbone(
         ConfigError: a revision for a folder, a head that this family has not, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """
-    return _load(name, head, num_labels, regression, revision, seed, _dtype(dtype), family, device_map=device_map)
+    problem = _problem(problem, regression)
+    return _load(name, head, num_labels, problem, revision, seed, _dtype(dtype), family, device_map=device_map)
 
 
 def outline(
@@ -79,6 +84,7 @@ def outline(
     head: str = "auto",
     num_labels: int = 2,
     regression: bool = False,
+    problem: str | None = None,
     revision: str | None = None,
     dtype: torch.dtype | str = torch.float32,
     family: Mapping[str, Any] | str | Path | None = None,
@@ -91,14 +97,15 @@ def outline(
     Raises:
         BackboneError, ConfigError, MissingExtraError: as `load_backbone`, but for what only weights tell.
     """
-    return _load(name, head, num_labels, regression, revision, 0, _dtype(dtype), family, outlined=mode)
+    problem = _problem(problem, regression)
+    return _load(name, head, num_labels, problem, revision, 0, _dtype(dtype), family, outlined=mode)
 
 
 def _load(
     name: str | Path,
     head: str,
     num_labels: int,
-    regression: bool,
+    problem: str,
     revision: str | None,
     seed: int,
     dtype: Any,
@@ -122,8 +129,9 @@ def _load(
         known = family_of_config(config, table)
         check.refuse_quantised(config, None, str(name))
         text = is_text(known, head)
-        kind = auto_class(known, "lm" if text else "classification")
-        check.check_head(config, text, str(name))
+        check.check_writes(text, problem, str(name), type(config).__name__)
+        kind = auto_class(known, "lm" if text else "classification", problem)
+        check.check_head(config, text, str(name), problem)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **hub)
         except Exception:
@@ -139,8 +147,7 @@ def _load(
         if known.own is not None:
             with quiet(), torch.device("meta"):
                 read(auto.from_config(config), known)
-        problem = "regression" if regression else "single_label_classification"
-        labels = {} if text else {"num_labels": num_labels, "problem_type": problem}
+        labels = {} if text else {"num_labels": num_labels, **({} if problem == TOKENS else {"problem_type": problem})}
         with quiet(), seeded(seed):
             if outlined is not None:
                 model = _outlined(auto, config, labels, dtype, outlined)
@@ -327,6 +334,15 @@ def _refuse_code(config: Any, name: str) -> None:
             f"backbone: {name!r} needs code of its own (config.json, field 'auto_map'), and code from a model's folder "
             "is never run; load it yourself and give model= and tokenizer="
         )
+
+
+def _problem(problem: str | None, regression: bool) -> str:
+    """One of `PROBLEMS`, or empty."""
+    if problem is None:
+        return "regression" if regression else "single_label_classification"
+    if problem != "":
+        among("problem", problem, PROBLEMS)
+    return problem
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:

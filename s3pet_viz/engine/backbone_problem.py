@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from s3pet_viz.backbones.backbone import Loss, model_loss
 from s3pet_viz.engine.problem import Half
 from s3pet_viz.pet import PETs
-from s3pet_viz.training.batches import IGNORE
+from s3pet_viz.training.batches import answered
 from s3pet_viz.training.own_batches import rows_of
 
 
@@ -74,10 +74,7 @@ class BackboneProblem:
         self.net.pets.closed = gates
 
     def size(self, batch: Any) -> int:
-        if self.net.own:
-            return rows_of(batch) or 1
-        labels = batch["labels"]
-        return int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels)
+        return (rows_of(batch) or 1) if self.net.own else answered(batch["labels"])
 
     def parts(self, batch: Any, n: int) -> Iterable[tuple[float, Any]]:
         if n == 1 or (rows := len(batch["labels"])) == 1:

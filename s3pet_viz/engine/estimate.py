@@ -156,7 +156,7 @@ def estimate(
         mode,
         head=str(config.head),
         num_labels=data.task.num_labels,
-        regression=data.task.kind == "regression",
+        problem=data.task.of.problem,
         revision=config.revision,
         dtype=config.dtype,
         family=config.family,

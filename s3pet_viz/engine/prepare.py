@@ -29,6 +29,7 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.tasks.taskfile import recalled, recorded
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.own import Own
@@ -88,7 +89,7 @@ class Request:
             )
         what["task"] = config.task if what["task"] is None else what["task"]
         what["backbone"] = config.backbone if what["model"] is None else None
-        return cls(config, load={**run.info.get("load", {}), **load}, started=run, moved=moved, **what)
+        return cls(config, load={**recalled(run.info.get("load", {}), load), **load}, started=run, moved=moved, **what)
 
     def check_place(self) -> None:
         """Before anything is loaded: the run directory is free and can be written."""
@@ -185,7 +186,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "inert": [gate.to_dict() for gate in candidates.inert],
         "task_origin": data.origin,
         "fingerprint": fingerprint,
-        "load": {k: v for k, v in request.load.items() if isinstance(v, str)},
+        "load": _recorded(request.load),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         **({"start_from": start} if start else {}),
         **({"own": data.facts} if isinstance(data, OwnData) else {}),
@@ -195,6 +196,14 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     return Prepared(
         config, made, gates, budget, alpha, data, batches, device, processes, fingerprint, writer, started is not None
     )
+
+
+def _recorded(load: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `load` a run keeps: texts, and what the rows mean."""
+    kept = {name: value for name, value in load.items() if isinstance(value, str)}
+    spec = load.get("task_spec")
+    told = None if spec is None else recorded(spec)
+    return kept if told is None else {**kept, "task_spec": told}
 
 
 def _candidates(

@@ -39,7 +39,7 @@ class Adapter(OnHub):
         head: an encoder's trained head by parameter name, and a pooler that was trained or drawn with it.
         backbone, revision: what to load; see `load_backbone`.
         model_type, form: of that backbone.
-        num_labels, regression: width and kind of an encoder's head.
+        num_labels, regression: width and kind of an encoder's head. problem: of the kind, as `load_backbone` takes it.
         labels: class names of the task, where it has them.
         digest: of the backbone's weights, so that others are noticed.
         task, scores: what it was trained on, and its metrics there.
@@ -55,6 +55,7 @@ class Adapter(OnHub):
     form: str = "text"
     num_labels: int = 2
     regression: bool = False
+    problem: str = ""
     labels: tuple[str, ...] = ()
     digest: str = ""
     task: str = ""
@@ -95,7 +96,8 @@ class Adapter(OnHub):
             model_type=getattr(config, "model_type", type(backbone.model).__name__),
             form=backbone.form,
             num_labels=int(config.num_labels) if pair else 0,
-            regression=pair and config.problem_type == "regression",
+            regression=backbone.problem == "regression",
+            problem=backbone.problem,
             digest=digest(backbone.model, kept),
             **facts,
         )
@@ -141,6 +143,7 @@ class Adapter(OnHub):
                 head="lm" if self.form == "text" else "classification",
                 num_labels=self.num_labels or 2,
                 regression=self.regression,
+                problem=self.problem or None,
                 revision=self.revision if name is None else None,
                 dtype=dtype,
             )
@@ -226,6 +229,7 @@ class Adapter(OnHub):
         """
         folder = find_adapter(name, revision=revision, **hub)
         structure, tensors, meta = read_adapter(folder)
+        meta = {"problem": "", **meta}  # adapters of before
         facts: dict[str, Any] = {key: read_fact(meta, key, kind, str(folder / META)) for key, kind in _FACTS.items()}
         facts["labels"] = tuple(facts["labels"])
         facts["backbone"] = named_in(facts["backbone"], folder, meta.get("place"))
@@ -250,6 +254,7 @@ _FACTS: Mapping[str, tuple[type, ...]] = {
     "form": (str,),
     "num_labels": (int,),
     "regression": (bool,),
+    "problem": (str,),
     "labels": (list,),
     "digest": (str,),
     "task": (str,),

@@ -299,13 +299,15 @@ def _head_modules(host: Host, adapter: Adapter | None) -> list[str]:
 
 
 def _has_head(model: Any) -> bool:
-    return "ForSequenceClassification" in type(model).__name__ or not model.can_generate()
+    named = re.search("For(Sequence|Token)Classification", type(model).__name__)
+    return named is not None or not model.can_generate()
 
 
 def _task_type(model: Any) -> str | None:
     """PEFT's name for the task; None: the model is taken as it is (PEFT's class for a head wants to give it more)."""
     if _has_head(model):
-        return "SEQ_CLS" if understood(model, inputs_embeds=None) else None
+        kind = "TOKEN_CLS" if "ForTokenClassification" in type(model).__name__ else "SEQ_CLS"
+        return kind if understood(model, inputs_embeds=None) else None
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
 
 

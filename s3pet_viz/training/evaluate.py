@@ -14,7 +14,7 @@ from s3pet_viz.backbones.position import understood
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.tasks import Task, compute_metrics
 from s3pet_viz.threads import LOCK
-from s3pet_viz.training.batches import IGNORE, Features
+from s3pet_viz.training.batches import Features, answered
 from s3pet_viz.training.own import OwnTask, evaluate_own
 from s3pet_viz.training.own_batches import OwnBatches
 
@@ -32,7 +32,8 @@ def evaluate(
     """Metrics of the task and ``loss``, or (not `metrics`) the loss alone, for which nothing is generated.
 
     Language models generate greedily; a classification head is read. ``loss`` is the mean over target tokens (language
-    models) or over examples (heads); ``score`` is the task's main score. Of own batches: see `own.evaluate_own`.
+    models, and heads that answer each token) or over examples (other heads); ``score`` is the task's main score. Of own
+    batches: see `own.evaluate_own`.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -56,9 +57,10 @@ def evaluate(
                 if metrics and backbone.form == "text":
                     answers = _generate(backbone, task, features.prompts(indices, device))
                 elif metrics:
-                    answers = _read_head(task, output.logits)
+                    outputs = output.logits.float().cpu().numpy()
+                    answers = task.of.read_head(task, outputs, batch["labels"].cpu().numpy())
             said.update(zip(indices.tolist(), answers, strict=metrics))
-            size = int((batch["labels"] != IGNORE).sum()) if backbone.form == "text" else len(indices)
+            size = answered(batch["labels"])
             total += float(output.loss) * size
             weight += size
     finally:
@@ -100,12 +102,3 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
     # The answer comes after the prompt, or after the token that the decoder starts with.
     texts = backbone.said(tokens[:, prompts["input_ids"].shape[1] if backbone.causal else 1 :])
     return [task.parse_prediction(text) for text in texts]
-
-
-def _read_head(task: Task, logits: torch.Tensor) -> list[Any]:
-    logits = logits.float()
-    if task.kind == "regression":
-        return logits.squeeze(-1).tolist()
-    if task.scores_candidates:
-        return (logits[:, 1] - logits[:, 0]).tolist()
-    return logits.argmax(-1).tolist()

@@ -107,7 +107,7 @@ def train(
     if not weights:
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
 
-    plan = stopping(config, splits.validation.constant_loss())
+    plan = stopping(config, splits.validation.constant_loss() or 0.0)
     best: tuple[float, ...] | None = None
     taken, best_step, best_weights, best_validation = 0, 0, [], {}
     history = []

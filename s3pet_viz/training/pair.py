@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from s3pet_viz.backbones import Backbone, load_backbone, wrap_backbone
-from s3pet_viz.backbones.check import check_pass, check_task
+from s3pet_viz.backbones.check import check_pass, check_task, check_writes
+from s3pet_viz.backbones.heads import TOKENS
 from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.config.checks import short
 from s3pet_viz.config.names import HEADS
@@ -77,7 +78,8 @@ def load_pair(
                 task, form="text" if made.form == "text" else "pair", revision=task_revision, **task_options
             )
             if made.form == "pair":
-                _check_head(model, data.task)
+                check_writes(False, data.task.of.problem, made.name, type(model).__name__)
+                _check_head(made, data.task)
             return made, _checked(made, data)
     # The task decides the head's width, the backbone decides the task's form: read the task first as text.
     data = load_task(task, form="text", revision=task_revision, **task_options)
@@ -85,7 +87,7 @@ def load_pair(
         str(backbone),
         head=head,
         num_labels=data.task.num_labels,
-        regression=data.task.kind == "regression",
+        problem=data.task.of.problem,
         revision=revision,
         dtype=dtype,
         device_map=device_map,
@@ -110,12 +112,14 @@ def _checked(backbone: Backbone, data: TaskData) -> TaskData:
     return data
 
 
-def _check_head(model: nn.Module, task: Task) -> None:
-    config: Any = model.config
-    kind = "regression" if task.kind == "regression" else "single_label_classification"
-    # transformers finds an unset problem_type out from the width of the head.
-    if config.num_labels != task.num_labels or config.problem_type not in (None, kind):
+def _check_head(backbone: Backbone, task: Task) -> None:
+    config: Any = backbone.model.config
+    kind, found = task.of.problem, backbone.problem
+    # transformers finds an unset problem_type out from the labels and the width of the head.
+    other = TOKENS in (kind, found) or config.problem_type is not None
+    if config.num_labels != task.num_labels or (other and kind != found):
+        said = f"{type(backbone.model).__name__}, problem_type {config.problem_type}"
         raise BackboneError(
             f"backbone: task {task.name} expects a model with num_labels={task.num_labels} for {kind}, found "
-            f"num_labels={config.num_labels} (problem_type {config.problem_type})"
+            f"num_labels={config.num_labels} ({said})"
         )

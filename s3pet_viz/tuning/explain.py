@@ -173,9 +173,9 @@ def gate_gradients(parts: Sequence[RowLosses], open_gates: Tensor) -> Tensor:
 def row_losses(bench: Workbench, pets: PETs, features: Features | OwnBatches, batch_size: int) -> list[RowLosses]:
     """The loss of every row, batch by batch, as a function of the gates.
 
-    Text-to-text: mean cross-entropy of the row's target tokens, nats. Encoders: cross-entropy (nats) or squared
-    error. The mean over rows is `evaluate`'s loss where all targets have the same length. Of own batches, a batch is a
-    row.
+    Text-to-text: mean cross-entropy of the row's target tokens, nats. Encoders: cross-entropy (nats; the mean over
+    words that are tagged, or over several labels) or squared error. The mean over rows is `evaluate`'s loss where all
+    targets have the same length. Of own batches, a batch is a row.
     """
     backbone = bench.backbone
     if isinstance(features, OwnBatches):
@@ -192,10 +192,12 @@ def row_losses(bench: Workbench, pets: PETs, features: Features | OwnBatches, ba
             if backbone.causal:
                 # A token's logits stand at the token before it.
                 logits, labels = logits[:, :-1], labels[:, 1:]
-            if backbone.form == "text":
+            if labels.dim() == 2 and logits.dim() == 3:
                 tokens = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
                 return tokens.sum(1) / (labels != IGNORE).sum(1)
-            if features.regression:
+            if labels.dim() == 2:
+                return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+            if labels.is_floating_point():
                 return (logits.squeeze(-1) - labels) ** 2
             return F.cross_entropy(logits, labels, reduction="none")
 

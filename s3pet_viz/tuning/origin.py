@@ -17,6 +17,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Opened
 from s3pet_viz.structure import Structure
+from s3pet_viz.tasks.taskfile import recalled
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.own import ARGUMENTS, OWN, Own
 from s3pet_viz.training.own_data import OwnData, needed
@@ -153,7 +154,7 @@ def bench_of(
     if model is not None:  # it is loaded already
         without = ("revision", "dtype", "device_map") + (() if isinstance(where["task"], Own) else ("head",))
         where["load"] = {k: v for k, v in where["load"].items() if k not in without}
-    loading = {**where["load"], **load} | _known(dict(place), "family")
+    loading = {**recalled(where["load"], load), **load} | _known(dict(place), "family")
     if place["workbench"] is not None:
         return place["workbench"], config, load
     if where["task"] is None:
