@@ -222,8 +222,8 @@ def _pool(executor: Any, workers: int | None, n_cells: int) -> Iterator[tuple[Ex
 
 
 def pool_size(workers: int | None, n_cells: int) -> tuple[int, int]:
-    """Workers of the default executor, and threads for each: a worker a core, or one where there is a GPU. No worker has
-    more threads than this process (OMP_NUM_THREADS, ``torch.set_num_threads``).
+    """Workers of the default executor, and threads for each: a worker a core, or one where there is a GPU. No worker
+    has more threads than this process (OMP_NUM_THREADS, ``torch.set_num_threads``).
     """
     import torch
 
