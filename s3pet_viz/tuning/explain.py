@@ -78,7 +78,7 @@ def explain(
     need_sizes(structure.gates, "explain")
     bench, config, _ = bench_of(source, place, others)
     measured = _some_rows(bench.splits.validation, rows, config.seed)
-    with bench.tuned(structure, config, progress=progress) as (scores, pets):
+    with bench.tuned(structure, config, progress=progress, test=False) as (scores, pets):
         assert pets is not None  # a structure always has them
         found = _measure(bench, pets, measured, config.eval_batch_size, metric=metric, progress=progress)
     known = _search_says(source, budget) if isinstance(source, Run) else {}
