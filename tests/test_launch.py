@@ -1,6 +1,6 @@
 """A search in a process of its own: begun, paused, continued, stopped, killed, refused.
 
-One that begins and one that is refused are started as a user's are, the others by `forked_launches`.
+One that begins and one that is refused are started as a user's are, the others by `small`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from s3pet_viz.runs.lock import WriterLock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="locks and signals of a POSIX system")
 
-OPTIONS = {"task": "sentiment", "budget": "0.2%", "steps": 12, "batch_size": 4, "max_rows": 40, "threads": 1}
+OPTIONS = {"task": "sentiment", "budget": "0.2%", "steps": 6, "batch_size": 4, "max_rows": 40, "threads": 1}
+
+
+@pytest.fixture
+def small(tiny_folder, forked_launches):
+    """Options of a cheap search, and the processes that are made of it: forked."""
+    return {**OPTIONS, "backbone": str(tiny_folder("t5", layers=1)), "budget": "2%"}
 
 
 def until(condition, seconds=600):
@@ -46,9 +52,8 @@ def test_a_launched_search_equals_one_in_this_process(tmp_path):
         relaunch(run)
 
 
-@pytest.mark.usefixtures("forked_launches")
-def test_pause_resume_stop_kill_and_resume_again(tmp_path):
-    run = s3.launch(**{**OPTIONS, "steps": 100_000}, out=tmp_path / "run")
+def test_pause_resume_stop_kill_and_resume_again(small, tmp_path):
+    run = s3.launch(**{**small, "steps": 100_000}, out=tmp_path / "run")
     until(lambda: run.n_steps >= 2)
     run.pause()
     until(lambda: run.status == "paused")
@@ -83,9 +88,8 @@ def test_what_the_search_refuses_is_raised_here(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("forked_launches")
-def test_what_the_search_refuses_is_what_its_launch_says(tmp_path):
-    launched = start(**{**OPTIONS, "budget": 3}, out=tmp_path / "run")
+def test_what_the_search_refuses_is_what_its_launch_says(small, tmp_path):
+    launched = start(**{**small, "budget": 3}, out=tmp_path / "run")
     until(lambda: launched.error is not None)
     assert isinstance(launched.error, BudgetError)
     assert launched.run is None
@@ -121,10 +125,9 @@ def test_launching_loads_neither_torch_nor_plotly():
 # -- into one folder ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("forked_launches")
-def test_two_at_once_into_one_folder(tmp_path):
+def test_two_at_once_into_one_folder(small, tmp_path):
     """One begins, the other is refused in its own words, and takes nothing of the first with it."""
-    both = [start(**{**OPTIONS, "steps": 3000}, out=tmp_path / "run") for _ in range(2)]
+    both = [start(**{**small, "steps": 100_000}, out=tmp_path / "run") for _ in range(2)]
     until(lambda: all(one.run is not None or one.error is not None for one in both))
     (won,) = (one for one in both if one.run is not None)
     (lost,) = (one for one in both if one.run is None)
@@ -136,11 +139,10 @@ def test_two_at_once_into_one_folder(tmp_path):
     assert won.run.wait(600).status == "stopped"
 
 
-@pytest.mark.usefixtures("forked_launches")
 @pytest.mark.parametrize("first_fails", [True, False])
-def test_one_that_fails_beside_one_that_goes_on(tmp_path, first_fails):
+def test_one_that_fails_beside_one_that_goes_on(small, tmp_path, first_fails):
     """Whichever made the folder."""
-    good, bad = OPTIONS, {**OPTIONS, "task": "sentimen"}
+    good, bad = small, {**small, "task": "sentimen"}
     launched = [start(**options, out=tmp_path / "run") for options in ((bad, good) if first_fails else (good, bad))]
     failing, going = launched if first_fails else reversed(launched)
     until(lambda: failing.error is not None)
@@ -149,21 +151,19 @@ def test_one_that_fails_beside_one_that_goes_on(tmp_path, first_fails):
     assert (tmp_path / "run" / "log.txt").exists()
 
 
-@pytest.mark.usefixtures("forked_launches")
-def test_both_fail_and_the_last_takes_the_folder_away(tmp_path):
-    both = [start(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run") for _ in range(2)]
+def test_both_fail_and_the_last_takes_the_folder_away(small, tmp_path):
+    both = [start(**{**small, "task": "sentimen"}, out=tmp_path / "run") for _ in range(2)]
     for one in both:
         until(lambda one=one: one.error is not None)
         assert isinstance(one.error, TaskError)
     # Only the launch that made it may take it away, and not while the other reads the log: that may be left.
     assert not (tmp_path / "run").exists() or {p.name for p in (tmp_path / "run").iterdir()} == {"log.txt"}
-    assert s3.launch(**OPTIONS, out=tmp_path / "run").wait(600).status == "finished"
+    assert s3.launch(**small, out=tmp_path / "run").wait(600).status == "finished"
 
 
-@pytest.mark.usefixtures("forked_launches")
 @pytest.mark.parametrize("what", ["file", "run", "lock", "leftovers"])
-def test_a_launch_that_fails_takes_away_only_what_is_its_own(tmp_path, what):
-    launched = start(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
+def test_a_launch_that_fails_takes_away_only_what_is_its_own(small, tmp_path, what):
+    launched = start(**{**small, "task": "sentimen"}, out=tmp_path / "run")
     folder = launched.path
     if what == "file":
         (folder / "notes.txt").write_text("mine")
@@ -187,17 +187,16 @@ def test_a_launch_that_fails_takes_away_only_what_is_its_own(tmp_path, what):
         held.release()
 
 
-@pytest.mark.usefixtures("forked_launches")
-def test_a_folder_that_was_there_stays(tmp_path):
+def test_a_folder_that_was_there_stays(small, tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(TaskError):
-        s3.launch(**{**OPTIONS, "task": "sentimen"}, out=tmp_path / "run")
+        s3.launch(**{**small, "task": "sentimen"}, out=tmp_path / "run")
     assert (tmp_path / "run").is_dir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
     with pytest.raises(RunError, match="holds files that are not a run"):
-        s3.launch(**OPTIONS, out=tmp_path / "full")
+        s3.launch(**small, out=tmp_path / "full")
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["mine"]
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="expected a folder, found a file"):
-        s3.launch(**OPTIONS, out=tmp_path / "file")
+        s3.launch(**small, out=tmp_path / "file")

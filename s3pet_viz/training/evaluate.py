@@ -55,7 +55,7 @@ def evaluate(
                 output = model(**batch, **understood(model, return_dict=True))
                 answers: list[Any] = []
                 if metrics and backbone.form == "text":
-                    answers = _generate(backbone, task, features.prompts(indices, device))
+                    answers = _generate(backbone, task, features.prompts(indices, device), output)
                 elif metrics:
                     outputs = output.logits.float().cpu().numpy()
                     answers = task.of.read_head(task, outputs, batch["labels"].cpu().numpy())
@@ -74,10 +74,14 @@ def evaluate(
     return {**compute_metrics(task, features.examples, predictions), "loss": loss}
 
 
-def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) -> list[Any]:
+def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor], output: Any) -> list[Any]:
+    """Answers to prompts. `output`: of the pass that gave their loss, whose encoder has read them already."""
     from transformers import GenerationConfig
+    from transformers.modeling_outputs import BaseModelOutput
 
     model: Any = backbone.model
+    states = None if backbone.causal else getattr(output, "encoder_last_hidden_state", None)
+    read = {} if states is None else {"encoder_outputs": BaseModelOutput(last_hidden_state=states)}
     # Greedy search alone. A setting that is not given here would be the checkpoint's own (BART's has beams and banned
     # repeats), also where a config is passed: so the model has no other while it writes.
     own, model.generation_config = (
@@ -96,6 +100,7 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
             input_ids=prompts["input_ids"],
             attention_mask=prompts["attention_mask"],
             generation_config=model.generation_config,
+            **read,
         )
     finally:
         model.generation_config = own

@@ -85,6 +85,7 @@ def train(
     on_step: Callable[[int, float], None] | None = None,
     stepped: Callable[[int], None] | None = None,
     since: int = 0,
+    test: bool = True,
 ) -> TrainResult:
     """Train parameter groups (parameters, learning rate) and evaluate the best weights.
 
@@ -93,6 +94,7 @@ def train(
 
     Args:
         stepped: as of `fit`. since: weights of evaluations after so many steps, or less, are not kept.
+        test: whether the best weights are scored on the test split, too.
 
     Raises:
         NonFiniteLossError: with the step and the loss.
@@ -105,7 +107,8 @@ def train(
         return evaluate(backbone, task, features, batch_size=config.eval_batch_size, autocast=device.autocast, **how)
 
     if not weights:
-        return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
+        said = score(splits.validation)
+        return TrainResult(said, score(splits.test) if test else {}, 0, time.perf_counter() - started)
 
     plan = stopping(config, splits.validation.constant_loss() or 0.0)
     best: tuple[float, ...] | None = None
@@ -148,8 +151,8 @@ def train(
     _restore(weights, best_weights)
     if not plan.scored:
         best_validation = score(splits.validation)
-    test, seconds = score(splits.test), time.perf_counter() - started
-    return TrainResult(best_validation, test, best_step, seconds, taken, plan.cap_reached, history)
+    tested, seconds = score(splits.test) if test else {}, time.perf_counter() - started
+    return TrainResult(best_validation, tested, best_step, seconds, taken, plan.cap_reached, history)
 
 
 def fit(

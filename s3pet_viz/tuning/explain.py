@@ -87,7 +87,7 @@ def explain(
     )
     if isinstance(measured, OwnBatches) and measured.probe()[1] is None:
         raise ConfigError("validation: expected the same batches at each reading, for gates are compared on them")
-    with bench.tuned(structure, config, progress=progress) as (scores, pets):
+    with bench.tuned(structure, config, progress=progress, test=False) as (scores, pets):
         assert pets is not None  # a structure always has them
         found = _measure(bench, pets, measured, config.eval_batch_size, metric=metric, progress=progress)
     known = _search_says(source, budget) if isinstance(source, Run) else {}

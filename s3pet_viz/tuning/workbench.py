@@ -84,9 +84,10 @@ class Workbench:
         label: str | None = None,
         progress: bool = True,
         on_step: Callable[[int, float], None] | None = None,
+        test: bool = True,
     ) -> Iterator[tuple[Scores, PETs | None]]:
-        """As `run`, with the best weights still in place inside the context: the scores, and a structure's
-        PET modules (frozen, attached; None for the other methods).
+        """As `run`, with the best weights still in place inside the context: the scores (without `test`: none on the
+        test split), and a structure's PET modules (frozen, attached; None for the other methods).
         """
         backbone = self.backbone
         structure = method if isinstance(method, Structure) else None
@@ -130,6 +131,7 @@ class Workbench:
                     on_step=on_step,
                     stepped=None if grown is None else grown.stepped,
                     since=0 if grown is None else grown.since,
+                    test=test,
                 )
                 structure = structure if grown is None else grown.structure
                 scores = Scores(

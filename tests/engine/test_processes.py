@@ -44,11 +44,11 @@ def searched(server, tmp_path_factory, tiny_folder):
 
     def searches(name, batch_size):
         return [
-            {"backbone": str(tiny_folder(form)), "out": str(folder / f"{name}-{form}-{mode}"), "steps": 6, "mode": mode, "batch_size": batch_size}
+            {"backbone": str(tiny_folder(form, layers=1)), "out": str(folder / f"{name}-{form}-{mode}"), "steps": 6, "mode": mode, "batch_size": batch_size}
             for form, mode in CASES
         ]  # fmt: skip
 
-    endless = {"backbone": str(tiny_folder("t5")), "out": str(folder / "stopped"), "steps": 4000, "mode": "first-order", "batch_size": 4}
+    endless = {"backbone": str(tiny_folder("t5", layers=1)), "out": str(folder / "stopped"), "steps": 4000, "mode": "first-order", "batch_size": 4}
     processes = [*launch(server, folder, 2, [*searches("two", 6), endless]), *launch(server, folder, 1, searches("one", 12))]
     run = folder / "stopped"
     deadline = time.monotonic() + 600

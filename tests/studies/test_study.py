@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from forks import Forked
 
 import s3pet_viz as s3
 from s3pet_viz.analysis import Study
@@ -161,18 +161,17 @@ def test_a_study_has_one_runner(tmp_path, pool):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path, pool, small):
+def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(server, tmp_path, pool, small):
     options = {"tasks": ["sentiment"], "budgets": ["2%"], "seeds": 3, "methods": ["searched", "random"], "out": str(tmp_path / "s"), **small}
     code = f"import s3pet_viz as s3\ns3.sweep(workers=2, **{options!r})\n"
-    first = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    first = Forked(server, server.start(script=code, argv=[]))
     journal = tmp_path / "s" / "journal.jsonl"
     deadline = time.monotonic() + 600
     while not (journal.exists() and '"done"' in journal.read_text()):
         assert time.monotonic() < deadline
-        assert first.poll() is None
+        assert first.poll() is None, server.said()
         time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.kill()
     done = Study(tmp_path / "s").status()["done"]
     assert done < 9
     study = s3.sweep(executor=pool, **options)

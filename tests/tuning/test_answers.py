@@ -215,3 +215,26 @@ def test_settings_of_the_model_itself(form, changes):
 
     assert score(**changes) == score()
     assert torch.isfinite(torch.tensor(score()["loss"]))
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_a_text_is_read_once_for_its_loss_and_its_answer(kind, monkeypatch):
+    """And what is written is what a model writes that reads it again."""
+    tiny = tiny_family(kind)
+    wb = Workbench.open(mood_data(16, 20), model=tiny.model(), tokenizer=tiny.make_tokenizer(), task_spec=MOOD, device="cpu")
+    model, read, written = wb.backbone.model, [], []
+    model.get_encoder().register_forward_hook(lambda *_: read.append(1))
+    own = model.generate
+
+    def generate(**given):
+        tokens, before = own(**given), len(read)
+        assert given.pop("encoder_outputs").last_hidden_state.shape[:2] == given["input_ids"].shape
+        assert torch.equal(own(**given), tokens)
+        del read[before:]
+        written.append(tokens)
+        return tokens
+
+    monkeypatch.setattr(model, "generate", generate)
+    features = wb.splits.validation
+    evaluate(wb.backbone, wb.splits.data.task, features, batch_size=8)
+    assert len(read) == len(written) == len(features.by_length(8)) > 1
