@@ -20,8 +20,8 @@ from s3pet_viz.errors import StudyError
 from s3pet_viz.files import json_ready, located, write_json_atomic
 from s3pet_viz.runs.lock import LockHeldError, WriterLock
 from s3pet_viz.studies.cells import Cell
-from s3pet_viz.studies.executors import as_executor
-from s3pet_viz.studies.worker import die_with_parent, execute
+from s3pet_viz.studies.executors import InlineExecutor, as_executor
+from s3pet_viz.studies.worker import Given, die_with_parent, execute
 
 OnCell = Callable[[Cell, Mapping[str, Any]], None]
 
@@ -37,6 +37,7 @@ def run_cells(
     retry: bool = False,
     progress: bool = True,
     on_cell: OnCell | None = None,
+    given: Given | None = None,
 ) -> Study:
     """Do every cell that is not done, and return the study.
 
@@ -47,6 +48,7 @@ def run_cells(
         workers: of the default executor (None: one a core, or one where there is a GPU).
         retry: do failed cells again.
         on_cell: called with each cell and its result as it ends.
+        given: what is in memory; then every cell runs here.
 
     Raises:
         StudyError: the folder holds another plan of the same cells, is being run by another process, or cannot be
@@ -63,19 +65,15 @@ def run_cells(
             # A failed cell that is not tried again counts neither as done nor as to do.
             total = done + len(todo)
             bar = tqdm(desc=f"study {root.name}", unit="cell", disable=not progress, total=total, initial=done)
-            with _pool(executor, workers, len(todo)) as (pool, threads), bar:
-                _drive(root, todo, pool, threads, retry, bar, on_cell)
+            here = InlineExecutor() if given is not None else executor
+            with _pool(here, workers, len(todo)) as (pool, threads), bar:
+                more = (retry, threads) if given is None else (retry, threads, given)
+                _drive(root, todo, pool, more, bar, on_cell)
     return Study(root)
 
 
 def _drive(
-    root: Path,
-    todo: Sequence[Cell],
-    pool: Executor,
-    threads: int | None,
-    retry: bool,
-    bar: tqdm[Any],
-    on_cell: OnCell | None,
+    root: Path, todo: Sequence[Cell], pool: Executor, more: tuple[Any, ...], bar: tqdm[Any], on_cell: OnCell | None
 ) -> None:
     """Submit cells as their needs are met, and wait."""
     waiting = {c.key: c for c in todo}
@@ -101,7 +99,7 @@ def _drive(
                 if lost:
                     ended(cell, _write_failure(root, cell, StudyError(f"the search {lost[0]} that it needs failed")))
                 else:
-                    running[pool.submit(execute, str(root.resolve()), cell.to_dict(), retry, threads)] = cell
+                    running[pool.submit(execute, str(root.resolve()), cell.to_dict(), *more)] = cell
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     cell = running.pop(future)
@@ -222,8 +220,8 @@ def _pool(executor: Any, workers: int | None, n_cells: int) -> Iterator[tuple[Ex
 
 
 def pool_size(workers: int | None, n_cells: int) -> tuple[int, int]:
-    """Workers of the default executor, and threads for each: a worker a core, or one where there is a GPU. No worker
-    has more threads than this process (OMP_NUM_THREADS, ``torch.set_num_threads``).
+    """Workers of the default executor, and threads for each: a worker a core, or one where there is a GPU. None has
+    more threads than this process (OMP_NUM_THREADS, ``torch.set_num_threads``).
     """
     import torch
 
