@@ -108,7 +108,7 @@ def skill_report(kind: TinyModel, model: Any, tok: PreTrainedTokenizerFast, seed
 
 
 def train(args: argparse.Namespace) -> None:
-    """Both stages; the second starts a new optimizer, so it can also continue a saved first stage."""
+    """Both stages; each starts a new optimizer, so that one more can follow on what was saved."""
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     transformers.logging.disable_progress_bar()
@@ -121,8 +121,8 @@ def train(args: argparse.Namespace) -> None:
     stages: list[dict[str, object]] = []
     if args.first is not None:
         model = kind.model_class.from_pretrained(args.first)
-        stages = json.loads((args.first / "training.json").read_text(encoding="utf-8"))["stages"][:1]
-    for stage in range(len(stages) + 1, 3):
+        stages = json.loads((args.first / "training.json").read_text(encoding="utf-8"))["stages"]
+    for stage in range(len(stages) + 1, max(3, len(stages) + 2)):
         stages.append(run_stage(args, kind, tok, model, stage))
         skills = skill_report(kind, model, tok, args.seed)
         save(args, kind, tok, model, {"parameters": total, "stages": stages, "skills": skills})
@@ -144,7 +144,7 @@ def run_stage(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     name = f"pretrain-{args.seed}" if stage == 1 else f"pretrain-{args.seed}-{stage}"
-    source = batches(kind, tok, random.Random(name), args.batch, stage)
+    source = batches(kind, tok, random.Random(name), args.batch, min(stage, 2))
     model.train()
     begun, processor = time.time(), time.process_time()
     window, history = [], []
@@ -211,7 +211,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--second-steps", type=int, default=2400)
-    parser.add_argument("--first", type=Path, help="continue from this saved first stage")
+    parser.add_argument("--first", type=Path, help="one more stage, on what this folder holds; from the second on with its mixture")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, help="default: the backbone's own (tiny_models.py)")
     parser.add_argument("--second-lr", type=float, help="of the second stage")
