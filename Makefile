@@ -23,7 +23,7 @@ OLDEST := .venv-oldest
 test-oldest:
 	test -x $(OLDEST)/bin/python || "$(PYTHON)" -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt \
-		-e ".[hub,notebook,export,dask,slurm,minilm,peft,tracking]" "pytest>=8" pytest-timeout hypothesis
+		-e ".[hub,notebook,export,dask,slurm,minilm,peft,tracking,metrics]" "pytest>=8" pytest-timeout hypothesis
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -o addopts= -o filterwarnings=default --timeout 300 \
 		tests/structure tests/runs tests/tasks tests/analysis tests/backbones tests/pet tests/figures
 

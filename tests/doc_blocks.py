@@ -7,7 +7,7 @@ A block runs as it stands, unless a comment on the line above it says otherwise:
     <!-- run with: search --steps 2; tune --steps 1 -->
 
 ``run with`` gives arguments of the named calls (of ``s3.search(...)``, or of ``s3pet search`` lines) that the test
-adds or puts in the place of those on the page.
+adds or puts in the place of those on the page. ``causal`` names the folder of a tiny decoder-only language model.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Inline(Executor):
 
 
 class _Change(ast.NodeTransformer):
-    def __init__(self, calls: dict[str, list[ast.keyword]]) -> None:
+    def __init__(self, calls: dict[str, ast.Call]) -> None:
         self.calls, self.used = calls, set[str]()
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -99,8 +99,9 @@ class _Change(ast.NodeTransformer):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if name in self.calls:
             self.used.add(name)
-            names = {k.arg for k in self.calls[name]}
-            node.keywords = [k for k in node.keywords if k.arg not in names] + self.calls[name]
+            names = {k.arg for k in self.calls[name].keywords}
+            node.keywords = [k for k in node.keywords if k.arg not in names] + self.calls[name].keywords
+            node.args = self.calls[name].args or node.args
         return node
 
 
@@ -109,7 +110,7 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
     tree = ast.parse("\n" * block.line + block.code, filename=str(block.page))
     if block.changed:
         calls: Any = ast.parse(f"({block.changed},)", mode="eval").body
-        change = _Change({call.func.id: call.keywords for call in calls.elts})
+        change = _Change({call.func.id: call for call in calls.elts})
         tree = ast.fix_missing_locations(change.visit(tree))
         assert change.used == set(change.calls), f"{block.place}: 'run with' names calls that are not there"
     exec(compile(tree, str(block.page), "exec"), names)

@@ -79,6 +79,22 @@ def test_no_row_is_used_twice(task: str) -> None:
     assert max(seen.values()) == 1
 
 
+def test_tasks_of_other_kinds(generator: ModuleType) -> None:
+    kinds = importlib.import_module("make_kinds")
+    for name in kinds.META:
+        table = {split: rows(name, split) for split in kinds.SPLITS}
+        assert {split: len(part) for split, part in table.items()} == kinds.SPLITS
+        asked = [json.dumps(row["messages"][:-1] if name == "conversation" else row[next(iter(row))]) for part in table.values() for row in part]  # type: ignore[index]
+        assert len(set(asked)) == len(asked)
+    assert {tag for row in rows("entities", "train") for tag in row["tags"]} == set(meta("entities")["label_names"])  # type: ignore[arg-type, attr-defined]
+    sets = Counter(tuple(row["labels"]) for row in rows("topics", "train"))  # type: ignore[arg-type]
+    assert {len(labels) for labels in sets} == {0, 1, 2, 3}
+    assert max(sets.values()) < 240 / 4
+    for row in rows("headline", "train"):
+        said, *_, last = str(row["summary"]).split()
+        assert {said, last} <= {*re.findall(r"\w+", str(row["document"])), "the"}
+
+
 def test_tasks_are_small() -> None:
     assert sum(p.stat().st_size for p in (DATA / "tasks").rglob("*") if p.is_file()) < 4 * 2**20
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from doc_blocks import PAGES, ROOT, Block, Inline, all_blocks, blocks_of
 from plotly.basedatatypes import BaseFigure
+from tiny_families import tiny_family
 from typer.main import get_command
 
 import s3pet_viz
@@ -38,14 +39,23 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory):
+    """The folder of a tiny decoder-only language model."""
+    folder, tiny = tmp_path_factory.mktemp("causal"), tiny_family("llama")
+    tiny.model().save_pretrained(folder)
+    tiny.make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.mark.filterwarnings("ignore:task reviews. .*read off column:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft asks transformers 5 for it
 @pytest.mark.usefixtures("forked_launches", "studies_in_threads")
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks_of(p)], ids=_name)
-def test_blocks_run(page, tmp_path, monkeypatch):
+def test_blocks_run(page, tmp_path, monkeypatch, causal):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(BaseFigure, "show", lambda figure, *_, **__: figure.to_json())
-    names = {"__name__": "__main__", "inline": Inline()}
+    names = {"__name__": "__main__", "inline": Inline(), "causal": causal}
     for block in blocks_of(page):
         if block.language == "python":
             doc_blocks.check_python(block, FACE, FIGURES)

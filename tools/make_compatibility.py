@@ -1,22 +1,29 @@
-"""Write docs/compatibility.md: run every check of tests/family_checks.py on every tiny model of tests/tiny_families.py.
+"""Write docs/compatibility.md: run every check of tests/family_checks.py on every tiny model of tests/tiny_families.py
+and tests/read_families.py.
 
-    python tools/make_compatibility.py
+    python tools/make_compatibility.py [--only NAME ...]
+
+--only: of these models alone; the other rows stay as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 import transformers
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "compatibility.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from family_checks import CHECKS, outcome  # noqa: E402
-from tiny_families import TINY  # noqa: E402
+from read_families import READ  # noqa: E402
+from tiny_families import TINY, TinyFamily  # noqa: E402
 
 from s3pet_viz.backbones import FAMILIES, positions  # noqa: E402
 from s3pet_viz.files import write_text_atomic  # noqa: E402
@@ -24,7 +31,8 @@ from s3pet_viz.files import write_text_atomic  # noqa: E402
 TEXT = """# Which backbones work
 
 Written by `python tools/make_compatibility.py` (transformers {transformers}, torch {torch}); do not edit. Each cell is a run of a
-check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again.
+check in `tests/family_checks.py` on a tiny model of random weights, and the tests run the same checks again (of the
+families without a table, two of them). [Every text family of transformers](families.md) was tried too.
 
 ## What was checked
 
@@ -36,7 +44,7 @@ check in `tests/family_checks.py` on a tiny model of random weights, and the tes
 - tuning: a structure is trained and scored: by generation, or by the classification head.
 - adapter: every gate of S3PET-M, weights far from zero, in an adapter folder and back: the same outputs to the bit.
 - PEFT, merged: LoRA and LNFit gates, loaded by `PeftModel` and by plain transformers: the same outputs in float64 to
-  1e-12 (Gemma 1e-6: its norm computes in float32). merged BitFit: every BitFit gate; one whose module has no bias is refused.
+  1e-12 (1e-6 where a norm computes in float32 in a form of its own: Gemma 1 to 3, OLMo 2, Cohere, DeBERTa v1). merged BitFit: every BitFit gate; one whose module has no bias is refused.
 
 ## Heads
 
@@ -72,9 +80,30 @@ The families above have a table each (`structure/families.yaml`). Of any other t
 model in memory, positions are read off the model: layers by their numbers, attention and feed-forward blocks by what
 they hold, linear layers by name, place and width (`backbones/discovery.py` says the rules; with the tables switched off
 they name every position above as the tables do). `s3.positions(name_or_model)` and `s3pet positions NAME` show what was
-found, and what was left out and why. `tests/backbones/test_any_model.py` reads and searches tiny models of Qwen 3,
-Gemma 2 and 3, Phi-3, GPT-NeoX, Falcon, BLOOM, Cohere, Mixtral, ModernBERT, ALBERT, MPNet, RoFormer, mBART, Pegasus,
-Marian and umT5, and of a class that `transformers` does not know.
+found, and what was left out and why.
+
+{read}
+
+Qwen 2.5 and Llama 3.x have the tables of qwen2 and llama. Models that read sound or pictures (Whisper, ViT) are named in
+the same way: `s3.positions(model)`, and gates go into them.
+
+Where a name is wrong, say what it is: `family=` (a mapping, or a YAML or JSON file) of `search`, `tune`, `explain`, `score`,
+`baselines`, `positions` and `load_backbone`, `--family FILE` of the commands, `load={{"family": ...}}` of studies; or for a
+session `s3.register_family(model_type, ...)`, which the searches and studies that it starts know too. A table names what
+discovery gets wrong, and the rest is still read:
+
+```yaml
+encoder:
+  block: strokes.{{n}}        # a name that begins with a point lies in it
+  SelfAttn: .gaze
+  SelfAttn.Q: .gaze.asks
+  FFN.LN: .rest
+  left_out: [.gaze.spare]   # no position
+```
+
+A field that names nothing, a module that is of another kind, two fields for one module: an error that names the file and the
+field, before weights are read. A run keeps its table (run.json), so it is resumed where the table is not registered; a
+structure and an adapter name their modules themselves, and need none.
 
 Such models have positions that those above have not:
 
@@ -82,17 +111,21 @@ Such models have positions that those above have not:
 - `SelfAttn.LN`, `FFN.LN`: a layer's norm for the block; `SelfAttn.post.LN`, `FFN.post.LN`: one that calls itself behind
   the block (Gemma 2 has both). Where both blocks read one norm (Falcon), it is `SelfAttn.LN`.
 - `SelfAttn.QKV`, `SelfAttn.KV`, `FFN.W1.both` (up and gate): one matrix for several; a space that names one of them gets it.
+  Of queries, keys and values of low rank (DeepSeek) these are the matrices that widen them; the others are `Block.q_a_proj`
+  and the like.
 - `Block.<own name>`, of a norm `Block.<own name>.LN`: in a layer, but what it does is not certain. A space may name it.
 
 Experts and what chooses them are left out; the block `FFN` is then the sum of the experts. A layer that a model runs
-several times (ALBERT) is one layer.
+several times (ALBERT), and a module or a weight that is used twice, is one position.
+
+Tiny models of all text families of transformers were [searched and tuned](families.md), too.
 
 ## Not supported
 
 - Quantised weights (bitsandbytes, GPTQ, AWQ, ...): refused with a `BackboneError` that says what was found.
 - Layers that are no `nn.Linear` (nor GPT-2's `Conv1D`), as SqueezeBERT's convolutions: left out, or refused where there
   are no others.
-- Encoder-decoders with a classification head.
+- Models that `torch.compile` was called on: refused by name; give the model from before.
 """
 
 
@@ -100,9 +133,13 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _models() -> str:
+def _models(tiny_models: Iterable[TinyFamily], only: Collection[str]) -> str:
     lines = [_row("backbone", *CHECKS), f"|---{'|---' * len(CHECKS)}|"]
-    for tiny in TINY:
+    old = PAGE.read_text().splitlines()
+    for tiny in tiny_models:
+        if only and tiny.name not in only:
+            lines += [line for line in old if line.startswith(f"| {tiny.name} |")][:1]
+            continue
         found = []
         for column, check in CHECKS.items():
             print(f"{tiny.name}: {column}", file=sys.stderr)
@@ -119,7 +156,7 @@ def _heads() -> str:
                 family.name,
                 ", ".join(family.model_types),
                 "classification" if family.encoder_only else "lm",
-                "classification" if family.decoder_only else "",
+                "" if family.encoder_only else "classification",
             )
         )
     return "\n".join(rows)
@@ -145,12 +182,17 @@ def _left_out() -> str:
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", ".*names what this backbone lacks", UserWarning)  # experts have no linear layers
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=[])
+    only = parser.parse_args().only
     write_text_atomic(
-        ROOT / "docs" / "compatibility.md",
+        PAGE,
         TEXT.format(
             transformers=transformers.__version__,
             torch=torch.__version__.split("+")[0],
-            table=_models(),
+            table=_models(TINY, only),
+            read=_models((tiny for tiny, _ in READ.values()), only),
             heads=_heads(),
             positions=_positions(),
             left_out=_left_out(),

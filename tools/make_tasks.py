@@ -1,4 +1,4 @@
-"""Writes the five embedded tasks, the same bytes for the same seed.
+"""Writes the embedded tasks, the same bytes for the same seed: five here, those of other kinds in make_kinds.py.
 
 Every row is drawn from the grammar together with its label, so labels are true by construction; a row whose
 text (or pair of texts) was already used anywhere in the task is drawn again, so no split leaks into another.
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import lexicon as lx
+import make_kinds
 from grammar import NP, Clause, Grammar, Opinions
 from pairs import Row, entailment, paraphrase, similarity, similarity_scores
 
@@ -195,11 +196,13 @@ def task_json(name: str) -> dict[str, object]:
 
 def write(out: Path, seed: int) -> None:
     """Writes every task under ``out``."""
-    for name in META:
+    made = {name: (task_json(name), make_task(name, seed)) for name in META}
+    made |= {name: (make_kinds.task_json(name), make_kinds.make_task(name, seed)) for name in make_kinds.META}
+    for name, (described, splits) in made.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "task.json").write_text(json.dumps(task_json(name), indent=2) + "\n", encoding="utf-8")
-        for split, rows in make_task(name, seed).items():
+        (folder / "task.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        for split, rows in splits.items():
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 

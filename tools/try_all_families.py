@@ -1,10 +1,11 @@
 """Try every text family of transformers: a tiny random model of each class is built, read, searched and tuned.
 
-    python tools/try_all_families.py [--only NAME ...] [--again]
+    python tools/try_all_families.py [--only NAME ...] [--head HEAD] [--again] [--failed]
 
 It goes over the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling. Each
-class has a process of its own with a limit of memory and time. What happened is appended to build/families.jsonl, and
-is not tried again (unless --again).
+class has a process of its own with a limit of memory and time. What happened is kept in
+benchmarks/measured/families.jsonl, and is not tried again (unless --again or --failed). From that file docs/families.md
+is written at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +35,13 @@ from tiny_configs import tiny_config  # noqa: E402
 from transformers.models.auto import modeling_auto  # noqa: E402
 
 import s3pet_viz as s3  # noqa: E402
+from s3pet_viz.backbones import positions  # noqa: E402
 from s3pet_viz.errors import S3PETError  # noqa: E402
+from s3pet_viz.files import write_text_atomic  # noqa: E402
+from s3pet_viz.pet import candidate_gates, load_space  # noqa: E402
 
-RESULTS = ROOT / "build" / "families.jsonl"
+RESULTS = ROOT / "benchmarks" / "measured" / "families.jsonl"
+PAGE = ROOT / "docs" / "families.md"
 SECONDS, MEMORY = 240, 6 * 2**30
 #: A model with more parameters than this is not small: a field of its config is not made so.
 MOST_PARAMETERS = 4_000_000
@@ -79,8 +84,9 @@ def build(case: Case) -> tuple[Any, Any]:
     tokens["vocab_size"] = len(tokenizer)
     if form == "gpt":
         tokens["pad_token_id"] = 0
-    if form == "roberta":
-        tokens["decoder_start_token_id"] = 2
+    tokens["decoder_start_token_id"] = 2
+    if form == "bert":
+        tokens["eos_token_id"] = tokens["sep_token_id"]
     config = tiny_config(case.kind, case.head, tokens)
     cls = getattr(transformers, case.name)
     if not isinstance(config, cls.config_class):  # of several parts, the one that writes
@@ -128,14 +134,17 @@ def _common(model: Any, tokenizer: Any) -> dict[str, Any]:
 def _search(model: Any, tokenizer: Any) -> tuple[int, Any]:
     """Two steps, the second with the second-order term; the backbone is left to the bit. The number of gates."""
     before = snapshot(model)
+    gates, _ = candidate_gates(positions(model), load_space("S3PET-M"))
+    sizes = [gate.n_params for gate in gates]
+    budget = max(min(sizes), sum(sizes) // 5)  # many cannot help, where a model reads sound too
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        run = s3.search(**_common(model, tokenizer), budget=400, steps=2, second_order_from=1, out=out)
+        run = s3.search(**_common(model, tokenizer), budget=budget, steps=2, second_order_from=1, out=out)
         steps, structure = run.steps(), run.structure()
     assert np.isfinite(steps["train_loss"]).all(), "a loss is not finite"
     moved = (np.stack(steps["alpha"])[-1] != 0).mean()
     assert moved > 0.3, f"{moved:.0%} of the gates have a gradient"
-    assert 0 < structure.n_params <= 400, "the budget is not met"
+    assert 0 < structure.n_params <= budget, "the budget is not met"
     assert_same(model, before)
     return len(run.gates_list), structure
 
@@ -179,7 +188,11 @@ def in_process(case: Case) -> dict[str, Any]:
     _, status = os.waitpid(child, 0)
     if not said:
         said = json.dumps({"stopped": "searched", "reason": f"its process ended with status {status}"})
-    return {**case._asdict(), **json.loads(said), "seconds": round(time.monotonic() - began, 1)}
+    return {**case._asdict(), **json.loads(said), "seconds": round(time.monotonic() - began, 1), "with": versions()}
+
+
+def versions() -> str:
+    return f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}"
 
 
 def _timed_out(*_: Any) -> None:
@@ -193,9 +206,65 @@ def results() -> dict[Case, dict[str, Any]]:
     return {Case(row["kind"], row["head"], row["name"]): row for row in rows}
 
 
+# -- the page ----------------------------------------------------------------------------------------------------
+
+TEXT = """# Every text family of transformers
+
+Written by `python tools/try_all_families.py` ({versions}) from
+`benchmarks/measured/families.jsonl`; do not edit.
+
+Of each class in the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling, a
+tiny model of random weights is made: its default config with every size made small. Its positions are read, a search
+of two steps (the second with the second-order term) goes over S3PET-M with a fifth of its parameters as budget, and the
+structure is trained for two steps and scored. It works if all losses are finite, more than 30 % of the gates move, the
+budget is met, and the backbone is as it was, to the bit.
+
+{counts}
+
+Not built: its default config cannot be made so small, or the class itself does not run so (the reasons are below). A
+share is of what was built.
+
+## What does not work
+
+{failed}
+
+## All families
+
+Not certain: linear layers and norms inside the layers that are named `Block.<own name>`
+([names](compatibility.md#families-without-a-table)).
+
+{table}
+"""
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The page of these results."""
+    heads = list(HEADS.values())
+    counts = [row("mapping", "classes", "built", "work", "share"), "|---|---|---|---|---|"]
+    for head in (*heads, "all"):
+        own = [r for r in rows if head in ("all", r["head"])]
+        built, works = (sum(stage in r for r in own) for stage in ("built", "tuned"))
+        counts.append(row(head, len(own), built, works, f"{works / max(1, built):.1%}"))
+    failed = [row("family", "mapping", "class", "stopped while", "reason"), "|---|---|---|---|---|"]
+    failed += [row(r["kind"], r["head"], r["name"], r["stopped"], r["reason"]) for r in rows if "tuned" not in r]
+    table = [row("family", *heads, "not certain"), "|---|---|---|---|---|"]
+    for kind in sorted({r["kind"] for r in rows}):
+        own = {r["head"]: r for r in rows if r["kind"] == kind}
+        cells = ["" if h not in own else "works" if "tuned" in own[h] else own[h]["stopped"] for h in heads]
+        unsure = {m.removeprefix("Block.") for r in own.values() for m in r.get("uncertain", ())}
+        table.append(row(kind, *cells, ", ".join(sorted(unsure))))
+    used = "; ".join(sorted({r["with"] for r in rows}))
+    return TEXT.format(versions=used, counts="\n".join(counts), failed="\n".join(failed), table="\n".join(table))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[], help="these model types alone")
+    parser.add_argument("--head", default="", choices=list(HEADS.values()), help="this mapping alone")
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--failed", action="store_true", help="also what was not tuned")
     given = parser.parse_args()
@@ -203,16 +272,16 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _timed_out)
-    RESULTS.parent.mkdir(exist_ok=True)
     known = results()
     for case in cases():
         skip = case in known and not given.again and not (given.failed and "tuned" not in known[case])
-        if skip or (given.only and case.kind not in given.only):
+        if skip or (given.only and case.kind not in given.only) or given.head not in ("", case.head):
             continue
-        row = in_process(case)
-        with RESULTS.open("a") as out:
-            out.write(json.dumps(row) + "\n")
-        print(f"{case.kind:24} {case.head:22} {row.get('reason', 'works')}  ({row['seconds']} s)", flush=True)
+        done = known[case] = in_process(case)
+        rows = [known[c] for c in cases() if c in known]
+        write_text_atomic(RESULTS, "".join(json.dumps(r) + "\n" for r in rows))
+        print(f"{case.kind:24} {case.head:22} {done.get('reason', 'works')}  ({done['seconds']} s)", flush=True)
+    write_text_atomic(PAGE, page([known[c] for c in cases() if c in known]))
 
 
 if __name__ == "__main__":

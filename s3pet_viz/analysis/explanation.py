@@ -79,7 +79,8 @@ class Explanation:
         loss: mean loss of these rows with every gate open, in `unit`.
         score: the task's score on these rows with every gate open; NaN where it was not asked for.
         metrics: what the score is the mean of.
-        unit: of the loss: ``nats``, or ``squared error`` for a regression head.
+        unit: of the loss: ``nats``, ``squared error`` for a regression head, or the name of a loss of the user's.
+        measured: ``rows``, or ``batches`` in their place where a loss of the user's gives one number of each.
     """
 
     effects: tuple[GateEffect, ...]
@@ -94,6 +95,7 @@ class Explanation:
     score: float = _NAN
     metrics: tuple[str, ...] = ()
     unit: str = "nats"
+    measured: str = "rows"
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -125,7 +127,7 @@ class Explanation:
         clear = sum(e.clear for e in self.effects)
         said = (
             f"{clear} of {len(self)} gates move the validation loss by more than {NOISE:g} standard errors "
-            f"({self.n_rows:,} rows)."
+            f"({self.n_rows:,} {self.measured})."
         )
         if math.isnan(self.rho):
             return f"{said} The rank correlation of p and loss increase is not defined here."
@@ -137,7 +139,7 @@ class Explanation:
 
     def __repr__(self) -> str:
         return (
-            f"Explanation({len(self)} gates on {self.task}, {self.n_rows:,} validation rows, "
+            f"Explanation({len(self)} gates on {self.task}, {self.n_rows:,} validation {self.measured}, "
             f"loss {self.loss:.4f}, rho {self.rho:+.2f})"
         )
 
@@ -190,6 +192,7 @@ class Explanation:
             facts |= {name: _field(data, name, where, (kind,), expected) for name in names}
         facts |= {name: _number(data, name, where) for name in ("loss", "score")}
         facts["metrics"] = tuple(map(str, facts["metrics"]))
+        facts["measured"] = "batches" if data.get("measured") == "batches" else "rows"  # earlier files do not say
         effects = []
         for i, item in enumerate(facts.pop("gates")):
             at = f"{where}: gates[{i}]"

@@ -58,7 +58,7 @@ class Findings(list[Finding]):
 
     def _repr_html_(self) -> str:
         lines = (
-            f"<li><b style='color:{_COLOURS[f.level]}'>{html.escape(f.title)}</b> {html.escape(f.text)}</li>"
+            f"<li><b style='color:{_COLOURS[f.level]}'>{html.escape(f.title)}.</b> {html.escape(f.text)}</li>"
             for f in self
         )
         return f"<ul>{''.join(lines)}</ul>"

@@ -1,7 +1,7 @@
 """Intervals of means that stay honest for a handful of values.
 
 How they are made. A percentile bootstrap of 3 values cannot leave their range, so it holds the true mean of normal
-values in 76 % of studies, not in 95 %; BCa does not exist for 2 values. So scipy's percentile bootstrap is taken, whose
+values in 76 % of studies, not in 95 %; BCa does not exist for 2 values. So the percentile bootstrap is taken, whose
 bounds exist from 2 values on, and their distances from the mean are widened for small samples as in `widening`. The
 share of intervals that hold the mean, on normal values at level 0.95 (measured by tests/analysis/test_statistics.py):
 
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
 
 from s3pet_viz.errors import ConfigError
 
@@ -75,15 +76,13 @@ def widening(sizes: ArrayLike, variances: ArrayLike, level: float = 0.95) -> flo
         sizes: shape (samples,), 2 or more each.
         variances: shape (samples,), divided by n - 1; at least one above zero.
     """
-    import scipy.stats  # a tenth of what a search process needs to start, and no search asks for it
-
     n, s2 = np.asarray(sizes, dtype=np.float64), np.asarray(variances, dtype=np.float64)
     of_mean = s2 / n
     total = of_mean.sum()
     freedom = 1 / np.sum((of_mean / total) ** 2 / (n - 1))
     biased = np.sum(of_mean * (n - 1) / n)
     at = (1 + level) / 2
-    return float(np.sqrt(total / biased) * scipy.stats.t.ppf(at, freedom) / scipy.stats.norm.ppf(at))
+    return float(np.sqrt(total / biased) * stdtrit(freedom, at) / ndtri(at))
 
 
 class Bounds:
@@ -100,23 +99,14 @@ class Bounds:
         """Independent samples, each shape (n_i,); (low, high) around ``sum_i mean(sample_i)``, or NaN."""
         if any(len(s) < 2 or not np.isfinite(s).all() for s in samples) or all(map(alike, samples)):
             return math.nan, math.nan
-        import scipy.stats
-
         wide = widening([len(s) for s in samples], [s.var(ddof=1) for s in samples], self.level)
-
-        def total(*drawn: Any, axis: int = -1) -> Any:
-            return sum(d.mean(axis=axis) for d in drawn)
-
-        found = scipy.stats.bootstrap(
-            [s - s.mean() for s in samples],
-            total,
-            n_resamples=self.resamples,
-            vectorized=True,
-            confidence_level=self.level,
-            method="percentile",
-            random_state=np.random.default_rng(self.seed),
-        ).confidence_interval
-        return wide * float(found.low), wide * float(found.high)
+        # What scipy.stats.bootstrap computes (tests compare them), at a tenth of its time for a handful of values.
+        rng, total = np.random.default_rng(self.seed), np.zeros(self.resamples)
+        for sample in samples:
+            drawn = rng.integers(0, len(sample), (self.resamples, len(sample)))
+            total += (sample - sample.mean())[drawn].mean(axis=1)
+        low, high = np.quantile(total, ((1 - self.level) / 2, (1 + self.level) / 2))
+        return wide * float(low), wide * float(high)
 
 
 def alike(values: Floats) -> bool:

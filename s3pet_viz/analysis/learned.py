@@ -82,6 +82,8 @@ def unlearned(run: Run) -> Iterator[Seen]:
         yield from pruned
         return
     last, constant = _learned(run)
+    if not constant and run.info.get("own"):
+        yield f"training loss {last:.3g}; what one answer to every row would have is not known of a loss of your own"
     if not constant or run.n_steps < 20:
         return
     if last <= UNLEARNED * constant:

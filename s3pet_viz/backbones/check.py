@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from s3pet_viz.backbones.backbone import Backbone
+from s3pet_viz.backbones.heads import TOKENS
 from s3pet_viz.backbones.placed import stored
-from s3pet_viz.backbones.position import known_tokens, text_config
+from s3pet_viz.backbones.position import known_tokens, text_config, understood
 from s3pet_viz.errors import BackboneError, TaskError
 from s3pet_viz.files import read_json
-from s3pet_viz.tasks import Task, TaskData
+from s3pet_viz.tasks import Example, Task, TaskData, compute_metrics
 
 #: Packages that put PET layers of their own into a model, by the first part of a class's import path.
 _PET_PACKAGES = ("peft", "adapters", "loralib", "opendelta", "minlora")
@@ -29,7 +32,10 @@ _OURS = "s3pet_viz.pet.insertion"
 _PACKED = ("bitsandbytes", "gptqmodel", "auto_gptq", "awq", "aqlm", "eetq", "hqq", "optimum", "torchao", "quanto")
 
 #: Heads that a backbone may come with; any other is of another kind of task.
-_HEADS = "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|NextSentencePrediction|SequenceClassification"
+_HEADS = (
+    "MaskedLM|PreTraining|CausalLM|ConditionalGeneration|TextToText|NextSentencePrediction|SequenceClassification|"
+    "TokenClassification"
+)
 _OTHER_HEAD = re.compile(rf".*For(?=[A-Z])(?!({_HEADS})$)\w+")  # RoFormer's first For is none
 
 #: Files that hold a vocabulary, where a tokenizer's class does not say which it reads.
@@ -43,6 +49,8 @@ _VOCABULARIES = (
     "vocab.json",
 )
 _MOST_TEXTS = 100
+#: Rows that a metric is tried on.
+_FEW = 8
 
 
 # -- folders -------------------------------------------------------------------------------------------------
@@ -89,13 +97,33 @@ def check_vocabulary(folder: Path, tokenizer: Any = None) -> None:
         )
 
 
-def check_head(config: Any, text: bool, name: str) -> None:
+def check_writes(text: bool, problem: str, name: str, kind: str) -> None:
+    """A task that no head can do (`problem` is empty) has a language model. Raises BackboneError: it has not."""
+    if not text and not problem:
+        raise BackboneError(
+            f"backbone: expected a language model, which writes texts, for a task of generation, found {name!r} with a "
+            f"head ({kind}); take an encoder-decoder or a decoder-only model (head lm)"
+        )
+
+
+def check_head(config: Any, text: bool, name: str, problem: str = "") -> None:
     """The files hold a plain pretrained model, or one with a head for the same kind of task. Raises BackboneError:
     another head, which would be dropped (and another drawn) without a word.
     """
+    import transformers
+
+    own = "" if text else "TokenClassification" if problem == TOKENS else "SequenceClassification"
     for architecture in map(str, getattr(config, "architectures", None) or ()):
-        if _OTHER_HEAD.fullmatch(architecture) or (text and architecture.endswith("ForSequenceClassification")):
-            wanted = "a language model" if text else "a pretrained model, or one for sequence classification"
+        if not hasattr(transformers, architecture):
+            warnings.warn(
+                f"backbone: {name!r} was saved by a class that transformers does not know ({architecture}): of its "
+                "weights those of the base model are used; to use all, load it yourself and give model= and tokenizer=",
+                stacklevel=2,
+            )
+        other = [head for head in ("SequenceClassification", "TokenClassification") if head != own]
+        if _OTHER_HEAD.fullmatch(architecture) or architecture.endswith(tuple(f"For{head}" for head in other)):
+            kind = f"{own.removesuffix('Classification').lower()} classification"
+            wanted = "a language model" if text else f"a pretrained model, or one for {kind}"
             raise BackboneError(
                 f"backbone: expected {wanted}, found {name!r} with another head ({architecture}); "
                 "its head would be lost"
@@ -139,8 +167,8 @@ def _quantised_layer(model: nn.Module) -> str:
 
 
 def check_bare(model: nn.Module) -> None:
-    """No PET modules are in a model yet: they would be searched, counted and saved as if they were the backbone's.
-    Raises BackboneError: it has some; says whose.
+    """No PET modules are in a model yet (they would be searched, counted and saved as if they were the backbone's), and
+    it is not compiled. Raises BackboneError: it has some, or is; says whose, and where.
     """
     for name, module in (("the model itself", model), *model.named_modules()):
         kinds = [c for c in type(module).__mro__ if c.__module__.partition(".")[0] in _PET_PACKAGES]
@@ -150,6 +178,11 @@ def check_bare(model: nn.Module) -> None:
                 f"backbone: expected a plain transformers model, found a layer of {package} at "
                 f"{name or 'the model itself'} ({type(module).__name__}); fold it in first: model.merge_and_unload() "
                 "of a PeftModel gives a plain model (unload() one without what was trained)"
+            )
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise BackboneError(
+                f"backbone: expected a model that is not compiled, found torch.compile at {name}: what was compiled "
+                "would not hold with PET modules in it; give the model from before (model._orig_mod, or load it anew)"
             )
         if is_parametrized(module):
             raise BackboneError(
@@ -169,13 +202,23 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     if not isinstance(model, PreTrainedModel):
-        # torch.compile wraps a model in a class of its own, and so do data parallel ones.
+        # Data parallel ones wrap a model in a class of their own.
         raise BackboneError(
             f"backbone: expected a model of transformers (PreTrainedModel), found {type(model).__name__}"
-            + ("; give the model that was compiled (model._orig_mod)" if hasattr(model, "_orig_mod") else "")
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise BackboneError(f"backbone: expected a tokenizer of transformers, found {type(tokenizer).__name__}")
+    check_in_memory(model, name)
+    for cls in type(model).__mro__:
+        if cls.__module__.startswith("transformers.") and _OTHER_HEAD.fullmatch(cls.__name__):
+            raise BackboneError(
+                "backbone: expected a model with a language model's head or a classification head, found "
+                f"{type(model).__name__}"
+            )
+
+
+def check_in_memory(model: nn.Module, name: str) -> None:
+    """Raises BackboneError: a weight of a live model has no numbers."""
     for kind, tensors in (("parameter", stored(model)), ("buffer", model.named_buffers())):
         for at, tensor in tensors:
             if tensor.is_meta:
@@ -183,12 +226,17 @@ def check_model(model: nn.Module, tokenizer: Any, name: str) -> None:
                     f"backbone: expected weights in memory, found {kind} {at} of {name!r} on the meta device (not "
                     "loaded, or offloaded); load it whole with from_pretrained"
                 )
-    for cls in type(model).__mro__:
-        if cls.__module__.startswith("transformers.") and _OTHER_HEAD.fullmatch(cls.__name__):
-            raise BackboneError(
-                "backbone: expected a model with a language model's head or a classification head, found "
-                f"{type(model).__name__}"
-            )
+
+
+@torch.no_grad()
+def check_finite(model: nn.Module) -> None:
+    """Raises BackboneError: a weight is NaN or infinite."""
+    for name, weight in stored(model):
+        if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
+            continue
+        # aminmax hands NaN on, and needs no memory.
+        if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
+            raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
 
 
 def check_tokens(backbone: Backbone) -> None:
@@ -208,8 +256,8 @@ def check_tokens(backbone: Backbone) -> None:
             f"model.resize_token_embeddings({last + 1})"
         )
     if config.is_encoder_decoder:
-        for field in ("decoder_start_token_id", "pad_token_id"):
-            found = getattr(config, field, None)
+        needed = {"decoder_start_token_id": backbone.start_id, "pad_token_id": getattr(config, "pad_token_id", None)}
+        for field, found in needed.items():
             if not isinstance(found, int) or not 0 <= found < known:
                 raise BackboneError(
                     f"backbone: expected model.config.{field}, a token from 0 to {known - 1:,} that the decoder of "
@@ -243,17 +291,16 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
         TaskError: texts that the tokenizer cannot read, a label that it cannot say, or two that it cannot tell apart.
         BackboneError: a head that numbers the same labels in another order.
     """
-    task = data.task
+    task, rows = data.task, (data.train, data.validation, data.test)
+    check_writes(backbone.form == "text", task.of.problem, backbone.name, type(backbone.model).__name__)
     _check_texts(backbone, data)
+    check_metrics(task, data.validation)
     if backbone.form == "pair":
         _check_order(backbone, task)
         return data
-    if task.generates_text:
+    labels = [] if task.generates_text else task.of.said(task, (e.target for part in rows for e in part))
+    if not labels:
         return data
-    if task.kind == "classification":
-        labels = list(task.label_names)
-    else:
-        labels = list(dict.fromkeys(e.target for part in (data.train, data.validation, data.test) for e in part))
     ids = backbone.answers(labels)
     _check_said(backbone, task, labels, ids)
     longest, most = max(map(len, ids)), backbone.longest_input
@@ -263,6 +310,17 @@ def check_task(backbone: Backbone, data: TaskData) -> TaskData:
             f"one of {longest:,}"
         )
     return data if longest <= task.max_target_length else replace(data, task=replace(task, max_target_length=longest))
+
+
+def check_metrics(task: Task, rows: Sequence[Example]) -> None:
+    """Metrics that need a package, or are the user's own, score a few right answers before any work starts.
+
+    Raises:
+        MissingExtraError, TaskError: they do not.
+    """
+    if task.functions or set(task.metrics) & set(task.of.extras):
+        few = rows if task.functions else rows[:_FEW]  # what few rows lack, a function may need
+        compute_metrics(task, few, [task.of.truth(example) for example in few])
 
 
 def _check_texts(backbone: Backbone, data: TaskData) -> None:
@@ -293,7 +351,7 @@ def _check_said(backbone: Backbone, task: Task, labels: Sequence[str], ids: Sequ
             )
     for label, text in zip(labels, backbone.said(ids), strict=True):
         if task.parse_prediction(text) != task.parse_prediction(label):
-            words = task.kind == "classification"
+            words = task.kind != "regression"
             raise TaskError(
                 f"task {task.name}: expected {'labels' if words else 'numbers'} that the tokenizer of {backbone.name} "
                 f"gives back, found {label!r} come back as {text.strip()!r}; use "
@@ -303,7 +361,7 @@ def _check_said(backbone: Backbone, task: Task, labels: Sequence[str], ids: Sequ
 
 def _check_order(backbone: Backbone, task: Task) -> None:
     named: Mapping[int, str] = getattr(backbone.model.config, "id2label", None) or {}
-    if task.kind != "classification" or task.scores_candidates or len(named) != task.num_labels:
+    if not task.label_names or task.scores_candidates or len(named) != task.num_labels:
         return
     order = [str(named.get(i, "")).casefold() for i in range(len(named))]
     ours = [label.casefold() for label in task.label_names]
@@ -321,16 +379,17 @@ def check_pass(backbone: Backbone, batch: Mapping[str, Tensor], task: Task) -> N
     """
     where = f"backbone: expected {backbone.name} to read rows of task {task.name}"
     try:
-        output = backbone.model(**batch, return_dict=True)
-        loss, logits = output.loss, output.logits
+        output = backbone.model(**batch, **understood(backbone.model, return_dict=True))
+        loss, logits = getattr(output, "loss", None), getattr(output, "logits", None)
     except Exception as error:  # a model in memory may fail anywhere
         first = (str(error).strip().splitlines() or [""])[0]
         raise BackboneError(f"{where}, found {type(error).__name__}: {first}") from error
+    if loss is None or logits is None:
+        raise BackboneError(f"{where} and give an output with loss and logits, found {type(output).__name__}")
     rows = len(batch["input_ids"])
-    if backbone.form == "pair" and tuple(logits.shape) != (rows, task.num_labels):
-        raise BackboneError(
-            f"{where} and give {rows} x {task.num_labels} outputs, found a shape of "
-            + " x ".join(map(str, logits.shape))
-        )
-    if loss is None or loss.numel() != 1:
-        raise BackboneError(f"{where} and give a loss, found {'none' if loss is None else f'{loss.numel()} of them'}")
+    shape = (*(batch["input_ids"].shape if backbone.problem == TOKENS else (rows,)), task.num_labels)
+    if backbone.form == "pair" and tuple(logits.shape) != shape:
+        wanted, found = (" x ".join(map(str, sizes)) for sizes in (shape, logits.shape))
+        raise BackboneError(f"{where} and give {wanted} outputs, found a shape of {found}")
+    if loss.numel() != 1:
+        raise BackboneError(f"{where} and give a loss, found {loss.numel()} of them")

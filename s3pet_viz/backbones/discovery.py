@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from inspect import signature
@@ -20,29 +21,37 @@ from itertools import takewhile
 
 from torch import nn
 
-from s3pet_viz.backbones.position import Position, base_of, hidden_size, is_linear, widths
+from s3pet_viz.backbones.position import Position, base_of, block_width, hidden_size, is_linear, widths
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
 from s3pet_viz.structure.tables import Kind
 
 _STEMS = {
-    "Q": "q|query|queries",
+    "Q": "q|query|queries|q_b",
     "K": "k|key|keys",
     "V": "v|value|values",
-    "KV": "kv|key_value",
+    "KV": "kv|key_value|kv_b",
     "QKV": "qkv|query_key_value|c_attn|w_pack|in_proj",
 }
-#: Last parts of names: to_q, q_proj, query, q_lin, wqkv, ...
-_ROLES = {role: re.compile(rf"(to_|w_?)?({x})(_?(proj|lin|linear|head|layer))?", re.I) for role, x in _STEMS.items()}
-_OUTPUT = re.compile(r"(to_|w_?|c_|attn_|att_)?(o|out|output|dense|proj)(_?(proj|lin|linear|layer))?", re.I)
+#: Last parts of names: to_q, q_proj, query, q_lin, wqkv, ...; q_b and kv_b widen what is of low rank (DeepSeek).
+_ROLES = {
+    role: re.compile(rf"(to_|w_?|project_)?({x})(_?(proj|lin|linear|head|layer))?", re.I) for role, x in _STEMS.items()
+}
+_OUTPUT = re.compile(r"(to_|w_?|c_|att(entio)?n?_)?(o|o_b|out|output|dense|proj)(_?(proj|lin|linear|layer))?", re.I)
 _ATTENTION = re.compile("att(entio)?n", re.I)
+_FEED_FORWARD = re.compile("ffn|mlp|feed_?forward|moe|experts", re.I)
+#: Blocks that widen and narrow the stream too: they mix tokens, or came later.
+_NO_FEED_FORWARD = re.compile("mamba|ssm|recurren|rnn|lru|adapter", re.I)
 _CROSS = re.compile(r"cross|enc(oder)?_?(dec|att)|src_att", re.I)
 _OTHER_INPUT = re.compile("vision|visual|image|audio|speech", re.I)
 _QK_NORM = re.compile(r"(q|k|query|key)_?(layer)?_?(norm|ln)", re.I)
+#: Norms inside a block that are not of its input: between its two halves, or of queries and keys of low rank.
+_INNER_NORM = re.compile(r".*sub.*|(q|k|kv)_(\w+_)?(layer)?norm", re.I)
 #: Norms of a layer by the words in their names, in the order in which the names are given away.
 _WORDS = tuple(
     (re.compile(words, re.I), module)
     for words, module in (
-        ("post.*(self_attn|cross_attn)", "SelfAttn.post.LN"),
+        ("post.*cross_att", "CrossAttn.post.LN"),
+        ("post.*self_att", "SelfAttn.post.LN"),
         ("post.*(ffn|mlp|feed|moe)", "FFN.post.LN"),
         ("(cross|enc(oder)?)_?att", "CrossAttn.LN"),
         ("input|pre.*att|self_att|before", "SelfAttn.LN"),
@@ -77,40 +86,45 @@ class _Block:
         return self.linears.get("W2" if self.module == "FFN" else "O")
 
 
-def discover(model: nn.Module, stacks: tuple[str, ...]) -> Discovered:
+def discover(model: nn.Module, stacks: tuple[str, ...], *, text: bool = True) -> Discovered:
     """Every position of a model, by the rules above.
 
     Args:
         stacks: ``("encoder", "decoder")``, or the only one.
+        text: it reads text: its parts that read images or sound are left out, and it has one width. Else each layer's
+            is the one that most inputs and outputs of its linear layers have.
     """
-    modules = dict(base_of(model).named_modules())
+    modules, hidden = dict(base_of(model).named_modules()), hidden_size(model) if text else None
     found = Discovered()
-    usable = {name: None for name in modules if _usable(name, modules, found.left_out)}  # in order
+    usable = {name: None for name in modules if _usable(name, modules, found.left_out, text)}  # in order
     numbers = _layers(modules, usable, stacks)
     layers: dict[tuple[str, int], list[str]] = {}
     for name in usable:
-        at = numbers(name)
-        if at is not None:
+        if (at := numbers(name)) is not None:
             layers.setdefault(at, []).append(name)
     named: dict[str, list[tuple[str, Kind]]] = {}
     normed_inside = set()
     for (stack, _), names in layers.items():
-        layer = _Layer(modules, names, hidden_size(model))
+        layer = _Layer(modules, names, hidden)
         for name, module, kind in layer.name():
             named.setdefault(name, []).append((module, kind))
         normed_inside |= {stack} if layer.ends_with_norms else set()
     depth = {stack: 1 + max((n for s, n in layers if s == stack), default=-1) for stack in stacks}
+    placed = {n: at for n in modules if (at := numbers(n)) is not None}
+    loose = [n for n in usable if n not in placed]
     for name, target in modules.items():
-        at, kinds = numbers(name), named.get(name, [])
-        if name in usable and not kinds and at is None:
-            outside = _outside(name, target, _stack(name, stacks), normed_inside)
-            if isinstance(outside, str):
-                found.left_out[name] = outside
+        at, kinds = placed.get(name), named.get(name, [])
+        if name in loose:
+            outside = _outside(name, target, hidden, (stack := _stack(name, stacks)) in normed_inside)
+            if outside == "Final.LN" and name != _last_norm(modules, [n for n in loose if _stack(n, stacks) == stack]):
+                outside = "another norm is the last: what it normalises is not certain"
+            if outside.endswith(".LN"):
+                at, kinds = (stack, EMBEDDING_LAYER if outside == "Emb.LN" else depth[stack]), [(outside, "norm")]
             else:
-                at, kinds = (outside[0], depth[outside[0]] if outside[1] else EMBEDDING_LAYER), [outside[2]]
+                found.left_out[name] = outside
         for module, kind in kinds:
             assert at is not None
-            wide = widths(target) if kind != "block" else (hidden_size(model),) * 2
+            wide = widths(target) if kind != "block" else (block_width(model, target) or 0,) * 2
             found.positions.append(Position(name, target, *at, module, kind, *wide))
     return found
 
@@ -125,7 +139,7 @@ def is_norm(module: nn.Module) -> bool:
     return called and isinstance(weight, nn.Parameter) and weight.ndim == 1
 
 
-def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) -> bool:
+def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str], text: bool) -> bool:
     """Whether this is a linear layer or a norm, and not of a kind that is left out."""
     module, parts = modules[name], name.split(".")
     around, own = ".".join(parts[:-1]), parts[-1]
@@ -135,16 +149,20 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str]) 
         if own == "experts":
             left_out[name] = "experts: each sees a few of the tokens alone"
         return False
-    if layer and _OTHER_INPUT.search(name):
+    if layer and text and _OTHER_INPUT.search(name):
         left_out[name] = "of the part that reads images or sound"
     elif chooses or "router" in type(module).__name__.lower() or (layer and "router" in parts):
         left_out[name] = "chooses the experts"
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         left_out[name] = "its statistics are of a batch"
+    elif is_norm(module) and re.search("group|multi_?head", type(module).__name__, re.I):
+        left_out[name] = "normalises groups of features, not the stream"
     elif is_norm(module) and "gate" in signature(type(module).forward).parameters:
         left_out[name] = "a norm that multiplies by what another layer gives"
     elif not layer and "norm" in type(module).__name__.lower() and not list(module.children()):
         left_out[name] = "a norm without weights for each feature"
+    elif isinstance(modules.get(around), nn.MultiheadAttention):
+        left_out[name] = "nn.MultiheadAttention reads its weight, and does not call it"
     elif (
         not layer and not isinstance(module, nn.Embedding) and isinstance(getattr(module, "weight", None), nn.Parameter)
     ):
@@ -183,18 +201,16 @@ def _numbered(name: str) -> list[str]:
 
 
 def _cores(modules: dict[str, nn.Module], linears: Iterable[str]) -> list[str]:
-    """Modules that hold queries, keys and values directly, or whose class is called attention; none inside another."""
+    """Modules that hold queries, keys and values directly, or whose class is called attention. Of one inside another
+    the inner one, unless the outer is both (DeepSeek's has an index of keys in it).
+    """
     held: dict[str, set[str | None]] = {}
     for name in linears:
         held.setdefault(name.rpartition(".")[0], set()).add(_role(name, modules))
-    cores = [
-        at
-        for at, roles in held.items()
-        if {"Q", "K", "V"} <= roles
-        or {"Q", "KV"} <= roles
-        or "QKV" in roles
-        or (_ATTENTION.search(type(modules[at]).__name__) and roles & {"Q", "K", "V"})
-    ]
+    whole = {at for at, roles in held.items() if {"Q", "K", "V"} <= roles or {"Q", "KV"} <= roles or "QKV" in roles}
+    called = {at for at in held if _ATTENTION.search(type(modules[at]).__name__)}
+    cores = [at for at, roles in held.items() if at in whole or (at in called and roles & {"Q", "K", "V", "KV"})]
+    cores = [core for core in cores if not any(at != core and _inside(core, at) for at in whole & called)]
     return [core for core in cores if not any(other != core and _inside(other, core) for other in cores)]
 
 
@@ -205,13 +221,17 @@ def _layers(
     linears = [n for n in usable if is_linear(modules[n])]
     lists: dict[str, int] = {}
     depth = dict.fromkeys(stacks, 0)
-    for core in _cores(modules, linears):
-        around = next(
-            (at for at in reversed(_numbered(core)) if any(_inside(n, at) and not _inside(n, core) for n in linears)),
-            None,
+    held = {
+        core: [at for at in _numbered(core) if any(_inside(n, at) and not _inside(n, core) for n in linears)]
+        for core in (
+            *_cores(modules, linears),
+            *(n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)),
         )
-        at = (around or "").rpartition(".")[0]
-        if around and at not in lists:
+    }
+    for core, around in held.items() if any(held.values()) else ():
+        # One that is alone in its layer, with experts beside it: the outermost is the layer.
+        at = next(iter(around[-1:] or _numbered(core)[:1]), "").rpartition(".")[0]
+        if at and at not in lists:
             stack = _stack(at, stacks)
             lists[at] = depth[stack]
             depth[stack] += sum(name.isdigit() for name, _ in modules[at].named_children())
@@ -219,27 +239,34 @@ def _layers(
     def number(name: str) -> tuple[str, int] | None:
         around = _numbered(name)
         inner = [at for at in around if at.rpartition(".")[0] in lists]
-        if lists and inner:
+        if inner:
             at, _, own = inner[-1].rpartition(".")
             return _stack(name, stacks), lists[at] + int(own)
-        if lists or not around:
-            return None
-        return _stack(name, stacks), int(around[0].rpartition(".")[2])
+        return None if lists or not around else (_stack(name, stacks), int(around[0].rpartition(".")[2]))
 
     return number
 
 
-def _outside(
-    name: str, target: nn.Module, stack: str, normed_inside: set[str]
-) -> str | tuple[str, bool, tuple[str, Kind]]:
-    """Of what is in no layer: why it is left out, or its stack, whether it is behind the layers, module and kind."""
+def _outside(name: str, target: nn.Module, hidden: int | None, normed_inside: bool) -> str:
+    """Of what is in no layer: which norm it is, or why it is left out."""
     if is_linear(target):
         return "in front of the layers, or behind them"
     if "emb" in name.lower():
-        return stack, False, ("Emb.LN", "norm")
-    if stack in normed_inside:
+        return "Emb.LN"
+    if hidden is not None and widths(target)[1] != hidden:
+        return "in no layer, and not as wide as the stream"
+    if normed_inside:
         return "its layers end with norms of their own: what it normalises is not certain"
-    return stack, True, ("Final.LN", "norm")
+    return "Final.LN"
+
+
+def _last_norm(modules: dict[str, nn.Module], loose: list[str]) -> str | None:
+    """Of what is in no layer of a stack, its final norm: of several the outermost that is not among linear layers."""
+    norms = [n for n in loose if is_norm(modules[n]) and "emb" not in n.lower()]
+    among = {n.rpartition(".")[0] for n in loose if is_linear(modules[n])} - {""}
+    if len(norms) > 1:
+        norms = sorted((n for n in norms if n.rpartition(".")[0] not in among), key=lambda n: n.count("."))
+    return next(iter(norms), None)
 
 
 # -- one layer ---------------------------------------------------------------------------------------------------
@@ -252,16 +279,18 @@ def _common(names: Iterable[str]) -> str:
 
 
 def _own(name: str) -> str:
-    """The last part of a name that is not a number."""
-    return next(part for part in reversed(name.split(".")) if not part.isdigit())
+    """The last part of a name that is not a number; ``layer`` where all are (of an `nn.Sequential`)."""
+    return next((part for part in reversed(name.split(".")) if not part.isdigit()), "layer")
 
 
 class _Layer:
     """Names for the linear layers, norms and blocks of one layer."""
 
-    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int) -> None:
-        self.modules, self.hidden = modules, hidden
+    def __init__(self, modules: dict[str, nn.Module], names: list[str], hidden: int | None) -> None:
+        self.modules = modules
         self.linears = [n for n in names if is_linear(modules[n])]
+        seen = Counter(width for n in self.linears for width in widths(modules[n]))
+        self.hidden = hidden or next((width for width, _ in seen.most_common(1)), 0)
         self.norms = [n for n in names if n not in self.linears]
         self.blocks = self._attention()
         self.blocks += self._feed_forward()
@@ -286,10 +315,14 @@ class _Layer:
 
     def _own_norms(self, holder: str) -> list[str]:
         """Norms of the stream inside a module."""
-        return [n for n in self.norms if _inside(n, holder) and not self._of_queries(n) and "sub" not in _own(n)]
+        return [n for n in self.norms if _inside(n, holder) and not self._of_queries(n) and not self._inner(n)]
 
     def _of_queries(self, norm: str) -> bool:
         return bool(_QK_NORM.fullmatch(_own(norm)))
+
+    def _inner(self, norm: str) -> bool:
+        """Of a norm inside a block, whether what it normalises is not the stream."""
+        return bool(_INNER_NORM.fullmatch(_own(norm))) or widths(self.modules[norm])[1] != self.hidden
 
     def _output(self, block: _Block) -> str:
         """The module that gives a block's output before the residual is added: the one around all of it if it holds
@@ -306,7 +339,8 @@ class _Layer:
         blocks: list[_Block] = []
         for core in _cores(self.modules, self.linears):
             inside = [n for n in self.linears if _inside(n, core)]
-            roles = {role: n for n in inside if (role := _role(n, self.modules))}
+            own = [n for n in inside if n.rpartition(".")[0] == core]
+            roles = {role: n for n in own if (role := _role(n, self.modules))}
             if self._whole(core):
                 inside = [n for n in inside if n in roles.values() or _OUTPUT.fullmatch(_own(n))]
             left = [n for n in inside if n not in roles.values()]
@@ -341,18 +375,30 @@ class _Layer:
         taken = {n for b in self.blocks for n in b.linears.values()}
         areas = [b.area for b in self.blocks if not self._whole(b.area)]
         rest = [n for n in self.linears if n not in taken and not any(_inside(n, at) for at in areas)]
+        rest = [n for n in rest if "norm" not in n.rpartition(".")[0]]  # a norm's own gate
         held: dict[str, list[str]] = {}
         for n in rest:
             held.setdefault(n.rpartition(".")[0], []).append(n)
         groups = [group for group in held.values() if len(group) > 1]
         loose = [n for group in held.values() if len(group) == 1 for n in group]
+        loose = [n for n in loose if self.hidden in widths(self.modules[n])]
         made = [block for group in groups if (block := self._pair(group))]
-        if not made and (block := self._pair(loose)):
+        if not made and (block := self._pair(loose) or self._pair(rest)):
             made = [block]
-        return made
+        # Of several pairs (gates of a recurrence, inputs of each layer), those in a block that says what it is.
+        called = [b for b in made if not self._whole(b.holder) and _FEED_FORWARD.search(self._called(b.holder))]
+        return called or made
+
+    def _called(self, at: str) -> str:
+        own = "" if not at or at.replace(".", "").isdigit() else _own(at)
+        return f"{own} {type(self.modules[at]).__name__}"
 
     def _pair(self, group: list[str]) -> _Block | None:
         """Up and down again, as a block; None: these linear layers are no such pair."""
+        holder = _common(group)
+        called = self._called(holder)
+        if _NO_FEED_FORWARD.search(called) and not _FEED_FORWARD.search(called):
+            return None
         wide = {n: widths(self.modules[n]) for n in group}
         down = [n for n in group if wide[n][1] == self.hidden != wide[n][0]] or group[-1:]
         up = [n for n in group if n not in down and wide[n][0] == self.hidden]
@@ -367,7 +413,6 @@ class _Layer:
         if len(up) == 2:
             gate = next((n for n in up if "gate" in _own(n)), up[0])
             roles |= {"W1.gate": gate, "W1": next(n for n in up if n != gate)}
-        holder = _common(group)
         return _Block("FFN", roles, holder, holder)
 
     def _name_norms(self) -> dict[str, str]:
@@ -377,7 +422,7 @@ class _Layer:
             around = [b for b in self.blocks if _inside(n, b.area) and not self._whole(b.area)]
             if self._of_queries(n):
                 made[n] = f"{around[0].module if around else 'SelfAttn'}.{_own(n)[0].upper()}.LN"
-            elif "sub" in _own(n):
+            elif self._inner(n):
                 made[n] = f"Block.{_own(n)}.LN"
             elif around or (around := self._beside(n)):
                 made[n] = f"{around[0].module}.LN"
@@ -389,7 +434,8 @@ class _Layer:
             bare.append("FFN")
         if len(loose) == len(bare) and not all("post" in _own(n) for n in loose):
             return made | {n: f"{module}.LN" for n, module in zip(loose, bare, strict=True)}
-        for words, module in _WORDS:
+        there = {*owners, *(["FFN"] if self._experts() else [])}
+        for words, module in (entry for entry in _WORDS if entry[1].partition(".")[0] in there):
             for n in loose:
                 if n not in made and module not in made.values() and words.search(_own(n)):
                     made[n] = module

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
 
 from s3pet_viz.backbones.discovery import Discovered, discover, is_norm
-from s3pet_viz.backbones.position import Position, base_of, hidden_size, is_linear, widths
+from s3pet_viz.backbones.position import Position, base_of, block_width, is_linear, widths
 from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.gate import EMBEDDING_LAYER, Gate
 from s3pet_viz.structure.tables import STACKS, Family, Kind, Rule, families, family_from, kind_of, registered_family
@@ -17,17 +18,26 @@ FAMILIES = families()
 
 
 def family_of(model: nn.Module, table: dict[str, Any] | None = None) -> Family:
-    """The family of a transformers model: of the user's table (`read_family`), the one that is registered, the
-    package's, or made of the model itself.
+    """The family of a model: of the user's table (`read_family`), the one that is registered, the package's, or made of
+    the model itself.
 
     Raises:
-        BackboneError: it is none of transformers' models, or has other stacks than the user's table.
+        BackboneError: it has other stacks than the user's table.
     """
     config: Any = getattr(model, "config", None)
-    if not hasattr(config, "model_type"):
-        raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__!r}")
+    if not isinstance(getattr(config, "model_type", None), str):  # none of transformers' models
+        names = [name.lower() for name, _ in model.named_children()]
+        both = all(any(part in name for name in names) for part in ("enc", "dec"))
+        said = {stack in table for stack in STACKS} if table else {both}
+        config = SimpleNamespace(model_type="", is_encoder_decoder=said == {True})
     writes = getattr(model, "can_generate", None)
     return _family(config, type(model).__name__, bool(writes and writes()), table)
+
+
+def reads_text(model: nn.Module) -> bool:
+    """Whether transformers has a text model of this type; of any other model all parts are looked at."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return any(kind in _auto(task) for task in _TASKS)
 
 
 def family_of_config(config: Any, table: dict[str, Any] | None = None) -> Family:
@@ -88,11 +98,13 @@ def positions(model: nn.Module, family: Family | None = None) -> list[Position]:
 
 def read(model: nn.Module, family: Family) -> Discovered:
     """The positions of a model as its family names them, and what was left out; of a whole table, that is not said."""
-    found = Discovered() if family.whole else discover(model, family.stacks)
+    found = Discovered() if family.whole else discover(model, family.stacks, text=reads_text(model))
     if family.rules or family.left_out:
         found = _by_table(model, family, found)
     if not any(p.kind == "linear" for p in found.positions):
-        raise BackboneError(f"backbone: found no numbered layers with linear layers in {type(model).__name__}")
+        raise BackboneError(
+            f"backbone: found no numbered layers with linear layers in {type(model).__name__}; family= can name them"
+        )
     return found
 
 
@@ -100,16 +112,17 @@ def position_at(model: nn.Module, gate: Gate) -> Position | None:
     """The position that a gate names, as it says itself: what a user's table has named needs no table later. None: this
     model has none of that name and kind.
     """
-    base, kind, hidden = base_of(model), kind_of(gate.module), hidden_size(model)
+    base, kind = base_of(model), kind_of(gate.module)
     try:
         target = base.get_submodule(gate.position)
     except AttributeError:
         return None
     if target is base or not _fits(target, kind):
         return None
-    if kind == "block" and is_linear(target) and widths(target)[1] != hidden:
+    width = block_width(model, target) if kind == "block" else None
+    if kind == "block" and width is None:
         return None
-    wide = (hidden, hidden) if kind == "block" else widths(target)
+    wide = widths(target) if width is None else (width, width)
     return Position(gate.position, target, gate.stack, gate.layer, gate.module, kind, *wide)
 
 
@@ -151,7 +164,7 @@ def _by_table(model: nn.Module, family: Family, rest: Discovered) -> Discovered:
     by_name: dict[str, list[Position]] = {}
     for (name, block), (rule, layer) in named.items():
         outside = EMBEDDING_LAYER if rule.module.startswith("Emb.") else depth[rule.stack]
-        wide = (hidden_size(model),) * 2 if block else widths(modules[name])
+        wide = (block_width(model, modules[name]) or 0,) * 2 if block else widths(modules[name])
         at = int(layer) if layer else outside
         by_name.setdefault(name, []).append(
             Position(name, modules[name], rule.stack, at, rule.module, rule.kind, *wide)

@@ -8,6 +8,9 @@ from typing import Any
 from s3pet_viz.errors import BackboneError, ConfigError
 from s3pet_viz.structure.tables import Family
 
+#: What a head can be for: transformers' ``problem_type`` of one that answers once a row, and one that tags each token.
+PROBLEMS = ("single_label_classification", "regression", "multi_label_classification", "token_classification")
+TOKENS = "token_classification"
 HEAD_NAMES = {"lm": "a language model's head", "classification": "a classification head"}
 
 
@@ -16,10 +19,10 @@ def heads_of(family: Family) -> tuple[str, ...]:
     return ("classification",) if family.encoder_only else ("lm", "classification")
 
 
-def auto_class(family: Family, head: str) -> str:
-    """transformers' class that loads this head."""
+def auto_class(family: Family, head: str, problem: str = "") -> str:
+    """transformers' class that loads this head, for one of `PROBLEMS`."""
     if head == "classification":
-        return "AutoModelForSequenceClassification"
+        return f"AutoModelFor{'Token' if problem == TOKENS else 'Sequence'}Classification"
     return "AutoModelForCausalLM" if family.decoder_only else "AutoModelForSeq2SeqLM"
 
 

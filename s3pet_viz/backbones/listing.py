@@ -12,7 +12,7 @@ from torch import nn
 from s3pet_viz.analysis._table import html_table
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.discovery import discover
-from s3pet_viz.backbones.families import family_of, read
+from s3pet_viz.backbones.families import family_of, read, reads_text
 from s3pet_viz.backbones.load import without_weights
 from s3pet_viz.backbones.position import Position, base_of
 from s3pet_viz.structure.tables import read_family
@@ -84,7 +84,8 @@ def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None =
     else:
         model, name = without_weights(backbone, revision=revision), str(backbone)
     known = family_of(model, None if family is None else read_family(family))
-    text = not known.encoder_only and bool(model.can_generate())  # type: ignore[operator]
+    writes = getattr(model, "can_generate", None)
+    text = not known.encoder_only and bool(writes and writes())
     size = sum(p.numel() for p in (model if text else base_of(model)).parameters())
     return Sized(name or type(model).__name__, size, tuple(read(model, known).positions))
 
@@ -93,13 +94,12 @@ def positions(backbone: str | Path | nn.Module, *, revision: str | None = None, 
     """Where PET modules can go in a backbone, and what is left out and why.
 
     Args:
-        backbone: a name as of `load_backbone`, of which no weights are read, or a transformers model in memory.
+        backbone: a name as of `load_backbone`, of which no weights are read, or any model in memory.
         revision: branch, tag or commit for a Hugging Face name.
         family: a table for it, a mapping or a YAML or JSON file (`structure.tables.read_family`).
 
     Raises:
-        BackboneError: no such backbone, not a model of transformers, no layers found in it, or a table that does not
-            fit it.
+        BackboneError: no such backbone, no layers found in it, or a table that does not fit it.
         ConfigError: a revision for a folder, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """
@@ -112,7 +112,7 @@ def positions(backbone: str | Path | nn.Module, *, revision: str | None = None, 
     found = read(model, known)
     left = found.left_out
     if known.whole:
-        everything, ours = discover(model, known.stacks), {p.name for p in found.positions}
+        everything, ours = discover(model, known.stacks, text=reads_text(model)), {p.name for p in found.positions}
         outside = {p.name: f"not in {known.where}" for p in everything.positions if p.name not in ours}
         left = everything.left_out | outside | left
     source = f"named by {known.where}" if known.rules else "read off the model"

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses import FakeTensor, FakeTensorMode
+from torch._subclasses import FakeTensorMode
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, family_of_config, read
-from s3pet_viz.backbones.heads import HEAD_NAMES, auto_class, either, heads_of, is_text, padding
-from s3pet_viz.backbones.placed import bring_home, placing, stored
+from s3pet_viz.backbones.heads import HEAD_NAMES, PROBLEMS, TOKENS, auto_class, either, heads_of, is_text, padding
+from s3pet_viz.backbones.placed import bring_home, placing
 from s3pet_viz.backbones.position import base_of, known_tokens, text_config
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
@@ -38,6 +38,7 @@ def load_backbone(
     head: str = "auto",
     num_labels: int = 2,
     regression: bool = False,
+    problem: str | None = None,
     revision: str | None = None,
     seed: int = 0,
     dtype: torch.dtype | str = torch.float32,
@@ -52,7 +53,10 @@ def load_backbone(
         head: ``lm`` (text-to-text: encoder-decoders and decoder-only models), ``classification`` (encoders and
             decoder-only models), or ``auto``: classification for encoders, lm for the others.
         num_labels: width of a classification head.
-        regression: the head predicts one number.
+        regression: the head predicts one number: the same as ``problem="regression"``.
+        problem: what a classification head is for: ``single_label_classification`` (the default), ``regression``,
+            ``multi_label_classification``, or ``token_classification``, whose head has outputs for each token. Empty:
+            no head can do it, and an encoder is refused.
         revision: branch, tag or commit for a Hugging Face name.
         seed: of the head's initial weights.
         dtype: of the weights in memory, float32 unless said otherwise: a torch dtype or its name, or ``auto`` for
@@ -69,7 +73,8 @@ def load_backbone(
         ConfigError: a revision for a folder, a head that this family has not, or a table that cannot be used.
         MissingExtraError: ``minilm`` without its extra.
     """
-    return _load(name, head, num_labels, regression, revision, seed, _dtype(dtype), family, device_map=device_map)
+    problem = _problem(problem, regression)
+    return _load(name, head, num_labels, problem, revision, seed, _dtype(dtype), family, device_map=device_map)
 
 
 def outline(
@@ -79,6 +84,7 @@ def outline(
     head: str = "auto",
     num_labels: int = 2,
     regression: bool = False,
+    problem: str | None = None,
     revision: str | None = None,
     dtype: torch.dtype | str = torch.float32,
     family: Mapping[str, Any] | str | Path | None = None,
@@ -91,14 +97,15 @@ def outline(
     Raises:
         BackboneError, ConfigError, MissingExtraError: as `load_backbone`, but for what only weights tell.
     """
-    return _load(name, head, num_labels, regression, revision, 0, _dtype(dtype), family, outlined=mode)
+    problem = _problem(problem, regression)
+    return _load(name, head, num_labels, problem, revision, 0, _dtype(dtype), family, outlined=mode)
 
 
 def _load(
     name: str | Path,
     head: str,
     num_labels: int,
-    regression: bool,
+    problem: str,
     revision: str | None,
     seed: int,
     dtype: Any,
@@ -122,8 +129,9 @@ def _load(
         known = family_of_config(config, table)
         check.refuse_quantised(config, None, str(name))
         text = is_text(known, head)
-        kind = auto_class(known, "lm" if text else "classification")
-        check.check_head(config, text, str(name))
+        check.check_writes(text, problem, str(name), type(config).__name__)
+        kind = auto_class(known, "lm" if text else "classification", problem)
+        check.check_head(config, text, str(name), problem)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **hub)
         except Exception:
@@ -139,8 +147,7 @@ def _load(
         if known.own is not None:
             with quiet(), torch.device("meta"):
                 read(auto.from_config(config), known)
-        problem = "regression" if regression else "single_label_classification"
-        labels = {} if text else {"num_labels": num_labels, "problem_type": problem}
+        labels = {} if text else {"num_labels": num_labels, **({} if problem == TOKENS else {"problem_type": problem})}
         with quiet(), seeded(seed):
             if outlined is not None:
                 model = _outlined(auto, config, labels, dtype, outlined)
@@ -249,13 +256,18 @@ def wrap_backbone(
     if not isinstance(model, nn.Module):
         raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
     check.check_bare(model)
+    if not hasattr(getattr(model, "config", None), "model_type"):
+        raise BackboneError(
+            f"backbone: expected a model of transformers, found {type(model).__name__!r}; any model will do with "
+            "loss=, train= and validation="
+        )
     known = family_of(model, None if family is None else read_family(family))
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     check.refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
-    _check_finite(model)
+    check.check_finite(model)
     if known.own is not None:
         read(model, known)
     inside = {id(p) for p in base_of(model).parameters()}
@@ -267,7 +279,7 @@ def wrap_backbone(
         wanted, use = either(HEAD_NAMES[k] for k in kinds), either(auto_class(known, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
     made = Backbone(model, tokenizer, label, "text" if text else "pair", known, n_params=0, head=head)
-    made.n_params = sum(p.numel() for p in made.body.parameters())
+    made.n_params = sum(p.numel() for p in made.body)
     made.pad_id = _pad_id(made)
     check.check_tokens(made)
     model.requires_grad_(False)
@@ -315,16 +327,6 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
             raise BackboneError(f"backbone: {name!r} holds {problem} {wrong[0]} ({len(wrong)} such)")
 
 
-def _check_finite(model: nn.Module) -> None:
-    with torch.no_grad():
-        for name, weight in stored(model):
-            if isinstance(weight, FakeTensor) or isinstance(weight.data, FakeTensor):
-                continue
-            # aminmax hands NaN on, and needs no memory.
-            if weight.numel() and not all(torch.isfinite(end) for end in torch.aminmax(weight)):
-                raise BackboneError(f"backbone: weight {name} holds NaN or infinity")
-
-
 def _refuse_code(config: Any, name: str) -> None:
     """A backbone whose files bring Python code of their own: none of it is run, with no option to."""
     if isinstance(config, dict) and config.get("auto_map"):
@@ -332,6 +334,15 @@ def _refuse_code(config: Any, name: str) -> None:
             f"backbone: {name!r} needs code of its own (config.json, field 'auto_map'), and code from a model's folder "
             "is never run; load it yourself and give model= and tokenizer="
         )
+
+
+def _problem(problem: str | None, regression: bool) -> str:
+    """One of `PROBLEMS`, or empty."""
+    if problem is None:
+        return "regression" if regression else "single_label_classification"
+    if problem != "":
+        among("problem", problem, PROBLEMS)
+    return problem
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.tables import PARTS, Kind
@@ -39,18 +41,44 @@ def base_of(model: nn.Module) -> nn.Module:
     return base if isinstance(base, nn.Module) else model
 
 
+def understood(model: nn.Module, **options: Any) -> dict[str, Any]:
+    """Those of these options that a model's forward takes: a class of a user's own may know few."""
+    known = signature(type(model).forward).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        return options
+    return {name: value for name, value in options.items() if name in known}
+
+
 def text_config(config: Any) -> Any:
     """Of a config of several parts (Gemma 3 reads images too), that of the text; else itself."""
     return getattr(config, "text_config", None) or config
 
 
-def hidden_size(model: Any) -> int:
-    """The width of the stream between the blocks."""
-    for config in (text_config(model.config), model.config):
+def hidden_size(model: Any) -> int | None:
+    """The width of the stream between the blocks; None: the model does not say."""
+    own = getattr(model, "config", None)
+    for config in (text_config(own), own):
         for field in ("d_model", "hidden_size"):
             if isinstance(found := getattr(config, field, None), int):
                 return found
-    return int(model.get_input_embeddings().weight.shape[1])
+    embedded = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    weight = getattr(embedded, "weight", None)
+    return None if weight is None else int(weight.shape[1])
+
+
+def block_width(model: Any, target: nn.Module) -> int | None:
+    """The width of what a block gives; None: nobody can tell.
+
+    The model's own, where a weight of the block has it; a model of several towers has several, and then it is that of
+    the last linear layer inside.
+    """
+    if is_linear(target):
+        return widths(target)[1]
+    hidden = hidden_size(model)
+    if hidden is not None and any(hidden in p.shape for p in target.parameters()):
+        return hidden
+    linears = [m for m in target.modules() if is_linear(m)]
+    return widths(linears[-1])[1] if linears else hidden
 
 
 def known_tokens(model: Any) -> int | None:
@@ -70,8 +98,11 @@ def is_conv1d(target: nn.Module) -> bool:
 
 
 def is_linear(target: nn.Module) -> bool:
-    """Whether PET modules for linear layers can go here."""
-    return isinstance(target, nn.Linear) or is_conv1d(target)
+    """Whether PET modules for linear layers can go here: it is called (`nn.MultiheadAttention` only reads the weight of
+    its ``out_proj``)."""
+    return (isinstance(target, nn.Linear) and not isinstance(target, NonDynamicallyQuantizableLinear)) or is_conv1d(
+        target
+    )
 
 
 def widths(target: nn.Module) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -23,7 +23,7 @@ _models: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 def seeded(seed: int) -> Iterator[None]:
     """Inside, torch's random numbers begin at this seed and no other thread draws; afterwards they go on as before."""
     with LOCK, torch.random.fork_rng(devices=_devices()):
-        torch.manual_seed(seed)
+        _begin_at(seed)
         yield
 
 
@@ -72,6 +72,21 @@ def alone_with_its_model(function: F) -> F:
             return function(*args, **options)
 
     return cast(F, called)
+
+
+def _begin_at(seed: int) -> None:
+    """`torch.manual_seed`; where there are CPUs only, without its notes for devices that are not there: each holds the
+    text of the call stack, which takes longer than the pass of a tiny backbone.
+    """
+    if _accelerated():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+@cache
+def _accelerated() -> bool:
+    return torch.accelerator.is_available()
 
 
 def _state() -> list[Tensor]:

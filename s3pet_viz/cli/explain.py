@@ -42,7 +42,7 @@ def explain(target: Target, rows: Rows = None, no_metric: NoMetric = False, **gi
     facts: dict[str, object] = {
         "all gates open": f"loss {made.loss:.4f} {made.unit}"
         + ("" if no_metric else f", score {made.score:.4f} ({', '.join(made.metrics)})")
-        + f", {made.n_rows:,} validation rows of {made.task}",
+        + f", {made.n_rows:,} validation {made.measured} of {made.task}",
         "tuned": f"{made.steps:,} steps, weights of step {made.best_step:,}, seed {made.seed}",
         "loss +": f"mean rise of the loss when this gate alone is closed, in {made.unit}; ± its standard error",
         "score": None if no_metric else "change of the score when this gate alone is closed",

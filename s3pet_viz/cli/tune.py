@@ -105,9 +105,11 @@ def tune(target: Target, save: Save = None, **given: Any) -> None:
 
 def defaults_of(source: Any, task: str | None, backbone: str | None) -> dict[str, Any]:
     """Task, backbone and how they were loaded, as the run or structure says, where nothing else is given."""
+    from s3pet_viz.tasks.taskfile import recalled
     from s3pet_viz.tuning.origin import origin_of
 
     found = origin_of(source, task, backbone)
+    found["load"] = recalled(found["load"], {})
     if source is None:
         found["backbone"] = backbone or c.DEFAULT_BACKBONE
     if found["task"] is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.config import checks
-from s3pet_viz.config.checks import short
+from s3pet_viz.config.checks import among, short
 from s3pet_viz.config.names import A_RUN, DEFAULT_BACKBONE, DTYPES, HEADS, MODES, PRECISIONS, SCHEDULES, SPACES, SPLITS
 from s3pet_viz.config.options import REQUIRED, check_options, described, like, option, options_of
 from s3pet_viz.config.tuning import TuneConfig, default_lr
@@ -65,6 +65,11 @@ def _family(name: str, value: Any) -> dict[str, Any]:
 
 def _columns(name: str, value: Any) -> dict[str, str]:
     return checks.pairs(name, value, "the task's fields with the columns that hold them: text=review,label=stars")
+
+
+def _head(name: str, value: Any) -> str | list[str]:
+    several = isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(v, str) and v for v in value)
+    return list(value) if several else among(name, value, HEADS)
 
 
 def _folder(name: str, value: Any) -> str:
@@ -141,7 +146,14 @@ class SearchConfig:
     max_source_length: int | None = like(TuneConfig, "max_source_length")
     revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face backbone.", loads=True)
     task_revision: str | None = option(None, help="Branch, tag or commit of a Hugging Face task.", loads=True)
-    head: str = option("auto", help="The head that the backbone is loaded with.", choices=HEADS, loads=True)
+    head: str | list[str] = option(  # noqa: RUF009
+        "auto",
+        help="The head that the backbone is loaded with; with a loss of your own, names of modules of the model that "
+        "are trained beside the gates.",
+        check=_head,
+        choices=HEADS,
+        loads=True,
+    )
     dtype: str = option("float32", help="Of the frozen weights; auto is the files' own.", choices=DTYPES, loads=True)
     device_map: str | dict[str, Any] | None = option(  # noqa: RUF009
         None,

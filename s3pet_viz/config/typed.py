@@ -31,7 +31,7 @@ class SearchOptions(TypedDict, total=False):
     max_source_length: int | None
     revision: str | None
     task_revision: str | None
-    head: str
+    head: str | list[str]
     dtype: str
     device_map: str | dict[str, Any] | None
     family: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
@@ -35,6 +35,7 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.model_state import at_work
+from s3pet_viz.training.own import Own
 from s3pet_viz.training.processes import Processes, find_processes
 
 
@@ -54,6 +55,12 @@ def search(
     progress: bool = True,
     load: dict[str, Any] | None = None,
     track: Any = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    score: Callable[[Any, Any], Any] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
     **options: Unpack[SearchOptions],
 ) -> Run:
     """Search where PET modules belong in a backbone, under an exact parameter budget.
@@ -61,12 +68,22 @@ def search(
     Args:
         task: a name (``glue/rte``, ``sentiment``), a folder, or splits in memory (see `tasks.load_task`).
         backbone: a name or folder; or `model` and `tokenizer` from memory, which are left as they were found.
+        train, validation, test: in the place of a task, for any torch `model`: iterables of batches that can be read
+            again (a DataLoader, a list, ...) or functions that make one. `train` moves the weights and `validation`
+            alpha (mode ``prune``: it is looked at). A batch is whatever `loss` reads; its tensors are brought to the
+            device. What shuffles is seeded, so that a resumed search reads what it would have read. `test`: see `tune`.
+        loss: ``loss(model, batch)``, a scalar tensor.
+        score: ``score(model, batches)``, a number or a mapping of names to numbers, the higher the better (``score``,
+            or else the first, is the main one). Default: minus the loss.
+        collate: makes a batch of a list of rows; then `train` and the others are rows (a `datasets.Dataset`, a list),
+            of which `batch_size` are taken at a time.
         budget: ``"0.0139%"``, ``1.39e-4`` (fractions of the backbone) or ``8404`` (parameters).
         space: ``S3PET-M`` (the default), ``S3PET-L`` (``+cross`` adds cross-attention), a YAML / JSON file, a
             mapping, or a Space.
         out: the run directory; must not hold another run. Default: a new folder under ``runs/``.
         resume: a run directory to continue; then every other choice is the run's own. `task` and `backbone` may be
-            given where they lie in a new place now; they must be those that the search began with.
+            given where they lie in a new place now; they must be those that the search began with. What was in memory
+            (`model`, own batches and loss) has to be given again.
         callbacks: see `Callback`.
         load: further arguments of `tasks.load_task` for data in memory (``name``, ``task_spec``).
         track: experiment trackers: names that accelerate knows (``tensorboard``, ``wandb``, ...) or its
@@ -102,6 +119,10 @@ def search(
     if "start_from" in chosen:
         chosen["start_from"] = start_label(chosen["start_from"])
     given = {"budget": budget, "space": space, **chosen}
+    others = {"task": task, "backbone": backbone, "tokenizer": tokenizer, **load, **chosen}
+    parts = {"train": train, "validation": validation, "test": test, "loss": loss, "score": score, "collate": collate}
+    if (own := Own.of(parts, model=model, others=others)) is not None:
+        task = own
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))
     what: dict[str, Any] = {
         "task": task,
@@ -134,6 +155,7 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             head_lr_ratio=(config.head_lr or rate) / rate,
             autocast=prepared.device.autocast,
             constant_loss=prepared.batches.constant_loss,
+            loss=backbone.loss_of,
         )
         state = make_state(problem, [g.n_params for g in gates], prepared.budget, config, rate, prepared.processes)
         if prepared.alpha is not None:

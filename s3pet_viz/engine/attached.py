@@ -10,7 +10,7 @@ from s3pet_viz.backbones import Backbone
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.pet import PETs, insert
 from s3pet_viz.pet.dropout import quick_dropout
-from s3pet_viz.training.model_state import as_found, raise_precision
+from s3pet_viz.training.model_state import as_found, raise_precision, set_training
 
 
 @contextmanager
@@ -20,9 +20,10 @@ def attached(backbone: Backbone, gates: Sequence[Any], config: SearchConfig) -> 
     with ExitStack() as stack:
         # The head becomes a view of the search's flat buffer, among other things.
         stack.enter_context(as_found(model))
-        if config.mode == "exact" and getattr(model.config, "_attn_implementation", None) != "eager":
+        inner = getattr(model, "config", None)
+        if config.mode == "exact" and getattr(inner, "_attn_implementation", None) not in (None, "eager"):
             model.set_attn_implementation("eager")  # the only one with second derivatives
-        model.train(config.dropout)
+        set_training(model, config.dropout)
         if config.gradient_checkpointing:
             checkpoint_layers(model)
         # The published recipe keeps the numbers that it had.

@@ -1,4 +1,4 @@
-"""The bi-level problem of a real backbone: PET weights (and a head) on a task's two split_batches."""
+"""The bi-level problem of a real backbone: PET weights (and a head) on a task's two halves, or on own batches."""
 
 from __future__ import annotations
 
@@ -8,37 +8,42 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from s3pet_viz.backbones.backbone import Loss, model_loss
 from s3pet_viz.engine.problem import Half
 from s3pet_viz.pet import PETs
-from s3pet_viz.training.batches import IGNORE
+from s3pet_viz.training.batches import answered
+from s3pet_viz.training.own_batches import rows_of
 
 
 class BackboneProblem:
-    """`Problem` over a transformers model with PET modules attached.
+    """`Problem` over a model with PET modules attached.
 
     Args:
-        model: a frozen backbone whose output has ``.loss`` when the batch has ``labels``.
+        model: a frozen backbone.
         pets: PET modules attached to it.
         batch: the batch of a half at a step, on the model's device.
         head: trainable parameters outside the gates, by name in `model`.
         head_lr_ratio: the head's learning rate over that of the PET weights.
         autocast: a context factory for mixed precision.
         constant_loss: see `Problem`.
+        loss: of the model and a batch. Default: what a transformers model says itself of a batch with ``labels``.
     """
 
     def __init__(
         self,
         model: nn.Module,
         pets: PETs,
-        batch: Callable[[Half, int], Mapping[str, Tensor]],
+        batch: Callable[[Half, int], Any],
         *,
         head: Mapping[str, nn.Parameter] | None = None,
         head_lr_ratio: float = 1.0,
         autocast: Callable[[], Any] = contextlib.nullcontext,
         constant_loss: Callable[[Half], float | None] = lambda half: None,
+        loss: Loss = model_loss,
     ) -> None:
-        self.net = _GatedLoss(model, pets)
+        self.net = _GatedLoss(model, pets, loss)
         self.batch = batch
         self._autocast = autocast
         head = head or {}
@@ -54,7 +59,9 @@ class BackboneProblem:
         pets = self.net.pets
         was, pets.fused = pets.fused, False
         try:
-            yield
+            # The only attention with second derivatives; of transformers models `attached` asks for the eager one.
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
         finally:
             pets.fused = was
 
@@ -66,19 +73,17 @@ class BackboneProblem:
     def closed(self, gates: frozenset[int]) -> None:
         self.net.pets.closed = gates
 
-    def size(self, batch: Mapping[str, Tensor]) -> int:
-        labels = batch["labels"]
-        return int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels)
+    def size(self, batch: Any) -> int:
+        return (rows_of(batch) or 1) if self.net.own else answered(batch["labels"])
 
-    def parts(self, batch: Mapping[str, Tensor], n: int) -> Iterable[tuple[float, Mapping[str, Tensor]]]:
-        rows = len(batch["labels"])
-        if n == 1 or rows == 1:
+    def parts(self, batch: Any, n: int) -> Iterable[tuple[float, Any]]:
+        if n == 1 or (rows := len(batch["labels"])) == 1:
             return [(1.0, batch)]
         cut = [{k: v[at : at + -(-rows // n)] for k, v in batch.items()} for at in range(0, rows, -(-rows // n))]
         sizes = [self.size(part) for part in cut]
         return [(size / sum(sizes), part) for size, part in zip(sizes, cut, strict=True)]
 
-    def loss(self, batch: Mapping[str, Tensor], z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
+    def loss(self, batch: Any, z: Tensor, weights: Sequence[Tensor] | None = None) -> Tensor:
         with self._autocast():
             if weights is None:
                 loss: Tensor = self.net(batch, z)
@@ -90,13 +95,12 @@ class BackboneProblem:
 class _GatedLoss(nn.Module):
     """Backbone and PET modules under one roof, so that `functional_call` can stand in for their weights."""
 
-    def __init__(self, model: nn.Module, pets: PETs) -> None:
+    def __init__(self, model: nn.Module, pets: PETs, loss: Loss) -> None:
         super().__init__()
-        self.model, self.pets = model, pets
-        # A decoder's cache is for generation; in training it is only memory.
-        self.options = {"use_cache": False} if model.can_generate() else {}  # type: ignore[operator]
+        self.model, self.pets, self.loss_of = model, pets, loss
+        self.own = loss is not model_loss
 
-    def forward(self, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
+    def forward(self, batch: Any, z: Tensor) -> Tensor:
         # Not only while the loss is computed: checkpointed layers run again in the backward pass.
         self.pets.hold(z)
-        return self.model(**batch, **self.options).loss
+        return self.loss_of(self.model, batch)

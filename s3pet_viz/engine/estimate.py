@@ -154,9 +154,9 @@ def estimate(
     made = outline(
         config.backbone,
         mode,
-        head=config.head,
+        head=str(config.head),
         num_labels=data.task.num_labels,
-        regression=data.task.kind == "regression",
+        problem=data.task.of.problem,
         revision=config.revision,
         dtype=config.dtype,
         family=config.family,

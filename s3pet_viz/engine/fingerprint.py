@@ -13,17 +13,21 @@ from s3pet_viz.backbones.placed import stored
 from s3pet_viz.errors import RunError
 from s3pet_viz.structure import Gate
 from s3pet_viz.tasks import Example, TaskData
+from s3pet_viz.training.own_batches import OwnBatches
+from s3pet_viz.training.own_data import OwnData
 
 #: Entries that searches of earlier versions have not.
 SINCE = ("backbone weights", "tokenizer", "validation rows")
 
 
-def fingerprint_of(backbone: Backbone, gates: Sequence[Gate], data: TaskData, processes: int) -> dict[str, Any]:
-    """Of a search in so many processes; JSON values."""
+def fingerprint_of(
+    backbone: Backbone, gates: Sequence[Gate], data: TaskData | OwnData, processes: int
+) -> dict[str, Any]:
+    """Of a search in so many processes; JSON values. Of own batches, the first few stand for all."""
     return {
         "backbone parameters": backbone.n_params,
         "gates": _digest([repr([(g.key, g.n_params) for g in gates]).encode()]),
-        "training rows": len(data.train),
+        "training rows": data.train.words if isinstance(data.train, OwnBatches) else len(data.train),
         **({"processes": processes} if processes > 1 else {}),
         "data": _rows_digest(data.train),
         "validation rows": _rows_digest(data.validation),
@@ -49,7 +53,9 @@ def _digest(parts: Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _rows_digest(rows: Sequence[Example]) -> str:
+def _rows_digest(rows: Sequence[Example] | OwnBatches) -> str | None:
+    if isinstance(rows, OwnBatches):
+        return rows.probe()[1]
     return _digest(repr((example.source, example.target, example.label)).encode() for example in rows)
 
 

@@ -11,8 +11,8 @@ from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run
-from s3pet_viz.training.batches import Features
 from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.training.fit import Splits
 from s3pet_viz.training.model_state import pooler_of
 from s3pet_viz.training.scores import Scores
 
@@ -51,11 +51,10 @@ def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
     chosen = {g.index for g in structure.gates}
     pets.closed = frozenset(range(len(pets))) - chosen
     z = torch.tensor([float(i in chosen) for i in range(len(pets))])
-    metrics = {}
+    metrics, splits = {}, Splits.make(data, backbone, config.max_source_length)
     with pets.gated(z.to(next(pets.parameters()))):
-        for name, rows in (("validation", data.validation), ("test", data.test)):
-            features = Features(rows, backbone, data.task, max_source_length=config.max_source_length)
-            metrics[name] = evaluate(backbone, data.task, features, autocast=prepared.device.autocast)
+        for name, rows in splits.held_out.items():
+            metrics[name] = evaluate(backbone, data.task, rows, autocast=prepared.device.autocast)
     head = list(backbone.head.values())
     adapter = Adapter.of(
         backbone,

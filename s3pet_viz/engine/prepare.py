@@ -29,8 +29,11 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.tasks import TaskData
+from s3pet_viz.tasks.taskfile import recalled, recorded
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.device import Device
+from s3pet_viz.training.own import Own
+from s3pet_viz.training.own_data import OwnData, refuse_missing
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.training.processes import Processes, SilentWriter
 
@@ -63,7 +66,8 @@ class Request:
         task, backbone, model = what["task"], what["backbone"], what["model"]
         if backbone is None:  # one from memory
             backbone = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-        named = {"task": str(task) if isinstance(task, (str, Path)) else "in memory", "backbone": str(backbone)}
+        memory = task.name if isinstance(task, Own) else "in memory"
+        named = {"task": str(task) if isinstance(task, (str, Path)) else memory, "backbone": str(backbone)}
         space = recorded_space("S3PET-M" if given["space"] is None else given["space"])
         return cls(SearchConfig.from_dict({**named, **given, "space": space}), out=out, **what)
 
@@ -75,6 +79,7 @@ class Request:
         changed = [name for name, value in {**given, "out": out}.items() if value is not None]
         if changed:
             raise ConfigError(f"resume: a resumed search keeps its own options; {changed[0]!r} cannot be given")
+        refuse_missing(run, what["task"] if isinstance(what["task"], Own) else None)
         moved = {name: what[name] for name in ("task", "backbone") if isinstance(what[name], str)}
         config = SearchConfig.from_dict({**run.config, **moved})
         if run.early_stop:
@@ -84,7 +89,7 @@ class Request:
             )
         what["task"] = config.task if what["task"] is None else what["task"]
         what["backbone"] = config.backbone if what["model"] is None else None
-        return cls(config, load={**run.info.get("load", {}), **load}, started=run, moved=moved, **what)
+        return cls(config, load={**recalled(run.info.get("load", {}), load), **load}, started=run, moved=moved, **what)
 
     def check_place(self) -> None:
         """Before anything is loaded: the run directory is free and can be written."""
@@ -111,7 +116,7 @@ class Prepared:
     gates: Sequence[Gate]
     budget: int
     alpha: np.ndarray | None
-    data: TaskData
+    data: TaskData | OwnData
     batches: SplitBatches
     device: Device
     processes: Processes
@@ -136,8 +141,20 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     space = load_space(config.space)
     options = {name: getattr(config, name) for name in LOADING}
     made, data = load_pair(
-        request.task, request.backbone, model=request.model, tokenizer=request.tokenizer, **options, **request.load
+        request.task,
+        request.backbone,
+        model=request.model,
+        tokenizer=request.tokenizer,
+        scored=config.save is not None,
+        **options,
+        **request.load,
     )
+    if isinstance(data, OwnData):
+        if config.gradient_checkpointing and not hasattr(made.model, "gradient_checkpointing_enable"):
+            kind = type(made.model).__name__
+            raise ConfigError(f"gradient_checkpointing: expected a model of transformers, found {kind}")
+        if started is not None:
+            data.check_resumed(started)
     # One that is registered is kept too: where the run is resumed, it may not be.
     config = replace(config, family=made.family.own)
     request = replace(request, config=config)
@@ -169,15 +186,24 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "inert": [gate.to_dict() for gate in candidates.inert],
         "task_origin": data.origin,
         "fingerprint": fingerprint,
-        "load": {k: v for k, v in request.load.items() if isinstance(v, str)},
+        "load": _recorded(request.load),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         **({"start_from": start} if start else {}),
+        **({"own": data.facts} if isinstance(data, OwnData) else {}),
         **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
     }
     writer = _writer(request, processes, gates, facts)
     return Prepared(
         config, made, gates, budget, alpha, data, batches, device, processes, fingerprint, writer, started is not None
     )
+
+
+def _recorded(load: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `load` a run keeps: texts, and what the rows mean."""
+    kept = {name: value for name, value in load.items() if isinstance(value, str)}
+    spec = load.get("task_spec")
+    told = None if spec is None else recorded(spec)
+    return kept if told is None else {**kept, "task_spec": told}
 
 
 def _candidates(

@@ -8,6 +8,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.engine.callbacks import Callback, RunningSearch
 from s3pet_viz.engine.modes import StepResult
 from s3pet_viz.errors import ConfigError, MissingExtraError
-from s3pet_viz.files import json_ready, write_json_atomic
-from s3pet_viz.runs import layout
+from s3pet_viz.files import json_ready, write_json_atomic, write_text_atomic
+from s3pet_viz.runs import layout, open_run
 from s3pet_viz.runs.place import disk_errors
+from s3pet_viz.structure import Structure
 from s3pet_viz.structure.budget import expected_params
 from s3pet_viz.threads import LOCK, no_warnings
 
@@ -72,7 +74,8 @@ class Tracking(Callback):
     Step ``k`` of the step log is step ``k`` of every tracker. Logged: ``loss/train``, ``loss/val``; ``gates/zeta``;
     ``gates/expected_params`` and ``gates/entropy`` (mean over the gates, in bits) of the p in the step log;
     ``lr/weights``, ``lr/alpha``; ``seconds/step``; of evaluations ``eval/val_loss``, ``eval/selected_params`` and
-    ``eval/alpha_grad_norm``; once, the config. What is not finite is left out.
+    ``eval/alpha_grad_norm``; once, the config; at its end the structure and a heatmap as artifacts, where a tracker
+    takes any. What is not finite is left out.
 
     A tracker that fails while the search runs is left out from then on, with a warning: it ends no search.
 
@@ -129,6 +132,16 @@ class Tracking(Callback):
         self._log({f"eval/{name}": record[name] for name in names}, record["step"])
 
     def on_search_end(self, search: RunningSearch) -> None:
+        """A finished search hands its structure and a heatmap to the trackers that take files."""
+        folder = search.writer.path
+        if self._open and (folder / layout.STRUCTURE).is_file():
+            picture = folder / FOLDER / "heatmap.svg"
+            # By name: what searches does not know what shows.
+            drawn = import_module("s3pet_viz.viewer.static").of_run(open_run(folder))
+            with disk_errors(picture):
+                write_text_atomic(picture, drawn)
+            for name, tracker in self._open.items():
+                self._try(name, _keep, name, tracker, [folder / layout.STRUCTURE, picture], search.structure())
         self.close()
 
     def close(self) -> None:
@@ -198,6 +211,24 @@ def _start(
     if name == "mlflow":
         made = {"id": tracker.tracker.info.run_id}
     return tracker, made
+
+
+def _keep(name: str, tracker: Any, files: Sequence[Path], structure: Structure) -> None:
+    """Files as artifacts, where a tracker takes any; TensorBoard takes the structure as a table."""
+    inner: Any = getattr(tracker, "tracker", None)
+    if name == "tensorboard":
+        rows = [f"| {g.column} | {g.module} | {g.pet_type} | {g.n_params:,} |" for g in structure.gates]
+        head = ["| layer | module | PET type | parameters |", "|---|---|---|---:|"]
+        inner.add_text("structure", "\n".join([repr(structure), "", *head, *rows]))
+    elif name == "mlflow":
+        import mlflow  # type: ignore[import-not-found,unused-ignore]
+
+        for file in files:
+            mlflow.MlflowClient().log_artifact(inner.info.run_id, str(file))
+    else:  # wandb, trackio and dvclive call it one thing, comet the other
+        take: Any = getattr(inner, "log_artifact", None) or getattr(inner, "log_asset", None)
+        for file in files if take is not None else ():
+            take(str(file))
 
 
 def _read_begun(folder: Path) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone, load_backbone
+from s3pet_viz.backbones.check import check_bare
 from s3pet_viz.backbones.placed import stored
 from s3pet_viz.backbones.position import base_of
-from s3pet_viz.errors import AdapterError, ConfigError
+from s3pet_viz.errors import AdapterError, BackboneError, ConfigError
 from s3pet_viz.export.folder import FILES, META, WEIGHTS, find_adapter, staged_folder
 from s3pet_viz.export.form import check_tensors, read_adapter, read_fact, write_adapter
 from s3pet_viz.files import located, named_in
@@ -38,7 +39,7 @@ class Adapter(OnHub):
         head: an encoder's trained head by parameter name, and a pooler that was trained or drawn with it.
         backbone, revision: what to load; see `load_backbone`.
         model_type, form: of that backbone.
-        num_labels, regression: width and kind of an encoder's head.
+        num_labels, regression: width and kind of an encoder's head. problem: of the kind, as `load_backbone` takes it.
         labels: class names of the task, where it has them.
         digest: of the backbone's weights, so that others are noticed.
         task, scores: what it was trained on, and its metrics there.
@@ -54,6 +55,7 @@ class Adapter(OnHub):
     form: str = "text"
     num_labels: int = 2
     regression: bool = False
+    problem: str = ""
     labels: tuple[str, ...] = ()
     digest: str = ""
     task: str = ""
@@ -79,7 +81,7 @@ class Adapter(OnHub):
             facts: further fields (task, labels, scores, revision).
         """
         trained = {id(p) for p in head}
-        config: Any = backbone.model.config
+        config: Any = getattr(backbone.model, "config", None)
         pair = backbone.form == "pair"
         kept = {
             name: p.detach().clone()
@@ -91,11 +93,12 @@ class Adapter(OnHub):
             {name: p.detach().clone() for name, p in pets.weights().items()},
             kept,
             backbone=backbone.name,
-            model_type=config.model_type,
+            model_type=getattr(config, "model_type", type(backbone.model).__name__),
             form=backbone.form,
             num_labels=int(config.num_labels) if pair else 0,
-            regression=pair and config.problem_type == "regression",
-            digest=digest(backbone.model),
+            regression=backbone.problem == "regression",
+            problem=backbone.problem,
+            digest=digest(backbone.model, kept),
             **facts,
         )
 
@@ -127,6 +130,11 @@ class Adapter(OnHub):
             AdapterError: it does not say which. BackboneError: it cannot be loaded.
         """
         source = name or self.backbone
+        if self.form == "own" and name is None:
+            raise AdapterError(
+                f"{self.where}: field 'form': trained with a loss of the user's on {self.backbone}, which no file "
+                "names; give the model"
+            )
         if not source:
             raise AdapterError(f"{self.where}: field 'backbone': expected a name, found none; give backbone=")
         try:
@@ -135,6 +143,7 @@ class Adapter(OnHub):
                 head="lm" if self.form == "text" else "classification",
                 num_labels=self.num_labels or 2,
                 regression=self.regression,
+                problem=self.problem or None,
                 revision=self.revision if name is None else None,
                 dtype=dtype,
             )
@@ -162,7 +171,13 @@ class Adapter(OnHub):
         return Attached(self, model, held if isinstance(held, Backbone) else None)
 
     def check(self, model: nn.Module, *, any_weights: bool = False) -> None:
-        """Whether a model is the backbone that this adapter was trained on. Raises AdapterError: it is not."""
+        """Whether a model is the backbone that this adapter was trained on, and a plain one. Raises AdapterError: it is
+        not.
+        """
+        try:
+            check_bare(model)
+        except BackboneError as error:
+            raise AdapterError(f"{self.where}: {error}") from None
         found = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         if found != self.model_type:
             raise AdapterError(
@@ -176,7 +191,7 @@ class Adapter(OnHub):
                     f"{self.where}: head {name}: expected a parameter of shape {tuple(tensor.shape)} in the model, "
                     f"found {there}; load it with num_labels={self.num_labels}"
                 )
-        if self.digest and not any_weights and digest(model) != self.digest:
+        if self.digest and not any_weights and digest(model, self.head) != self.digest:
             raise AdapterError(
                 f"{self.where}: field 'digest': expected the weights of {self.backbone!r} that the adapter was trained "
                 "on, found others; any_weights=True (--any-weights) takes them all the same"
@@ -214,6 +229,7 @@ class Adapter(OnHub):
         """
         folder = find_adapter(name, revision=revision, **hub)
         structure, tensors, meta = read_adapter(folder)
+        meta = {"problem": "", **meta}  # adapters of before
         facts: dict[str, Any] = {key: read_fact(meta, key, kind, str(folder / META)) for key, kind in _FACTS.items()}
         facts["labels"] = tuple(facts["labels"])
         facts["backbone"] = named_in(facts["backbone"], folder, meta.get("place"))
@@ -238,6 +254,7 @@ _FACTS: Mapping[str, tuple[type, ...]] = {
     "form": (str,),
     "num_labels": (int,),
     "regression": (bool,),
+    "problem": (str,),
     "labels": (list,),
     "digest": (str,),
     "task": (str,),
@@ -281,15 +298,16 @@ class Attached:
         self.detach()
 
 
-def digest(model: nn.Module) -> str:
+def digest(model: nn.Module, without: Container[str] = ()) -> str:
     """A short name for a backbone's weights: 256 values of each, rounded to bfloat16, so that precision does not
-    matter. A classification head and a pooler do not count.
+    matter. A classification head and a pooler do not count, nor do parameters that were trained with it (`without`).
     """
     made = hashlib.sha256()
     writes = getattr(model, "can_generate", None)
     counted = model if writes and writes() else base_of(model)
+    prefix = next((f"{n}." for n, m in model.named_modules() if m is counted and n), "")
     for name, p in stored(counted):
-        if ".pooler." in f".{name}":
+        if ".pooler." in f".{name}" or f"{prefix}{name}" in without:
             continue
         flat = p.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE].to(device="cpu", dtype=torch.bfloat16)

@@ -99,7 +99,7 @@ def read_fact(meta: Mapping[str, Any], name: str, kind: tuple[type, ...], where:
         wrong = not all(isinstance(v, (int, float)) for v in value.values())  # type: ignore[union-attr]
     if not wrong and name == "num_labels":
         wrong = not 0 <= value <= 10**6  # type: ignore[operator]
-    if wrong or (name == "form" and value not in ("text", "pair")):
+    if wrong or (name == "form" and value not in ("text", "pair", "own")):
         kinds = " or ".join("null" if k is type(None) else k.__name__ for k in kind)
         raise AdapterError(f"{where}: field {name!r}: expected {kinds}, found {value!r}")
     return value

@@ -64,6 +64,12 @@ def host_of(source: Adapter | Structure, backbone: Any) -> Host:
             check_bare(model)
         except BackboneError as error:
             raise ExportError(str(error)) from None
+        ask = getattr(model, "get_input_embeddings", lambda: None)
+        if not hasattr(ask(), "num_embeddings"):
+            raise ExportError(
+                "backbone: expected a model of transformers that reads tokens, on which an export is checked, found "
+                f"{type(model).__name__}; its adapter can be attached: Adapter.attach(model)"
+            )
         return Host(model, backbone.tokenizer if isinstance(backbone, Backbone) else None, True)
     if isinstance(source, Adapter):
         made = source.load_backbone(backbone, dtype="auto")

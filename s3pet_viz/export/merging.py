@@ -93,7 +93,10 @@ def merge(
             merged.save_pretrained(staged, state_dict=state)
             if host.tokenizer is not None:
                 host.tokenizer.save_pretrained(staged)
-            again = type(merged).from_pretrained(staged, dtype=merged.dtype).to(merged.device)
+            # How experts are computed is not kept in a folder, and not every way knows float64.
+            how = {"experts_implementation": getattr(merged.config, "_experts_implementation", None)}
+            how = {name: value for name, value in how.items() if value}
+            again = type(merged).from_pretrained(staged, dtype=merged.dtype, **how).to(merged.device)
             check_same(expected, outputs(again), f"merge: the model for {folder}")
     return merged
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.load import quiet
-from s3pet_viz.backbones.position import Position, is_conv1d
+from s3pet_viz.backbones.position import Position, is_conv1d, understood
 from s3pet_viz.config.checks import number
 from s3pet_viz.errors import ConfigError, ExportError, MissingExtraError, StructureError
 from s3pet_viz.export.adapter import Adapter, Attached
@@ -144,7 +144,13 @@ def to_peft(
     config = plan.config(peft, lora_dropout, (adapter.backbone or structure.backbone) if adapter is not None else "")
     with no_warnings(), quiet():
         # PEFT warns of norms and of names that are about to go; what it makes is compared below.
-        wrapped = peft.get_peft_model(copy.deepcopy(host.model), copy.deepcopy(config))
+        try:
+            wrapped = peft.get_peft_model(copy.deepcopy(host.model), copy.deepcopy(config))
+        except (
+            TypeError,
+            ValueError,
+        ) as error:  # a head that is named as a part of PEFT's own layers ends, and the like
+            raise ExportError(f"to_peft: expected a model that PEFT takes, found: {error}") from error
         plan.check(wrapped)
         gap = None
         if adapter is not None:
@@ -283,7 +289,7 @@ def _own_copy(layer: Any) -> nn.Module:
 def _head_modules(host: Host, adapter: Adapter | None) -> list[str]:
     """The modules that are trained beside the gates: an encoder's head, and a pooler where the adapter holds it."""
     inside = host.prefix
-    if _task_type(host.model) != "SEQ_CLS":
+    if not _has_head(host.model):
         return []
     names = [n for n, _ in host.model.named_parameters() if not n.startswith(inside)]
     found = dict.fromkeys(n.split(".")[0] for n in names)
@@ -292,9 +298,16 @@ def _head_modules(host: Host, adapter: Adapter | None) -> list[str]:
     return list(found)
 
 
-def _task_type(model: Any) -> str:
-    if "ForSequenceClassification" in type(model).__name__:
-        return "SEQ_CLS"
+def _has_head(model: Any) -> bool:
+    named = re.search("For(Sequence|Token)Classification", type(model).__name__)
+    return named is not None or not model.can_generate()
+
+
+def _task_type(model: Any) -> str | None:
+    """PEFT's name for the task; None: the model is taken as it is (PEFT's class for a head wants to give it more)."""
+    if _has_head(model):
+        kind = "TOKEN_CLS" if "ForTokenClassification" in type(model).__name__ else "SEQ_CLS"
+        return kind if understood(model, inputs_embeds=None) else None
     return "SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3pet_viz.backbones.position import known_tokens
 from s3pet_viz.errors import ExportError
 
 #: Largest difference of two outputs over the largest output, by the backbone's type. Sums are taken in another order;
@@ -19,7 +20,7 @@ _INPUTS, _LENGTH = 3, 12
 def outputs(model: nn.Module) -> list[Tensor]:
     """The logits on a few random inputs (the same ones for the same vocabulary), in evaluation mode."""
     whole: Any = model
-    size = int(whole.get_input_embeddings().num_embeddings)
+    size = known_tokens(model) or _LENGTH  # CANINE reads any number
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
     modes = [(m, m.training) for m in model.modules()]

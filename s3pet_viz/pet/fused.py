@@ -9,7 +9,7 @@ where the algebra allows it. Their gradients cannot be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -51,8 +51,9 @@ def fused_forward(target: nn.Module, members: Members, now: Present) -> Callable
         scale, bias = _only(members, LNFit), _only(members, BitFit)
         if type(target) is nn.LayerNorm and target.weight is not None:
             return _layer_norm_forward(target, scale, bias, now)
-        if type(target).__name__ in _RMS_NORMS and hasattr(target, "variance_epsilon"):
-            return _rms_norm_forward(target, scale, bias, now)
+        norm: Any = type(target)
+        if hasattr(target, "variance_epsilon") and (rounded := _rounds(norm)) is not None:
+            return _rms_norm_forward(target, scale, bias, now, rounded)
     return None
 
 
@@ -70,9 +71,21 @@ def can_add(pet: LowRankAdapter, h: Tensor) -> bool:
 _Member: TypeAlias = tuple[int, Any] | None
 #: What these norms sum their squares in.
 _SQUARES = torch.float32
-#: ``w x / rms(x)``, by class name: whether x is rounded to `_SQUARES` before it is divided (that shows in float64
-#: alone). Gemma's ``(1 + w) x / rms(x)`` takes the plain form.
-_RMS_NORMS = {"T5LayerNorm": False, "LlamaRMSNorm": True, "MistralRMSNorm": True, "Qwen2RMSNorm": True}
+
+
+@cache
+def _rounds(norm: Any) -> bool | None:
+    """Of a norm ``w x / rms(x)``, whether x is rounded to `_SQUARES` before it is divided (that shows in float64
+    alone). None: it is of another form, as Gemma's ``(1 + w) x / rms(x)``. T5's and its copies' (umT5, LongT5) round
+    not; Llama's does, and transformers has copies of it under many names, whose code is the same.
+    """
+    if norm.__name__.endswith("T5LayerNorm"):
+        return False
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    ours, theirs = (getattr(kind.forward, "__code__", None) for kind in (norm, LlamaRMSNorm))
+    same = ours and theirs and (ours.co_code, ours.co_names) == (theirs.co_code, theirs.co_names)
+    return True if same else None
 
 
 def _only(members: Members, kind: type[PET]) -> _Member:
@@ -236,9 +249,7 @@ def _layer_norm_forward(target: nn.LayerNorm, scale: _Member, bias: _Member, now
     return forward
 
 
-def _rms_norm_forward(target: Any, scale: _Member, bias: _Member, now: Present) -> Any:
-    rounded = _RMS_NORMS[type(target).__name__]
-
+def _rms_norm_forward(target: Any, scale: _Member, bias: _Member, now: Present, rounded: bool) -> Any:
     def forward(x: Tensor) -> Tensor:
         weight = _effective(target.weight, _open(scale, now), "weight", now.z)
         shift = _effective(None, _open(bias, now), "bias", now.z)

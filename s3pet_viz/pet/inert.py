@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3pet_viz.backbones.position import understood
+from s3pet_viz.errors import BackboneError
 from s3pet_viz.pet.insertion import insert
 from s3pet_viz.structure import Gate
 
@@ -21,9 +23,13 @@ _SMALL, _CHANGE = 1e-2, 0.12
 
 
 def inert_gates(
-    model: nn.Module, gates: Sequence[Gate], batch: Mapping[str, Tensor], autocast: Callable[[], Any] = nullcontext
+    model: nn.Module,
+    gates: Sequence[Gate],
+    batch: Any,
+    autocast: Callable[[], Any] = nullcontext,
+    output: Callable[[Any, Any], Tensor] | None = None,
 ) -> tuple[Gate, ...]:
-    """The gates whose weights the logits do not depend on: a bias on keys adds one number to every score of a query,
+    """The gates whose weights the output does not depend on: a bias on keys adds one number to every score of a query,
     which softmax drops, unless scores depend on the key otherwise (rotary positions).
 
     All gates are open, with random weights, in one forward and four backward passes without dropout. Half precision and
@@ -32,6 +38,10 @@ def inert_gates(
     Args:
         batch: rows on the model's device, a few are enough; what an attention reads must be longer than one token.
         autocast: a context factory for mixed precision.
+        output: what counts, of the model and the batch; default: the logits.
+
+    Raises:
+        BackboneError: the output has no gradient: nothing could be learned.
     """
     training = model.training
     model.eval()
@@ -44,8 +54,13 @@ def inert_gates(
         weights = list(pets.parameters())
         with torch.enable_grad():
             with autocast():
-                logits = _logits(model, batch).float()
-            value = (logits * torch.randn(logits.shape, generator=draw).to(logits)).sum()
+                made = (output or _logits)(model, batch).float()
+            value = (made * torch.randn(made.shape, generator=draw).to(made)).sum()
+            if not value.requires_grad:
+                raise BackboneError(
+                    f"backbone: expected gradients of PET weights, found none: {type(model).__name__} computes those "
+                    "of its own weights itself, as reversible layers do"
+                )
             once, *scaled = (
                 torch.autograd.grad(value * by, weights, retain_graph=True, allow_unused=True) for by in (1.0, *_SCALES)
             )
@@ -66,6 +81,6 @@ def inert_gates(
 
 
 def _logits(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    options = {"use_cache": False} if model.can_generate() else {}
+    options = understood(model, use_cache=False) if model.can_generate() else {}
     made: Tensor = model(**batch, **options).logits
     return made

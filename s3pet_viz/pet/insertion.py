@@ -56,13 +56,18 @@ class PETs(nn.ModuleList):
         self.closed: frozenset[int] = frozenset()
         self._patched: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
+        fast = {
+            m for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) for m in layer.modules()
+        }
         at: dict[nn.Module, list[int]] = defaultdict(list)
         for i, site in enumerate(sites):
             at[site.target].append(i)
         for target, indices in at.items():
             members = [(i, pets[i]) for i in indices]
-            # An instance's own forward is someone else's (accelerate, another insertion): go beside it.
-            fused = None if "forward" in vars(target) else fused_forward(target, members, self)
+            # An instance's own forward is someone else's (accelerate, another insertion): go beside it. And torch's own
+            # encoder layer may compute without its parts, but not where one of them has a hook.
+            alone = "forward" not in vars(target) and target not in fast
+            fused = fused_forward(target, members, self) if alone else None
             if fused is None:
                 self._handles.append(target.register_forward_hook(_hook(self, members)))
             else:

@@ -25,6 +25,15 @@ def as_executor(executor: Any) -> Executor:
     return JobExecutor(executor)
 
 
+class InlineExecutor(Executor):
+    """Does each job at once, where it is submitted."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 class JobExecutor(Executor):
     """Futures of jobs that can only be asked; each has a thread, which sleeps.
 

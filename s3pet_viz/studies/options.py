@@ -17,6 +17,7 @@ from s3pet_viz.structure.tables import read_family
 from s3pet_viz.studies.cells import Cell, key_of, unique
 from s3pet_viz.studies.executors import as_executor
 from s3pet_viz.studies.runner import OnCell, run_cells
+from s3pet_viz.studies.worker import Given
 from s3pet_viz.training.arguments import check_arguments
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,8 +76,9 @@ class StudyOptions:
         own = {name: value for name, value in given.items() if name in _NAMES}
         return cls(**own, options={name: value for name, value in given.items() if name not in _NAMES})
 
-    def run(self, kind: str, cells: Sequence[Cell], **settings: Any) -> Study:
-        """Do the cells; `settings` are what the study's folder keeps of the call beside these options."""
+    def run(self, kind: str, cells: Sequence[Cell], *, given: Given | None = None, **settings: Any) -> Study:
+        """Do the cells; `settings` are what the study's folder keeps of the call beside these options. `given`: as of
+        `run_cells`."""
         settings |= {name: getattr(self, name) for name in ("n_random", "split", "precision", "options")}
         settings |= {"seeds": self.seed_numbers, "per_task": self.per_task or {}}
         new = Path("studies") / key_of(kind, Path(settings["backbone"]).name, time.strftime("%Y%m%d-%H%M%S"))
@@ -85,6 +87,7 @@ class StudyOptions:
             self.out if self.out is not None else numbered(new, StudyError, "cannot be made"),
             kind=kind,
             settings=settings,
+            given=given,
             **{name: getattr(self, name) for name in ("executor", "workers", "retry", "progress", "on_cell")},
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.load import registered_for
 from s3pet_viz.config.options import config_of, options_of
 from s3pet_viz.config.search import SearchConfig
@@ -20,9 +21,10 @@ from s3pet_viz.structure import Structure
 from s3pet_viz.structure.budget import Budget, check_budget
 from s3pet_viz.studies.cells import Cell, key_of
 from s3pet_viz.studies.options import StudyOptions
+from s3pet_viz.studies.worker import Given
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.device import check_device
-from s3pet_viz.training.pair import load_pair
+from s3pet_viz.training.pair import check_head, load_pair
 from s3pet_viz.tuning import adalora
 from s3pet_viz.tuning.baselines import EVERYWHERE, MANUAL, OTHERS
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
@@ -77,12 +79,14 @@ class Ground:
     space: Any
     recipes: Mapping[str, Recipe]
     options: StudyOptions
+    given: Given | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def _loaded(self, task: str) -> dict[str, Any]:
         """What is loaded and where, of a search and of a training; ``load``'s entries go where they take them."""
         names = ("split", "device", "precision")
         given = {name: getattr(self.options, name) for name in names} | {**(self.options.load or {})}
-        return {"task": self.tasks[task], "backbone": self.backbone, **given}
+        return {"task": self.tasks[task], "backbone": self.backbone, **self.own, **given}
 
     # -- cells -----------------------------------------------------------------------------------------
 
@@ -177,10 +181,12 @@ class Ground:
             config_of(TuneConfig, {"steps": recipe.tune_steps, **recipe.tune})
             for mode in modes:
                 cell = self.search(label, budgets[0], mode, 0)
-                extra = ("task_revision",) if cell.what.get("task_revision") is None else ()
-                SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+                extra = ("own", *(("task_revision",) if cell.what.get("task_revision") is None else ()))
+                config = SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
+                if self.given is None:
+                    check_head(config.head)
         for task in self.tasks.values():
-            made, _ = load_pair(task, self.backbone, split=self.options.split, **(self.options.load or {}))
+            made, _ = _loaded_pair(task, self.backbone, self.options, self.given)
             sizes = {given: budget.parameters(made.n_params) for given, budget in parsed.items()}
             if sizes:
                 gates, _ = candidate_gates(made.positions(), load_space(self.space))
@@ -191,9 +197,20 @@ class Ground:
         return sizes
 
 
-def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: StudyOptions) -> Ground:
-    """The shared part of a study from its arguments. Raises ConfigError: an unknown option, or `per_task` names a task
-    that is not in the study.
+def _loaded_pair(task: str, backbone: str, shared: StudyOptions, given: Given | None) -> tuple[Backbone, Any]:
+    load = shared.load or {}
+    if given is not None:
+        return load_pair(given.own, model=given.model, scored=True, **load)
+    return load_pair(task, backbone, split=shared.split, **load)
+
+
+def make_ground(
+    tasks: Mapping[str, str], backbone: str | Path | None, shared: StudyOptions, given: Given | None = None
+) -> Ground:
+    """The shared part of a study from its arguments. `given`: a model and batches from memory.
+
+    Raises:
+        ConfigError: an unknown option, or `per_task` names a task that is not in the study. As `load_own`.
     """
     per_task = shared.per_task or {}
     for name in per_task:
@@ -202,6 +219,11 @@ def make_ground(tasks: Mapping[str, str], backbone: str | Path | None, shared: S
     recipes = {task: Recipe.make({**shared.options, **per_task.get(task, {})}, f"options of {task}") for task in tasks}
     check_device(shared.device)
     load_space(shared.space)
+    if given is not None:
+        made, data = _loaded_pair("", "", shared, given)
+        # Another call of the study must be of the same; on another device a loss has other last digits.
+        own = {"own": {**data.facts, "first_loss": f"{data.first_loss:.3g}"}}
+        return Ground(tasks, made.name, recorded_space(shared.space), recipes, shared, given, own)
     name, load = name_or_folder(str(backbone or "tiny-t5")), shared.load or {}
     if "family" not in load and (table := registered_for(name, revision=load.get("revision"))):
         shared.load = {**load, "family": table}

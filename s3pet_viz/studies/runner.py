@@ -222,11 +222,13 @@ def _pool(executor: Any, workers: int | None, n_cells: int) -> Iterator[tuple[Ex
 
 
 def pool_size(workers: int | None, n_cells: int) -> tuple[int, int]:
-    """Workers of the default executor, and threads for each: a worker a core, or one where there is a GPU."""
+    """Workers of the default executor, and threads for each: a worker a core, or one where there is a GPU. No worker
+    has more threads than this process (OMP_NUM_THREADS, ``torch.set_num_threads``).
+    """
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     if workers is None:
         workers = 1 if torch.cuda.is_available() else cores
     workers = max(1, min(workers, n_cells))
-    return workers, max(1, cores // workers)
+    return workers, max(1, min(cores // workers, torch.get_num_threads()))

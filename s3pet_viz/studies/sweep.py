@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from s3pet_viz.analysis.study import Study
+from s3pet_viz.errors import ConfigError
 from s3pet_viz.studies.cells import Cell, as_list, task_names
 from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
+from s3pet_viz.studies.worker import Given
 from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.training.own import Own
+from s3pet_viz.tuning import adalora
 
 DEFAULT_METHODS = ("searched", "random")
 #: Methods that a search precedes.
@@ -21,12 +27,19 @@ SEARCHED = ("searched", "resolved")
 @takes_study_options
 def sweep(
     *,
-    tasks: Any,
+    tasks: Any = None,
     backbone: str | Path | None = None,
     budgets: Any,
     modes: Any = ("fast",),
     methods: Sequence[str] = DEFAULT_METHODS,
     search_budget: str | int | float | None = None,
+    model: nn.Module | None = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    score: Callable[[Any, Any], Any] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
     **options: Any,
 ) -> Study:
     """Search and train over every combination, each exactly once; call it again to go on where it ended.
@@ -41,6 +54,8 @@ def sweep(
             alone ``gora``, ``plop``, ``domlora``, ``eva``), ``LoRA-everywhere`` (at the rank nearest to the
             budget), ``AdaLoRA``, manual structures (``LoRA``, ``BitFit``, ...), ``full``, ``head``, ``untouched``.
         search_budget: of the searches that ``resolved`` reads (default: the largest of `budgets`).
+        model, train, validation, test, loss, score, collate: own batches and loss, as of `tune`, in the place of tasks
+            and a backbone. They cannot travel, so all cells run in this process, one after another.
         options: see `StudyOptions`.
 
     Returns:
@@ -52,11 +67,22 @@ def sweep(
     """
     check_arguments(backbone=backbone, budget=search_budget)
     shared = StudyOptions.of(options)
-    names = task_names(as_list(tasks, "tasks"))
+    parts = {"train": train, "validation": validation, "test": test, "loss": loss, "score": score, "collate": collate}
+    others = {"tasks": tasks, "backbone": backbone, **shared.options, **(shared.load or {})}
+    for nested in (shared.options.get("search"), shared.options.get("tune")):
+        others |= nested if isinstance(nested, Mapping) else {}
+    others |= {name: getattr(shared, name) for name in ("executor", "workers", "split")}
+    own = Own.of(parts, model=model, others=others)
+    if own is None and model is not None:
+        raise ConfigError("model: expected loss=, train= and validation= beside it; of a task, save it as a folder")
+    given = None if own is None else Given(model, own)
+    names = task_names(as_list(tasks, "tasks")) if own is None else {own.name: own.name}
     budget_list, mode_list = as_list(budgets, "budgets"), as_list(modes, "modes")
     method_list = as_list(methods, "methods")
     check_methods(method_list, SEARCHED)
-    ground = make_ground(names, backbone, shared)
+    if given is not None and adalora.NAME in method_list:
+        raise ConfigError(f"methods: expected none of {adalora.NAME} with a loss of your own")
+    ground = make_ground(names, backbone, shared, given)
     searching = set(SEARCHED) & set(method_list)
     sizes = ground.check(
         [*budget_list, *([search_budget] if search_budget is not None else [])], mode_list if searching else ()
@@ -68,6 +94,7 @@ def sweep(
     return shared.run(
         "sweep",
         cells,
+        given=given,
         tasks=dict(names),
         backbone=ground.backbone,
         budgets=[str(b) for b in budget_list],

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3pet_viz.analysis.consensus import consensus_of
 from s3pet_viz.analysis.study import read_result, run_folder
@@ -32,7 +32,16 @@ _POLL = 0.5
 _bench = threading.local()
 
 
-def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: int | None = None) -> dict[str, Any]:
+class Given(NamedTuple):
+    """What the cells of a study in this process have from memory: a model, and an `Own`."""
+
+    model: Any
+    own: Any
+
+
+def execute(
+    folder: str, cell: Mapping[str, Any], retry: bool = False, threads: int | None = None, given: Given | None = None
+) -> dict[str, Any]:
     """Do one cell, unless it is done, and return its result.
 
     A failure is written down like a success, so that it does not stop the others; with `retry` a failed cell is
@@ -52,7 +61,7 @@ def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: 
                 import torch
 
                 torch.set_num_threads(threads)
-            result = {"status": "done", **(_search if cell["kind"] == "search" else _tune)(root, cell)}
+            result = {"status": "done", **(_search if cell["kind"] == "search" else _tune)(root, cell, given)}
         except Exception as error:
             kind = type(error).__name__
             # The package's own errors say all; of others the place is needed.
@@ -71,13 +80,14 @@ def execute(folder: str, cell: Mapping[str, Any], retry: bool = False, threads: 
         return result
 
 
-def _search(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
+def _search(root: Path, cell: Mapping[str, Any], given: Given | None) -> dict[str, Any]:
     from s3pet_viz.engine.api import search
 
     out = root / "runs" / cell["key"]
-    run = _continued(out)
+    memory = {} if given is None else {"model": given.model, **given.own.arguments()}
+    run = _continued(out, memory)
     if run is None:
-        run = search(**cell["what"], out=out, progress=False)
+        run = search(**_without(cell["what"], given), **memory, out=out, progress=False)
     shutil.rmtree(out / "checkpoint", ignore_errors=True)  # of use only while it runs; a tenth of a study's size
     chosen = run.structure()
     return {"row": {"seconds": _seconds(run)}, "structure": chosen.to_dict()}
@@ -87,7 +97,13 @@ def _seconds(run: Run) -> float:
     return float(run.steps()["seconds"].sum())
 
 
-def _continued(out: Path) -> Run | None:
+def _without(what: Mapping[str, Any], given: Given | None) -> dict[str, Any]:
+    """A cell's arguments but those that are only names of what is in memory."""
+    names = () if given is None else ("task", "backbone", "own")
+    return {name: value for name, value in what.items() if name not in names}
+
+
+def _continued(out: Path, memory: Mapping[str, Any]) -> Run | None:
     """The search of an earlier worker, finished; None where there is nothing to go on from."""
     from s3pet_viz.engine.api import search
 
@@ -97,7 +113,7 @@ def _continued(out: Path) -> Run | None:
         run = open_run(out)
         if run.status == "finished":
             return run
-        return search(resume=out, progress=False)
+        return search(resume=out, **memory, progress=False)
     except (LockHeldError, DiskError):
         raise  # nothing is wrong with what is there
     except RunError:
@@ -105,13 +121,13 @@ def _continued(out: Path) -> Run | None:
         return None
 
 
-def _tune(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
+def _tune(root: Path, cell: Mapping[str, Any], given: Given | None) -> dict[str, Any]:
     from s3pet_viz.config.options import config_of
     from s3pet_viz.config.tuning import TuneConfig
     from s3pet_viz.tuning.baselines import against_budget
 
     what = cell["what"]
-    bench = _workbench(what["bench"])
+    bench = _workbench(what["bench"], given)
     config = config_of(TuneConfig, what["options"])
     method, facts = _method(root, what["structure"], bench, config)
     scores = bench.run(method, config, label=cell["labels"]["method"], progress=False)
@@ -126,9 +142,11 @@ def _tune(root: Path, cell: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _workbench(wanted: Mapping[str, Any]) -> Any:
+def _workbench(wanted: Mapping[str, Any], given: Given | None) -> Any:
     from s3pet_viz.tuning.workbench import Workbench
 
+    if given is not None:  # the model is there already
+        return Workbench.open(given.own, model=given.model, **_without(wanted, given))
     found = getattr(_bench, "held", None)
     if found is None or found[0] != dict(wanted):
         found = _bench.held = None  # before the next is loaded: two backbones may not fit

@@ -53,16 +53,14 @@ def task_of_columns(tables: Mapping[str, Table], columns: Mapping[str, str] | No
     first: Row = tables["train"].rows[0] if tables["train"].rows else {}
     if columns is not None:
         fields = tuple(field for field in columns if field != "label")
-        if not 1 <= len(fields) <= 2:
-            raise ConfigError(
-                f"columns: expected one or two text fields beside the label, found {', '.join(fields) or 'none'}; "
-                "for more say what the task is (task_spec)"
-            )
+        if not fields:
+            raise ConfigError("columns: expected a text field beside the label, found none")
     else:
         fields = next((names for names in USUAL if all(one in first for one in names)), ())
     if not fields or "label" not in first:
         return None
-    values = [v for v in _labels(tables) if v is not None]
+    values = [plain(row.get("label")) for split in tables if split != "test" for row in tables[split].rows]
+    values = [v for v in values if v is not None]
     numbers = [n for n in map(_number, values) if n is not None]
     continuous = len(numbers) == len(values) and any(not n.is_integer() for n in numbers)
     safe = "".join(c if c.isalnum() or c in "_. -" else "_" for c in name).strip(" .-") or "task"
@@ -82,21 +80,22 @@ def completed(task: Task, tables: Mapping[str, Table]) -> tuple[Task, Tables]:
     if task.kind == "regression":
         if task.label_range is None:
             made = _typed(task, made)
-            found = [float(v) for v in _labels(made, task.label) if is_finite(v)]
+            found = [float(v) for v in _labels(task, made) if is_finite(v)]
             if len(set(found)) < 2:
                 raise TaskError(f"{tables['train'].where}: expected numbers that differ in column {task.label!r}.")
             task = replace(task, label_range=(min(found), max(found)), label_step=(max(found) - min(found)) / 25)
             _said(task, f"numbers from {min(found):g} to {max(found):g}")
         return task, _typed(task, made)
+    if "label_names" not in task.of.own:
+        return task, made
     if not task.label_names:
         if classes := tables["train"].class_names.get(task.label):
             task = replace(task, label_names=classes)
         else:
             made = _typed(task, made)
             task = replace(task, label_names=_names(task, made))
-            made = {split: _map(table, task.label, _name_of) for split, table in made.items()}
-        if "f1" in task.metrics and len(task.label_names) != 2:
-            raise TaskError(f"task {task.name}: expected macro_f1, not f1, for {len(task.label_names)} labels.")
+            made = {split: _map(table, task.label, _each(_name_of)) for split, table in made.items()}
+        task.of.check_names(task, tables["train"].where)
         _said(task, f"the labels {short(', '.join(task.label_names))}")
     return task, _typed(task, made)
 
@@ -106,14 +105,15 @@ def _said(task: Task, what: str) -> None:
     warnings.warn(f"task {task.name}: {task.kind} of {fields}, {what} (read off column {task.label!r})", stacklevel=5)
 
 
-def _labels(tables: Mapping[str, Table], label: str = "label") -> Iterable[Any]:
-    """Of the rows that train and validate: a published test split may hide its own."""
-    return (plain(row.get(label)) for split in tables if split != "test" for row in tables[split].rows)
+def _labels(task: Task, tables: Mapping[str, Table]) -> Iterable[Any]:
+    """Of the rows that train and validate: a published test split may hide its own. Those of lists one by one."""
+    rows = (row for split in tables if split != "test" for row in tables[split].rows)
+    return (plain(one) for row in rows for one in task.of.entries(plain(row.get(task.label))))
 
 
 def _names(task: Task, tables: Mapping[str, Table]) -> tuple[str, ...]:
     """The labels of the rows, numbers in their order."""
-    found = {_name_of(value) for value in _labels(tables, task.label) if value is not None and value != ""}
+    found = {_name_of(value) for value in _labels(task, tables) if value is not None and value != ""}
     where, rows = tables["train"].where, sum(len(t) for split, t in tables.items() if split != "test")
     texts = {name for name in found if isinstance(name, str)}
     if other := [name for name in found if not isinstance(name, str)]:
@@ -144,6 +144,16 @@ def _name_of(value: Any) -> Any:
     if is_finite(value):
         return str(int(value)) if float(value).is_integer() else str(value)
     return value if value is None or isinstance(value, list | dict | float) else str(value)
+
+
+def _each(made: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same of every entry of a list."""
+
+    def of(value: Any) -> Any:
+        value = value.tolist() if hasattr(value, "tolist") else value
+        return [made(plain(one)) for one in value] if isinstance(value, list | tuple) else made(value)
+
+    return of
 
 
 def _number(value: Any) -> float | None:

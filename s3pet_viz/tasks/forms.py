@@ -26,12 +26,8 @@ _DETERMINERS = re.compile(
 
 
 def plain(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -> list[Example]:
-    """`prefix field: value field: value`; pair form: the fields of `task.pair_fields`."""
-    label = task.label_of(row, at)
-    values = {name: text(row, name, at) for name in task.fields}
-    source = " ".join([task.prefix, *(f"{name}: {values[name]}" for name in task.fields)])
-    first, *rest = task.pair_fields or task.fields
-    return [Example(source, task.target_of(label), values[first], values[rest[0]] if rest else None, label)]
+    """What the task's kind makes of a row, see `Kind.example`."""
+    return [task.of.example(task, row, at)]
 
 
 def copa(task: Task, row: Row, at: str, form: Form, training: bool, index: int) -> list[Example]:

@@ -27,7 +27,7 @@ def check_numbers(task: Task, tables: Iterable[Table]) -> None:
     """
     names = task.label_names
     numbers = [_number_in(name) for name in names]
-    if task.kind != "classification" or task.benchmark or None in numbers or len(set(numbers)) < len(names):
+    if not names or task.benchmark or None in numbers or len(set(numbers)) < len(names):
         return
     if numbers == list(range(len(names))):
         return
@@ -37,9 +37,9 @@ def check_numbers(task: Task, tables: Iterable[Table]) -> None:
         if task.label in table.class_names:
             continue
         for i, row in enumerate(table.rows):
-            value = plain(row.get(task.label))
-            if is_finite(value) and value != -1:  # -1 marks a hidden label
-                used.setdefault(float(value), table.at(i))
+            for value in map(plain, task.of.entries(plain(row.get(task.label)))):
+                if is_finite(value) and value != -1:  # -1 marks a hidden label
+                    used.setdefault(float(value), table.at(i))
     if used and (alone or used.keys() <= set(numbers)):
         value, at = next(iter(used.items()))
         place = f"{names[int(value)]!r} by place" if 0 <= value < len(names) else "none by place"

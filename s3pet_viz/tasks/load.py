@@ -16,7 +16,7 @@ from s3pet_viz.tasks.files import NAMES, READERS, by_split, is_row_file, read_fo
 from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
 from s3pet_viz.tasks.published import PUBLISHED, TASKS
-from s3pet_viz.tasks.rows import Table, as_table, kind_of
+from s3pet_viz.tasks.rows import Table, as_table, kind_of, plain
 from s3pet_viz.tasks.spec import Form, Task, TaskData
 from s3pet_viz.tasks.splits import SPLITS, SplitRule, cap_rows, split_tables, validating
 from s3pet_viz.tasks.taskfile import task_from_dict
@@ -59,8 +59,8 @@ def load_task(
         if not table.rows:
             raise TaskError(f"{table.where}: expected at least one row, found none.")
     if columns is not None:
-        if said is not None and (others := set(columns) - {*said.fields, said.label}):
-            known = ", ".join((*said.fields, said.label))
+        if said is not None and (others := set(columns) - set(said.columns)):
+            known = ", ".join(said.columns)
             raise ConfigError(f"columns: expected some of {known} (task {said.name}), found {sorted(others)[0]!r}.")
         tables = renamed(tables, columns)
     if len(tables) == 1:
@@ -71,11 +71,12 @@ def load_task(
     check_numbers(found, tables.values())
     if "test" in tables and _labels_hidden(found, tables["test"]):
         del tables["test"]
-    _check_two_classes(found, tables["train"])
+    _check_varied(found, tables["train"])
+    found.of.check_table(found, tables["train"])
 
     deciding = f"{validating(found, tables, split)}, seed {seed}"
     tables = cap_rows(found, split_tables(found, tables, split, seed), max_rows, seed)
-    _check_two_classes(found, tables["train"])
+    _check_varied(found, tables["train"])
     examples = {part: found.examples(tables[part], form, training=part == "train") for part in SPLITS}
     if not examples["train"]:
         raise TaskError(f"{tables['train'].where}: expected rows to train on, found none with a known target.")
@@ -117,7 +118,7 @@ def _open(
             _no_revision(revision, f"the folder {folder}")
             own = folder / "task.json"
             if spec is None and own.exists():
-                spec = task_from_dict(read_json(own, TaskError), where=str(own))
+                spec = task_from_dict(read_json(own, TaskError), where=str(own), in_file=True)
             tables = read_folder(folder)
             spec = spec or TASKS.get(folder.resolve().name)
             return spec, tables, str(folder)
@@ -208,13 +209,11 @@ def _labels_hidden(task: Task, test: Table) -> bool:
     """Whether a published test split holds no answers (label -1, or empty answer lists)."""
     if task.builder == "record":
         return all(hasattr(row.get("answers"), "__len__") and len(row["answers"]) == 0 for row in test.rows)
-    return all(row.get(task.label) == -1 for row in test.rows)
+    return all(isinstance(v := plain(row.get(task.label)), int | float) and v == -1 for row in test.rows)
 
 
-def _check_two_classes(task: Task, train: Table) -> None:
-    if task.kind != "classification" or task.builder == "record":
-        return
-    seen = {task.label_of(row, train.at(i)) for i, row in enumerate(train.rows)}
-    if len(seen) < 2:
-        only = task.target_of(seen.pop())
-        raise TaskError(f"{train.where}: expected at least two classes in {len(train)} row(s), found only {only!r}.")
+def _check_varied(task: Task, train: Table) -> None:
+    seen = {one for i, row in enumerate(train.rows) for one in task.of.variety(task, row, train.at(i))}
+    if len(seen) == 1:
+        only = f"found only {seen.pop()!r}"
+        raise TaskError(f"{train.where}: expected at least two classes in {len(train)} row(s), {only}.")

@@ -10,13 +10,13 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from s3pet_viz.errors import TaskError
+from s3pet_viz.errors import S3PETError, TaskError, short
 from s3pet_viz.tasks.example import Example
 from s3pet_viz.tasks.forms import is_referent
 from s3pet_viz.tasks.rows import is_finite, kind_of, plain
@@ -35,7 +35,9 @@ def compute_metrics(task: Task, examples: Sequence[Example], predictions: Sequen
     `predictions[i]` belongs to `examples[i]`. Classification: a class index, a generated text, or None for "no label"
     (wrong in every metric). Regression: a finite number in the label's units, a text, or None (`task.unparsed_value`).
     Pair forms of COPA and ReCoRD: one score per candidate, the highest of a group is its answer, the first one on a
-    tie. ReCoRD and WSC in text form: the generated text. MultiRC: F1a over all answers, EM per question.
+    tie. ReCoRD and WSC in text form: the generated text. MultiRC: F1a over all answers, EM per question. Other kinds:
+    as their `Kind.measure` says. A metric of the user's own (`Task.functions`) gets `Kind.terms`; of several numbers
+    that it returns the first counts in `score`.
 
     Raises TaskError when the lengths differ, nothing is given, or a prediction is NaN, infinite, or no class index.
     """
@@ -46,29 +48,55 @@ def compute_metrics(task: Task, examples: Sequence[Example], predictions: Sequen
     said = [plain(prediction) for prediction in predictions]
     if task.builder == "record":
         values = _record(task, examples, said)
-    elif task.kind == "regression":
-        values = _regression(task, examples, said)
     elif task.builder == "copa" and examples[0].group is not None:
         best = [_best(task, examples, said, members) for members in _groups(examples).values()]
         right = [float(i is not None and examples[i].label == 1) for i in best]
         values = {"accuracy": float(np.mean(right))}
     else:
-        values = _classification(task, examples, said)
-    values = {name: values[name] for name in task.metrics}
-    return {**values, "score": float(np.mean(list(values.values())))}
+        values = task.of.measure(task, examples, said)
+    found: dict[str, float] = {}
+    main: list[float] = []
+    for name in task.metrics:
+        own = {name: values[name]} if name not in task.functions else _own(task, name, examples, said)
+        found |= own
+        main.append(next(iter(own.values())))
+    return {**found, "score": float(np.mean(main))}
+
+
+def _own(task: Task, name: str, examples: Sequence[Example], said: Sequence[object]) -> dict[str, float]:
+    """A metric of the user's own: one number, or several by name of which the first counts."""
+    where = f"task {task.name}, metric {name}"
+    try:
+        given = task.functions[name](*task.of.terms(task, examples, said))
+    except S3PETError:
+        raise
+    except Exception as error:  # anybody's code
+        raise TaskError(f"{where}: expected a number, found {type(error).__name__}: {error}") from error
+    found = {str(k): plain(v) for k, v in given.items()} if isinstance(given, Mapping) else {name: plain(given)}
+    if not found or not all(is_finite(value) for value in found.values()):
+        raise TaskError(f"{where}: expected a finite number, or several by name, found {short(given)}.")
+    if taken := sorted(set(found) & ({"score", "loss", *task.metrics} - {name})):
+        raise TaskError(f"{where}: expected a name of its own, found {taken[0]!r}.")
+    return {key: float(value) for key, value in found.items()}  # type: ignore[arg-type]
 
 
 # ---- classification
 
 
-def _classification(task: Task, examples: Sequence[Example], said: Sequence[object]) -> dict[str, float]:
+def classification(task: Task, examples: Sequence[Example], said: Sequence[object]) -> dict[str, float]:
     truth = np.array([example.label for example in examples], dtype=np.int64)
-    guess = np.array([_class(task, ex, x, i) for i, (ex, x) in enumerate(zip(examples, said, strict=True))])
-    values = {name: _CLASS_METRICS[name](truth, guess, task.num_labels) for name in task.metrics if name != "em"}
+    guess = classes_of(task, examples, said)
+    own = {*task.functions, "em"}
+    values = {name: _CLASS_METRICS[name](truth, guess, task.num_labels) for name in task.metrics if name not in own}
     if "em" in task.metrics:  # all answers of a question right
         hits = truth == guess
         values["em"] = float(np.mean([hits[members].all() for members in _groups(examples).values()]))
     return values
+
+
+def classes_of(task: Task, examples: Sequence[Example], said: Sequence[object]) -> Ints:
+    """Class indices, `UNKNOWN` where a prediction is no label."""
+    return np.array([_class(task, ex, x, i) for i, (ex, x) in enumerate(zip(examples, said, strict=True))])
 
 
 def _class(task: Task, example: Example, value: object, index: int) -> int:
@@ -131,13 +159,19 @@ REGRESSION_METRICS = ("pearson", "spearman")
 # ---- regression
 
 
-def _regression(task: Task, examples: Sequence[Example], said: Sequence[object]) -> dict[str, float]:
+def regression(task: Task, examples: Sequence[Example], said: Sequence[object]) -> dict[str, float]:
     truth = np.array([example.label for example in examples], dtype=np.float64)
+    guess = numbers_of(task, said)
+    return {name: _correlation(truth, guess, ranks=name == "spearman") for name in REGRESSION_METRICS}
+
+
+def numbers_of(task: Task, said: Sequence[object]) -> Floats:
+    """Numbers, `task.unparsed_value` where a prediction is none."""
     guess = np.empty(len(said))
     for index, value in enumerate(said):
         number = task.parse_prediction(value) if isinstance(value, str) else value
         guess[index] = task.unparsed_value if number is None else _finite(task, number, index)
-    return {name: _correlation(truth, guess, ranks=name == "spearman") for name in REGRESSION_METRICS}
+    return guess
 
 
 def _finite(task: Task, value: object, index: int) -> float:

@@ -69,11 +69,11 @@ def _from_dataset(dataset: Any, where: str) -> Table:
     columns = dataset.with_format(None)[:]
     names = list(columns)
     records = [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    classes = {
-        name: tuple(feature.names)
-        for name, feature in (dataset.features or {}).items()
-        if getattr(feature, "names", None)
-    }
+    classes = {}
+    for name, feature in (dataset.features or {}).items():
+        inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else feature)
+        if labels := getattr(inner, "names", None):
+            classes[name] = tuple(labels)
     return Table(where, records, class_names=classes)
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from s3pet_viz.errors import ConfigError, TaskError
 from s3pet_viz.tasks.example import Example
-from s3pet_viz.tasks.rows import Row, Table, as_table, class_index, column, number, text
+from s3pet_viz.tasks.kind import Kind
+from s3pet_viz.tasks.rows import Row, Table, as_table, text
 
 Form = Literal["text", "pair"]
 Builder = Callable[["Task", Row, str, Form, bool, int], list[Example]]
 #: How a row becomes examples, by the name that a task gives its form; filled by `tasks.forms`.
 BUILDERS: dict[str, Builder] = {}
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
+#: What sets the kinds of task apart, by name; filled by `tasks.kinds`.
+KINDS: dict[str, Kind] = {}
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,14 @@ class Task:
     """A task: plain data, safe to pickle and to compare.
 
     `metrics` has the main metric first. `fields` are the text columns in the order of the text form, `pair_fields` the
-    one or two columns of the pair form (default: `fields`). Lengths are in tokens. `label_range` (low, high) and
-    `label_step`, in the units of the label, belong to regression. `builder` names the form in `BUILDERS`. `large` tasks
-    take their validation rows from the training split. `benchmark` is "glue", "super_glue" or "".
+    columns of the pair form (default: `fields`): the first, and the others joined. Lengths are in tokens. `label_range`
+    (low, high) and `label_step`, in the units of the label, belong to regression. `builder` names the form in
+    `BUILDERS`. `large` tasks take their validation rows from the training split. `benchmark` is "glue", "super_glue" or
+    "". `functions` are metrics of the user's own, by their names in `metrics`.
     """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: str
     fields: tuple[str, ...]
     label_names: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -45,6 +45,17 @@ class Task:
     builder: str = "plain"
     large: bool = False
     benchmark: str = ""
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict, hash=False)
+
+    @property
+    def of(self) -> Kind:
+        """What its kind says."""
+        return KINDS[self.kind]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What its rows need: text columns and, where there is one, the label's."""
+        return (*self.fields, *((self.label,) if self.label else ()))
 
     @property
     def num_labels(self) -> int:
@@ -52,12 +63,12 @@ class Task:
 
         The pair forms of COPA and ReCoRD score one candidate at a time: 2 classes, wrong and right.
         """
-        return 1 if self.kind == "regression" else len(self.label_names)
+        return self.of.num_labels(self)
 
     @property
     def generates_text(self) -> bool:
         """Whether the text form generates free text (ReCoRD: an entity, WSC: a noun), not a label name."""
-        return self.builder in ("record", "wsc")
+        return self.builder in ("record", "wsc") or self.kind == "generation"
 
     @property
     def scores_candidates(self) -> bool:
@@ -83,71 +94,49 @@ class Task:
         made = (build(self, row, table.at(i), form, training, i) for i, row in enumerate(table.rows))
         return [example for several in made for example in several]
 
-    def label_of(self, row: Row, at: str) -> int | float:
-        """The class index or the regression value of a row. Raises TaskError naming the place `at`."""
-        if self.kind == "regression":
-            return number(row, self.label, self._range, at)
-        return class_index(row, self.label, self.label_names, at)
+    def label_of(self, row: Row, at: str) -> Any:
+        """The label of a row, as its kind's loss takes it. Raises TaskError naming the place `at`."""
+        return self.of.label_of(self, row, at)
 
-    def target_of(self, label: int | float) -> str:
+    def target_of(self, label: Any) -> str:
         """The text that stands for a label: its name, or the number rounded to `label_step`."""
-        if self.kind == "classification":
-            return self.label_names[int(label)]
-        low, high = self._range
-        step = self.label_step or (high - low) / 25
-        per_unit = 1 / step  # multiplying, as T5 does: 3.1 * 5 is 15.5, and 3.1 / 0.2 is not
-        count = min(round((label - low) * per_unit), int((high - low) * per_unit + 1e-9))
-        return f"{low + count / per_unit + 0.0:.{self._decimals(step)}f}"
+        return self.of.target_of(self, label)
 
-    def parse_prediction(self, text: str) -> int | float | str | None:
-        """The label that a generated text stands for, or None, which scores as wrong.
+    def parse_prediction(self, text: str) -> Any:
+        """What a generated text says, or None, which scores as wrong: the kind's `parse`.
 
-        Classification: the class index of exactly that label name. Regression: a plain number inside
-        `label_range`; None counts as one fifth of the range below its low end in the metrics (-1 for STS-B,
-        as in T5). ReCoRD and WSC: the text itself, stripped; None when nothing is left.
+        ReCoRD and WSC: the text itself, stripped; None when nothing is left.
         """
         said = text.strip()
-        if self.generates_text:
-            return said or None
-        if self.kind == "classification":
-            return self.label_names.index(said) if said in self.label_names else None
-        low, high = self._range
-        if not _NUMBER.fullmatch(said):
-            return None
-        value = float(said)
-        return value if low <= value <= high else None
+        return (said or None) if self.builder in ("record", "wsc") else self.of.parse(self, said)
 
     @property
     def unparsed_value(self) -> float:
         """The regression value that stands for a prediction that is no number: below the label range."""
-        low, high = self._range
+        low, high = self.limits
         return low - (high - low) / 5
 
     def split_key(self, row: Row, at: str = "row") -> Hashable:
         """What a split keeps on one side: the passage (MultiRC, ReCoRD), else rows with the very same texts."""
         if self.builder in ("multirc", "record"):
             return text(row, "paragraph" if self.builder == "multirc" else "passage", at)
-        return tuple(str(column(row, name, at)) for name in self.fields)
+        return self.of.key(self, row, at)
 
     def check_class_names(self, table: Table) -> None:
         """The names of a `datasets` ClassLabel are the task's, in its order: its numbers are places in its own list."""
         found = table.class_names.get(self.label)
-        if self.kind == "classification" and found and found != self.label_names:
+        if self.label_names and found and found != self.label_names:
             raise TaskError(
                 f"{table.where}: expected the labels numbered {', '.join(self.label_names)}, found {', '.join(found)} "
                 f"in column '{self.label}'; give label_names as they are there, or the labels as texts."
             )
 
     @property
-    def _range(self) -> tuple[float, float]:
+    def limits(self) -> tuple[float, float]:
+        """Of a regression's values."""
         if self.label_range is None:
             raise TaskError(f"task {self.name}: expected a label_range for regression, found none.")
         return self.label_range
-
-    @staticmethod
-    def _decimals(step: float) -> int:
-        exponent: Any = Decimal(str(round(step, 6))).normalize().as_tuple().exponent
-        return max(1, -int(exponent))
 
 
 @dataclass(frozen=True)

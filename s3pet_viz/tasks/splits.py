@@ -86,9 +86,7 @@ def cap_rows(
                 chosen = _choose(keys, limits[split], stream)
                 capped[split] = table.take(i for i, key in enumerate(keys) if key in chosen)
             else:
-                classes: list[Hashable] = [0] * len(table)
-                if task.kind == "classification" and task.builder != "record":
-                    classes = [task.label_of(row, table.at(i)) for i, row in enumerate(table.rows)]
+                classes = [task.of.stratum(task, row, table.at(i)) for i, row in enumerate(table.rows)]
                 capped[split] = table.take(sorted(_stratified(classes, limits[split], stream)))
     return capped
 

@@ -81,7 +81,8 @@ def _task(value: Any) -> bool:
 
 #: The same of `load`'s.
 _LOAD: dict[str, tuple[Test, str]] = {
-    **dict.fromkeys(("head", "revision", "task_revision", "name"), (_or_none(_text), "text")),
+    "head": (_or_none(lambda value: _text(value) or _all(_text)(value)), "text, or a list of names"),
+    **dict.fromkeys(("revision", "task_revision", "name"), (_or_none(_text), "text")),
     "family": (_or_none(_is(str, os.PathLike, Mapping)), "a mapping, or a YAML or JSON file"),
     "dtype": (_is(str, torch.dtype), "a type of numbers (float32, bfloat16, float16, auto)"),
     "device_map": (

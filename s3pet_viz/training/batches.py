@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.position import understood
 from s3pet_viz.errors import TaskError
 from s3pet_viz.tasks import Example, Task
-from s3pet_viz.tasks.forms import ANSWER_CUE
+from s3pet_viz.tasks.kind import IGNORE
+from s3pet_viz.training import rows_of
 
-#: Positions of a target that the loss leaves out (transformers' convention).
-IGNORE = -100
+#: Rows that are enough to measure with: the longest of so many.
+_ROWS, _OF = 4, 64
 
 
 class Features:
@@ -38,15 +39,23 @@ class Features:
         self.examples = list(examples)
         self.form = backbone.form
         self.targets: list[Any]
-        self.regression = task.kind == "regression"
+        self.kind = task.of
         self.tokenizer, self.pad_id, self.causal = backbone.tokenizer, backbone.pad_id, backbone.causal
         limit = min(max_source_length or task.max_source_length, backbone.longest_input)
         cut: dict[str, Any] = {"truncation": True, "max_length": limit}
         inputs: Mapping[str, Any]
-        if self.causal:
-            room = min(limit, backbone.longest_input - task.max_target_length)
-            prompts = _prompts(self.tokenizer, examples, room, task)
+        if self.form == "text" and self.kind.says_cut and not examples[0].messages:
+            whole = self.tokenizer([e.source for e in examples], verbose=False)["input_ids"]
+            rows_of.say_cut(task, whole, limit, "texts", "max_source_length")
+        room = min(limit, backbone.longest_input - task.max_target_length) if self.causal else limit
+        if self.form == "text" and examples[0].messages:
+            prompts, answers = rows_of.chats(backbone, examples, room, task)
             inputs = {"input_ids": prompts, "attention_mask": [[1] * len(p) for p in prompts]}
+        elif self.causal:
+            prompts = rows_of.prompts(self.tokenizer, examples, room, task)
+            inputs = {"input_ids": prompts, "attention_mask": [[1] * len(p) for p in prompts]}
+        elif self.form == "pair" and examples[0].words:
+            inputs, self.targets = rows_of.tagged(self.tokenizer, examples, limit, task)
         elif self.form == "text":
             inputs = self.tokenizer([e.source for e in examples], **cut)
         else:
@@ -58,10 +67,14 @@ class Features:
             inputs = self.tokenizer(first, second, **cut)
             self.targets = [e.label for e in examples]
         if self.form == "text":
-            self.targets = [_cut(ids, task.max_target_length) for ids in backbone.answers([e.target for e in examples])]
-        self.inputs: dict[str, list[list[int]]] = {
-            k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs
-        }
+            if not examples[0].messages:
+                answers = backbone.answers([e.target for e in examples])
+            rows_of.say_cut(task, answers, task.max_target_length, "targets", "max_target_length")
+            self.targets = [_cut(ids, task.max_target_length) for ids in answers]
+        read = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
+        self.inputs: dict[str, list[list[int]]] = understood(backbone.model, **read)
+        if self.form == "text":  # what is generated from is padded, and a model that cannot be told so is refused
+            self.inputs["attention_mask"] = read["attention_mask"]
         self.lengths = np.array([len(ids) for ids in self.inputs["input_ids"]])
         if self.causal:
             self.lengths += [len(answer) for answer in self.targets]
@@ -69,17 +82,13 @@ class Features:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def constant_loss(self) -> float:
+    def constant_loss(self) -> float | None:
         """The least mean loss of one answer to every row: what a model has when it knows the labels' shares alone.
 
-        Entropy of the labels in nats (text: of the whole targets, a token's share of it); the variance of numbers.
+        Entropy of the labels in nats (text: of the whole targets, a token's share of it); the variance of numbers; None
+        where nobody can tell (`Kind.constant_loss`).
         """
-        if self.form != "text" and self.regression:
-            return float(np.var(np.asarray(self.targets, dtype=np.float64)))
-        seen = Counter(tuple(t) if isinstance(t, list) else t for t in self.targets)
-        share = np.array(list(seen.values()), dtype=np.float64) / len(self.targets)
-        tokens = np.mean([len(t) for t in self.targets]) if self.form == "text" else 1.0
-        return float(-(share * np.log(share)).sum() / tokens)
+        return self.kind.constant_loss(self.examples, self.targets, self.form == "text")
 
     def take(self, indices: Sequence[int]) -> Features:
         """These examples alone, in this order."""
@@ -91,7 +100,8 @@ class Features:
         return made
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64], device: torch.device | str) -> dict[str, Tensor]:
-        """Padded tensors with ``labels``; shapes (batch, longest) and, for pairs, labels (batch,).
+        """Padded tensors with ``labels``; shapes (batch, longest) and, for a head, labels (batch,), (batch, labels) or
+        (batch, longest), as it answers a row, each label, or each token.
 
         A causal language model reads prompt and answer in one row, with labels (not `IGNORE`) on the answer alone.
         """
@@ -106,10 +116,10 @@ class Features:
             }
         else:
             made = self._inputs(indices)
-            if self.form == "text":
+            if self.form == "text" or self.examples[0].words:
                 made["labels"] = _padded(chosen, IGNORE)
             else:
-                made["labels"] = torch.tensor(chosen, dtype=torch.float32 if self.regression else torch.long)
+                made["labels"] = torch.from_numpy(self.kind.labels(chosen))
         return {k: v.to(device, non_blocking=True) for k, v in made.items()}
 
     def prompts(
@@ -122,10 +132,27 @@ class Features:
         pad = {"input_ids": self.pad_id, "attention_mask": 0, "token_type_ids": 0}
         return {k: _padded([rows[i] for i in indices], pad[k], left=left) for k, rows in self.inputs.items()}
 
+    def drawn(
+        self, batch_size: int, seed: Sequence[int], device: torch.device | str, rank: int = 0, size: int = 1
+    ) -> Callable[[int], dict[str, Tensor]]:
+        """The training batch of a step, `batch_size` rows in each of `size` processes; see `shuffled`."""
+        numbers = shuffled(self.lengths, batch_size * size, seed)
+        return lambda step: self.batch(numbers(step)[rank::size], device)
+
+    def few(self, device: torch.device | str) -> list[dict[str, Tensor]]:
+        """A batch of rows that are enough to measure with: the longest of the first ones."""
+        longest = np.argsort(-self.lengths[:_OF], kind="stable")[:_ROWS]
+        return [self.batch(longest, device)]
+
     def by_length(self, batch_size: int) -> list[NDArray[np.int64]]:
         """Every index once, in batches of like lengths (for evaluation)."""
         order = np.argsort(self.lengths, kind="stable")
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def answered(labels: Tensor) -> int:
+    """What the mean loss of a batch with these labels is taken over: rows, or label tokens."""
+    return int((labels != IGNORE).sum()) if labels.dim() > 1 else len(labels)
 
 
 #: Batches that are cut together from one sorted block, see `shuffled`.
@@ -161,23 +188,6 @@ def shuffled(
         return epoch_of(epoch)[place]
 
     return at
-
-
-def _prompts(tokenizer: Any, examples: Sequence[Example], room: int, task: Task) -> list[list[int]]:
-    """Token ids of each prompt: source and cue, at most `room` tokens.
-
-    Prompt and answer are tokenised apart, so that a training row begins with just the tokens that are generated from.
-    """
-    (cue,) = tokenizer([ANSWER_CUE], add_special_tokens=False)["input_ids"]
-    if room <= len(cue):
-        raise TaskError(
-            f"task {task.name}: expected room for more than {len(cue)} tokens before an answer of up to "
-            f"{task.max_target_length}, found {room}"
-        )
-    cut: dict[str, Any] = {"truncation": True, "max_length": room - len(cue)}
-    sources = tokenizer([e.source for e in examples], **cut)["input_ids"]
-    # Some tokenizers end every text; the answer is still to come.
-    return [(s[:-1] if s[-1:] == [tokenizer.eos_token_id] else s) + cue for s in sources]
 
 
 def _cut(ids: list[int], most: int) -> list[int]:

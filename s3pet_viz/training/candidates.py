@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from s3pet_viz.backbones import Backbone
+from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.pet import Space, candidate_gates
 from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.structure import Gate
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.model_state import at_work
-
-#: Rows that are enough to measure with: the longest of so many.
-_ROWS, _OF = 4, 64
+from s3pet_viz.training.own_batches import OwnBatches
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,22 @@ class Candidates:
     missing: list[str]
 
     @classmethod
-    def of(cls, backbone: Backbone, space: Space, rows: Features, device: Device) -> Candidates:
+    def of(cls, backbone: Backbone, space: Space, rows: Features | OwnBatches, device: Device) -> Candidates:
         """The candidates, measured on some rows of a task.
 
         Raises:
-            SpaceError: as `candidate_gates`.
+            SpaceError: as `candidate_gates`. BackboneError: as `inert_gates`.
         """
         gates, missing = candidate_gates(backbone.positions(), space)
-        longest = np.argsort(-rows.lengths[:_OF], kind="stable")[:_ROWS]
+        output = backbone.loss_of if backbone.form == "own" else None
+        inert: tuple[Gate, ...] = tuple(gates)
         with at_work(backbone, device):
-            inert = inert_gates(backbone.model, gates, rows.batch(longest, device.torch), device.autocast)
+            for batch in rows.few(device.torch):  # what one batch does not reach, another may
+                with seeded(0):
+                    found = inert_gates(backbone.model, gates, batch, device.autocast, output)
+                inert = tuple(gate for gate in inert if gate in found)
+                if not inert:
+                    break
         return cls.without(gates, missing, inert)
 
     @classmethod

@@ -10,17 +10,20 @@ import torch
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.placed import computes_on
+from s3pet_viz.backbones.position import understood
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.tasks import Task, compute_metrics
 from s3pet_viz.threads import LOCK
-from s3pet_viz.training.batches import IGNORE, Features
+from s3pet_viz.training.batches import Features, answered
+from s3pet_viz.training.own import OwnTask, evaluate_own
+from s3pet_viz.training.own_batches import OwnBatches
 
 
 @torch.no_grad()
 def evaluate(
     backbone: Backbone,
-    task: Task,
-    features: Features,
+    task: Task | OwnTask,
+    features: Features | OwnBatches,
     *,
     batch_size: int = 64,
     metrics: bool = True,
@@ -29,7 +32,8 @@ def evaluate(
     """Metrics of the task and ``loss``, or (not `metrics`) the loss alone, for which nothing is generated.
 
     Language models generate greedily; a classification head is read. ``loss`` is the mean over target tokens (language
-    models) or over examples (heads); ``score`` is the task's main score.
+    models, and heads that answer each token) or over examples (other heads); ``score`` is the task's main score. Of own
+    batches: see `own.evaluate_own`.
 
     Raises:
         NonFiniteLossError: the loss is NaN or infinite.
@@ -41,17 +45,22 @@ def evaluate(
     said: dict[int, Any] = {}
     total, weight = 0.0, 0
     try:
+        if isinstance(features, OwnBatches):
+            assert isinstance(task, OwnTask)
+            return evaluate_own(backbone, task, features, batch_size=batch_size, metrics=metrics, autocast=autocast)
+        assert isinstance(task, Task)
         for indices in features.by_length(batch_size):
             batch = features.batch(indices, device)
             with LOCK, autocast():
-                output = model(**batch, return_dict=True)
+                output = model(**batch, **understood(model, return_dict=True))
                 answers: list[Any] = []
                 if metrics and backbone.form == "text":
                     answers = _generate(backbone, task, features.prompts(indices, device))
                 elif metrics:
-                    answers = _read_head(task, output.logits)
+                    outputs = output.logits.float().cpu().numpy()
+                    answers = task.of.read_head(task, outputs, batch["labels"].cpu().numpy())
             said.update(zip(indices.tolist(), answers, strict=metrics))
-            size = int((batch["labels"] != IGNORE).sum()) if backbone.form == "text" else len(indices)
+            size = answered(batch["labels"])
             total += float(output.loss) * size
             weight += size
     finally:
@@ -79,7 +88,7 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
             num_beams=1,
             pad_token_id=backbone.pad_id,
             eos_token_id=backbone.end_id,
-            decoder_start_token_id=None if backbone.causal else model.config.decoder_start_token_id,
+            decoder_start_token_id=None if backbone.causal else backbone.start_id,
         ),
     )
     try:
@@ -93,12 +102,3 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor]) 
     # The answer comes after the prompt, or after the token that the decoder starts with.
     texts = backbone.said(tokens[:, prompts["input_ids"].shape[1] if backbone.causal else 1 :])
     return [task.parse_prediction(text) for text in texts]
-
-
-def _read_head(task: Task, logits: torch.Tensor) -> list[Any]:
-    logits = logits.float()
-    if task.kind == "regression":
-        return logits.squeeze(-1).tolist()
-    if task.scores_candidates:
-        return (logits[:, 1] - logits[:, 0]).tolist()
-    return logits.argmax(-1).tolist()

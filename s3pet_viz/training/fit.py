@@ -19,9 +19,12 @@ from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.pet.dropout import quick_dropout
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.threads import LOCK
-from s3pet_viz.training.batches import Features, shuffled
+from s3pet_viz.training.batches import Features
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.training.model_state import set_training
+from s3pet_viz.training.own_batches import OwnBatches
+from s3pet_viz.training.own_data import OwnData
 from s3pet_viz.training.stopping import stopping
 
 
@@ -29,18 +32,26 @@ from s3pet_viz.training.stopping import stopping
 class Splits:
     """The tokenised splits of a task for one backbone."""
 
-    data: TaskData
-    train: Features
-    validation: Features
-    test: Features
+    data: TaskData | OwnData
+    train: Features | OwnBatches
+    validation: Features | OwnBatches
+    test: Features | OwnBatches
 
     @property
     def decided_on(self) -> str:
         """The rows that choose the best weights; none of them is scored."""
+        if isinstance(self.validation, OwnBatches):
+            return self.data.deciding
         return f"{len(self.validation):,} rows: {self.data.deciding or 'the validation split'}"
 
+    @property
+    def held_out(self) -> dict[str, Features | OwnBatches]:
+        return {"validation": self.validation, "test": self.test}
+
     @classmethod
-    def make(cls, data: TaskData, backbone: Backbone, max_source_length: int | None = None) -> Splits:
+    def make(cls, data: TaskData | OwnData, backbone: Backbone, max_source_length: int | None = None) -> Splits:
+        if isinstance(data, OwnData):
+            return cls(data, data.train, data.validation, data.test or data.validation)
         with LOCK:  # a tokenizer from memory may be another thread's too, and refuses two at once
             made = [
                 Features(examples, backbone, data.task, max_source_length=max_source_length)
@@ -90,13 +101,13 @@ def train(
     task = splits.data.task
     weights = [p for group, _ in groups for p in group]
 
-    def score(features: Features, **how: bool) -> dict[str, float]:
+    def score(features: Features | OwnBatches, **how: bool) -> dict[str, float]:
         return evaluate(backbone, task, features, batch_size=config.eval_batch_size, autocast=device.autocast, **how)
 
     if not weights:
         return TrainResult(score(splits.validation), score(splits.test), 0, time.perf_counter() - started)
 
-    plan = stopping(config, splits.validation.constant_loss())
+    plan = stopping(config, splits.validation.constant_loss() or 0.0)
     best: tuple[float, ...] | None = None
     taken, best_step, best_weights, best_validation = 0, 0, [], {}
     history = []
@@ -143,7 +154,7 @@ def train(
 
 def fit(
     backbone: Backbone,
-    features: Features,
+    features: Features | OwnBatches,
     groups: list[tuple[list[nn.Parameter], float]],
     config: TuneConfig,
     device: Device,
@@ -174,11 +185,10 @@ def fit(
     )
     rates = [lr for group, lr in groups if group]
     rate = rate or stopping(config).rate
-    batches = shuffled(features.lengths, config.batch_size, [config.seed, 11])
-    options = {"use_cache": False} if backbone.form == "text" else {}
+    batches = features.drawn(config.batch_size, [config.seed, 11], device.torch)
     numbers = RandomStream(config.seed)
     with quick_dropout(model):
-        model.train()
+        set_training(model)
         try:
             for p in weights:
                 p.requires_grad_(True)
@@ -187,10 +197,10 @@ def fit(
                     break
                 for group, lr in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = lr * left
-                batch = features.batch(batches(step), device.torch)
+                batch = batches(step)
                 with numbers.part():
                     with device.autocast():
-                        loss = model(**batch, **options).loss
+                        loss = backbone.loss(batch)
                     value = float(loss.detach())
                     if not math.isfinite(value):
                         raise NonFiniteLossError(f"{label}: step {step}: train loss is {value}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.placed import is_placed
@@ -23,7 +23,7 @@ def pooler_of(backbone: Backbone) -> list[nn.Parameter]:
 
 def reset_head(backbone: Backbone, seed: int) -> None:
     """Draw an encoder's head anew, as transformers would, from this seed."""
-    if not backbone.head:
+    if not backbone.head or backbone.form == "own":  # which has the weights that its user gave it
         return
     inside = {id(m) for m in base_of(backbone.model).modules()}
     with seeded(seed), torch.no_grad():
@@ -72,14 +72,16 @@ def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
     """Inside, a backbone is frozen, in evaluation mode, on the device, and under no settings of its own that hide its
     outputs or compute them twice. Afterwards it is as it was found."""
     model: Any = backbone.model
-    with as_found(model):
+    own = backbone.form == "own"
+    with as_found(model), left_as_found(list(model.buffers()) if own else []):
         model.requires_grad_(False)
         model.eval()
         if not is_placed(model):
             model.to(device.torch)
         for p in model.parameters():
             p.grad = None  # the first step would add to it
-        model.config.return_dict = True
+        if not own:
+            model.config.return_dict = True
         for module in model.modules():
             if getattr(module, "gradient_checkpointing", False):
                 module.gradient_checkpointing = False
@@ -108,8 +110,16 @@ def raise_precision(parameters: Iterable[nn.Parameter]) -> None:
             p.data = p.data.float()
 
 
+def set_training(model: nn.Module, on: bool = True) -> None:
+    """Training mode, but for norms whose statistics are of a batch: the backbone is frozen, and they with it."""
+    model.train(on)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            module.eval()
+
+
 @contextmanager
-def left_as_found(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+def left_as_found(parameters: Sequence[Tensor]) -> Iterator[None]:
     kept = [p.detach().clone() for p in parameters]
     try:
         yield

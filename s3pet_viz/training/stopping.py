@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from s3pet_viz.config.tuning import TuneConfig
 
 #: Steps of the decay that ends a training without a planned end, as a share of the steps before it (a fifth of all).
@@ -52,15 +54,16 @@ class AutoSteps(FixedSteps):
     Args:
         most: steps at most, decay included; where they begin the decay, the cap is reached.
         looks: at equal distances over `most`.
-        constant_loss: of one answer to every held-out row, the scale of what counts as lower (`GAIN`).
+        constant_loss: of one answer to every held-out row, the scale of what counts as lower (`GAIN`); None: not
+            known, then the lowest loss so far is the scale.
     """
 
     scored = False
 
-    def __init__(self, most: int, looks: int, patience: int, constant_loss: float = 0.0) -> None:
+    def __init__(self, most: int, looks: int, patience: int, constant_loss: float | None = 0.0) -> None:
         super().__init__(most)
         self.patience, self.waited, self.lowest = patience, 0, float("inf")
-        self._gain = GAIN * constant_loss
+        self._scale = constant_loss
         self.every = max(1, round(most / looks))
         self.begun: int | None = None  # where the decay begins
         self._hold = int(most / (1 + DECAY))
@@ -81,7 +84,8 @@ class AutoSteps(FixedSteps):
 
     def see(self, taken: int, loss: float) -> bool:
         self.waited += 1
-        if loss < self.lowest - self._gain:
+        scale = abs(self.lowest) if self._scale is None else self._scale
+        if math.isinf(self.lowest) or loss < self.lowest - GAIN * scale:
             self.waited, self.lowest = 0, loss
         if self.begun is not None or (self.waited < self.patience and taken < self._hold):
             return False
@@ -93,7 +97,7 @@ class AutoSteps(FixedSteps):
         return (-said["loss"],)
 
 
-def stopping(config: TuneConfig, constant_loss: float = 0.0) -> FixedSteps:
+def stopping(config: TuneConfig, constant_loss: float | None = 0.0) -> FixedSteps:
     """What the options ask for."""
     if config.steps == "auto":
         return AutoSteps(config.max_steps, config.looks, config.patience, constant_loss)

@@ -53,6 +53,10 @@ class AdaLoRA:
             BudgetError: below rank 1 at the widest layer, or so large that a position would start above 64 ranks.
         """
         self._peft = need_peft(NAME)
+        if backbone.form == "own":
+            raise ConfigError(
+                f"methods: expected none of {NAME} with a loss of your own: it adds to a model's own loss"
+            )
         if config.steps == "auto" or int(config.steps) < 2:
             raise ConfigError(
                 f"steps: expected a number of at least 2 for {NAME}, whose ranks go by the steps that are left, "

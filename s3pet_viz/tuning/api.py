@@ -38,7 +38,7 @@ from s3pet_viz.tuning.baselines import (
     random_structure,
 )
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, check_lora, parse_method, score_gates
-from s3pet_viz.tuning.origin import PlaceOptions, TrainOptions, bench_of, split_options, takes_place
+from s3pet_viz.tuning.origin import PlaceOptions, TrainOptions, bench_of, split_options, takes_place, warn_of_scored
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
 
@@ -65,6 +65,8 @@ def tune(
         split: ``paper`` or ``holdout``, see `tasks.load_task`; default: the run's own on its own task, else ``paper``.
         workbench: reuse one that is open (then task and backbone are its own).
         load: further arguments of `tasks.load_task` and `load_pair` (head, revision, name, max_rows, ...).
+        train, validation, test, loss, score, collate: own batches and loss with `model` in the place of a task, as of
+            `search`. `validation` decides, `test` is scored; where there is none, validation is, with a warning.
         save: keep the trained weights in this folder, see `Adapter.from_pretrained`.
         overwrite: save into a folder that is not empty.
         options: fields of `TuneConfig`.
@@ -84,6 +86,7 @@ def tune(
             raise ConfigError(f"save: expected a structure, whose PET weights can be kept, found {structure!r}")
         check_free_folder(save, overwrite)
     bench, config, loading = bench_of(source, place, others)
+    warn_of_scored(bench)
     with bench.tuned(method, config, label=label, progress=progress) as (scores, pets):
         if save is not None and pets is not None:
             adapter = bench.adapter(method, pets, scores, config, loading.get("revision"))
@@ -105,6 +108,7 @@ def evaluate(
         adapter: an `Adapter`, or its folder or name on the hub.
         task, split, load: as of `tune`.
         backbone: name or folder, the adapter's own where it is None; or `model` and `tokenizer` from memory.
+        train, validation, test, loss, score, collate: own batches and loss with `model`, as of `tune`.
 
     Returns:
         The task's metrics, ``score`` and ``loss``.
@@ -112,7 +116,8 @@ def evaluate(
     Raises:
         S3PETError: one of its kinds, before any long work starts.
     """
-    place, others = split_options(options)
+    place, others = split_options({**options, "max_source_length": max_source_length})
+    del others["max_source_length"]
     if others:
         raise TypeError(f"evaluate() got an unexpected keyword argument {next(iter(others))!r}")
     batch_size = whole("batch_size", batch_size, 1)
@@ -197,10 +202,11 @@ def baselines(
         given[name] = structure_of(open_source(source, what=f"structures: {name}", backbone=place["backbone"]))
         need_sizes(given[name].gates, "baselines")
     bench, config, _ = bench_of(None, place, others)
+    warn_of_scored(bench)
     chosen = list(dict.fromkeys(methods))
     if "head" in chosen and not bench.backbone.head:
         if tuple(methods) != DEFAULT_BASELINES:
-            warnings.warn("baselines: 'head' is left out: a language model has no head", stacklevel=2)
+            warnings.warn("baselines: 'head' is left out: this backbone has no head", stacklevel=2)
         chosen.remove("head")
     gates: list[Gate] = []
     size = parsed.parameters(bench.backbone.n_params)

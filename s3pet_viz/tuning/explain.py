@@ -21,7 +21,7 @@ from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.config.checks import whole
 from s3pet_viz.config.options import takes
 from s3pet_viz.config.tuning import TuneConfig
-from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.errors import ConfigError, NonFiniteLossError
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Source, open_source, structure_of
@@ -29,6 +29,8 @@ from s3pet_viz.structure import ranks
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batches import IGNORE, Features
 from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.training.own import own_row_losses
+from s3pet_viz.training.own_batches import OwnBatches
 from s3pet_viz.tuning.origin import TrainOptions, bench_of, split_options, takes_place
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -58,10 +60,11 @@ def explain(
         task, backbone: as `tune`; default: the run's or structure's own.
         budget: of a run: explain the structure that it gives at this budget.
         rows: at most so many validation rows, drawn with the seed (rows of one group, such as the candidates
-            of a question, stay together). None: all.
+            of a question, stay together); of own batches the first ones. None: all.
         metric: also the change of the task's score. Text-to-text backbones have to generate every answer once per
             gate for it, which takes most of the time.
-        model, tokenizer, device, precision, split, workbench, load: as `tune`.
+        model, tokenizer, device, precision, split, workbench, load, train, validation, loss, ...: as `tune`.
+            What is measured of own batches are batches, not rows.
         options: fields of `TuneConfig`.
 
     Returns:
@@ -77,7 +80,13 @@ def explain(
     structure = structure_of(source, budget)
     need_sizes(structure.gates, "explain")
     bench, config, _ = bench_of(source, place, others)
-    measured = _some_rows(bench.splits.validation, rows, config.seed)
+    validation = bench.splits.validation
+    own = isinstance(validation, OwnBatches)
+    measured = (
+        validation.first(rows) if isinstance(validation, OwnBatches) else _some_rows(validation, rows, config.seed)
+    )
+    if isinstance(measured, OwnBatches) and measured.probe()[1] is None:
+        raise ConfigError("validation: expected the same batches at each reading, for gates are compared on them")
     with bench.tuned(structure, config, progress=progress) as (scores, pets):
         assert pets is not None  # a structure always has them
         found = _measure(bench, pets, measured, config.eval_batch_size, metric=metric, progress=progress)
@@ -94,12 +103,18 @@ def explain(
         seed=config.seed,
         steps=scores.steps_taken,
         best_step=scores.best_step,
-        n_rows=len(measured),
+        n_rows=found["n_rows"],
         loss=found["loss"],
         score=found["score"],
         metrics=tuple(spec.metrics),
-        unit="squared error" if bench.backbone.form == "pair" and spec.kind == "regression" else "nats",
+        unit=_unit(bench),
+        measured="batches" if own else "rows",
     )
+
+
+def _unit(bench: Workbench) -> str:
+    form, spec = bench.backbone.form, bench.splits.data.task
+    return spec.name if form == "own" else "squared error" if form == "pair" and spec.kind == "regression" else "nats"
 
 
 def leave_one_out(
@@ -155,13 +170,16 @@ def gate_gradients(parts: Sequence[RowLosses], open_gates: Tensor) -> Tensor:
     return total / n_rows
 
 
-def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int) -> list[RowLosses]:
+def row_losses(bench: Workbench, pets: PETs, features: Features | OwnBatches, batch_size: int) -> list[RowLosses]:
     """The loss of every row, batch by batch, as a function of the gates.
 
-    Text-to-text: mean cross-entropy of the row's target tokens, nats. Encoders: cross-entropy (nats) or squared
-    error. The mean over rows is `evaluate`'s loss where all targets have the same length.
+    Text-to-text: mean cross-entropy of the row's target tokens, nats. Encoders: cross-entropy (nats; the mean over
+    words that are tagged, or over several labels) or squared error. The mean over rows is `evaluate`'s loss where all
+    targets have the same length. Of own batches, a batch is a row.
     """
     backbone = bench.backbone
+    if isinstance(features, OwnBatches):
+        return own_row_losses(backbone, features, batch_size, pets.gated, bench.device)
     options = {"use_cache": False} if backbone.form == "text" else {}
 
     def part(indices: Any) -> RowLosses:
@@ -174,10 +192,12 @@ def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int
             if backbone.causal:
                 # A token's logits stand at the token before it.
                 logits, labels = logits[:, :-1], labels[:, 1:]
-            if backbone.form == "text":
+            if labels.dim() == 2 and logits.dim() == 3:
                 tokens = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
                 return tokens.sum(1) / (labels != IGNORE).sum(1)
-            if features.regression:
+            if labels.dim() == 2:
+                return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
+            if labels.is_floating_point():
                 return (logits.squeeze(-1) - labels) ** 2
             return F.cross_entropy(logits, labels, reduction="none")
 
@@ -187,9 +207,9 @@ def row_losses(bench: Workbench, pets: PETs, features: Features, batch_size: int
 
 
 def _measure(
-    bench: Workbench, pets: PETs, features: Features, batch_size: int, *, metric: bool, progress: bool
+    bench: Workbench, pets: PETs, features: Features | OwnBatches, batch_size: int, *, metric: bool, progress: bool
 ) -> dict[str, Any]:
-    """``loss`` and ``score`` with every gate open, and ``gates``: the measured fields of each `GateEffect`."""
+    """``n_rows``, ``loss`` and ``score`` with every gate open, and ``gates``: the fields of each `GateEffect`."""
     backbone, task, n_gates = bench.backbone, bench.splits.data.task, len(pets.gates)
     open_gates = torch.ones(n_gates, dtype=next(pets.parameters()).dtype, device=bench.device.torch)
     parts = row_losses(bench, pets, features, batch_size)
@@ -209,7 +229,8 @@ def _measure(
     gradient = gate_gradients(parts, open_gates)
     whole = score() if metric else math.nan
     changes = [score(i) - whole for i in each(f"{task.name} without a gate")] if metric else [math.nan] * n_gates
-    errors = rises.std(1) / math.sqrt(len(features)) if len(features) > 1 else torch.full((n_gates,), math.nan)
+    n_rows = rises.shape[1]
+    errors = rises.std(1) / math.sqrt(n_rows) if n_rows > 1 else torch.full((n_gates,), math.nan)
     gates = [
         {
             "loss_increase": float(rises[i].mean()),
@@ -219,7 +240,7 @@ def _measure(
         }
         for i in range(n_gates)
     ]
-    return {"loss": float(base.mean()), "score": whole, "gates": gates}
+    return {"n_rows": n_rows, "loss": float(base.mean()), "score": whole, "gates": gates}
 
 
 def _losses(parts: Sequence[RowLosses], z: Tensor, what: str) -> Tensor:

@@ -20,6 +20,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import insert
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batches import IGNORE, Features
+from s3pet_viz.training.own_batches import OwnBatches
 from s3pet_viz.tuning.explain import row_losses
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -28,7 +29,11 @@ Draw: TypeAlias = Callable[[str, tuple[int, ...]], Tensor]
 
 
 def gora_scores(
-    bench: Workbench, layers: Sequence[Position], features: Features, batch_size: int, tick: Callable[[], Any]
+    bench: Workbench,
+    layers: Sequence[Position],
+    features: Features | OwnBatches,
+    batch_size: int,
+    tick: Callable[[], Any],
 ) -> NDArray[np.float64]:
     """The mean of ``|W * G|``, with ``G = dL/dW`` of the mean over rows of the loss, shape (n_layers,), float64.
 

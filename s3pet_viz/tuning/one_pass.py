@@ -30,6 +30,7 @@ from s3pet_viz.training.batches import Features
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.fit import fit
 from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
+from s3pet_viz.training.own_batches import OwnBatches, rows_of
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
 from s3pet_viz.tuning.layer_scores import Draw, eva_ratios, gaussian, gora_scores, plop_scores
 from s3pet_viz.tuning.workbench import Workbench
@@ -133,7 +134,7 @@ def score_gates(
 
     Args:
         rows: at most so many training rows, drawn with the seed; default 2048, 512 for ``fisher``, 256 for ``plop``
-            and ``eva``.
+            and ``eva``. Of own batches the first ones, by default all; each batch counts as a row does.
         batch_size: rows to a pass; default 32, and 1 for ``fisher``. It is only a matter of speed and memory, but for
             ``fisher``: with b rows to a pass that is the mean of ``||dL_group/dw||^2`` over groups of b (of like
             length), in which the variance of the row gradients counts 1/b; and the draws of ``plop`` come by batch.
@@ -160,13 +161,21 @@ def score_gates(
     if kind in LAYER_SCORES and warm:
         raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which is of untrained modules, found {warm}")
     check_lora(kind, (g.pet_type for g in gates))
+    _check_rows(bench, kind)
     started = time.perf_counter()
     backbone, train = bench.backbone, bench.splits.train
-    drawn = np.random.default_rng([seed, 31]).permutation(len(train))[:most]
-    scored = train.take(sorted(drawn.tolist()))
+    scored: Features | OwnBatches
+    if isinstance(train, OwnBatches):
+        scored = train.first(rows)
+        sizes = [rows_of(batch) or 1 for batch in scored.looked(size, bench.device.torch)]
+        count, parts_of = sum(sizes), len(sizes)
+    else:
+        drawn = np.random.default_rng([seed, 31]).permutation(len(train))[:most]
+        scored = train.take(sorted(drawn.tolist()))
+        count, parts_of = len(scored), math.ceil(len(scored) / size)
     task = bench.splits.data.task.name
     label = f"{kind} scores on {task}"
-    steps = warm + math.ceil(len(scored) / size)
+    steps = warm + parts_of
     with (
         bench.working(),
         left_as_found(list(backbone.head.values())),
@@ -193,7 +202,7 @@ def score_gates(
         kind=kind,
         gates=tuple(gates),
         score=found,
-        rows=len(scored),
+        rows=count,
         warm_steps=warm,
         steps=steps,
         seconds=time.perf_counter() - started,
@@ -205,13 +214,7 @@ def score_gates(
 
 
 def _layer_scores(
-    bench: Workbench,
-    kind: str,
-    gates: Sequence[Gate],
-    features: Features,
-    size: int,
-    tick: Callable[[], Any],
-    draw: Draw,
+    bench: Workbench, kind: str, gates: Sequence[Gate], features: Any, size: int, tick: Callable[[], Any], draw: Draw
 ) -> NDArray[np.float64]:
     """The score of each gate's layer, shape (n_gates,)."""
     sites = {p.name: p for p in bench.backbone.positions() if p.kind == "linear"}
@@ -320,6 +323,7 @@ def candidates_of(bench: Workbench, kind: str, space: Any) -> Candidates:
     """
     chosen = load_space(space)
     check_lora(kind, space_types(chosen))
+    _check_rows(bench, kind)
     return bench.candidates(chosen)
 
 
@@ -338,6 +342,15 @@ def check_lora(kind: str, types: Iterable[str]) -> None:
         raise SpaceError(
             f"space: method {kind!r} scores linear layers: expected LoRA alone, found {', '.join(others)}; "
             "take a space of LoRA, such as 'S3PET-L'"
+        )
+
+
+def _check_rows(bench: Workbench, kind: str) -> None:
+    """Raises ConfigError: a score of tokens, which own batches do not name."""
+    if kind in ("plop", "eva") and bench.backbone.form == "own":
+        known = ", ".join(name for name in ONE_PASS if name not in ("plop", "eva"))
+        raise ConfigError(
+            f"method: expected one of {known} with a loss of your own, found {kind!r}, which reads the tokens of rows"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -16,7 +17,10 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import Opened
 from s3pet_viz.structure import Structure
+from s3pet_viz.tasks.taskfile import recalled
 from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.training.own import ARGUMENTS, OWN, Own
+from s3pet_viz.training.own_data import OwnData, needed
 from s3pet_viz.tuning.workbench import Workbench
 
 #: What a run is said to be about where its rows came from memory.
@@ -38,6 +42,12 @@ class PlaceOptions(TypedDict, total=False):
     split: str | None
     workbench: Workbench | None
     load: dict[str, Any] | None
+    train: Any
+    validation: Any
+    test: Any
+    loss: Callable[[Any, Any], Any] | None
+    score: Callable[[Any, Any], Any] | None
+    collate: Callable[[list[Any]], Any] | None
 
 
 class TrainOptions(PlaceOptions, TuneOptions, total=False):
@@ -55,10 +65,18 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
     Returns:
         ``task`` and ``backbone`` (None where nobody says), ``load``, and of a run's own task ``split`` and
         ``max_source_length`` where it set them.
+
+    Raises:
+        ConfigError: it was searched with a loss of the user's, which is not given.
     """
     found: dict[str, Any] = {"load": {}}
     if isinstance(source, Run):
         config = source.config
+        if isinstance(said := source.info.get("own"), Mapping):
+            if task is None:
+                raise ConfigError(f"task: {source.name}: {needed(said)}")
+            if isinstance(task, Own):
+                found["load"] |= _known(config, "max_rows", "head")
         found["task"] = config.get("task") if task is None else task
         found["backbone"] = config.get("backbone") if backbone is None else backbone
         if task is None:
@@ -72,6 +90,8 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
         found["backbone"] = (source.backbone or None) if backbone is None else backbone
     else:
         found["task"], found["backbone"] = task, backbone
+    if task is None and str(found["task"]).startswith(OWN):
+        raise ConfigError(f"task: {needed({'loss': found['task']})}")
     if isinstance(found["task"], str) and found["task"] in ("", IN_MEMORY):
         found["task"] = None
     return found
@@ -99,9 +119,13 @@ def split_options(given: Mapping[str, Any], **more: Any) -> tuple[dict[str, Any]
         ConfigError: an argument is of another kind than its name says.
     """
     place = {name: given.get(name, default) for name, default in PLACE.items()}
-    bench = place["workbench"]
-    check_arguments(**{n: v for n, v in place.items() if n not in ("model", "tokenizer", "workbench")}, **more)
+    bench, unchecked = place["workbench"], ("model", "tokenizer", "workbench", *ARGUMENTS)
+    check_arguments(**{n: v for n, v in place.items() if n not in unchecked}, **more)
     check_workbench(bench)
+    others = {name: value for name, value in given.items() if name not in ARGUMENTS}
+    own = Own.of(place, model=place["model"], others={**others, **(place["load"] or {})})
+    if own is not None:
+        place["task"] = own
     return place, {name: value for name, value in given.items() if name not in PLACE}
 
 
@@ -128,8 +152,9 @@ def bench_of(
     where |= {name: value for name, value in given.items() if value is not None}
     config = config_of(TuneConfig, {**options, "max_source_length": where.get("max_source_length")})
     if model is not None:  # it is loaded already
-        where["load"] = {k: v for k, v in where["load"].items() if k not in ("revision", "head", "dtype", "device_map")}
-    loading = {**where["load"], **load} | _known(dict(place), "family")
+        without = ("revision", "dtype", "device_map") + (() if isinstance(where["task"], Own) else ("head",))
+        where["load"] = {k: v for k, v in where["load"].items() if k not in without}
+    loading = {**recalled(where["load"], load), **load} | _known(dict(place), "family")
     if place["workbench"] is not None:
         return place["workbench"], config, load
     if where["task"] is None:
@@ -145,6 +170,13 @@ def bench_of(
         **loading,
     )
     return bench, config, loading
+
+
+def warn_of_scored(bench: Workbench) -> None:
+    """Say that what is scored has chosen the weights, where it has."""
+    data = bench.splits.data
+    if isinstance(data, OwnData) and data.test is None:
+        warnings.warn("test: none was given, so validation is scored, which also chose the best weights", stacklevel=3)
 
 
 def _known(config: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -19,6 +19,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import Space, load_space
 from s3pet_viz.structure.budget import Budget
 from s3pet_viz.training.arguments import check_arguments
+from s3pet_viz.training.own import Own
 from s3pet_viz.tuning.layer_scores import Draw
 from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, score_gates, space_types
 from s3pet_viz.tuning.origin import check_workbench
@@ -50,6 +51,11 @@ def score(
     load: dict[str, Any] | None = None,
     draw: Draw | None = None,
     progress: bool = True,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
     **options: Any,
 ) -> OnePassScores | TaskScores:
     """Score every gate of a search space by one pass over training rows, and choose a structure by the scores.
@@ -63,6 +69,8 @@ def score(
             take LoRA alone, S3PET-L; of ``eva``, which gives ranks, LoRA-ranks.
         split, load: as of `tune`.
         workbench: reuse one that is open (then task and backbone are its own).
+        train, validation, test, loss, collate: own batches and loss with `model`, as of `search`. ``plop`` and ``eva``
+            read tokens, and cannot take them.
         draw: the Gaussian inputs of ``plop``, see `tuning.one_pass.score_gates`. Default: drawn with the seed.
         options: fields of `ScoreConfig`.
 
@@ -85,6 +93,16 @@ def score(
         progress=progress,
     )
     check_workbench(workbench)
+    parts = {"train": train, "validation": validation, "test": test, "loss": loss, "collate": collate}
+    others = {
+        "task": task,
+        "tasks": tasks,
+        "backbone": backbone,
+        "tokenizer": tokenizer,
+        "split": split,
+        **(load or {}),
+    }
+    task = Own.of(parts, model=model, others=others | options) or task
     config = config_of(ScoreConfig, options)
     kind, per = parse_method(config.method)
     usual = SPACES[4] if kind == "eva" else SPACES[1] if kind in LAYER_SCORES else SPACES[0]

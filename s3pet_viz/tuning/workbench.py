@@ -57,7 +57,7 @@ class Workbench:
             TaskError, BackboneError, ConfigError: before any long work.
         """
         place = Device.choose(device, precision)
-        made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, **task_options)
+        made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, scored=True, **task_options)
         if model is None and not is_placed(made.model):
             made.model.to(place.torch)  # the caller's own goes there for each piece of work, see `working`
         return cls(made, Splits.make(data, made, max_source_length), place.suited(made.model))
@@ -98,7 +98,7 @@ class Workbench:
             raise ConfigError("method: 'head' needs a classification head; a language model has no head of its own")
         if structure is not None and not structure.gates:
             raise StructureError("structure: expected at least one gate, found none")
-        full = list(backbone.body.parameters()) if method == "full" else []
+        full = backbone.body if method == "full" else []
         pooler = pooler_of(backbone) if backbone.form == "pair" else []
         extra = pooler if config.train_pooler and method not in ("full", "untouched") else []
         if (full or extra or grown) and is_placed(backbone.model):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s3pet_viz.viewer.documents import Doc
+from s3pet_viz.runs import Run
+from s3pet_viz.viewer.documents import Doc, space_doc
 
 _STOPS = ("e6eef7", "bdd3e9", "86b3d9", "4a8cc2", "1f5f9f", "08306b")
 _LEVELS = 24
@@ -38,6 +39,14 @@ class Panel:
     values: np.ndarray
     marked: np.ndarray
     texts: Sequence[str] = ()
+
+
+def of_run(run: Run) -> str:
+    """The heatmap of a run's last step; what its budget chooses is outlined."""
+    gates, keys = run.gates_list, {gate.key for gate in run.structure().gates}
+    title = f"{run.name}: p at step {run.n_steps:,}, {len(keys):,} gates chosen (outlined)"
+    chosen = np.array([gate.key in keys for gate in gates])
+    return svg([Panel(title, space_doc(gates, run.inert), run.p().astype(float), chosen)], "")
 
 
 def svg(panels: Sequence[Panel], sentence: str) -> str:

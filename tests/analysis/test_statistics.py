@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3pet_viz.analysis.intervals import widening
+from s3pet_viz.analysis.intervals import Bounds, widening
 from s3pet_viz.analysis.statistics import differences, interval, keeps, sentence, summary
 from s3pet_viz.errors import ConfigError
 
@@ -52,6 +52,23 @@ def test_coverage_is_as_documented(n, widened, plain):
     found = [interval(row, resamples=999) for row in x]
     assert np.mean([i.low <= 3.0 <= i.high for i in found]) == pytest.approx(widened, abs=0.02)
     assert plain_bootstrap_holds(x, 3.0) == pytest.approx(plain, abs=0.04)
+
+
+@pytest.mark.parametrize("sizes", [(2,), (3,), (10,), (4, 7), (5, 2, 3)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_bounds_are_those_of_scipy_widened(sizes, level):
+    rng = np.random.default_rng(6)
+    samples = [rng.normal(2.0, 3.0, n) for n in sizes]
+
+    def total(*drawn, axis):
+        return sum(d.mean(axis=axis) for d in drawn)
+
+    plain = scipy.stats.bootstrap(
+        [s - s.mean() for s in samples], total, n_resamples=499, confidence_level=level, method="percentile",
+        random_state=np.random.default_rng(7),
+    ).confidence_interval  # fmt: skip
+    wide = widening(sizes, [s.var(ddof=1) for s in samples], level)
+    assert Bounds(level, 499, 7)(samples) == pytest.approx((wide * plain.low, wide * plain.high), rel=1e-12, abs=1e-12)
 
 
 def test_interval_of_three_values_is_known():

@@ -44,7 +44,7 @@ def test_every_family_loads_from_a_folder(folder_of, tiny):
     everything = sum(p.numel() for p in made.model.parameters())
     assert made.n_params + made.head_params == everything
     assert (made.head_params > 0) == (tiny.form == "pair")
-    assert made.n_params == sum(p.numel() for p in made.body.parameters())
+    assert made.n_params == sum(p.numel() for p in made.body)
 
 
 def test_an_output_matrix_of_its_own_counts_a_tied_one_once(folder_of):

@@ -23,7 +23,7 @@ from torch import nn
 from transformers.utils import logging as hf_logging
 
 import s3pet_viz as s3
-from s3pet_viz.backbones import load_backbone, positions
+from s3pet_viz.backbones import load_backbone, positions, shared
 from s3pet_viz.backbones.shared import RandomStream, seeded
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.threads import LOCK, no_warnings
@@ -33,6 +33,7 @@ MINUTES = 300  # s; nothing here takes as long
 TUNE = {"steps": 4, "batch_size": 4, "evaluations": 2, "device": "cpu", "progress": False}
 #: Every kind of step, a checkpoint and an evaluation.
 SEARCH = {**OPTIONS, "steps": 4}
+ONE_LAYER = {"num_layers": 1, "num_decoder_layers": 1, "dropout_rate": 0.1}  # of each stack
 DATA = {"task": mood_data(48, 8), "load": {"task_spec": MOOD}}
 
 
@@ -40,10 +41,8 @@ DATA = {"task": mood_data(48, 8), "load": {"task_spec": MOOD}}
 def folders(tmp_path_factory):
     """Backbones that draw dropout masks."""
     made = tmp_path_factory.mktemp("dropping")
-    return {
-        "t5": save_tiny("t5", made / "t5", dropout_rate=0.1),
-        "bert": save_tiny("bert", made / "bert", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1),
-    }
+    bert = {"num_hidden_layers": 1, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    return {"t5": save_tiny("t5", made / "t5", **ONE_LAYER), "bert": save_tiny("bert", made / "bert", **bert)}
 
 
 def searched(folder, **options):
@@ -195,7 +194,7 @@ def test_what_others_draw_between_the_passes_is_theirs(jobs, alone, tmp_path):
 
 
 def test_one_model_and_one_tokenizer_in_several_threads(tmp_path):
-    model, tokenizer = tiny_model("t5", dropout_rate=0.1), tokenizer_of("t5")
+    model, tokenizer = tiny_model("t5", **ONE_LAYER), tokenizer_of("t5")
     before = snapshot(model)
     memory = {"model": model, "tokenizer": tokenizer, "backbone": None}
     calls = [lambda seed=seed: searched(tmp_path / f"{seed}", **memory, seed=seed) for seed in range(3)]
@@ -286,6 +285,18 @@ def test_a_stream_goes_on_where_it_ended():
             parts.append(torch.rand(2))
     assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_a_seed_gives_the_numbers_of_torch_and_is_told_to_other_devices_where_there_are_some(monkeypatch, accelerated):
+    told, own = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: told.append(seed) or own(seed))
+    monkeypatch.setattr(shared, "_accelerated", lambda: accelerated)
+    for seed in (0, 3, 2**63 - 1, 2**64 - 1):
+        with seeded(seed):
+            drawn = torch.rand(4)
+        assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(seed)))
+    assert bool(told) == accelerated
 
 
 def test_warning_filters_are_left_as_they_were():

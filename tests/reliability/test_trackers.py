@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sqlite3
 import struct
+from pathlib import Path
 
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
@@ -112,9 +113,11 @@ def test_wandb_offline(server, options, whole, tmp_path):
     run = open_run(tmp_path / "run")
     assert_same_result(run.path, whole[0])
     files = sorted((run.path / "tracking" / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda path: path.parent.name)
-    rows, ids, config = [], set(), {}
+    rows, ids, config, kept = [], set(), {}, set()
     for path in files:
         for record in wandb_records(path):
+            if record.WhichOneof("record_type") == "artifact":
+                kept |= {Path(c.path).name for c in record.artifact.manifest.contents}
             if record.WhichOneof("record_type") == "history":
                 items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
                 rows.append((record.history.step.num, {k: v for k, v in items.items() if not k.startswith("_")}))
@@ -122,6 +125,7 @@ def test_wandb_offline(server, options, whole, tmp_path):
                 ids.add(record.run.run_id)
                 config |= {"/".join(u.nested_key) or u.key: json.loads(u.value_json) for u in record.run.config.update}
     assert len(files) == 2  # one a process of the search
+    assert kept == {"structure.json", "heatmap.svg"}
     assert len(ids) == 1
     assert {name: config[name] for name in ("steps", "mode", "budget")} == {"steps": 8, "mode": "fast", "budget": 600}
     assert_told(rows, run)
@@ -139,6 +143,8 @@ def test_trackio(server, options, whole, tmp_path):
         configs = {name: json.loads(text) for name, text in database.execute("select run_name, config from configs")}
     (name,) = {name for name, _, _ in rows}
     assert name.startswith("run-")
+    blobs = {p.read_bytes() for p in (tmp_path / "trackio" / "artifacts").rglob("*") if p.is_file()}
+    assert blobs == {p.read_bytes() for p in (run.path / "structure.json", run.path / "tracking" / "heatmap.svg")}
     assert (configs[name]["steps"], configs[name]["mode"]) == (8, "fast")
     assert_told([(step, json.loads(text)) for _, step, text in rows], run)
     with sqlite3.connect(tmp_path / "trackio" / "mine.db") as database:

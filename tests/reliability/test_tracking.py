@@ -93,6 +93,8 @@ def test_tensorboard_from_the_command_line(server, options, whole, tmp_path):
     assert_same_result(folder, whole[0])
     run = open_run(folder)
     assert run.info["track"] == ["tensorboard"]
+    (kept,) = (folder / "tracking" / "tensorboard").glob("events*")
+    assert all(gate.module.encode() in kept.read_bytes() for gate in run.structure().gates)
     assert_told(run)
     (settings,) = (folder / "tracking").rglob("hparams.yml")
     said = yaml.safe_load(settings.read_text())

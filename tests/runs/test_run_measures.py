@@ -215,4 +215,4 @@ def test_findings_are_shown_as_sentences_and_escaped():
     found = Findings([Finding("few-steps", "warning", "Few <steps>", "Take more & wait.")])
     assert repr(found) == "warning: Few <steps>. Take more & wait."
     assert found._repr_html_().count("<li>") == 1
-    assert "Few &lt;steps&gt;</b> Take more &amp; wait." in found._repr_html_()
+    assert "Few &lt;steps&gt;.</b> Take more &amp; wait." in found._repr_html_()

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import pytest
+import torch
 
 import s3pet_viz as s3
 from s3pet_viz.analysis import Study
@@ -22,6 +23,7 @@ from s3pet_viz.runs.lock import WriterLock
 from s3pet_viz.studies import Cell, run_cells
 from s3pet_viz.studies.executors import JobExecutor
 from s3pet_viz.studies.options import StudyOptions
+from s3pet_viz.studies.runner import pool_size
 from s3pet_viz.studies.worker import execute
 
 SMALL = {
@@ -177,6 +179,13 @@ def test_a_killed_sweep_goes_on_and_does_each_cell_exactly_once(tmp_path, pool, 
     assert study.status() == {"planned": 9, "done": 9, "failed": 0, "missing": 0}
     ended = Counter({key: n for (event, key), n in events(study.path).items() if event == "done"})
     assert ended == {c["key"]: 1 for c in study.cells}
+
+
+def test_workers_have_no_more_threads_than_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert [pool_size(workers, 9) for workers in (1, 2, 4, 8, 20)] == [(1, 3), (2, 3), (4, 2), (8, 1), (9, 1)]
+    assert pool_size(8, 2) == (2, 3)
 
 
 # -- executors -----------------------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ def test_wrong_files_give_one_clear_error(name: str, raw: bytes, message: str, t
         ("text", "columns: expected the task's fields"),
         ({"text": 3}, "columns: expected the task's fields"),
         ({"text": "review", "label": "review"}, "columns: expected the task's fields"),
-        ({"label": "stars"}, "expected one or two text fields beside the label, found none"),
+        ({"label": "stars"}, "expected a text field beside the label, found none"),
         ({"a": "review", "b": "x", "c": "y", "label": "stars"}, "expected a column 'x'"),
     ],
 )
