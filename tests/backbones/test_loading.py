@@ -223,7 +223,7 @@ def test_no_such_name(name, tmp_path, monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(BackboneError, match=f"'{name}' cannot be loaded: .*; expected tiny-t5, minilm, a folder or"):
+    with pytest.raises(BackboneError, match=f"'{name}' cannot be loaded: .*; expected tiny-qwen3, tiny-t5, minilm, a folder or"):
         load_backbone(name)
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import positions, wrap_backbone
+from s3pet_viz.backbones.backbone import model_loss
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.errors import BackboneError, ConfigError, TaskError
 from s3pet_viz.pet import candidate_gates, insert, load_space
@@ -166,7 +167,7 @@ def test_a_batch_in_parts_has_the_whole_batchs_gradient():
     made, _ = features(held, {**MOOD, "label_names": ["very negative indeed", "positive"]})
     pets = insert(held.model, candidate_gates(positions(held.model), load_space("S3PET-M"))[0])
     problem = BackboneProblem(held.model, pets, lambda half, step: made.batch([0, 1, 2], "cpu"))
-    assert problem.net.options == {"use_cache": False}
+    assert problem.net.loss_of is model_loss
     batch = problem.batch("train", 0)
     assert problem.size(batch) == 8
     z = torch.ones(len(pets))
