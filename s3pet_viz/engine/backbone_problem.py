@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from s3pet_viz.backbones.backbone import Loss, model_loss
 from s3pet_viz.engine.problem import Half
 from s3pet_viz.pet import PETs
+from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batches import answered
 from s3pet_viz.training.own_batches import rows_of
 
@@ -59,8 +60,12 @@ class BackboneProblem:
         pets = self.net.pets
         was, pets.fused = pets.fused, False
         try:
-            # The only attention with second derivatives; of transformers models `attached` asks for the eager one.
-            with sdpa_kernel(SDPBackend.MATH):
+            # The only attention with second derivatives. It is the process's choice, so no other thread computes
+            # meanwhile; of transformers models `attached` asks for the eager one instead.
+            with contextlib.ExitStack() as stack:
+                if self.net.own:
+                    stack.enter_context(LOCK)
+                    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
                 yield
         finally:
             pets.fused = was
