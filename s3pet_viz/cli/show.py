@@ -37,7 +37,8 @@ def show(
     from s3pet_viz.sources import open_source, structure_of
     from s3pet_viz.structure import Structure
 
-    c.check_free(html, save, force=force)
+    c.check_free(html, ending=".html", force=force)
+    c.check_free(save, ending=".json", force=force)
     source = open_source(target)
     bare = isinstance(source, Run) and not source.n_steps
     structure = None if bare else structure_of(source, budget)
