@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis import open_study as open_study
     from s3pet_viz.analysis.explanation import Explanation as Explanation
     from s3pet_viz.analysis.health import health as health
+    from s3pet_viz.analysis.run_table import RunTable as RunTable
+    from s3pet_viz.analysis.run_table import open_runs as open_runs
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.backbones.listing import positions as positions
     from s3pet_viz.config import SearchConfig as SearchConfig
@@ -77,6 +79,7 @@ _HOME = {
         "tuning.scoring": "score",
         "analysis.explanation": "Explanation",
         "analysis.health": "health",
+        "analysis.run_table": "RunTable open_runs",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
         "structure.tables": "register_family",

@@ -177,12 +177,16 @@ def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
         more = f"{source._repr_html_()}<h2>Chosen gates</h2>{structure._repr_html_()}"
         at = structure.budget if budget is not None else None
         return standing_page(source.name, run_state(source, key="run", budget=at), more)
-    name = source.backbone or "structure"
+    drawn = heatmap(source).to_html(full_html=False, include_plotlyjs=True)
+    return page(source.backbone or "structure", f"{drawn}\n<h2>Chosen gates</h2>{source._repr_html_()}")
+
+
+def page(title: str, body: str) -> str:
+    """An HTML file. `title`: text. `body`: HTML."""
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{html.escape(name)}</title>"
+        f"<title>{html.escape(title)}</title>"
         "<style>body{font:15px/1.5 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px}"
         "table{border-collapse:collapse}td,th{padding:2px 10px 2px 0}</style></head><body>\n"
-        f"{heatmap(source).to_html(full_html=False, include_plotlyjs=True)}\n"
-        f"<h2>Chosen gates</h2>{source._repr_html_()}\n</body></html>\n"
+        f"{body}\n</body></html>\n"
     )

@@ -8,6 +8,7 @@ from s3pet_viz.figures.consensus import consensus, consensus_structure, consensu
 from s3pet_viz.figures.curves import curves, curves_table
 from s3pet_viz.figures.heatmap import heatmap, heatmap_table
 from s3pet_viz.figures.importance import importance, importance_table
+from s3pet_viz.figures.multiples import multiples, multiples_table
 from s3pet_viz.figures.overlap import overlap, overlap_table
 from s3pet_viz.figures.save import save
 from s3pet_viz.figures.sums import sums, sums_table
@@ -32,6 +33,8 @@ __all__ = [
     "heatmap_table",
     "importance",
     "importance_table",
+    "multiples",
+    "multiples_table",
     "overlap",
     "overlap_table",
     "save",

@@ -36,8 +36,9 @@ LOG = "log.txt"
 CONTROL = "control.json"
 EXPLAIN = "explain.json"
 TRACKING = "tracking"
+MARKS = "marks.json"
 
-_FILES = (RUN_JSON, GATES, EVALS, STRUCTURE, SCORES, LOCK, LOG, CONTROL, EXPLAIN)
+_FILES = (RUN_JSON, GATES, EVALS, STRUCTURE, SCORES, LOCK, LOG, CONTROL, EXPLAIN, MARKS)
 _FOLDERS = (STEPS, CHECKPOINT, TRACKING)
 
 #: Bytes of run.json; ours have 10 KB, and as much again where a search space is spelled out.

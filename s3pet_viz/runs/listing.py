@@ -44,7 +44,7 @@ class Listing:
             folder = located(runs)
             if not folder.is_dir():
                 raise ConfigError(f"{folder}: expected a folder of runs, found none")
-            for path in sorted(self._find(folder, _DEPTH)):
+            for path in sorted(find_runs(folder, self.problems)):
                 try:
                     found.append((path, layout.read_run_json(path), None))
                 except S3PETError as error:
@@ -75,19 +75,20 @@ class Listing:
             why = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
             raise ConfigError(f"runs: expected at least one run with steps, found none{why}")
 
-    def _find(self, folder: Path, depth: int) -> Iterator[Path]:
-        """Run directories so many folders below; a run holds none."""
-        try:
-            with os.scandir(folder) as entries:
-                below = [Path(entry.path) for entry in entries if entry.is_dir()]
-        except OSError as error:
-            self.problems.append(f"{folder}: cannot be read ({error.strerror})")
-            return
-        for path in below:
-            if os.path.lexists(path / layout.RUN_JSON):
-                yield path
-            elif depth > 1:
-                yield from self._find(path, depth - 1)
+
+def find_runs(folder: Path, problems: list[str], depth: int = _DEPTH) -> Iterator[Path]:
+    """Run directories so many folders below; a run holds none. Folders that cannot be read are added to `problems`."""
+    try:
+        with os.scandir(folder) as entries:
+            below = [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.endswith(".deleted")]
+    except OSError as error:
+        problems.append(f"{folder}: cannot be read ({error.strerror})")
+        return
+    for path in below:
+        if os.path.lexists(path / layout.RUN_JSON):
+            yield path
+        elif depth > 1:
+            yield from find_runs(path, problems, depth - 1)
 
 
 class _Opened(UserDict[str, Any]):

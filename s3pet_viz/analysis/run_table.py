@@ -1,0 +1,381 @@
+"""Many runs together: a table that sorts and filters, and what people write on runs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import os
+import struct
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from s3pet_viz.analysis.grid import Grid
+from s3pet_viz.config.checks import among, short
+from s3pet_viz.errors import ConfigError, RunError, S3PETError
+from s3pet_viz.files import is_there, located, read_bytes
+from s3pet_viz.runs import Run, layout, open_run
+from s3pet_viz.runs.heads import StepHeads
+from s3pet_viz.runs.listing import Runs, find_runs
+from s3pet_viz.runs.marks import Marks, delete_run, read_marks, write_marks
+from s3pet_viz.runs.status import RunStatus
+from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.units import by_rank
+
+#: Columns of `RunTable.table`.
+COLUMNS = (
+    "run", "name", "task", "backbone", "budget", "mode", "seed", "status", "steps", "score", "metric", "gates",
+    "parameters", "agreement", "tags", "note", "archived", "path",
+)  # fmt: skip
+_SHOWN = ("name", "task", "backbone", "budget", "mode", "seed", "status", "steps", "score", "agreement", "tags")
+_ROWS = 40
+#: Of a thumbnail: colours of p from 0 to 1, of a chosen cell, and of a place without a gate.
+_PALE, _DEEP, _CHOSEN, _NONE = (230, 238, 247), (8, 48, 107), (242, 107, 29), (255, 255, 255)
+
+
+_Spaces = dict[bytes, tuple[tuple[Gate, ...], Grid]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of a table: its head, its last step, and what people wrote on it. p and chosen: shape (n_gates,)."""
+
+    run: str
+    path: Path
+    info: Mapping[str, Any]
+    marks: Marks
+    status: str
+    steps: int
+    gates: tuple[Gate, ...]
+    grid: Grid
+    p: NDArray[np.float64]
+    chosen: NDArray[np.bool_]
+    score: float
+    metric: str
+
+    @property
+    def name(self) -> str:
+        return self.marks.name or str(self.info["name"])
+
+    def values(self) -> dict[str, Any]:
+        """The columns that are the run's own."""
+        config, marks = self.info["config"], self.marks
+        budget = config.get("budget")
+        return {
+            "run": self.run,
+            "name": self.name,
+            "task": _text(config.get("task")),
+            "backbone": _text(self.info["backbone"]),
+            "budget": _text(self.info["budget"] if budget is None else budget),
+            "mode": _text(config.get("mode")),
+            "seed": config.get("seed") if isinstance(config.get("seed"), int) else None,
+            "status": self.status,
+            "steps": self.steps,
+            "score": self.score,
+            "metric": self.metric,
+            "gates": int(self.chosen.sum()),
+            "parameters": int(sum(g.n_params for g, one in zip(self.gates, self.chosen, strict=True) if one)),
+            "tags": ", ".join(marks.tags),
+            "note": marks.note,
+            "archived": marks.archived,
+            "path": str(self.path),
+        }
+
+    def thumbnail(self) -> bytes:
+        """The heatmap as a small PNG: a pixel a cell, chosen ones orange, others paler the less likely they are."""
+        grid = self.grid
+        level = np.clip(np.nan_to_num(grid.spread(self.p)), 0, 1)[..., None]
+        pixels = np.array(_PALE) + level * (np.array(_DEEP) - np.array(_PALE))
+        pixels[~grid.spread(True, False, bool)] = _NONE
+        pixels[grid.row[self.chosen], grid.col[self.chosen]] = _CHOSEN
+        return _png(pixels.round().astype(np.uint8))
+
+
+def open_runs(runs: Runs, *, archived: bool = False) -> RunTable:
+    """Open many runs as a table: those of a folder (three levels deep), or named ones. Arguments, errors: `RunTable`."""
+    return RunTable(runs, archived=archived)
+
+
+class RunTable:
+    """Runs of a folder, or named ones: as a table, filtered, and with what people write on them.
+
+    ``table[name]`` and iteration give the runs, opened; figures and `trust` take a table where they take runs.
+
+    Args:
+        runs: a folder that holds run directories, or runs, their folders or names.
+        archived: with those that are put away.
+
+    Attributes:
+        problems: why others were left out, as text.
+
+    Raises:
+        ConfigError: no run at all. RunError: a named run (not found in a folder) cannot be opened.
+    """
+
+    def __init__(self, runs: Runs, *, archived: bool = False) -> None:
+        self.problems: list[str] = []
+        self._root: Path | None = None
+        self._rows: dict[str, Row] = {}
+        self._archived = archived
+        if isinstance(runs, (str, os.PathLike)) and is_there(runs) and not is_there(located(runs) / layout.RUN_JSON):
+            self._root = located(runs)
+            paths = sorted(find_runs(self._root, self.problems))
+        else:
+            paths = [open_run(run).path for run in ([runs] if isinstance(runs, (str, os.PathLike, Run)) else runs)]
+        space: _Spaces = {}
+        for path in paths:
+            try:
+                row = _read(path, self._label(path), space)
+            except S3PETError as error:
+                if self._root is None:
+                    raise
+                self.problems.append(str(error))
+                continue
+            if archived or not row.marks.archived:
+                self._rows[row.run] = row
+        if not paths:
+            found = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
+            raise ConfigError(
+                f"runs: expected at least one run, found none in {short(os.fspath(self._root or ''))}{found}"
+            )
+
+    # -- read ------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Run]:
+        return (open_run(row.path) for row in self._rows.values())
+
+    def __getitem__(self, name: str | int) -> Run:
+        """A run by its place, its ``run``, or its name where only one has it. Raises ConfigError: none, or several."""
+        return open_run(self.row(name).path)
+
+    def row(self, name: str | int) -> Row:
+        """As ``table[name]``, not opened."""
+        if isinstance(name, int) and not isinstance(name, bool) and -len(self) <= name < len(self):
+            return self.rows[name]
+        found = [row for row in self.rows if name == row.run] or [row for row in self.rows if name == row.name]
+        if len(found) == 1:
+            return found[0]
+        known = "several" if found else "none"
+        some = ", ".join(row.run for row in (found or self.rows)[:5])
+        raise ConfigError(f"run: expected one of {len(self)} runs ({some}, ...), found {known} that is {short(name)}")
+
+    def where(self, **values: Any) -> RunTable:
+        """The runs whose columns have these values, or one of several; ``tag=`` asks for a tag.
+
+        Raises:
+            ConfigError: a column that is not there; no run is left.
+        """
+        for name in values:
+            among("where", name, (*COLUMNS, "tag"))
+        table = self.table().set_index("run", drop=False)
+
+        def fits(row: Row) -> bool:
+            for name, value in values.items():
+                wanted = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+                have = row.marks.tags if name == "tag" else [table.at[row.run, name]]
+                if not any(str(one) == str(two) for one in have for two in wanted):
+                    return False
+            return True
+
+        kept = {key: row for key, row in self._rows.items() if fits(row)}
+        if not kept:
+            some = {name: sorted(map(str, table[name].unique()))[:6] for name in values if name in table}
+            raise ConfigError(f"where: expected values that a run has, found {values}; there are {some}")
+        return self._with(kept)
+
+    def sort(self, column: str, ascending: bool | None = None) -> RunTable:
+        """The runs in the order of a column. ascending: default: numbers fall, texts rise. Raises ConfigError: no such
+        column.
+        """
+        table = self.table()
+        values = table[among("sort", column, COLUMNS)]
+        if ascending is None:
+            ascending = not pd.api.types.is_float_dtype(values)
+        order = values.sort_values(ascending=ascending, kind="stable").index
+        return self._with({table.at[i, "run"]: self._rows[table.at[i, "run"]] for i in order})
+
+    def table(self) -> pd.DataFrame:
+        """One row a run. ``run`` names it in this table (its folder, from the root), ``name`` is the one people gave
+        it, or the search's own; ``gates`` and ``parameters`` are of what is chosen; ``agreement`` is the mean overlap
+        (Jaccard) of the chosen gates with those of the others here of the same space and budget, NaN where there are
+        none.
+        """
+        made = pd.DataFrame([row.values() for row in self.rows], columns=list(COLUMNS))
+        made["seed"] = made["seed"].astype("Int64")
+        made["agreement"] = self._agreement
+        return made
+
+    # -- write -----------------------------------------------------------------------------------------
+
+    def mark(self, run: str | int, **changes: Any) -> None:
+        """Write on a run: ``name=``, ``note=``, ``tags=`` (all of them), ``archived=``. What the search wrote stays.
+
+        Raises:
+            ConfigError: no such run, or a value that is none. RunError: it cannot be written.
+        """
+        row = self.row(run)
+        for name in changes:
+            among("mark", name, tuple(Marks.__dataclass_fields__))
+        marks = write_marks(row.path, **changes)
+        if marks.archived and not self._archived:
+            del self._rows[row.run]
+            self.__dict__.pop("_agreement", None)
+        else:
+            self._rows[row.run] = Row(**{**row.__dict__, "marks": marks})
+
+    def delete(self, *runs: str | int, sure: bool = False) -> None:
+        """Delete runs from the disk, for good. Asked twice: without ``sure=True`` it only says what would go.
+
+        Raises:
+            ConfigError: not sure, or no such run. RunError: a process holds one, or it cannot be deleted; those
+                before it are gone.
+        """
+        rows = [self.row(run) for run in runs]
+        if not sure:
+            named = ", ".join(row.run for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+            size = sum(f.stat().st_size for row in rows for f in row.path.rglob("*") if f.is_file())
+            raise ConfigError(
+                f"delete: this deletes {len(rows)} run(s), {size / 1e6:.1f} MB, for good: {named}. If that is meant, "
+                "the same with sure=True; mark(run, archived=True) only puts a run away"
+            )
+        for row in rows:
+            delete_run(row.path)
+            del self._rows[row.run]
+            self.__dict__.pop("_agreement", None)
+
+    # -- shown -----------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"RunTable({len(self)} runs)"
+
+    def _repr_html_(self) -> str:
+        table = self.table()
+        shown = [name for name in _SHOWN if any(said(value) for value in table[name])]
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("", *shown))
+        body = []
+        for row, values in zip(self.rows[:_ROWS], table.to_dict("records"), strict=False):
+            cells = "".join(f"<td style='text-align:left'>{html.escape(said(values[name]))}</td>" for name in shown)
+            body.append(f"<tr><td>{image(row)}</td>{cells}</tr>")
+        more = f"<p>and {len(self) - _ROWS} more: .table()</p>" if len(self) > _ROWS else ""
+        left = (
+            f"<p>{len(self.problems)} left out: {html.escape('; '.join(self.problems[:3]))}</p>"
+            if self.problems
+            else ""
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{more}{left}"
+
+    # -- inside ----------------------------------------------------------------------------------------
+
+    def _label(self, path: Path) -> str:
+        if self._root is not None:
+            return path.relative_to(self._root).as_posix()
+        label = stem = path.name
+        number = 1
+        while label in self._rows:
+            number += 1
+            label = f"{stem} ({number})"
+        return label
+
+    def _with(self, rows: dict[str, Row]) -> RunTable:
+        made = RunTable.__new__(RunTable)
+        made.problems, made._root, made._archived, made._rows = [], self._root, self._archived, rows
+        return made
+
+    @cached_property
+    def _agreement(self) -> NDArray[np.float64]:
+        """Mean Jaccard of each run with the others of its space and budget, shape (n_runs,)."""
+        groups: dict[tuple[int, Any], list[int]] = defaultdict(list)
+        for i, row in enumerate(self.rows):
+            if row.chosen.any():
+                groups[id(row.gates), row.info["budget"]].append(i)
+        made = np.full(len(self), np.nan)
+        for at in groups.values():
+            if len(at) < 2:
+                continue
+            rows = [self.rows[i] for i in at]
+            chosen = by_rank(np.stack([row.chosen for row in rows]), rows[0].gates).astype(np.float64)
+            both, size = chosen @ chosen.T, chosen.sum(axis=1)
+            overlap = both / (size[:, None] + size[None, :] - both)
+            made[at] = (overlap.sum(axis=1) - 1) / (len(at) - 1)
+        return made
+
+
+def _read(path: Path, label: str, space: _Spaces) -> Row:
+    """A run's row; `space` holds the gates that were read before, by the bytes of their file."""
+    about = RunStatus(path)
+    info = about.info
+    layout.check_entries(path)
+    mark = hashlib.sha256(read_bytes(path / layout.GATES, RunError, links=False)).digest()
+    if mark not in space:
+        found = layout.gates_from_parquet(path / layout.GATES, info["n_gates"])
+        space[mark] = found, Grid(found)
+    gates, grid = space[mark]
+    if len(gates) != info["n_gates"]:
+        raise RunError(f"{path}: field 'n_gates': expected {len(gates)} as in {layout.GATES}, found {info['n_gates']}")
+    heads = StepHeads(path, len(gates))
+    heads.refresh()
+    p, chosen = np.full(len(gates), np.nan), np.zeros(len(gates), dtype=bool)
+    if len(heads):
+        last = heads.row(-1)
+        p = last["p"][0].astype(np.float64)
+        if os.path.lexists(path / layout.STRUCTURE):
+            keys = Structure.load(path / layout.STRUCTURE).keys
+            chosen = np.array([gate.key in keys for gate in gates])
+        elif info["budget"]:
+            chosen[select(last["alpha"][0], np.array([g.n_params for g in gates]), info["budget"])] = True
+    score, metric = float("nan"), ""
+    if os.path.lexists(path / layout.SCORES):
+        metrics = layout.read_json(path / layout.SCORES).get("metrics")
+        value = metrics.get("score") if isinstance(metrics, dict) else None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            score = float(value)
+            metric = next((str(name) for name, one in metrics.items() if name != "score" and one == value), "")
+    return Row(label, path, info, read_marks(path), about.status, len(heads), gates, grid, p, chosen, score, metric)
+
+
+def image(row: Row) -> str:
+    """A thumbnail as an element of HTML."""
+    data = base64.b64encode(row.thumbnail()).decode()
+    look = "width:88px;height:44px;image-rendering:pixelated"
+    return f'<img alt="heatmap" style="{look}" src="data:image/png;base64,{data}">'
+
+
+def said(value: Any) -> str:
+    """A value of the table as text; nothing where it is not known."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _text(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text.rstrip("/").rpartition("/")[2] or text
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    """RGB, shape (rows, columns, 3), as a PNG: three chunks, each with its length and checksum."""
+    height, width, _ = pixels.shape
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
+    parts = [
+        (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
