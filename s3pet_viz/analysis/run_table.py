@@ -101,7 +101,7 @@ class Row:
 
 
 def open_runs(runs: Runs, *, archived: bool = False) -> RunTable:
-    """Open many runs as a table: those of a folder (three levels deep), or named ones. Arguments, errors: `RunTable`."""
+    """Open many runs as a table: those of a folder, three levels deep, or named ones. Arguments, errors: `RunTable`."""
     return RunTable(runs, archived=archived)
 
 
@@ -144,9 +144,7 @@ class RunTable:
                 self._rows[row.run] = row
         if not paths:
             found = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
-            raise ConfigError(
-                f"runs: expected at least one run, found none in {short(os.fspath(self._root or ''))}{found}"
-            )
+            raise ConfigError(f"runs: expected at least one run, found none in {self._root}{found}")
 
     # -- read ------------------------------------------------------------------------------------------
 
@@ -208,7 +206,7 @@ class RunTable:
         if ascending is None:
             ascending = not pd.api.types.is_float_dtype(values)
         order = values.sort_values(ascending=ascending, kind="stable").index
-        return self._with({table.at[i, "run"]: self._rows[table.at[i, "run"]] for i in order})
+        return self._with({row.run: row for row in (self.rows[int(i)] for i in order)})
 
     def table(self) -> pd.DataFrame:
         """One row a run. ``run`` names it in this table (its folder, from the root), ``name`` is the one people gave
@@ -323,8 +321,8 @@ def _read(path: Path, label: str, space: _Spaces) -> Row:
     layout.check_entries(path)
     mark = hashlib.sha256(read_bytes(path / layout.GATES, RunError, links=False)).digest()
     if mark not in space:
-        found = layout.gates_from_parquet(path / layout.GATES, info["n_gates"])
-        space[mark] = found, Grid(found)
+        read = layout.gates_from_parquet(path / layout.GATES, info["n_gates"])
+        space[mark] = read, Grid(read)
     gates, grid = space[mark]
     if len(gates) != info["n_gates"]:
         raise RunError(f"{path}: field 'n_gates': expected {len(gates)} as in {layout.GATES}, found {info['n_gates']}")
@@ -341,8 +339,9 @@ def _read(path: Path, label: str, space: _Spaces) -> Row:
             chosen[select(last["alpha"][0], np.array([g.n_params for g in gates]), info["budget"])] = True
     score, metric = float("nan"), ""
     if os.path.lexists(path / layout.SCORES):
-        metrics = layout.read_json(path / layout.SCORES).get("metrics")
-        value = metrics.get("score") if isinstance(metrics, dict) else None
+        found = layout.read_json(path / layout.SCORES).get("metrics")
+        metrics: dict[str, Any] = found if isinstance(found, dict) else {}
+        value = metrics.get("score")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             score = float(value)
             metric = next((str(name) for name, one in metrics.items() if name != "score" and one == value), "")

@@ -11,6 +11,8 @@ from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from s3pet_viz.analysis.run_table import RunTable
 
 Folder = Annotated[Path, typer.Argument(help="A folder that holds run folders.")]
@@ -79,7 +81,7 @@ def runs(
         from s3pet_viz.cli._output import page
 
         c.save_text(html, page(f"Runs of {folder}", found._repr_html_()), force)
-    _say(found, rows.to_dict("records"))
+    _say(found, rows)
 
 
 def _delete(found: RunTable, runs: list[str], yes: bool) -> None:
@@ -96,14 +98,16 @@ def _delete(found: RunTable, runs: list[str], yes: bool) -> None:
     found.delete(*runs, sure=True)
 
 
-def _say(found: RunTable, rows: list[dict[str, Any]]) -> None:
+def _say(found: RunTable, rows: pd.DataFrame) -> None:
     """What all runs have in common is said once, below."""
     from rich.text import Text
 
     from s3pet_viz.analysis.run_table import said
     from s3pet_viz.cli._output import cell, plain_table
 
-    texts = [{key: said(value) for key, value in row.items()} for row in rows]
+    texts: list[dict[str, str]] = [
+        {str(key): said(value) for key, value in row.items()} for row in rows.to_dict("records")
+    ]
     for row in texts:
         row["run"] += f" ({row['name']})" if row["name"] != row["run"].rpartition("/")[2] else ""
     values = {name: {row[name] for row in texts} for name in _SHOWN}

@@ -39,10 +39,10 @@ def multiples_table(runs: Sources, *, budget: Budget | None = None, step: int = 
         ConfigError: no run, more than 48, or two that share no gate.
         RunError, BudgetError: as `heatmap_table`.
     """
-    return _drawn(runs, budget, step)[0]
+    return _drawn(runs, budget, step)[0].drop(columns="cell")
 
 
-def _drawn(runs: Sources, budget: Budget | None, step: int) -> tuple[pd.DataFrame, Grid, dict[tuple[str, str], int]]:
+def _drawn(runs: Sources, budget: Budget | None, step: int) -> tuple[pd.DataFrame, Grid]:
     opened = open_sources(runs, allow=RUN, what="runs")
     if len(opened) > MOST:
         raise ConfigError(
@@ -55,16 +55,17 @@ def _drawn(runs: Sources, budget: Budget | None, step: int) -> tuple[pd.DataFram
     leads: dict[tuple[str, str], Gate] = {}
     for gate in joint_gates(views)[0]:
         leads.setdefault(gate.place, gate)
+    at = {place: i for i, place in enumerate(leads)}
     parts = []
     for one, label in zip(views, labels(opened), strict=True):
         table, gates = by_cell(*table_of([one]))
-        ranks = table["chosen_units"] if "chosen_units" in table else 0
-        table = table.assign(run=label, chosen=table["selected"], chosen_units=ranks, place=[g.place for g in gates])
+        cell = [at[gate.place] for gate in gates]
+        ranks = table.get("chosen_units", 0)
+        table = table.assign(run=label, chosen=table["selected"], chosen_units=ranks, cell=cell)
         parts.append(table)
-    wanted = ["run", "row", "column", "position", "pet_type", "p", "chosen", "chosen_units", "place"]
+    wanted = ["run", "row", "column", "position", "pet_type", "p", "chosen", "chosen_units", "cell"]
     made = pd.concat(parts, ignore_index=True)[wanted]
-    at = {place: i for i, place in enumerate(leads)}
-    return made.drop(columns="place").assign(cell=made["place"].map(at)), Grid(list(leads.values())), at
+    return made, Grid(list(leads.values()))
 
 
 @themed
@@ -88,7 +89,7 @@ def multiples(
         As `multiples_table`; ConfigError: columns below 1.
     """
     whole("columns", columns, 1)
-    table, grid, _ = _drawn(runs, budget, step)
+    table, grid = _drawn(runs, budget, step)
     names = list(dict.fromkeys(table["run"]))
     across = min(columns, len(names))
     down = math.ceil(len(names) / across)
@@ -124,12 +125,8 @@ def multiples(
         figure.add_trace(trace.update(xgap=0.5, ygap=0.5), **at)
         selected = np.zeros(len(grid.row), dtype=bool)
         selected[cell[part["chosen"].to_numpy()]] = True
-        lines = {"color": _style.OUTLINE, "width": 1.5}
         edge_x, edge_y = outlines(grid, selected)
-        figure.add_trace(
-            go.Scatter(x=edge_x, y=edge_y, mode="lines", line=lines, name="chosen", hoverinfo="skip", showlegend=False),
-            **at,
-        )
+        figure.add_trace(_style.line(edge_x, edge_y, "chosen", _style.OUTLINE, 1.5, showlegend=False), **at)
     ticks = [k for k, label in enumerate(grid.columns) if label]
     every = max(1, math.ceil(len(ticks) * across / 40))
     figure.update_xaxes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import zlib
 
@@ -54,7 +53,7 @@ def test_a_row_for_every_run(folder):
     overlap = np.array([[jaccard(a, b) for b in sets] for a in sets])
     np.testing.assert_allclose(table["agreement"], (overlap.sum(axis=1) - 1) / 2)
     assert [run.path.name for run in s3.open_runs(folder).sort("steps", ascending=False)] == ["a1", "a0", "b0"]
-    assert [row.run for row in found.sort("score").rows][0] == "a0"
+    assert found.sort("score").rows[0].run == "a0"
     assert len(found.where(task="sentiment")) == len(found.where(seed=[0, 1], task=["sentiment"])) == 2
     assert found[-1].path == found["deep/b0"].path
 
@@ -108,7 +107,7 @@ def test_deleting_asks_twice_and_takes_the_whole_run(folder):
         found.delete("a0", "a1")
     assert (folder / "a0" / "run.json").exists()
     found.delete("a0", "a1", sure=True)
-    assert sorted(os.listdir(folder)) == ["deep"]
+    assert [path.name for path in folder.iterdir()] == ["deep"]
     assert [row.run for row in found.rows] == ["deep/b0"]
 
 
@@ -125,7 +124,7 @@ def test_a_run_that_a_process_holds_is_not_deleted(tmp_path):
     with pytest.raises(RunError, match="is a link"):
         s3.open_runs([tmp_path / "link"]).delete(0, sure=True)
     found.delete("live", sure=True)
-    assert os.listdir(tmp_path / "runs") == []
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize("act", [lambda t: t.mark(0, name="mine"), lambda t: t.delete(0, sure=True)])
@@ -157,7 +156,8 @@ def test_damaged_runs_are_left_out_and_said(folder):
     (folder / "bad" / "run.json").write_text("{")
     found = s3.open_runs(folder)
     assert len(found) == 2
-    assert "field tags: expected words" in found.problems[0] and "bad" in found.problems[1]
+    assert "field tags: expected words" in found.problems[0]
+    assert "bad" in found.problems[1]
     with pytest.raises(RunError, match="bad"):
         s3.open_runs([folder / "bad"])
     with pytest.raises(ConfigError, match="expected at least one run, found none"):
@@ -180,8 +180,9 @@ def test_texts_of_strangers_stay_texts(tmp_path):
 
 def test_the_command(folder, tmp_path):
     said = s3pet("runs", folder, "--sort", "score", "--table", tmp_path / "t.csv", "--html", tmp_path / "t.html").output
-    assert "3 runs" in said and "deep/b0" in said and "0.75" in said
-    assert list(pd.read_csv(tmp_path / "t.csv")["run"])[0] == "a0"
+    for word in ("3 runs", "deep/b0", "0.75"):
+        assert word in said
+    assert pd.read_csv(tmp_path / "t.csv").loc[0, "run"] == "a0"
     assert (tmp_path / "t.html").read_text().count("data:image/png") == 3
     s3pet("runs", folder, "--on", "a0", "--on", "a1", "--name", "x", "--tags", "one, two")
     assert read_marks(folder / "a1").tags == ("one", "two")
@@ -195,7 +196,7 @@ def test_the_command(folder, tmp_path):
         assert (folder / "a0").exists()
     s3pet("runs", folder, "--on", "a0", "--delete", input="y\n1\n")
     s3pet("runs", folder, "--on", "a1", "--delete", "--yes")
-    assert sorted(os.listdir(folder)) == ["deep"]
+    assert [path.name for path in folder.iterdir()] == ["deep"]
     for words, wrong in (
         (["--delete"], "expected --on RUN"), (["--on", "deep/b0"], "expected a change"), (["--where", "task"], "expected column=value"),
     ):  # fmt: skip
