@@ -10,7 +10,8 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -124,27 +125,49 @@ class RunTable:
     def __init__(self, runs: Runs, *, archived: bool = False) -> None:
         self.problems: list[str] = []
         self._root: Path | None = None
+        self._named: list[Path] = []
         self._rows: dict[str, Row] = {}
         self._archived = archived
+        self._spaces: _Spaces = {}
+        self._seen: dict[Path, tuple[Any, Row]] = {}
         if isinstance(runs, (str, os.PathLike)) and is_there(runs) and not is_there(located(runs) / layout.RUN_JSON):
             self._root = located(runs)
-            paths = sorted(find_runs(self._root, self.problems))
         else:
-            paths = [open_run(run).path for run in ([runs] if isinstance(runs, (str, os.PathLike, Run)) else runs)]
-        space: _Spaces = {}
+            named = [runs] if isinstance(runs, (str, os.PathLike, Run)) else runs
+            self._named = [open_run(run).path for run in named]
+        self.refresh()
+        if not self._seen:
+            found = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
+            raise ConfigError(f"runs: expected at least one run, found none in {self._root or 'what was given'}{found}")
+
+    def refresh(self) -> bool:
+        """Look at the runs again: new ones, others' steps, scores and marks; what has not changed is not read again.
+        Whether anything is new. Of a table that was filtered or sorted only its own runs.
+
+        Raises:
+            RunError: a run that was named, not found in a folder, cannot be read any more.
+        """
+        self.problems = []
+        paths = self._named or (sorted(find_runs(self._root, self.problems)) if self._root else [])
+        before, rows = self._rows, dict[str, Row]()
+        seen: dict[Path, tuple[Any, Row]] = {}
         for path in paths:
             try:
-                row = _read(path, self._label(path), space)
+                stamp = _stamp(path)
+                known = self._seen.get(path)
+                label = known[1].run if known else self._label(path, rows)
+                row = known[1] if known and known[0] == stamp else _read(path, label, self._spaces)
             except S3PETError as error:
                 if self._root is None:
                     raise
                 self.problems.append(str(error))
                 continue
-            if archived or not row.marks.archived:
-                self._rows[row.run] = row
-        if not paths:
-            found = f" ({'; '.join(self.problems[:3])})" if self.problems else ""
-            raise ConfigError(f"runs: expected at least one run, found none in {self._root}{found}")
+            seen[path] = stamp, row
+            if self._archived or not row.marks.archived:
+                rows[row.run] = row
+        self._rows, self._seen = rows, seen
+        self.__dict__.pop("_agreement", None)
+        return before.keys() != rows.keys() or any(before[label] is not row for label, row in rows.items())
 
     # -- read ------------------------------------------------------------------------------------------
 
@@ -232,10 +255,9 @@ class RunTable:
             among("mark", name, tuple(Marks.__dataclass_fields__))
         marks = write_marks(row.path, **changes)
         if marks.archived and not self._archived:
-            del self._rows[row.run]
-            self.__dict__.pop("_agreement", None)
+            self._forget(row)
         else:
-            self._rows[row.run] = Row(**{**row.__dict__, "marks": marks})
+            self._rows[row.run] = replace(row, marks=marks)
 
     def delete(self, *runs: str | int, sure: bool = False) -> None:
         """Delete runs from the disk, for good. Asked twice: without ``sure=True`` it only says what would go.
@@ -254,8 +276,7 @@ class RunTable:
             )
         for row in rows:
             delete_run(row.path)
-            del self._rows[row.run]
-            self.__dict__.pop("_agreement", None)
+            self._forget(row)
 
     # -- shown -----------------------------------------------------------------------------------------
 
@@ -280,19 +301,26 @@ class RunTable:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _label(self, path: Path) -> str:
+    def _forget(self, row: Row) -> None:
+        del self._rows[row.run]
+        self._seen.pop(row.path, None)
+        self._named = [path for path in self._named if path != row.path]
+        self.__dict__.pop("_agreement", None)
+
+    def _label(self, path: Path, taken: Mapping[str, Row]) -> str:
         if self._root is not None:
             return path.relative_to(self._root).as_posix()
         label = stem = path.name
         number = 1
-        while label in self._rows:
+        while label in taken:
             number += 1
             label = f"{stem} ({number})"
         return label
 
     def _with(self, rows: dict[str, Row]) -> RunTable:
         made = RunTable.__new__(RunTable)
-        made.problems, made._root, made._archived, made._rows = [], self._root, self._archived, rows
+        made.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "_agreement"}
+        made._rows, made._root, made._named = rows, None, [row.path for row in rows.values()]
         return made
 
     @cached_property
@@ -312,6 +340,19 @@ class RunTable:
             overlap = both / (size[:, None] + size[None, :] - both)
             made[at] = (overlap.sum(axis=1) - 1) / (len(at) - 1)
         return made
+
+
+def _stamp(path: Path) -> tuple[Any, ...]:
+    """What changes when a run does; its process may end without a trace in its files."""
+    layout.check_entries(path)
+    files = [layout.RUN_JSON, layout.STRUCTURE, layout.SCORES, layout.MARKS]
+    parts = layout.part_paths(path)
+    found: list[Any] = [RunStatus(path).status, len(parts)]
+    for one in (*(path / name for name in files), *parts[-1:]):
+        with suppress(OSError):
+            stat = one.lstat()
+            found.append((one.name, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
 
 
 def _read(path: Path, label: str, space: _Spaces) -> Row:
@@ -348,11 +389,15 @@ def _read(path: Path, label: str, space: _Spaces) -> Row:
     return Row(label, path, info, read_marks(path), about.status, len(heads), gates, grid, p, chosen, score, metric)
 
 
+def image_data(row: Row) -> str:
+    """A thumbnail in base64."""
+    return base64.b64encode(row.thumbnail()).decode()
+
+
 def image(row: Row) -> str:
     """A thumbnail as an element of HTML."""
-    data = base64.b64encode(row.thumbnail()).decode()
     look = "width:88px;height:44px;image-rendering:pixelated"
-    return f'<img alt="heatmap" style="{look}" src="data:image/png;base64,{data}">'
+    return f'<img alt="heatmap" style="{look}" src="data:image/png;base64,{image_data(row)}">'
 
 
 def said(value: Any) -> str:

@@ -14,6 +14,7 @@ import typer
 from s3pet_viz.cli import (
     baselines,
     control,
+    dashboard,
     demo,
     exchange,
     explain,
@@ -48,6 +49,7 @@ for _function in (
     study.transfer,
     show.show,
     runs.runs,
+    dashboard.dashboard,
     positions.positions,
     explain.explain,
     fit.fit,

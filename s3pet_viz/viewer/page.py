@@ -24,6 +24,12 @@ def module() -> str:
 
 
 @functools.cache
+def table_module() -> str:
+    """The ES module of the table of runs."""
+    return text_of("viewer", "js", "draw.js") + text_of("viewer", "js", "table.js")
+
+
+@functools.cache
 def style() -> str:
     return text_of("viewer", "js", "style.css")
 

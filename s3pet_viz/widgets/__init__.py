@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from s3pet_viz.widgets.live import LiveView as LiveView
     from s3pet_viz.widgets.live import StructureExplorer as StructureExplorer
     from s3pet_viz.widgets.live import watch as watch
+    from s3pet_viz.widgets.runs import RunBrowser as RunBrowser
     from s3pet_viz.widgets.search import LiveSearch as LiveSearch
     from s3pet_viz.widgets.transfer import TransferExplorer as TransferExplorer
 
@@ -22,9 +23,10 @@ _HOME = {
     "StructureExplorer": "live",
     "CompareRuns": "compare",
     "TransferExplorer": "transfer",
+    "RunBrowser": "runs",
 }
 
-__all__ = ["CompareRuns", "LiveSearch", "LiveView", "StructureExplorer", "TransferExplorer", "watch"]
+__all__ = ["CompareRuns", "LiveSearch", "LiveView", "RunBrowser", "StructureExplorer", "TransferExplorer", "watch"]
 
 
 def __getattr__(name: str) -> Any:

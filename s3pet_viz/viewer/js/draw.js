@@ -19,6 +19,16 @@ export const INKS = {
   dark: { ink: "#e6e9ed", muted: "#9aa5b1", grid: "#3a434d", paper: "#111111", outline: "#ff8c42" },
 };
 
+/** The colours of the page: what `theme` says, else JupyterLab's, VS Code's or the system's. */
+function themeOf(wanted) {
+  if (wanted === "light" || wanted === "dark") return wanted;
+  const { jpThemeLight } = document.body.dataset;
+  if (jpThemeLight) return jpThemeLight === "false" ? "dark" : "light";
+  const kind = document.body.dataset.vscodeThemeKind ?? "";
+  if (kind) return kind.includes("dark") ? "dark" : "light";
+  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+}
+
 /** An HTML element; props are attributes, `on...` listeners, or properties that begin with a dot. */
 export function h(tag, props = {}, ...kids) {
   return fill(document.createElement(tag), props, kids);

@@ -24,16 +24,6 @@ const ACTIONS = { running: ["pause", "stop"], paused: ["resume", "stop"], stoppe
 const DOING = { pause: "pausing", resume: "resuming", stop: "stopping" };
 const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health" };
 
-/** The colours of the page: what `theme` says, else JupyterLab's, VS Code's or the system's. */
-function themeOf(wanted) {
-  if (wanted === "light" || wanted === "dark") return wanted;
-  const { jpThemeLight } = document.body.dataset;
-  if (jpThemeLight) return jpThemeLight === "false" ? "dark" : "light";
-  const kind = document.body.dataset.vscodeThemeKind ?? "";
-  if (kind) return kind.includes("dark") ? "dark" : "light";
-  return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-}
-
 /** One view of a model: its own step, budget and filters; the selection belongs to the model. */
 class View {
   constructor(model, el) {
