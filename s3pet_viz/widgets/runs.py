@@ -76,7 +76,7 @@ class RunBrowser(w.VBox):
         """What the table was last told, as text."""
         return str(self.page.said)
 
-    def open(self, *runs: str | int) -> None:
+    def look_at(self, *runs: str | int) -> None:
         """Show one run in the viewer, or compare several, below the table. Raises ConfigError: no such run."""
         self._look("open" if len(runs) == 1 else "compare", [self.table.row(run) for run in runs])
 
