@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import RenderableType
@@ -64,7 +64,8 @@ def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = No
         return Text("no steps recorded yet")
     chosen = source.structure(budget=budget).keys
     selected = [g.key in chosen for g in source.gates_list]
-    return text_heatmap(source.gates_list, source.p(budget=budget), selected, width=width)
+    pinned = (source.pinned_in, source.pinned_out)
+    return text_heatmap(source.gates_list, source.p(budget=budget), selected, pinned=pinned, width=width)
 
 
 def gates_table(source: Run | Structure, budget: Budget | None = None, most: int | None = _MOST_GATES) -> Table:
@@ -73,14 +74,14 @@ def gates_table(source: Run | Structure, budget: Budget | None = None, most: int
 
     run = source if isinstance(source, Run) else None
     gates = list(source.structure(budget=budget).gates if isinstance(source, Run) else source.gates)
-    p: Any = None
+    p: dict[tuple[str, str], float] = {}
     if run is not None:
-        p = run.p(budget=budget)
-        gates.sort(key=lambda g: -p[g.index])
+        p = {gate.key: float(value) for gate, value in zip(run.gates_list, run.p(budget=budget), strict=True)}
+        gates.sort(key=lambda g: -p.get(g.key, 2.0))  # those pinned in, which have none, come first
     table = plain_table("layer", "module", "PET type", "parameters", *(["p"] if run else []), right=2 if run else 1)
     for gate in gates[:most]:
         cells = [gate.column, gate.module, gate.pet_type, f"{gate.n_params:,}"]
-        table.add_row(*map(cell, [*cells, *([f"{p[gate.index]:.3f}"] if run else [])]))
+        table.add_row(*map(cell, [*cells, *([f"{p[gate.key]:.3f}" if gate.key in p else "pinned"] if run else [])]))
     if most is not None and len(gates) > most:
         table.add_row(Text("..."), Text(f"and {len(gates) - most} more"))
     return table

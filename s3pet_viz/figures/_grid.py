@@ -21,6 +21,8 @@ _CELLS = {**_style.BARE, "zeroline": False, "fixedrange": False}
 FILLS = "fills the rest of the budget"
 #: What the legend calls gates that were left out of the search.
 INERT = "cannot help"
+#: What it calls those that were pinned, and the sign that they bear.
+PINNED_IN, PINNED_OUT = "pinned in by hand", "pinned out by hand"
 #: Of colours: what the number can be, what is drawn, or from here to there.
 Scale = Literal["full", "own"] | tuple[float, float]
 
@@ -106,6 +108,24 @@ def add_inert(figure: go.Figure, grid: Grid, inert: Sequence[Gate]) -> None:
     look = {"size": 14, "opacity": 0, "color": _style.MUTED}
     told = "<b>%{customdata[0]}</b> · left out<br>%{customdata[1]}<br>whatever its weights are, the output is the same"
     figure.add_trace(_style.markers(columns, rows, "inert", look, hover=told, customdata=names, showlegend=False))
+
+
+def add_pinned(figure: go.Figure, grid: Grid, inside: Sequence[Gate], outside: Sequence[Gate]) -> None:
+    """Mark the cells of gates that were pinned: a small square on those in, a small cross on those out. Gates of the
+    grid's `pinned`, those in first.
+    """
+    rows, columns = grid.pinned
+    sides = ((PINNED_IN, inside, "square", slice(0, len(inside))), (PINNED_OUT, outside, "x", slice(len(inside), None)))
+    for name, gates, symbol, at in sides:
+        if not gates:
+            continue
+        told = [[_style.plain(f"{g.label}"), _style.plain(g.position), f"{g.n_params:,}"] for g in gates]
+        look = {"symbol": symbol, "size": 7, "color": _style.INK, "line": {"color": _style.GROUND, "width": 1}}
+        hover = (
+            f"<b>%{{customdata[0]}}</b> · {name}<br>%{{customdata[1]}}<br>%{{customdata[2]}} parameters<br>not searched"
+        )
+        more = {"customdata": told, "showlegend": True, "zorder": 2}
+        figure.add_trace(_style.markers(columns[at], rows[at], name, look, hover=hover, **more))
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

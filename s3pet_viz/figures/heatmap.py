@@ -13,8 +13,8 @@ from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, joint_gates, left_out, shorten, spread, view
-from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, add_inert, axes, cells, limits
+from s3pet_viz.figures._data import View, joint_gates, left_out, pinned, shorten, spread, view
+from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, add_inert, add_pinned, axes, cells, limits
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Sources, open_sources
@@ -129,6 +129,7 @@ def heatmap(
 
     Dotted outlines are of gates that only fill what is left of the budget: they come after one that did not fit.
     Hatched cells are of gates that the search left out, because the model's output does not depend on their weights.
+    A small square or cross is on gates that were pinned in or out by hand: nothing was searched there.
 
     Args:
         runs: a run, its path, a structure (whose chosen gates are drawn), a published file; or several of them.
@@ -141,7 +142,8 @@ def heatmap(
 
     Returns:
         A figure with these traces: the heatmap ("gates"), the outlines ("chosen" and, where there are such, "fills the
-        rest of the budget"), a casing under them, and where there are such gates the hatching ("cannot help").
+        rest of the budget"), a casing under them, and where there are such gates the hatching ("cannot help") and the
+        marks ("pinned in by hand", "pinned out by hand").
 
     Raises:
         ConfigError: `value` or `scale` is none of these, or `value` is not known for a structure.
@@ -158,7 +160,8 @@ def heatmap(
     gate_table, gates = table_of(views)
     table, leads = by_cell(gate_table, gates)
     inert = left_out(sources, gates)
-    grid = Grid(leads, inert)
+    inside, outside = pinned(sources)
+    grid = Grid(leads, inert, [*inside, *outside])
 
     figure = _style.new_figure(look, _title(sources, views, gate_table, budget, step))
     figure.add_trace(gate_cells(grid, table, value, len(views), scale))
@@ -167,6 +170,7 @@ def heatmap(
     chosen, fill = table["selected"].to_numpy(), table["fill"].to_numpy()
     add_chosen(figure, grid, chosen, fill, name, visible=value != "selected")
     add_inert(figure, grid, inert)
+    add_pinned(figure, grid, inside, outside)
     axes(figure, grid)
     return figure
 
@@ -232,6 +236,8 @@ def _title(
     n_chosen = int(table["selected"].sum())
     params = int(table.loc[table["selected"], "n_params"].sum())
     chosen = f"{n_chosen:,} gates chosen" + (f", {params:,} parameters" if params else "")
+    if inside := pinned(sources)[0]:
+        chosen += f" · {len(inside):,} pinned in" + f", {sum(g.n_params for g in inside):,}"
     if len(sources) > 1:
         words = [f"{len(sources)} runs", f"{n_chosen:,} gates chosen in most of them"]
     elif isinstance(sources[0], Structure):

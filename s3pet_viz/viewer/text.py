@@ -22,7 +22,14 @@ _CHOSEN = Style(color="#f26b1d", bold=True)
 _WIDTH = 80
 
 
-def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None) -> Group:
+def text_heatmap(
+    gates: Sequence[Gate],
+    p: ArrayLike | None,
+    selected: ArrayLike,
+    *,
+    pinned: tuple[Sequence[Gate], Sequence[Gate]] = ((), ()),
+    width: int | None = None,
+) -> Group:
     """Rows = module and PET type, columns = layers, a shaded block per gate, ● after chosen ones.
 
     Units share the block of their position: the sum of their p, and in place of ● the rank, how many are chosen.
@@ -34,6 +41,7 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
         gates: the search space, shape (n_gates,).
         p: shape (n_gates,), probabilities; shaded on the scale 0 to the largest p. None: only the choice is shown.
         selected: shape (n_gates,) of bool, or indices of the chosen gates.
+        pinned: gates that were pinned in and out, which are not among `gates`: ■ and ×.
         width: columns of the terminal; 80 where not given.
 
     Raises:
@@ -49,7 +57,8 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
     chosen[mask if mask.dtype == bool else mask.astype(np.int64)] = True
 
     ranks: dict[tuple[int, int], int] = {}
-    grid = Grid(gates)
+    inside, outside = pinned
+    grid = Grid(gates, (), [*inside, *outside])
     if any(gate.unit is not None for gate in gates):  # one cell for the units of a position: the sum of p, and the rank
         at = list(zip(grid.row.tolist(), grid.col.tolist(), strict=True))
         sums = dict.fromkeys(at, 0.0)
@@ -66,14 +75,19 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
         rank = ranks.get((row, column), 0)
         sign = "●" if mark and not rank else " " if not rank else str(rank) if rank < 10 else "+"
         cells[grid.rows[row], grid.columns[column]] = (int(level), sign)
+    for i, (row, column) in enumerate(grid.pinned.T.tolist()):
+        cell = grid.rows[row], grid.columns[column]
+        shade, sign = cells.get(cell, (-1, " "))
+        cells[cell] = shade, sign if sign != " " else "■" if i < len(inside) else "×"
     labels = {row: _short(row) for row in grid.rows}
     margin = max(len(label) for label in labels.values()) + 1
     room = max(2, (width or _WIDTH) - margin)
     blocks = [_block(columns, labels, cells, margin) for columns in _fold(grid.columns, room)]
     lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
-    return Group(
-        *lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks))
-    )
+    legend = _legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks))
+    if inside or outside:
+        legend.append(Text(f"■ pinned in by hand ({len(inside):,}), × pinned out ({len(outside):,}): not searched"))
+    return Group(*lines, Text(""), *legend)
 
 
 def _fold(columns: list[str], room: int) -> list[list[str]]:
@@ -96,8 +110,8 @@ def _block(
                 line.append("  ")
                 continue
             level, sign = cells[row, column]
-            line.append(_SHADES[level], Style(color=_COLOURS[level]))
-            line.append(sign, _CHOSEN if sign != " " else "")
+            line.append(_SHADES[level] if level >= 0 else " ", Style(color=_COLOURS[level]))
+            line.append(sign, "" if sign in " ■×" else _CHOSEN)
         line.rstrip()
         if any((row, column) in cells for column in columns):
             lines.append(line)
