@@ -116,7 +116,7 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
             "backbone_params": info["backbone_params"],
             "smallest": int(counts.min()) + run.pinned_params,
             "total": int(counts.sum()) + run.pinned_params,
-            "pinned": run.pinned_params,
+            **({"pinned": run.pinned_params} if run.pinned_in else {}),
         },
     }
 
