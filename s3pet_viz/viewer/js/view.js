@@ -872,9 +872,9 @@ class View {
       json: JSON.stringify(
         {
           ...store.doc.structure,
-          budget: this.edit && scene.used > scene.budget ? null : scene.budget,
+          budget: !this.edit ? scene.budget : scene.used > this.edit.budget ? null : this.edit.budget,
           n_params: scene.used,
-          source: { ...store.doc.structure?.source, run: run.name, step: scene.step, ...this.editsOf(scene) },
+          source: { ...store.doc.structure?.source, run: run.name, step: this.edit?.step ?? scene.step, ...this.editsOf(scene) },
           gates: chosen,
         },
         null,
