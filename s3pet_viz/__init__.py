@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis import open_study as open_study
     from s3pet_viz.analysis.explanation import Explanation as Explanation
     from s3pet_viz.analysis.health import health as health
+    from s3pet_viz.analysis.why_not import why_not as why_not
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.backbones.listing import positions as positions
     from s3pet_viz.config import SearchConfig as SearchConfig
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from s3pet_viz.tuning.api import tune as tune
     from s3pet_viz.tuning.explain import explain as explain
     from s3pet_viz.tuning.scoring import score as score
+    from s3pet_viz.tuning.what_if import what_if as what_if
     from s3pet_viz.widgets import watch as watch
 
     __version__: str
@@ -77,6 +79,8 @@ _HOME = {
         "tuning.scoring": "score",
         "analysis.explanation": "Explanation",
         "analysis.health": "health",
+        "analysis.why_not": "why_not",
+        "tuning.what_if": "what_if",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
         "structure.tables": "register_family",

@@ -14,6 +14,7 @@ import typer
 from s3pet_viz.cli import (
     baselines,
     control,
+    cut,
     demo,
     exchange,
     explain,
@@ -48,6 +49,8 @@ for _function in (
     show.show,
     positions.positions,
     explain.explain,
+    cut.cut,
+    cut.why_not,
     fit.fit,
     watch.watch,
     report.report,
