@@ -166,11 +166,7 @@ def cut(
             bar = {"marker": {"color": colour, "line": {"width": 0}}, "orientation": "h", "showlegend": True}
             x, data = table["distance"].to_numpy()[mine], np.array(facts, dtype=object)[mine]
             # A gate on the cut itself has no length: a dot shows it.
-            figure.add_trace(
-                go.Bar(
-                    name=name, x=x, y=places[mine], customdata=data, hovertemplate=f"{hover}<extra></extra>", **look_
-                )
-            )
+            figure.add_trace(go.Bar(name=name, x=x, y=places[mine], customdata=data, hovertemplate=text, **bar))
     on = np.abs(table["distance"].to_numpy()) == 0
     dot = {"symbol": "line-ns", "size": 12, "line": {"color": _style.INK, "width": 2}}
     if on.any():
@@ -187,8 +183,11 @@ def cut(
     ticks = [_style.plain(f"{r['name']} · {r['n_params']:,}{_chosen(r)}") for r in table.to_dict("records")]
     figure.update_yaxes(range=[len(table) - 0.4, -0.6], **_style.BARE, **_style.named(ticks))
     zero = {"zeroline": True, "zerolinecolor": _style.INK, "zerolinewidth": 1}
-    figure.update_xaxes(title="α less that of the first gate that did not fit", selector={"anchor": "y"}, **zero)
-    figure.update_layout(xaxis={"domain": [0, 0.66 if measured else 1]}, barmode="overlay", bargap=0.3)
+    words = "α less that of the first gate that did not fit"
+    axis = {"domain": [0, 0.66 if measured else 1], "title": {"text": words, "standoff": 8}, **zero}
+    figure.update_layout(xaxis=axis, barmode="overlay", bargap=0.3)
+    shown = "gate · parameters" + (" · runs that chose it" if (table["of"] > 1).any() else "")
+    figure.update_yaxes(title={"text": shown, "standoff": 8, "font": {"size": 11}})
     _style.place_top(figure, height=max(260, 160 + _ROW_PX * len(table)))
     return figure
 
