@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import RenderableType
@@ -53,8 +53,10 @@ def share(params: int, backbone_params: int) -> str:
     return f"{params:,} parameters" + (f" = {params / backbone_params:.4%} of the backbone" if backbone_params else "")
 
 
-def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = None) -> RenderableType:
-    """The text heatmap of a run (at its own or another budget) or of a structure."""
+def heatmap_text(
+    source: Run | Structure, width: int, budget: Budget | None = None, annotate: str | None = None
+) -> RenderableType:
+    """The text heatmap of a run (at its own or another budget) or of a structure. annotate: as in `figures.heatmap`."""
     from s3pet_viz.runs import Run
     from s3pet_viz.viewer.text import text_heatmap
 
@@ -64,8 +66,18 @@ def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = No
         return Text("no steps recorded yet")
     chosen = source.structure(budget=budget).keys
     selected = [g.key in chosen for g in source.gates_list]
+    texts, legend = None, ""
+    if annotate is not None:
+        from s3pet_viz.analysis.annotate import annotation
+        from s3pet_viz.structure import ranks
+
+        count, alpha = [int(on) for on in selected], source.alpha()
+        numbers: dict[str, Any] = {"alpha": alpha, "rank": ranks(alpha), "count": count, "runs": [1] * len(count)}
+        texts, legend = annotation(annotate, source.gates_list, explained=source, **numbers)
     pinned = (source.pinned_in, source.pinned_out)
-    return text_heatmap(source.gates_list, source.p(budget=budget), selected, pinned=pinned, width=width)
+    made = text_heatmap(source.gates_list, source.p(budget=budget), selected, pinned=pinned, texts=texts, width=width)
+    made.renderables.extend([Text(legend)] if legend else [])
+    return made
 
 
 def gates_table(source: Run | Structure, budget: Budget | None = None, most: int | None = _MOST_GATES) -> Table:

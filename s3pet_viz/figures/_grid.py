@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from s3pet_viz.structure import Gate
 ROW_PX = 21
 _INSET = 0.45  # half the side of an outline, in cells
 _RING = 2  # width of an outline, in px
+#: px: what a figure is at least wide, and may be made at most; a font that can still be read.
+_NARROW, _WIDE, _READABLE = 760, 1600, 7.0
 _CELLS = {**_style.BARE, "zeroline": False, "fixedrange": False}
 #: What the legend calls gates that are chosen only because a likelier one did not fit.
 FILLS = "fills the rest of the budget"
@@ -126,6 +129,30 @@ def add_pinned(figure: go.Figure, grid: Grid, inside: Sequence[Gate], outside: S
         )
         more = {"customdata": told, "showlegend": True, "zorder": 2}
         figure.add_trace(_style.markers(columns[at], rows[at], name, look, hover=hover, **more))
+
+
+def fitted(grid: Grid, texts: Sequence[str]) -> tuple[float, float | None]:
+    """The font size at which the longest of these texts fits a cell, 0 where none does that can be read; and the width
+    that the figure needs for it, None for any.
+    """
+    longest = max((len(text) for text in texts), default=1) or 1
+    beside = 60 + 7 * max(len(row) for row in grid.rows) + 90  # labels, and the colour bar
+
+    def size(width: float) -> float:
+        return min(11.0, ((width - beside) / len(grid.columns) - 2) / (_style.CHAR * longest))
+
+    if size(_NARROW) >= _READABLE:
+        return size(_NARROW), None
+    width = beside + len(grid.columns) * (2 + _style.CHAR * longest * _READABLE)
+    return (_READABLE, math.ceil(width)) if width <= _WIDE else (0.0, None)
+
+
+def letters(grid: Grid, letter: str, size: float) -> go.Scatter:
+    """A letter on each cell of a gate that cannot help."""
+    rows, columns = grid.inert
+    font = {"size": max(size, 9), "color": _style.INK}
+    look = {"mode": "text", "text": [letter] * len(rows), "textfont": font, "hoverinfo": "skip", "showlegend": False}
+    return go.Scatter(x=columns, y=rows, name="inert, named", zorder=3, **look)
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -9,13 +9,27 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.annotate import INERT, Annotate, annotation
 from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import View, joint_gates, left_out, pinned, shorten, spread, view
-from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, add_inert, add_pinned, axes, cells, limits
+from s3pet_viz.figures._grid import (
+    FILLS,
+    Grid,
+    Scale,
+    add_chosen,
+    add_inert,
+    add_pinned,
+    axes,
+    cells,
+    fitted,
+    letters,
+    limits,
+)
 from s3pet_viz.figures._theme import Look, themed
+from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Sources, open_sources
 from s3pet_viz.structure import Gate, Structure, ranks
@@ -120,6 +134,7 @@ def heatmap(
     budget: Budget | None = None,
     step: int = -1,
     scale: Scale = "full",
+    annotate: Annotate | None = None,
     **look: Unpack[Look],
 ) -> go.Figure:
     """Draw every gate on the grid of modules and layers; chosen gates are outlined.
@@ -138,6 +153,10 @@ def heatmap(
         budget, step: as `heatmap_table`.
         scale: of the colours: ``full`` (of p: 0 to 1, so that pictures can be compared), ``own`` (from the lowest to
             the highest number of this picture), or two numbers. Of alpha, 0 stays in the middle.
+        annotate: what stands in the cells, as large as fits: ``rank``, ``seeds`` (k/n: chosen in k of n runs),
+            ``importance`` (of a run that was explained), ``alpha``, ``params`` or ``inert`` (which cannot help). Where
+            cells would be too narrow the figure is made wider, and where that does not help either its title says that
+            the text is left out. None: the rank, where ranks are chosen.
         title: instead of the run's name, budget and step. theme: ``light`` or ``dark``.
 
     Returns:
@@ -146,7 +165,7 @@ def heatmap(
         marks ("pinned in by hand", "pinned out by hand").
 
     Raises:
-        ConfigError: `value` or `scale` is none of these, or `value` is not known for a structure.
+        ConfigError: `value`, `scale` or `annotate` is none of these, or not known for what is drawn.
         RunError, BudgetError, StructureError: as `heatmap_table`.
     """
     sources = open_sources(runs)
@@ -163,8 +182,18 @@ def heatmap(
     inside, outside = pinned(sources)
     grid = Grid(leads, inert, [*inside, *outside])
 
-    figure = _style.new_figure(look, _title(sources, views, gate_table, budget, step))
-    figure.add_trace(gate_cells(grid, table, value, len(views), scale))
+    words = _title(sources, views, gate_table, budget, step)
+    cells_ = gate_cells(grid, table, value, len(views), scale)
+    if annotate is not None:
+        explained = sources[0] if len(sources) == 1 and isinstance(sources[0], Run) else None
+        numbers = {name: table[name].to_numpy() for name in ("alpha", "rank", "count", "runs")}
+        texts, what = annotation(annotate, leads, explained=explained, **numbers)
+        size, width = fitted(grid, [*texts, INERT])
+        words += f" · {what}" if size else f" · {what}, left out: the cells are too narrow"
+        shown = texts if size else [""] * len(texts)
+        cells_.update(text=grid.spread(shown, "", object), texttemplate="%{text}", textfont={"size": size or 1})
+    figure = _style.new_figure(look, words)
+    figure.add_trace(cells_)
     name = "chosen" if len(views) == 1 else "chosen in most runs"
     # With two colours for chosen and open, outlines would say it twice.
     chosen, fill = table["selected"].to_numpy(), table["fill"].to_numpy()
@@ -172,6 +201,10 @@ def heatmap(
     add_inert(figure, grid, inert)
     add_pinned(figure, grid, inside, outside)
     axes(figure, grid)
+    if annotate is not None and size:
+        figure.update_layout(width=width)
+        if annotate == "inert" and inert:
+            figure.add_trace(letters(grid, INERT, size))
     return figure
 
 

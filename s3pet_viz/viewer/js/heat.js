@@ -76,6 +76,13 @@ export function arrange(space, p, { sort = "order", group = "none", hidePale = f
 export const PALE = 0.05;
 /** px of a text in a cell that can still be read. */
 const LEAST_TEXT = 6.5;
+
+/** The font size, in px, at which the longest text fits a cell; 0 where it could not be read. */
+export function fitOf(textOf, values, width, height) {
+  const longest = Array.from(values, (value, gate) => (Number.isNaN(value) ? 0 : textOf(gate).length)).reduce((a, b) => Math.max(a, b), 0);
+  const size = Math.min(11, height, (width - 1) / (0.56 * longest || 1));
+  return size < LEAST_TEXT ? 0 : size;
+}
 let gradients = 0;
 
 const round = (x) => Math.round(x * 100) / 100;
@@ -126,13 +133,15 @@ export class Heat extends Picture {
     counted = "gates expected",
     outlined = "chosen",
     texts = null,
+    inertText = "",
     held = null,
   }) {
     const cells = cellsOf(space, values, state);
     if (scale === "div" && high === 1) low = -cells.most;
     if (high === 1) high = cells.most; // a sum over units reaches their number
     if (bar === "p" && cells.most > 1) bar = "Σ p"; // the expected rank
-    const hatched = rows.some((row) => row.inert?.size);
+    const hatched = rows.some((row) => row.inert?.size),
+      named = inertText && hatched;
     let hatch = "none";
     const sides = new Set(rows.flatMap((row) => Array.from(row.pinned?.values() ?? [], (i) => i < space.pinned.inside)));
     for (const [inside, words] of [
@@ -154,6 +163,7 @@ export class Heat extends Picture {
     const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0);
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
     const rh = Math.max(rows.some((row) => row.head) ? 12 : 5, Math.min(21, Math.floor((most - over - under) / rows.length)));
+    if (texts && !fitOf(texts, values, cw, rh)) note = [note, "the cells are too narrow for text"].filter(Boolean).join("; ");
     const svg = this.start(title, over + Math.max(rh * rows.length + under, bar ? 70 : 0), note),
       ink = this.ink,
       theme = this.look();
@@ -206,6 +216,14 @@ export class Heat extends Picture {
       const stroke = s("path", { d: "M0 0v5", stroke: ink.muted, "stroke-width": 1.2 });
       svg.append(s("defs", {}, s("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, stroke)));
       this.#hatch(hatch);
+      if (named && Math.min(cw, rh) >= 8)
+        this.list.forEach((row, r) =>
+          row.inert?.forEach((_, c) => {
+            const [x, y] = [left + (c + 0.5) * cw, over + (r + 0.5) * rh + 4];
+            const look = { "text-anchor": "middle", "font-size": 11, "paint-order": "stroke", "stroke-width": 3, class: "s3-rank" };
+            this.text(x, y, inertText, { ...look, stroke: ink.paper, fill: ink.ink });
+          }),
+        );
     }
     // What is chosen; what only fills the rest; what is picked.
     for (const [kind, dash] of [
@@ -317,21 +335,19 @@ export class Heat extends Picture {
     ];
   }
 
-  /** Text in cells, as large as the longest fits; none where that is too small to read. Returns whether it was drawn. */
+  /** Text in cells, as large as the longest fits; none where that is too small to read. */
   #texts(textOf) {
     const { left, over, cw, rh } = this.geometry,
       { ink, paper } = this.ink,
       said = Array.from(this.values, (_, gate) => (this.#drawn(gate) ? textOf(gate) : "")),
-      longest = said.reduce((most, words) => Math.max(most, words.length), 0),
-      size = Math.min(11, rh, (cw - 1) / (0.56 * longest || 1));
-    if (size < LEAST_TEXT) return false;
+      size = fitOf(textOf, this.values, cw, rh);
+    if (!size) return;
     said.forEach((words, gate) => {
       if (!words) return;
       const [x, y] = [left + (this.columnAt[gate] + 0.5) * cw, over + (this.rowAt[gate] + 0.5) * rh + 0.34 * size];
       const look = { "text-anchor": "middle", "font-size": size, "paint-order": "stroke", "stroke-width": 3, class: "s3-rank" };
       this.text(x, y, words, { ...look, stroke: paper, fill: ink });
     });
-    return true;
   }
 
   #pins() {

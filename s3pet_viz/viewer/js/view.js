@@ -89,6 +89,7 @@ class View {
     this.how = { sort: "order", group: "none", hidePale: false, stack: "", type: "", module: "" }; // as the new controls say
     this.scaleOwn = false;
     this.edit = null; // of a structure by hand
+    this.annotate = "";
     clearInterval(this.playing);
     this.playing = null;
     this.budget = this.store.live.budget ?? null; // a page of its own may begin at another
@@ -236,6 +237,18 @@ class View {
       (v) => v && this.copy(v),
     ));
     this.copied = h("span", { class: "s3-muted", role: "status" });
+    const annotate = this.select(
+      "in cells",
+      [
+        ["", doc.space.unit ? "the chosen rank" : "nothing"],
+        ["rank", "rank"],
+        ...(doc.effects ? [["importance", "importance"]] : []),
+        ["alpha", "α"],
+        ["params", "parameters"],
+        ...(doc.space.inert ? [["inert", "what cannot help"]] : []),
+      ],
+      (v) => (this.annotate = v),
+    );
     const edit = this.check(
       "edit",
       false,
@@ -246,7 +259,7 @@ class View {
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "budget", this.budgetBox), this.budgetText, this.ownButton),
       h("div", { class: "s3-line" }, ...this.rowControls()),
-      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, edit, copy, this.copied),
+      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, annotate, edit, copy, this.copied),
     );
     const about = this.about,
       pick = (gate, event) => (this.edit ? this.editGate(gate, event) : this.pick(gate, event));
@@ -553,6 +566,8 @@ class View {
       seen = cellsOf(space, scene.p).values.filter((v) => !Number.isNaN(v)),
       high = this.scaleOwn ? seen.reduce((a, b) => Math.max(a, b)) : 1,
       low = this.scaleOwn ? seen.reduce((a, b) => Math.min(a, b)) : 0;
+    const { texts, words: inCells } = this.textsOf(scene),
+      notes = [arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`, inCells];
     this.map.draw({
       space,
       rows: arranged.rows,
@@ -560,11 +575,12 @@ class View {
       state: scene.chosen,
       picks: this.picks,
       title: `Gates at step ${say(scene.step + 1)}`,
-      note: arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`,
+      note: notes.filter(Boolean).join("; "),
       low,
       high,
       sums: { weights: space.n, words: "expected parameters" },
-      texts: this.edit && !space.unit && ((g) => (scene.added.includes(g) ? "+" : scene.removed.includes(g) ? "−" : "")),
+      texts,
+      inertText: this.annotate === "inert" ? "i" : "",
       held: this.edit && ((i) => this.edit.gates.has(n + i)),
       legend: [{ words: "chosen" }, ...(fills ? [{ words: "chosen to fill what is left of the budget", dash: "3 2" }] : [])],
     });
@@ -575,6 +591,22 @@ class View {
     this.drawWorth();
     const finding = (one) => h("div", { class: "s3-finding" }, h("b", {}, `${SIGNS[one.level]} ${one.title} `), one.text);
     this.once("health", this.health, "health", live.findings, () => this.health.replaceChildren(...(live.findings ?? []).map(finding)));
+  }
+
+  /** What stands in the cells, and what it is: analysis.annotate.annotation; while editing, what was changed. */
+  textsOf(scene) {
+    const { space, effects } = this.store.doc;
+    if (this.edit && !space.unit)
+      return { texts: (g) => (scene.added.includes(g) ? "+" : scene.removed.includes(g) ? "−" : ""), words: "+ put in, − taken out" };
+    if (!this.annotate) return { texts: null, words: "" };
+    if (this.annotate === "rank") return { texts: (g) => String(scene.rank[g]), words: "in cells: rank" };
+    if (this.annotate === "params") return { texts: (g) => shortCount(space.n[g]), words: "in cells: parameters" };
+    if (this.annotate === "inert") return { texts: null, words: "i: cannot help" };
+    const values = this.annotate === "alpha" ? scene.alpha : new Float64Array(space.n.length).fill(NaN);
+    if (this.annotate === "importance") effects.forEach((e) => (values[e.gate] = e.increase));
+    const { texts, power } = scaled(values),
+      what = this.annotate === "alpha" ? "α" : "rise of the loss without it";
+    return { texts: (g) => texts[g], words: `in cells: ${what}${power ? ` × 1e${power}` : ""}` };
   }
 
   /** Draw a part if it is shown and what it depends on has changed. */
