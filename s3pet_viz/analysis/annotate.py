@@ -52,9 +52,8 @@ def annotation(
         of = np.asarray(runs)
         if of.max(initial=0) < 2:
             raise ConfigError("annotate: expected several runs for 'seeds' (in how many a gate is chosen), found one")
-        return [
-            f"{int(k)}/{int(n)}" for k, n in zip(np.asarray(count), of, strict=True)
-        ], "in cells: chosen in k/n runs"
+        texts = [f"{int(k)}/{int(n)}" if k else "" for k, n in zip(np.asarray(count), of, strict=True)]
+        return texts, "in cells: chosen in k/n runs"
     if kind == "importance":
         if explained is None:
             raise ConfigError("annotate: expected one run that was explained for 'importance' (s3.explain)")

@@ -150,9 +150,11 @@ def fitted(grid: Grid, texts: Sequence[str]) -> tuple[float, float | None]:
 def letters(grid: Grid, letter: str, size: float) -> go.Scatter:
     """A letter on each cell of a gate that cannot help."""
     rows, columns = grid.inert
-    font = {"size": max(size, 9), "color": _style.INK}
-    look = {"mode": "text", "text": [letter] * len(rows), "textfont": font, "hoverinfo": "skip", "showlegend": False}
-    return go.Scatter(x=columns, y=rows, name="inert, named", zorder=3, **look)
+    font = {"size": max(size, 10), "color": _style.INK}
+    ground = {"symbol": "square", "size": 11, "color": _style.GROUND}
+    look = {"mode": "markers+text", "marker": ground, "text": [f"<b>{letter}</b>"] * len(rows), "textfont": font}
+    hidden = {"hoverinfo": "skip", "showlegend": False}
+    return go.Scatter(x=columns, y=rows, name="inert, named", zorder=3, **look, **hidden)
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

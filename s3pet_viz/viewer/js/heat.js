@@ -80,7 +80,7 @@ const LEAST_TEXT = 6.5;
 /** The font size, in px, at which the longest text fits a cell; 0 where it could not be read. */
 export function fitOf(textOf, values, width, height) {
   const longest = Array.from(values, (value, gate) => (Number.isNaN(value) ? 0 : textOf(gate).length)).reduce((a, b) => Math.max(a, b), 0);
-  const size = Math.min(11, height, (width - 1) / (0.56 * longest || 1));
+  const size = Math.min(11, height, (width - 4) / (0.58 * longest || 1));
   return size < LEAST_TEXT ? 0 : size;
 }
 let gradients = 0;
