@@ -214,7 +214,9 @@ export class Heat extends Picture {
       const id = `s3-hatch-${(gradients += 1)}`;
       hatch = `url(#${id})`;
       const stroke = s("path", { d: "M0 0v5", stroke: ink.muted, "stroke-width": 1.2 });
-      svg.append(s("defs", {}, s("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, stroke)));
+      svg.append(
+        s("defs", {}, s("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, stroke)),
+      );
       this.#hatch(hatch);
       if (named && Math.min(cw, rh) >= 8)
         this.list.forEach((row, r) =>
@@ -245,7 +247,8 @@ export class Heat extends Picture {
         }),
       );
     }
-    if (texts || cells.most > 1) this.#texts(texts ?? ((gate) => (cells.units[gate] > 1 && cells.ranks[gate] ? String(cells.ranks[gate]) : "")));
+    if (texts || cells.most > 1)
+      this.#texts(texts ?? ((gate) => (cells.units[gate] > 1 && cells.ranks[gate] ? String(cells.ranks[gate]) : "")));
     this.held = held;
     this.#pins();
     const ringed = new Set();
@@ -263,18 +266,19 @@ export class Heat extends Picture {
     let x = left;
     for (const { words, dash, colour, hatched: filled, pin } of legend) {
       if (pin !== undefined) svg.append(...this.#pin(x + 6, 9, pin));
-      else svg.append(
-        s("rect", {
-          x,
-          y: 4,
-          width: 12,
-          height: 10,
-          fill: filled ? hatch : "none",
-          stroke: colour ?? ink.outline,
-          "stroke-width": filled ? 0.5 : 2,
-          "stroke-dasharray": dash,
-        }),
-      );
+      else
+        svg.append(
+          s("rect", {
+            x,
+            y: 4,
+            width: 12,
+            height: 10,
+            fill: filled ? hatch : "none",
+            stroke: colour ?? ink.outline,
+            "stroke-width": filled ? 0.5 : 2,
+            "stroke-dasharray": dash,
+          }),
+        );
       this.text(x + 17, 13, words);
       x += widthOf(words) + 34;
     }
@@ -320,7 +324,9 @@ export class Heat extends Picture {
   #hatch(fill) {
     const { left, over, cw, rh } = this.geometry;
     let d = "";
-    this.list.forEach((row, r) => row.inert?.forEach((_, c) => (d += pathOf(left + c * cw + 0.75, over + r * rh + 0.75, cw - 1.5, rh - 1.5))));
+    this.list.forEach((row, r) =>
+      row.inert?.forEach((_, c) => (d += pathOf(left + c * cw + 0.75, over + r * rh + 0.75, cw - 1.5, rh - 1.5))),
+    );
     this.svg.append(s("path", { d, fill, stroke: this.ink.muted, "stroke-width": 0.5, class: "s3-inert" }));
   }
 
@@ -382,7 +388,11 @@ export class Heat extends Picture {
   #inertAt(event) {
     const [row, column, i] = this.#apartAt(event, "inert");
     if (i === undefined) return null;
-    return [`${this.space.columns[column]} ${row.label}`, this.space.inert.position[i], "left out: whatever its weights are, the output is the same"];
+    return [
+      `${this.space.columns[column]} ${row.label}`,
+      this.space.inert.position[i],
+      "left out: whatever its weights are, the output is the same",
+    ];
   }
 
   /** The box of a gate's cell, so much smaller. */

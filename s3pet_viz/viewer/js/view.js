@@ -505,11 +505,27 @@ class View {
       `${say(space.n[gate])} parameters`,
       `p = ${say(scene.p[gate])}, α = ${say(scene.alpha[gate])}`,
       `rank ${say(scene.rank[gate])} of ${say(space.n.length)}`,
-      ["not chosen", "chosen", "chosen to fill what is left of the budget"][scene.chosen[gate]],
+      scene.chosen[gate] ? ["", "chosen", "chosen to fill what is left of the budget"][scene.chosen[gate]] : this.whyNot(gate),
       over === null
         ? "every gate fits the budget"
         : `${say(Math.abs(over), 3)} in α ${over > 0 ? "above" : over < 0 ? "below" : "from"} the cut`,
     ];
+  }
+
+  /** Why a gate is out: what was left at its turn, as analysis.why_not says it. */
+  whyNot(gate) {
+    const { scene } = this,
+      { space, run } = this.store.doc;
+    if (this.edit) return "not chosen";
+    let left = scene.budget - (run.pinned ?? 0);
+    for (const g of scene.order) {
+      if (g === gate) break;
+      if (space.n[g] <= left) left -= space.n[g];
+    }
+    const below = Array.from(scene.order)
+      .slice(scene.rank[gate])
+      .some((g) => scene.chosen[g]);
+    return `not chosen: ${below ? "too large, " : ""}${say(left)} parameters were left at its turn`;
   }
 
   drawRun() {
@@ -555,7 +571,9 @@ class View {
     const left = this.row === null && live.seconds_left ? ` · ${live.seconds_left} left` : "";
     put(
       this.words,
-      this.edit ? this.editWords(scene) : `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen${space.pinned?.inside ? ` and ${say(space.pinned.inside)} pinned in` : ""} · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`,
+      this.edit
+        ? this.editWords(scene)
+        : `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen${space.pinned?.inside ? ` and ${say(space.pinned.inside)} pinned in` : ""} · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`,
     );
     const wanted = (apart, i) =>
       (!how.stack || apart.stack[i] === how.stack) &&
@@ -567,7 +585,10 @@ class View {
       high = this.scaleOwn ? seen.reduce((a, b) => Math.max(a, b)) : 1,
       low = this.scaleOwn ? seen.reduce((a, b) => Math.min(a, b)) : 0;
     const { texts, words: inCells } = this.textsOf(scene),
-      notes = [arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`, inCells];
+      notes = [
+        arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`,
+        inCells,
+      ];
     this.map.draw({
       space,
       rows: arranged.rows,
@@ -849,7 +870,11 @@ class View {
 
   tellEdit() {
     const { edit } = this;
-    const told = edit && { gates: [...edit.gates].sort((a, b) => a - b), budget: edit.own ? null : edit.budget, step: edit.last ? null : edit.step };
+    const told = edit && {
+      gates: [...edit.gates].sort((a, b) => a - b),
+      budget: edit.own ? null : edit.budget,
+      step: edit.last ? null : edit.step,
+    };
     this.model.set("edit", told);
     this.model.save_changes?.();
     this.queue();
@@ -860,7 +885,13 @@ class View {
     const { edit } = this,
       chosen = Uint8Array.from(scene.chosen, (_, g) => (edit.gates.has(g) ? 1 : 0)),
       used = [...edit.gates].reduce((sum, g) => sum + this.gateOf(g).n_params, 0);
-    return { ...scene, chosen, used, added: [...edit.gates].filter((g) => !edit.base.includes(g)), removed: edit.base.filter((g) => !edit.gates.has(g)) };
+    return {
+      ...scene,
+      chosen,
+      used,
+      added: [...edit.gates].filter((g) => !edit.base.includes(g)),
+      removed: edit.base.filter((g) => !edit.gates.has(g)),
+    };
   }
 
   editWords(scene) {
@@ -915,7 +946,9 @@ class View {
       lora: lora.length
         ? `from peft import LoraConfig\n\n# ${loras.length} LoRA gates of ${chosen.length} chosen${loras.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((gate) => `        ${JSON.stringify(gate.position)},`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
         : "# no LoRA gate is chosen\n",
-      picks: JSON.stringify(this.picked.map((g) => [space.position[g], `${space.type[g]}${space.unit?.[g] >= 0 ? `.${space.unit[g]}` : ""}`])),
+      picks: JSON.stringify(
+        this.picked.map((g) => [space.position[g], `${space.type[g]}${space.unit?.[g] >= 0 ? `.${space.unit[g]}` : ""}`]),
+      ),
     };
     this.clipboard = texts[kind];
     const done = await toClipboard(texts[kind]);
