@@ -129,11 +129,10 @@ def _measure(
 
     options, load = c.split_load({"task": asked.task, "backbone": asked.backbone, **fields})
     made = s3.what_if(source, changes, seeds=trainings or 1, load=load, progress=not asked.quiet, **options)
-    rows = [
-        [r["change"], f"{r['n_params']:,}", f"{r['over']:,}", f"{r['loss']:.4f}", _number(r["loss_change"]),
-         _number(r["loss_change_se"], "")]
-        for r in made.to_dict("records")
-    ]  # fmt: skip
+    rows = []
+    for row in made.to_dict("records"):
+        difference = (_number(row["loss_change"]), _number(row["loss_change_se"], ""))
+        rows.append([row["change"], f"{row['n_params']:,}", f"{row['over']:,}", f"{row['loss']:.4f}", *difference])
     c.say("")
     _print(["measured", "params", "over budget", "loss", "change", "±"], rows)
     error = made["se_of"].iloc[0]
