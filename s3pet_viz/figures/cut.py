@@ -21,7 +21,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.sources import RUN, RunLike, open_source, open_sources
 
 _ROW_PX = 24
-_IN, _FILL, _OUT = "#4a8cc2", "#9cc3e2", _style.PALE
+_IN, _FILL, _OUT = "#4a8cc2", "#86b3d9", _style.PALE
 _NUMBERS = ("p", "alpha", "distance", "n_params", "importance", "importance_se", "seeds", "of", "gain", "swap_cost")
 
 
