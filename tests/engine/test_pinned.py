@@ -58,7 +58,7 @@ def test_what_is_pinned_in_is_open_in_every_pass(go):
             net = search.state.problem.net
             at = [gate.label for gate in net.pets.gates].index("E.0 SelfAttn.Q · LoRA")
             assert at >= len(search.gates)
-            moved.update({name: float(weight.abs().max()) for name, weight in net.pets[at].named_parameters()})
+            moved.update({name: float(weight.detach().abs().max()) for name, weight in net.pets[at].named_parameters()})
 
     run = go("one", pin={"in": ["E.0 SelfAttn.Q LoRA"], "out": ["D.*"]}, callbacks=[Look()])
     assert min(moved.values()) > 0, "B starts at zero"
