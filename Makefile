@@ -12,11 +12,12 @@ demo: $(STAMP)
 	$(BIN)/s3pet demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser \
+		-m "not browser"
 
-# JupyterLab, figures and reports in a headless Chromium, one after the other.
+# What is drawn in a headless Chromium (JupyterLab, figures, reports, pictures), one after the other.
 test-browser: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser $(shell grep -rl --include=test_*.py mark.browser tests)
 
 # The oldest dependencies that pyproject.toml allows (torch apart), in an environment of their own.
 OLDEST := .venv-oldest

@@ -108,6 +108,18 @@ def is_there(path: str | os.PathLike[str]) -> bool:
 # -- what lies there -----------------------------------------------------------------------------------------
 
 
+_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx", ".yaml", ".html", ".png", ".svg", ".pdf")
+
+
+def check_ending(path: str | os.PathLike[str], ending: str) -> None:
+    """A file's name does not promise another form than the one that is written. Raises FileError."""
+    found = Path(path).suffix.lower().replace(".yml", ".yaml")
+    if found in _ENDINGS and found != ending:
+        raise FileError(
+            errno.EINVAL, f"expected a name that ends in {ending}, the form that is written, found {found}", str(path)
+        )
+
+
 def kind_of(mode: int) -> str:
     """What a file of this `st_mode` is, in words."""
     return next((word for test, word in _KINDS if test(mode)), "a device")

@@ -14,9 +14,10 @@ import pytest
 #: The files that take longest, by CPU seconds, because they start processes of their own: a worker that began one of them
 #: last would be alone with it.
 LONGEST = (
-    "tests/studies/test_study.py", "tests/reliability/test_kill.py", "tests/test_docs.py", "tests/reliability/test_threads.py",
-    "tests/test_launch.py", "tests/test_house.py", "notebooks/04_transfer.ipynb", "tests/test_cli_study.py",
-    "tests/engine/test_processes.py", "notebooks/02_explain_a_structure.ipynb", "notebooks/05_your_own_model_and_task.ipynb",
+    "tests/test_docs.py", "tests/studies/test_study.py", "tests/reliability/test_kill.py", "tests/reliability/test_threads.py",
+    "tests/test_house.py", "notebooks/04_transfer.ipynb", "notebooks/05_your_own_model_and_task.ipynb", "tests/test_launch.py",
+    "tests/studies/test_kinds_studied.py", "tests/engine/test_processes.py", "notebooks/02_explain_a_structure.ipynb",
+    "tests/test_cli_study.py", "tests/studies/test_deciding.py", "tests/engine/test_estimate.py",
     "tests/reliability/test_disk.py", "notebooks/01_watch_a_search.ipynb", "notebooks/03_compare_tasks_and_budgets.ipynb",
     "tests/reliability/test_trackers.py", "tests/reliability/test_tracking.py", "tests/reliability/test_interrupt.py",
 )  # fmt: skip
@@ -31,6 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {name: at for at, name in enumerate(LONGEST)}
     order = sorted(range(len(items)), key=lambda i: (rank.get(files[i], len(rank)), -count[files[i]], files[i]))
     items[:] = [items[i] for i in order]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_wait_for_the_disk():
+    """What fsync guards against is a loss of power, which no test is about: thousands of waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -206,6 +206,29 @@ def test_wrong_options(mood, tiny_folder, run_folder, tmp_path):
     assert (tmp_path / "table.csv").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("words", "form"),
+    [
+        (["explain", "sentiment-0.2pct-s0", "--out", "effects.csv"], ".json"),
+        (["tune", "sentiment-0.2pct-s0", "--out", "scores.yml"], ".json"),
+        (["baselines", "--task", "sentiment", "--budget", "0.2%", "--out", "table.json"], ".csv"),
+        (["score", "--task", "sentiment", "--out", "structure.csv"], ".json"),
+        (["score", "--tasks", "sentiment,entailment", "--out", "matrix.json"], ".csv"),
+        (["show", "sentiment-0.2pct-s0", "--html", "map.PNG"], ".html"),
+        (["show", "sentiment-0.2pct-s0", "--save", "map.html"], ".json"),
+        (["report", "sentiment-0.2pct-s0", "--out", "report.pdf"], ".html"),
+        (["sweep", "--tasks", "sentiment", "--table", "t.xlsx"], ".csv"),
+        (["export", "sentiment-0.2pct-s0", "--to", "axolotl", "--out", "lora.json"], ".yaml"),
+    ],
+)
+def test_a_name_that_promises_another_form(words, form, tmp_path, monkeypatch):
+    """Before any work: a .csv that holds JSON would be found out late, in another program."""
+    monkeypatch.chdir(tmp_path)
+    said = " ".join(refused(*words).split())
+    assert f"{words[-1]}: expected a name that ends in {form}, the form that is written" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_debug_shows_the_traceback():
     command = [sys.executable, "-m", "s3pet_viz", "show", "/nowhere"]
     plain, debug = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ([], ["--debug"]))

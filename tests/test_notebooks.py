@@ -106,6 +106,7 @@ class Drawn:
     )
 
 
+@pytest.mark.browser
 @needs_chrome
 def test_outputs_get_their_pictures(refresh):
     """A figure's is drawn; a widget's is that of its last frame; a widget that cannot draw itself (a bar) is left out."""
@@ -148,6 +149,7 @@ def test_pictures_are_not_compared(refresh, tmp_path):
     assert re.findall(r"^(PASSED|FAILED) (\w+)\.ipynb", said, re.MULTILINE) == [("PASSED", "same"), ("FAILED", "other")], said
 
 
+@pytest.mark.browser
 @needs_chrome
 def test_a_picture_that_cannot_be_small_is_refused(refresh, monkeypatch):
     monkeypatch.setattr(refresh, "MOST", 1_000)

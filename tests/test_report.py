@@ -346,6 +346,7 @@ def browser():
         opened.close()
 
 
+@pytest.mark.browser
 def test_in_a_browser(tmp_path, browser):
     """Every figure is drawn; a hostile run opens no dialog, runs and loads nothing; nothing is wider than the window."""
     run = hostile(tmp_path)

@@ -215,6 +215,7 @@ def test_terminal(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
 def test_in_a_browser(tmp_path, monkeypatch):
     """Every payload in one report and one page of `show --html`: nothing runs, nothing is asked for."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

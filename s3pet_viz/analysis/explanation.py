@@ -16,7 +16,7 @@ from s3pet_viz import files
 from s3pet_viz.analysis._table import html_table
 from s3pet_viz.analysis.measures import spearman
 from s3pet_viz.errors import RunError, StructureError
-from s3pet_viz.files import check_kind, is_folder, is_there, located, write_json_atomic
+from s3pet_viz.files import check_ending, check_kind, is_folder, is_there, located, write_json_atomic
 from s3pet_viz.runs import Run, RunWriter
 from s3pet_viz.runs.layout import EXPLAIN, RUN_JSON, read_json
 from s3pet_viz.sources import A_RUN, RUN, RunLike, open_source
@@ -171,6 +171,7 @@ class Explanation:
         """
         target = path.path if isinstance(path, Run) else located(path)
         if not is_folder(target):
+            check_ending(target, ".json")
             return write_json_atomic(target, self.to_dict())
         with RunWriter.attach(target):  # one writer per run
             return write_json_atomic(target / EXPLAIN, self.to_dict(), parents=False)

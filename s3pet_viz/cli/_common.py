@@ -21,7 +21,7 @@ from s3pet_viz.config.options import Option, options_of
 from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.config.search import LOADING
 from s3pet_viz.errors import ConfigError, S3PETError, printable
-from s3pet_viz.files import expanded, is_folder, is_there, json_ready, write_text_atomic
+from s3pet_viz.files import check_ending, expanded, is_folder, is_there, json_ready, write_text_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -187,17 +187,20 @@ def say(*what: RenderableType) -> None:
         out.print(part, soft_wrap=isinstance(part, str))
 
 
-def check_free(*paths: Path | None, force: bool = False) -> None:
-    """Before long work: refuse to replace a file unasked.
+def check_free(*paths: Path | None, ending: str = "", force: bool = False) -> None:
+    """Before long work: refuse to replace a file unasked, and a name of another form than what will be written.
 
     Raises:
         ConfigError: a file exists, is a folder, or cannot be written.
+        FileError: a name ends as those of another form than `ending` do.
     """
     for path in paths:
         if path is None:
             continue
         if is_folder(path):
             raise ConfigError(f"{path}: expected a file name, found a folder")
+        if ending:
+            check_ending(path, ending)
         if is_there(path) and not force:
             raise ConfigError(f"{path}: exists already; give another name or --force")
         folder = next(p for p in path.absolute().parents if is_there(p))

@@ -61,7 +61,7 @@ def baselines(
     Structures set by hand, random structures of the same budget, all weights, and none; if asked for, one-pass scores:
     structures of the same budget that are picked without a search, by one pass of scores over all gates.
     """
-    c.check_free(out, force=force)
+    c.check_free(out, ending=".csv", force=force)
     if task is None:
         raise ConfigError(f"--task: expected a task, found none. {c.TASK_HELP}")
     compared = _structures(structure or [])

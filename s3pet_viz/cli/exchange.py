@@ -48,7 +48,8 @@ AnyWeights = Annotated[
     bool, typer.Option("--any-weights", help="Accept a backbone of the same shape with other weights.")
 ]
 #: Forms that are one file; all but the first go through PEFT's config.
-_FILES = ("s3delta", "peft-json", "trl", "axolotl", "llama-factory")
+#: What is one file, and how its name ends; all but the first come from PEFT's form.
+_FILES = {"s3delta": ".json", "peft-json": ".json", "trl": ".py", "axolotl": ".yaml", "llama-factory": ".yaml"}
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists; write into a folder with files.")]
 
 
@@ -63,7 +64,7 @@ def import_(
     """Turn a result of the published implementation (thunlp/S3Delta) into a structure file."""
     from s3pet_viz.cli import _output as o
 
-    c.check_free(out, force=force)
+    c.check_free(out, ending=".json", force=force)
     structure = _published(source, backbone, run, budget)
     if any(g.n_params < 1 for g in structure.gates):
         raise ConfigError(f"{source}: the sizes of its gates are not known: give --backbone (t5-large, ...) or --run")
@@ -113,12 +114,12 @@ def export(
     from s3pet_viz.cli import _output as o
 
     if to in _FILES:
-        c.check_free(out, force=force)
+        c.check_free(out, ending=_FILES[to], force=force)
     else:
         from s3pet_viz.export.folder import check_free_folder
 
         check_free_folder(out, force)
-    through_peft = to == "peft" or to in _FILES[1:]
+    through_peft = to == "peft" or (to in _FILES and to != "s3delta")
     for name, given_ in (("partial", partial), ("lora_alpha", lora_alpha), ("lora_dropout", lora_dropout)):
         if given_ and not through_peft:
             raise ConfigError(f"{name}: is for --to peft and the training tools; --to {to} does not take it")

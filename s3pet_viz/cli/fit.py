@@ -30,7 +30,7 @@ def fit(
     from s3pet_viz.cli import _output as o
     from s3pet_viz.sources import open_source, structure_of
 
-    c.check_free(out, force=force)
+    c.check_free(out, ending=".json", force=force)
     before = structure_of(open_source(source))
     made = before.fit_to(backbone, budget, ranks, origin=origin)
     c.save_json(out, made.to_dict(), force)

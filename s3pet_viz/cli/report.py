@@ -23,5 +23,5 @@ def report(runs: Runs, out: Out = Path("report.html"), title: Title = None, forc
     """
     from s3pet_viz.reports import report as write
 
-    c.check_free(out, force=force)
+    c.check_free(out, ending=".html", force=force)
     c.say(f"report: {write(runs, out, title=title)}")

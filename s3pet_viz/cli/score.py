@@ -49,7 +49,9 @@ def score(
     **fields: Any,
 ) -> None:
     """Choose a structure by one pass of scores over every gate: seconds, no search."""
-    c.check_free(out, table, html, force=force)
+    c.check_free(out, ending=".json" if tasks is None else ".csv", force=force)
+    c.check_free(table, ending=".csv", force=force)
+    c.check_free(html, ending=".html", force=force)
     if (task is None) == (tasks is None):
         raise ConfigError(
             f"--task: expected a task, or --tasks, found {'none' if task is None else 'both'}. {c.TASK_HELP}"

@@ -42,7 +42,8 @@ def show(
     from s3pet_viz.sources import open_source, structure_of
     from s3pet_viz.structure import Structure
 
-    c.check_free(html, save, force=force)
+    c.check_free(html, ending=".html", force=force)
+    c.check_free(save, ending=".json", force=force)
     source = open_source(target)
     if annotate is not None:
         among("annotate", annotate, ("rank", "importance", "alpha", "params"))

@@ -71,7 +71,7 @@ def sweep(
     **shared: Any,
 ) -> None:
     """Search and train over tasks, budgets, seeds and modes. The same line again goes on where it ended."""
-    c.check_free(table, force=force)
+    c.check_free(table, ending=".csv", force=force)
     if tasks is None:
         raise ConfigError(f"--tasks: expected at least one, found none. {c.TASK_HELP}")
     import s3pet_viz as s3
@@ -111,7 +111,8 @@ def transfer(
     **shared: Any,
 ) -> None:
     """Train the structures of source tasks on target tasks. The same line again goes on where it ended."""
-    c.check_free(table, html, force=force)
+    c.check_free(table, ending=".csv", force=force)
+    c.check_free(html, ending=".html", force=force)
     if targets is None:
         raise ConfigError(f"--targets: expected at least one task, found none. {c.TASK_HELP}")
     import s3pet_viz as s3

@@ -48,7 +48,7 @@ class Trained:
         from s3pet_viz.runs import Run, RunWriter
         from s3pet_viz.sources import A_SOURCE, is_recorded, open_source, structure_of
 
-        c.check_free(self.out, force=self.force)
+        c.check_free(self.out, ending=".json", force=self.force)
         if target in words:
             if self.budget is not None:
                 raise ConfigError(f"budget: expected a run, whose structure it chooses, found {target!r}")

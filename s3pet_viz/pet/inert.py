@@ -61,23 +61,30 @@ def inert_gates(
                     f"backbone: expected gradients of PET weights, found none: {type(model).__name__} computes those "
                     "of its own weights itself, as reversible layers do"
                 )
-            once, *scaled = (
-                torch.autograd.grad(value * by, weights, retain_graph=True, allow_unused=True) for by in (1.0, *_SCALES)
-            )
+            owners = [int(name.partition(".")[0]) for name, _ in pets.named_parameters()]
+            once = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+            size = _squares(len(gates), owners, once)
+            small = size < _SMALL**2 * size.max()  # only these can be rounding alone: few, or none
+            again = [k for k, owner in enumerate(owners) if small[owner] and once[k] is not None]
+            change = torch.zeros_like(size)
+            for by in _SCALES if again else ():
+                scaled = torch.autograd.grad(value * by, [weights[k] for k in again], retain_graph=True)
+                gap = [g.double() / by - once[k].double() for k, g in zip(again, scaled, strict=True)]
+                change = change.maximum(_squares(len(gates), [owners[k] for k in again], gap))
     finally:
         pets.detach()
         model.train(training)
-    size, change = torch.zeros(len(gates), dtype=torch.float64), torch.zeros(3, len(gates), dtype=torch.float64)
-    for k, (name, _) in enumerate(pets.named_parameters()):
-        if (a := once[k]) is None:
-            continue
-        gate = int(name.partition(".")[0])
-        size[gate] += a.double().square().sum().cpu()
-        for row, by, again in zip(change, _SCALES, scaled, strict=True):
-            row[gate] += (again[k].double() / by - a.double()).square().sum().cpu()
-    noise = (change.amax(0) > _CHANGE**2 * size) & (size < _SMALL**2 * size.max())
-    inert = ((size == 0) | noise).tolist()
+    inert = ((size == 0) | (small & (change > _CHANGE**2 * size))).tolist()
     return tuple(gate for gate, none in zip(gates, inert, strict=True) if none and size.max() > 0)
+
+
+def _squares(n: int, owners: Sequence[int], parts: Sequence[Tensor | None]) -> Tensor:
+    """The sum of squares of each gate's tensors, (n,), float64."""
+    size = torch.zeros(n, dtype=torch.float64)
+    for owner, part in zip(owners, parts, strict=True):
+        if part is not None:
+            size[owner] += part.double().square().sum().cpu()
+    return size
 
 
 def _logits(model: Any, batch: Mapping[str, Tensor]) -> Tensor:

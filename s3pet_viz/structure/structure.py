@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from s3pet_viz.errors import StructureError
-from s3pet_viz.files import check_kind, located, named_in, read_json, write_json_atomic
+from s3pet_viz.files import check_ending, check_kind, located, named_in, read_json, write_json_atomic
 from s3pet_viz.hub import OnHub, Parcel, card, folder_of
 from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
 from s3pet_viz.structure.units import check_units, rank_keys
@@ -182,7 +182,10 @@ class Structure(OnHub):
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write JSON; the file is replaced as a whole or not at all."""
+        """Write JSON; the file is replaced as a whole or not at all. Raises FileError: the name promises another form
+        (``.csv``), or the folder cannot be written.
+        """
+        check_ending(path, ".json")
         return write_json_atomic(path, self.to_dict())
 
     @classmethod

@@ -13,7 +13,10 @@ import s3pet_viz as s3
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 REQUIRED = os.environ.get("S3PET_BROWSER") == "required"
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)"),
+]
 
 #: Plotly looks at the mouse 20 times a second only; here each move is one.
 EVERY_MOVE = "{ let now = Date.now(); Date.now = () => (now += 1000); }"

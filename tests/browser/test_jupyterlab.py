@@ -15,7 +15,10 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.w
 REQUIRED = os.environ.get("S3PET_BROWSER") == "required"
 NOTEBOOKS = Path(__file__).parent.parent.parent / "notebooks"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)"),
+]
 
 
 def put(root: Path, name: str, **parameters: object) -> str:

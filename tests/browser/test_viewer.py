@@ -15,7 +15,10 @@ from s3pet_viz.runs import open_run
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 REQUIRED = os.environ.get("S3PET_BROWSER") == "required"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium found (apt-get install chromium)"),
+]
 
 #: A search in a process of its own that is not in a hurry: so many steps, so long each.
 WRITER = """

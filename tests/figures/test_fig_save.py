@@ -154,11 +154,13 @@ def chrome():
     kaleido.stop_sync_server()
 
 
+@pytest.mark.browser
 @needs_chrome
 def test_one_file_without_a_server(run, tmp_path):
     assert save(figures.curves(run), tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.browser
 @needs_chrome
 def test_png_svg_pdf(run, tmp_path, chrome):
     figure = figures.heatmap(run)
@@ -178,6 +180,7 @@ def test_png_svg_pdf(run, tmp_path, chrome):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pdf", "a.svg", "deep", "run"]
 
 
+@pytest.mark.browser
 @needs_chrome
 def test_screen_style_keeps_the_figure(run, tmp_path, chrome):
     figure = figures.heatmap(run)

@@ -167,9 +167,14 @@ def scored(bench: Workbench) -> dict[str, float]:
     return evaluate(bench.backbone, bench.splits.data.task, bench.splits.test)
 
 
+@pytest.fixture(scope="module")
+def expected(taught):
+    return scored(taught)
+
+
 @pytest.mark.parametrize("habit", HABITS)
-def test_a_checkpoints_own_settings_do_not_show(taught, habit):
-    model, expected = taught.backbone.model, scored(taught)
+def test_a_checkpoints_own_settings_do_not_show(taught, expected, habit):
+    model = taught.backbone.model
     own = GenerationConfig.from_dict(model.generation_config.to_dict())
     setattr(own, habit, HABITS[habit])
     kept, model.generation_config = model.generation_config, own

@@ -87,7 +87,7 @@ def test_small_histories_are_whole_and_exact(node):
 
 
 def test_beyond_the_limits_history_is_packed_then_thinned_evenly_and_says_so(node, monkeypatch):
-    n = 100
+    n = 30
     monkeypatch.setattr(pack, "MOST_WIDE", 40 * n * 4)
     monkeypatch.setattr(pack, "MOST", 100 * n * 2)
     history, eras = History(n), set()
