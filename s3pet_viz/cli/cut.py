@@ -101,7 +101,7 @@ def _opened(run: str, asked: Trained, table: Path | None) -> Any:
     if asked.out is not None or asked.budget is not None:
         given = "--out" if asked.out is not None else "--budget"
         raise ConfigError(f"{given}: cannot be used here; expected --table, and the run's own budget")
-    c.check_free(table, force=asked.force)
+    c.check_free(table, ending=".csv", force=asked.force)
     return open_source(run, allow=RUN)
 
 

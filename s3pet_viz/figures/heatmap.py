@@ -120,6 +120,14 @@ def by_cell(table: pd.DataFrame, gates: Sequence[Gate]) -> tuple[pd.DataFrame, l
     return made, [gate for gate, lead in zip(gates, first, strict=True) if lead]
 
 
+def _add_units(table: pd.DataFrame, leads: Sequence[Gate], inside: Sequence[Gate]) -> None:
+    """Count units that were pinned in with the rank, and the expected rank, of the cell that they share; in place."""
+    at = {gate.place: i for i, gate in enumerate(leads) if gate.unit is not None}
+    for gate in inside:
+        if gate.unit is not None and gate.place in at:
+            table.loc[at[gate.place], ["p", "units", "chosen_units"]] += 1
+
+
 def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
     """Facts of gates: ``gate`` is the index, ``row`` the label in a grid, other columns are attributes of a gate."""
     facts = {name: [getattr(gate, "index" if name == "gate" else name) for gate in gates] for name in columns}
@@ -180,6 +188,8 @@ def heatmap(
     table, leads = by_cell(gate_table, gates)
     inert = left_out(sources, gates)
     inside, outside = pinned(sources)
+    if len(sources) == 1 and isinstance(sources[0], Run):
+        _add_units(table, leads, inside)
     grid = Grid(leads, inert, [*inside, *outside])
 
     words = _title(sources, views, gate_table, budget, step)

@@ -164,3 +164,16 @@ def test_a_structure_is_edited_from_its_run(run):
     made = smaller.edit(add=gate.name, of=run) if gate.n_params <= 600 - smaller.n_params else smaller
     assert made.source["edits"][0]["by"] == "hand"
     assert made.n_params <= 600
+
+
+def test_the_rank_of_a_cell_counts_its_pinned_units(go):
+    pin = {"in": ["*encoder*SelfAttention.q LoRA.0", "*encoder*SelfAttention.q LoRA.1"]}
+    run = go("ranks", pin=pin, space="LoRA-ranks", budget=900)
+    at = next(gate for gate in run.gates_list if gate.place == run.pinned_in[0].place)
+    want = sum(gate.place == at.place for gate in run.structure().gates)
+    drawn = figures.heatmap(run).data[0]
+    cell = next(
+        (r, c) for r, row in enumerate(drawn.customdata) for c, told in enumerate(row) if at.position in list(told)
+    )
+    assert drawn.text[cell[0]][cell[1]] == str(want)
+    assert want >= 2

@@ -28,6 +28,17 @@ export function cellsOf(space, values, state = []) {
     if (state[gate] && made.state[at] !== 1) made.state[at] = state[gate];
     made.most = Math.max(made.most, made.units[at]);
   });
+  // Units that were pinned in stand in the same cell, and are part of its rank.
+  const { pinned } = space;
+  for (let i = 0; state.length && i < (pinned?.inside ?? 0); i++) {
+    const at = pinned.gates[i].unit === undefined ? -1 : lead.find((g) => space.row[g] === pinned.row[i] && space.col[g] === pinned.col[i]);
+    if (at >= 0) {
+      made.units[at] += 1;
+      made.ranks[at] += 1;
+      if (!Number.isNaN(made.values[at])) made.values[at] += 1;
+      made.most = Math.max(made.most, made.units[at]);
+    }
+  }
   return made;
 }
 
@@ -381,7 +392,14 @@ export class Heat extends Picture {
     if (i === undefined) return null;
     const { pinned } = this.space;
     const side = i < pinned.inside ? "in: it is in the structure" : "out of the structure";
-    return [pinned.label[i], pinned.position[i], `${say(pinned.n[i])} parameters`, `pinned ${side}; nothing was searched here`];
+    const alike = pinned.position.filter(
+      (name, k) => name === pinned.position[i] && k < pinned.inside === i < pinned.inside && pinned.type[k] === pinned.type[i],
+    ).length;
+    const facts = [pinned.label[i], pinned.position[i], `${say(pinned.n[i])} parameters`];
+    if (alike === 1) return [...facts, `pinned ${side}; nothing was searched here`];
+    const gate = Array.from(leadsOf(this.space)).find((g) => this.space.row[g] === pinned.row[i] && this.space.col[g] === pinned.col[i]);
+    const whole = gate === undefined ? [] : (this.#rankWords(gate) ?? []).slice(3);
+    return [...facts, `and ${alike - 1} units more at this position, pinned ${side}`, ...whole];
   }
 
   /** What is said of a gate that cannot help, where the pointer is on one. */
