@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis.health import health as health
     from s3pet_viz.analysis.run_table import RunTable as RunTable
     from s3pet_viz.analysis.run_table import open_runs as open_runs
+    from s3pet_viz.analysis.why_not import why_not as why_not
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.backbones.listing import positions as positions
     from s3pet_viz.config import SearchConfig as SearchConfig
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from s3pet_viz.tuning.api import tune as tune
     from s3pet_viz.tuning.explain import explain as explain
     from s3pet_viz.tuning.scoring import score as score
+    from s3pet_viz.tuning.what_if import what_if as what_if
     from s3pet_viz.widgets import watch as watch
 
     __version__: str
@@ -80,6 +82,8 @@ _HOME = {
         "analysis.explanation": "Explanation",
         "analysis.health": "health",
         "analysis.run_table": "RunTable open_runs",
+        "analysis.why_not": "why_not",
+        "tuning.what_if": "what_if",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
         "structure.tables": "register_family",

@@ -42,6 +42,7 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "compare": partial(figures.compare, run, other),
         "consensus": partial(figures.consensus, runs),
         "trace": partial(figures.trace, run),
+        "cut": partial(figures.cut, run, seeds=[other]),
         "curves": partial(figures.curves, run),
         "curves open": partial(figures.curves, s3.open_run("minilm-open-sst2-0.0139pct-s0")),
         "sums": partial(figures.sums, run),

@@ -42,13 +42,14 @@ CALLS = {
     "evaluate": {**ONE, "adapter": ADAPTER},
     "baselines": ONE,
     "explain": {**ONE, "target": STRUCTURE},
+    "what_if": {**ONE, "target": STRUCTURE, "changes": {"remove": "*"}},
     "score": ONE,
     "sweep": {"tasks": ["sentiment"], "backbone": "tiny-t5", "budgets": ["0.2%"], "out": "study"},
     "transfer": {"targets": ["sentiment"], "backbone": "tiny-t5", "budget": "0.2%", "out": "study"},
 }  # fmt: skip
 SEARCH, TUNE, SCORE = ({f.name for f in fields(kind)} for kind in (s3.SearchConfig, TuneConfig, ScoreConfig))
 BOTH = SEARCH | TUNE | {"tune_steps", "search", "tune"}
-OPTIONS = {"search": SEARCH, "tune": TUNE, "baselines": TUNE, "explain": TUNE, "score": SCORE, "sweep": BOTH, "transfer": BOTH, "evaluate": set()}
+OPTIONS = {"search": SEARCH, "tune": TUNE, "baselines": TUNE, "explain": TUNE, "what_if": TUNE, "score": SCORE, "sweep": BOTH, "transfer": BOTH, "evaluate": set()}
 
 _NUMBERS, _COUNTS, _TEXTS = ("5", "2.5"), ("5",), ("'nonsense'", "''", "'meta'")
 #: Values of `WRONG` that are right, or of the right kind, so that what they name has to be looked for.
@@ -72,7 +73,7 @@ RIGHT = {
     "clip": ("5", "0", "2.5"), "skip_below": ("0",), "stop_when_stable": ("0",), "budget": ("5",), "search_budget": ("5",),
     "budgets": ("5", "[5]", "array([1, 2])"), "workers": ("5", repr(10**400)[:24]),
     "seeds": ("5", "[5]", "array([1, 2])"), "start_from": ("'nonsense'", "'meta'"),
-    "sources": (repr(STRUCTURE)[:24], "''"), "device_map": ("{'x': 1}",),
+    "sources": (repr(STRUCTURE)[:24], "''"), "device_map": ("{'x': 1}",), "pin": ("{}",),
 }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ FACE = {
     "SearchConfig", "load_task", "load_backbone", "TuneConfig", "parse_budget", "errors", "__version__",
     "launch", "watch", "widgets", "explain", "Explanation", "health", "report", "from_s3delta",
     "sweep", "transfer", "open_study", "Study", "Transfer",
-    "Adapter", "to_peft", "merge", "evaluate", "to_s3delta", "positions",
+    "Adapter", "to_peft", "merge", "evaluate", "to_s3delta", "positions", "why_not", "what_if", "open_runs", "RunTable",
 }  # fmt: skip
 
 

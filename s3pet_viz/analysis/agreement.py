@@ -58,7 +58,7 @@ class Found(NamedTuple):
         """A run's structure, at its own budget or solved again at another. Raises RunError: no steps recorded yet, or
         the run is damaged. BudgetError: the budget cannot be parsed, or is below the smallest module.
         """
-        structure, config = run.structure(budget), run.config
+        structure, config = run.structure(budget, pinned=False), run.config  # nobody found what was pinned in
         task = str(config.get("task") or run.name).rstrip("/").rpartition("/")[2]
         return cls(
             task,

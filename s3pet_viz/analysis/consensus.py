@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.pins import left_for, pins_said
 from s3pet_viz.structure.units import keys_by
 
 #: What a search says: its name, its gates, and their p of shape (n_gates,).
@@ -42,23 +44,38 @@ def mean_probabilities(searches: Sequence[Said]) -> tuple[list[Gate], NDArray[np
 
 
 def consensus_of(
-    searches: Sequence[Said], budget: int, backbone: str = "", backbone_params: int = 0, **source: Any
+    searches: Sequence[Said],
+    budget: int,
+    backbone: str = "",
+    backbone_params: int = 0,
+    *,
+    pinned: Sequence[tuple[Gate, ...]] = (),
+    **source: Any,
 ) -> Structure:
     """The structure that the mean p of several searches selects, by the rule of a single one.
 
     Args:
         budget: in parameters. backbone, backbone_params: of the searches. source: what else its source says.
+        pinned: of each search, what was pinned in: the same in all, and in the consensus too.
 
     Raises:
-        ConfigError: as `mean_probabilities`. StructureError: sizes that are not known. BudgetError: below the smallest
-            module.
+        ConfigError: as `mean_probabilities`, or they have not the same gates pinned in. StructureError: sizes that are
+            not known. BudgetError: below the smallest module.
     """
     for _, gates, _ in searches:
         need_sizes(gates, "consensus")
     common, p = mean_probabilities(searches)
     counts = [gate.n_params for gate in common]
-    if budget < min(counts):
-        check_budget(counts, budget)  # raises, naming the smallest module
     names = [name for name, _, _ in searches]
-    chosen = tuple(common[i] for i in select(p, counts, budget))
+    inside = pinned[0] if pinned else ()
+    for name, others in zip(names, pinned, strict=False):
+        if {gate.key for gate in others} != {gate.key for gate in inside}:
+            raise ConfigError(
+                f"consensus: expected the same gates pinned in, found others in {name} than in {names[0]}"
+            )
+    left = left_for(budget, inside)
+    if left < min(counts):
+        check_budget(counts, left)  # raises, naming the smallest module
+    source |= pins_said(inside)
+    chosen = (*(common[i] for i in select(p, counts, left)), *(replace(g, index=len(common) + g.index) for g in inside))
     return Structure(chosen, backbone, backbone_params, budget, {"consensus_of": names, **source})

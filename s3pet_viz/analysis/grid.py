@@ -64,11 +64,12 @@ class Grid:
         rows: row labels, top to bottom, shape (n_rows,).
         columns: column labels, left to right, with "" for the gap between the stacks, shape (n_columns,).
         row, col: place of each gate, shape (n_gates,).
-        inert: rows and columns of `inert`, which were left out because they cannot help, shape (2, n_inert).
+        inert, pinned: rows and columns of gates that are not searched: they cannot help, or were pinned by hand; shape
+            (2, n_inert), (2, n_pinned).
     """
 
-    def __init__(self, gates: Sequence[Gate], inert: Sequence[Gate] = ()) -> None:
-        drawn = [*gates, *inert]
+    def __init__(self, gates: Sequence[Gate], inert: Sequence[Gate] = (), pinned: Sequence[Gate] = ()) -> None:
+        drawn = [*gates, *inert, *pinned]
         self.rows = row_order(drawn)
         self.columns: list[str] = []
         for column in column_order(drawn):
@@ -80,7 +81,7 @@ class Grid:
         places = np.array(
             [[row_at[label] for label in rows_of(drawn)], [column_at[g.column] for g in drawn]], dtype=np.int64
         ).reshape(2, -1)
-        (self.row, self.col), self.inert = places[:, : len(gates)], places[:, len(gates) :]
+        (self.row, self.col), self.inert, self.pinned = np.split(places, [len(gates), len(gates) + len(inert)], axis=1)
 
     @property
     def stacks(self) -> dict[str, tuple[int, int]]:

@@ -165,9 +165,9 @@ def _separation(run: Run) -> Iterator[Seen]:
 
 
 def _moving(run: Run) -> Iterator[Seen]:
-    budget = run.info["budget"]
-    if not budget or run.n_steps < 10:
+    if not run.info["budget"] or run.n_steps < 10:
         return
+    budget = run.searched_budget()
     alphas = run.alphas()
     at = int(_MOVING_FROM * (len(alphas) - 1))
     before, after = (_chosen(run, alphas[i], budget) for i in (at, len(alphas) - 1))
@@ -186,7 +186,7 @@ def _moving(run: Run) -> Iterator[Seen]:
 def _collapse(run: Run) -> Iterator[Seen]:
     if not run.info["budget"]:
         return
-    chosen = Counter(g.pet_type for g in run.structure().gates)
+    chosen = Counter(g.pet_type for g in run.structure(pinned=False).gates)
     space = Counter(g.pet_type for g in run.gates_list)
     total = sum(chosen.values())
     if total < _COLLAPSE_GATES:
@@ -201,7 +201,7 @@ def _collapse(run: Run) -> Iterator[Seen]:
         np.median([g.n_params for g in run.gates_list if (g.pet_type == pet_type) == same]) for same in (True, False)
     )
     sizes = f"its gates have {mine:,g} parameters in the median, the others {others:,g}"
-    small = f"{run.info['budget'] / run.counts.sum():.2g} of all the gates' parameters"
+    small = f"{run.searched_budget() / run.counts.sum():.2g} of all the gates' parameters"
     if mine < others:
         why = f"It is cheap ({sizes}): at this budget ({small}) cheap gates may crowd out the others."
     elif mine > others:
@@ -217,10 +217,9 @@ def _collapse(run: Run) -> Iterator[Seen]:
 
 
 def _budget(run: Run) -> Iterator[Seen]:
-    budget = run.info["budget"]
-    if not budget:
+    if not run.info["budget"]:
         return
-    total = int(run.counts.sum())
+    budget, total = run.searched_budget(), int(run.counts.sum())
     if budget >= total:
         yield found(
             "budget-not-binding",
@@ -242,10 +241,10 @@ def _budget(run: Run) -> Iterator[Seen]:
 
 
 def _unused(run: Run) -> Iterator[Seen]:
-    budget = run.info["budget"]
-    if not budget or budget >= run.counts.sum():
+    if not run.info["budget"] or (budget := run.searched_budget()) >= run.counts.sum():
         return
-    used, keys = run.structure().n_params, run.structure().keys
+    own = run.structure(pinned=False)
+    used, keys = own.n_params, own.keys
     if used >= UNUSED * budget:
         yield f"the structure uses {used:,} of {budget:,} parameters"
         return
@@ -270,13 +269,13 @@ def _of_seeds(runs: Sequence[Run]) -> Iterator[Seen]:
 
 
 def _agreement(group: Sequence[Run]) -> Iterator[Seen]:
-    chosen: list[tuple[object, Structure]] = [(run.config.get("seed"), run.structure()) for run in group]
+    chosen: list[tuple[object, Structure]] = [(run.config.get("seed"), run.structure(pinned=False)) for run in group]
     # Two runs of one seed agree by themselves.
     pairs = [jaccard(a, b) for (s, a), (t, b) in itertools.combinations(chosen, 2) if s is None or s != t]
     if not pairs:
         return
     mean = float(np.mean(pairs))
-    counts, budget = group[0].counts, group[0].info["budget"]
+    counts, budget = group[0].counts, group[0].searched_budget()
     drawn = (random_structures(counts, budget, draws=_DRAWS, seed=seed) for seed in (0, 1))
     chance = chance_overlap(*(by_rank(chosen, group[0].gates_list) for chosen in drawn))
     task = str(group[0].config.get("task") or group[0].name).rstrip("/").rpartition("/")[2]

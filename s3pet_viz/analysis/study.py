@@ -25,6 +25,7 @@ from s3pet_viz.files import is_there, located, parse_json, read_json, read_text
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
+from s3pet_viz.structure.pins import searched_of
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.study"
@@ -197,7 +198,7 @@ class Study:
         if found:
             for cell, result, folder in opened:
                 if not folder.is_dir() and result.get("structure"):
-                    structure = self._structure(cell["key"], result)
+                    structure = searched_of(self._structure(cell["key"], result))
                     asked = {name: cell["labels"][name] for name in ("task", "budget", "mode", "seed")}
                     params = structure.budget or structure.n_params
                     found.append(Found(**asked, structure=structure, gates=found[0].gates, params=params))

@@ -14,7 +14,11 @@ import typer
 from s3pet_viz.cli import (
     baselines,
     control,
+<<<<<<< HEAD
     dashboard,
+=======
+    cut,
+>>>>>>> main
     demo,
     exchange,
     explain,
@@ -52,6 +56,8 @@ for _function in (
     dashboard.dashboard,
     positions.positions,
     explain.explain,
+    cut.cut,
+    cut.why_not,
     fit.fit,
     watch.watch,
     report.report,

@@ -53,8 +53,10 @@ def share(params: int, backbone_params: int) -> str:
     return f"{params:,} parameters" + (f" = {params / backbone_params:.4%} of the backbone" if backbone_params else "")
 
 
-def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = None) -> RenderableType:
-    """The text heatmap of a run (at its own or another budget) or of a structure."""
+def heatmap_text(
+    source: Run | Structure, width: int, budget: Budget | None = None, annotate: str | None = None
+) -> RenderableType:
+    """The text heatmap of a run (at its own or another budget) or of a structure. annotate: as in `figures.heatmap`."""
     from s3pet_viz.runs import Run
     from s3pet_viz.viewer.text import text_heatmap
 
@@ -64,7 +66,18 @@ def heatmap_text(source: Run | Structure, width: int, budget: Budget | None = No
         return Text("no steps recorded yet")
     chosen = source.structure(budget=budget).keys
     selected = [g.key in chosen for g in source.gates_list]
-    return text_heatmap(source.gates_list, source.p(budget=budget), selected, width=width)
+    texts, legend = None, ""
+    if annotate is not None:
+        from s3pet_viz.analysis.annotate import annotation
+        from s3pet_viz.structure import ranks
+
+        count, alpha = [int(on) for on in selected], source.alpha()
+        numbers: dict[str, Any] = {"alpha": alpha, "rank": ranks(alpha), "count": count, "runs": [1] * len(count)}
+        texts, legend = annotation(annotate, source.gates_list, explained=source, **numbers)
+    pinned = (source.pinned_in, source.pinned_out)
+    made = text_heatmap(source.gates_list, source.p(budget=budget), selected, pinned=pinned, texts=texts, width=width)
+    made.renderables.extend([Text(legend)] if legend else [])
+    return made
 
 
 def gates_table(source: Run | Structure, budget: Budget | None = None, most: int | None = _MOST_GATES) -> Table:
@@ -73,14 +86,14 @@ def gates_table(source: Run | Structure, budget: Budget | None = None, most: int
 
     run = source if isinstance(source, Run) else None
     gates = list(source.structure(budget=budget).gates if isinstance(source, Run) else source.gates)
-    p: Any = None
+    p: dict[tuple[str, str], float] = {}
     if run is not None:
-        p = run.p(budget=budget)
-        gates.sort(key=lambda g: -p[g.index])
+        p = {gate.key: float(value) for gate, value in zip(run.gates_list, run.p(budget=budget), strict=True)}
+        gates.sort(key=lambda g: -p.get(g.key, 2.0))  # those pinned in, which have none, come first
     table = plain_table("layer", "module", "PET type", "parameters", *(["p"] if run else []), right=2 if run else 1)
     for gate in gates[:most]:
         cells = [gate.column, gate.module, gate.pet_type, f"{gate.n_params:,}"]
-        table.add_row(*map(cell, [*cells, *([f"{p[gate.index]:.3f}"] if run else [])]))
+        table.add_row(*map(cell, [*cells, *([f"{p[gate.key]:.3f}" if gate.key in p else "pinned"] if run else [])]))
     if most is not None and len(gates) > most:
         table.add_row(Text("..."), Text(f"and {len(gates) - most} more"))
     return table

@@ -32,6 +32,13 @@ Set = Annotated[
         help="Any of these fields, its value as JSON: --set second_order_cap=null. May be repeated.",
     ),
 ]
+PinIn = Annotated[
+    list[str] | None,
+    c.option("Gates that are in the structure beforehand: a pattern of --pin. May be repeated.", metavar="PATTERN"),
+]
+PinOut = Annotated[
+    list[str] | None, c.option("Gates that are kept out of it: a pattern. May be repeated.", metavar="PATTERN")
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Search in a process of its own and return once it has begun.")]
 DryRun = Annotated[
     bool,
@@ -45,6 +52,8 @@ def search(
     out: Out = None,
     resume: Resume = None,
     track: Track = None,
+    pin_in: PinIn = None,
+    pin_out: PinOut = None,
     set_: Set = None,
     threads: c.Threads = None,
     detach: Detach = False,
@@ -63,7 +72,11 @@ def search(
         if fields["budget"] is None:
             raise ConfigError("--budget: expected a budget such as 0.1% or 8404, found none")
         backbone = backbone or c.DEFAULT_BACKBONE
+    sides = {side: patterns for side, patterns in (("in", pin_in), ("out", pin_out)) if patterns}
+    if sides and fields["pin"] is not None:
+        raise ConfigError("--pin: cannot be used with --pin-in and --pin-out")
     options = c.given(**fields, backbone=backbone, out=out, track=track or None)
+    options |= {"pin": sides} if sides else {}
     for name, value in _set_options(set_).items():
         if name in options:
             raise ConfigError(f"--set {name}: given twice, as an option too")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3pet_viz.cli import _common as c
+from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ Target = Annotated[str, typer.Argument(metavar="RUN_OR_STRUCTURE", help="A run o
 Budget = Annotated[str | None, c.option("Solve the run again at this budget: 0.1%, 1e-3 or 8404.")]
 Html = Annotated[Path | None, c.option("Write the heatmap as a page of its own, which needs no network.")]
 Save = Annotated[Path | None, c.option("Write the structure (at --budget) as JSON.")]
+Annotate = Annotated[
+    str | None, c.option("What stands in the cells of a run: rank, importance (after s3pet explain), alpha or params.")
+]
 Gates = Annotated[bool, typer.Option("--gates", help="List every chosen gate.")]
 
 
@@ -26,6 +30,7 @@ def show(
     html: Html = None,
     save: Save = None,
     gates: Gates = False,
+    annotate: Annotate = None,
     force: c.Force = False,
 ) -> None:
     """Show a run or a structure as a text heatmap.
@@ -40,6 +45,10 @@ def show(
     c.check_free(html, ending=".html", force=force)
     c.check_free(save, ending=".json", force=force)
     source = open_source(target)
+    if annotate is not None:
+        among("annotate", annotate, ("rank", "importance", "alpha", "params"))
+        if not isinstance(source, Run):
+            raise ConfigError(f"annotate: expected a run, found {target!r}")
     bare = isinstance(source, Run) and not source.n_steps
     structure = None if bare else structure_of(source, budget)
     if isinstance(source, Run):
@@ -52,7 +61,7 @@ def show(
         raise ConfigError(f"{target}: no steps recorded yet, so there is no structure to write")
 
     drawn: Any = source if isinstance(source, Run) else structure
-    c.say(o.heatmap_text(drawn, c.console().width, budget), "")
+    c.say(o.heatmap_text(drawn, c.console().width, budget, annotate), "")
     c.say(o.facts_table(facts | (o.structure_facts(structure) if structure is not None else {})))
     if gates and structure is not None:
         c.say(o.gates_table(drawn, budget, most=None))

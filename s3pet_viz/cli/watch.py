@@ -151,7 +151,8 @@ def picture(model: Feed, frame: Frame, width: int, height: int | None = None) ->
     if frame.p is None or frame.selected is None:
         grid = [Text("no steps recorded yet")]
     else:
-        made = text_heatmap(model.gates, frame.p, frame.selected, width=width)
+        pinned = (model.run.pinned_in, model.run.pinned_out) if model.run is not None else ((), ())
+        made = text_heatmap(model.gates, frame.p, frame.selected, pinned=pinned, width=width)
         grid = [part for part in made.renderables if isinstance(part, Text)]
     for text in (*top, *grid):
         text.plain = printable(text.plain)  # names of modules come from a file

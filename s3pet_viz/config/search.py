@@ -72,6 +72,14 @@ def _head(name: str, value: Any) -> str | list[str]:
     return list(value) if several else among(name, value, HEADS)
 
 
+def _pin(name: str, value: Any) -> dict[str, list[str]] | None:
+    from s3pet_viz.structure.pins import read_pin  # as _budget
+
+    if isinstance(value, str) and value.lstrip()[:1] == "{":  # of the command line
+        value = parse_json(value)
+    return read_pin(name, value)
+
+
 def _folder(name: str, value: Any) -> str:
     if not (isinstance(value, (str, Path)) and str(value)):
         raise ConfigError(f"{name}: expected a folder, found {short(value)}")
@@ -120,6 +128,14 @@ class SearchConfig:
         "prune: at least so many (0: half of the rest).",
     )
     seed: int = like(TuneConfig, "seed", form=True)
+    pin: dict[str, Any] | None = option(  # noqa: RUF009
+        None,
+        help="Gates that are in or out beforehand; the others are searched under what those in leave of the budget. "
+        "Patterns of positions, gates, rows or columns: 'in=E.0; out=D.*, *BitFit'.",
+        check=_pin,
+        unset="every gate is searched",
+        form=True,
+    )
     competition: bool = option(True, help="Gates compete in the gradient (docs/method.md); off: an ablation.")
     difference_eps: float | None = option(
         None, help="c in eps = c / ||v|| of the difference of gradients.", unset="the mode's own"

@@ -19,6 +19,7 @@ class SearchOptions(TypedDict, total=False):
     open_steps: int
     shrink_steps: int
     seed: int
+    pin: dict[str, Any] | None
     competition: bool
     difference_eps: float | None
     second_order_from: int

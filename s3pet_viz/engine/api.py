@@ -146,7 +146,12 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
     tracking = Tracking(trackers)
     if trackers and prepared.processes.leads:
         callbacks = (*callbacks, tracking)
-    with writer, closing(tracking), at_work(backbone, prepared.device), attached(backbone, gates, config) as pets:
+    with (
+        writer,
+        closing(tracking),
+        at_work(backbone, prepared.device),
+        attached(backbone, [*gates, *prepared.pinned], config) as pets,
+    ):
         problem = BackboneProblem(
             backbone.model,
             pets,
@@ -156,6 +161,7 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             autocast=prepared.device.autocast,
             constant_loss=prepared.batches.constant_loss,
             loss=backbone.loss_of,
+            pinned=len(prepared.pinned),
         )
         state = make_state(problem, [g.n_params for g in gates], prepared.budget, config, rate, prepared.processes)
         if prepared.alpha is not None:
@@ -168,6 +174,7 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             gates,
             state,
             writer,
+            pinned=prepared.pinned,
             fingerprint=prepared.fingerprint,
             first_step=first,
             stability=stability,

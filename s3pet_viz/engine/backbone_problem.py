@@ -29,6 +29,7 @@ class BackboneProblem:
         head_lr_ratio: the head's learning rate over that of the PET weights.
         autocast: a context factory for mixed precision.
         constant_loss: see `Problem`.
+        pinned: so many of the last PET modules are open all along and have no gate in z.
         loss: of the model and a batch. Default: what a transformers model says itself of a batch with ``labels``.
     """
 
@@ -43,8 +44,9 @@ class BackboneProblem:
         autocast: Callable[[], Any] = contextlib.nullcontext,
         constant_loss: Callable[[Half], float | None] = lambda half: None,
         loss: Loss = model_loss,
+        pinned: int = 0,
     ) -> None:
-        self.net = _GatedLoss(model, pets, loss)
+        self.net = _GatedLoss(model, pets, loss, pinned)
         self.batch = batch
         self._autocast = autocast
         head = head or {}
@@ -100,12 +102,13 @@ class BackboneProblem:
 class _GatedLoss(nn.Module):
     """Backbone and PET modules under one roof, so that `functional_call` can stand in for their weights."""
 
-    def __init__(self, model: nn.Module, pets: PETs, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, pets: PETs, loss: Loss, pinned: int) -> None:
         super().__init__()
+        self.pinned = pinned
         self.model, self.pets, self.loss_of = model, pets, loss
         self.own = loss is not model_loss
 
     def forward(self, batch: Any, z: Tensor) -> Tensor:
         # Not only while the loss is computed: checkpointed layers run again in the backward pass.
-        self.pets.hold(z)
+        self.pets.hold(torch.cat([z, z.new_ones(self.pinned)]) if self.pinned else z)
         return self.loss_of(self.model, batch)

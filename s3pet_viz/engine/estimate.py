@@ -31,7 +31,7 @@ from s3pet_viz.engine.split_batches import SplitBatches
 from s3pet_viz.engine.start import open_start
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.structure import Gate, parse_budget
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.pins import part
 from s3pet_viz.tasks import load_task
 from s3pet_viz.training.arguments import check_load
 from s3pet_viz.training.device import Device
@@ -166,7 +166,8 @@ def estimate(
     data = check_task(made, data)
     size = parse_budget(config.budget, made.n_params)
     gates, missing = candidate_gates(made.positions(), chosen)
-    check_budget([g.n_params for g in gates], size)
+    searched, inside, _ = part(gates, config.pin, size)
+    gates = [*searched, *inside]
     halves = SplitBatches(data, made, config, device, Processes()).features.values()
     features = max(halves, key=lambda half: int(half.lengths.max()))
     longest = np.argsort(-features.lengths, kind="stable")[: config.batch_size]

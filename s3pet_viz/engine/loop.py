@@ -25,6 +25,7 @@ from s3pet_viz.runs.control import ControlReader
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, Structure, select
 from s3pet_viz.structure.budget import budget_at
+from s3pet_viz.structure.pins import left_for, pins_said
 from s3pet_viz.structure.structure import gates_by_index
 from s3pet_viz.structure.units import by_rank
 from s3pet_viz.training.processes import SilentWriter
@@ -47,6 +48,7 @@ class Search:
         state: State,
         writer: RunWriter | SilentWriter,
         *,
+        pinned: Sequence[Gate] = (),
         fingerprint: dict[str, Any],
         first_step: int = 0,
         stability: Stability | None = None,
@@ -54,7 +56,8 @@ class Search:
         progress: bool = True,
     ) -> None:
         self.config, self.gates, self.state, self.writer = config, tuple(gates), state, writer
-        self.budget: int = writer.info["budget"]
+        self.pinned = tuple(pinned)
+        self.budget: int = left_for(writer.info["budget"], self.pinned)  # of the gates that are searched
         self.fingerprint, self.step = fingerprint, first_step
         self.callbacks = tuple(callbacks)
         self.progress = progress
@@ -74,10 +77,10 @@ class Search:
         chosen = select(alpha, [g.n_params for g in self.gates], self.budget)
         config, pruning, info = self.config, self.state.pruning, self.writer.info
         return Structure(
-            gates_by_index(self.gates, chosen),
+            (*gates_by_index(self.gates, chosen), *self.pinned),
             info["backbone"],
             info["backbone_params"],
-            self.budget,
+            info["budget"],
             {
                 "task": config.task,
                 "mode": config.mode,
@@ -85,6 +88,7 @@ class Search:
                 "steps": self.step,
                 "space": config.space if isinstance(config.space, str) else config.space.get("name"),
                 "run": info["name"],
+                **pins_said(self.pinned, config.pin),
                 **({} if pruning is None else {"task_learned": pruning.verdict}),
             },
         )
@@ -236,7 +240,7 @@ class Search:
         return {
             "step": self.step - 1,
             "val_loss": sum(losses) / len(losses),
-            "selected": [g.index for g in chosen.gates],
+            "selected": [g.index for g in chosen.gates if g.index < len(self.gates)],
             "selected_params": chosen.n_params,
             "alpha_grad_norm": float(torch.linalg.vector_norm(result.alpha_grad)),
         }

@@ -348,8 +348,9 @@ def prune_step(state: State, step: int) -> StepResult:
     train = state.run("train", step, z, TRAIN_MASKS)
     if not torch.isfinite(train.dz).all():
         raise NonFiniteLossError(f"step {step}: the gradient of the gates is not finite")
-    # Of each weight: 1 or 0 as its gate, and 1 for a head, which has none and keeps its own rate.
-    moving = torch.cat([z, z.new_ones(1)]).to(state.w.flat)[state.gate_of]
+    # Of each weight: 1 or 0 as its gate, 1 of one pinned in, and 1 for a head, which has none and keeps its own rate.
+    after = int(state.gate_of.max()) + 2 - len(z) if len(state.gate_of) else 1
+    moving = torch.cat([z, z.new_ones(max(1, after))]).to(state.w.flat)[state.gate_of]
     if isinstance(state.w_opt, PausingAdamW):
         state.w_opt.moving = moving > 0
     lr = state.w_lr(step) * torch.where(state.gate_of >= 0, moving * rate, moving)

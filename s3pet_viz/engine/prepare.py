@@ -27,7 +27,7 @@ from s3pet_viz.runs.naming import new_folder
 from s3pet_viz.runs.place import check_place, check_writable
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, parse_budget
-from s3pet_viz.structure.budget import check_budget
+from s3pet_viz.structure.pins import SIDES, left_for, part
 from s3pet_viz.tasks import TaskData
 from s3pet_viz.tasks.taskfile import recalled, recorded
 from s3pet_viz.training.candidates import Candidates
@@ -107,13 +107,16 @@ class Prepared:
     """What a run needs.
 
     Attributes:
-        budget: in parameters. alpha: where it starts, shape (n_gates,); None is 0, or the checkpoint's.
+        gates: what is searched. pinned: what is in the structure beforehand.
+        budget: what those leave of it, in parameters. alpha: where it starts, shape (n_gates,); None is 0, or the
+            checkpoint's.
         writer: the run directory's, open: to be used as a context.
     """
 
     config: SearchConfig
     backbone: Backbone
     gates: Sequence[Gate]
+    pinned: tuple[Gate, ...]
     budget: int
     alpha: np.ndarray | None
     data: TaskData | OwnData
@@ -162,8 +165,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     budget = parse_budget(config.budget, made.n_params)
     batches = SplitBatches(data, made, config, device, processes)
     candidates = _candidates(request, made, space, batches, device, processes)
-    gates = candidates.gates
-    check_budget([g.n_params for g in gates], budget)
+    gates, inside, outside = part(candidates.gates, config.pin, budget)
     alpha, start = None, None
     if origin is not None:
         alpha, start = start_alpha(origin, gates, backbone=made.name, backbone_params=made.n_params)
@@ -188,14 +190,23 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "fingerprint": fingerprint,
         "load": _recorded(request.load),
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+        **({"pinned": pinned} if (pinned := _recorded_pins(inside, outside)) else {}),
         **({"start_from": start} if start else {}),
         **({"own": data.facts} if isinstance(data, OwnData) else {}),
         **({"track": [t for t in trackers if isinstance(t, str)]} if trackers else {}),
     }
     writer = _writer(request, processes, gates, facts)
+    left = left_for(budget, inside)
+    again = started is not None
     return Prepared(
-        config, made, gates, budget, alpha, data, batches, device, processes, fingerprint, writer, started is not None
+        config, made, gates, inside, left, alpha, data, batches, device, processes, fingerprint, writer, again
     )
+
+
+def _recorded_pins(inside: Sequence[Gate], outside: Sequence[Gate]) -> dict[str, Any]:
+    """What a run keeps of pinned gates; nothing of none."""
+    sides = zip(SIDES, (inside, outside), strict=True)
+    return {side: [gate.to_dict() for gate in gates] for side, gates in sides if gates}
 
 
 def _recorded(load: Mapping[str, Any]) -> dict[str, Any]:

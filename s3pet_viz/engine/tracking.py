@@ -93,6 +93,7 @@ class Tracking(Callback):
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
         self._counts = np.array([gate.n_params for gate in search.gates])
+        self._pinned = sum(gate["n_params"] for gate in search.writer.info.get("pinned", {}).get("in", ()))
         begun = _read_begun(folder)
         for wanted in self._wanted:
             name = wanted if isinstance(wanted, str) else wanted.name
@@ -119,7 +120,7 @@ class Tracking(Callback):
             "loss/train": result.train_loss,
             "loss/val": result.val_loss,
             "gates/zeta": result.zeta,
-            "gates/expected_params": float(expected_params(search.p, self._counts)),
+            "gates/expected_params": float(expected_params(search.p, self._counts)) + self._pinned,
             "gates/entropy": float(entropy(search.p).mean()),
             "lr/weights": search.lr,
             "lr/alpha": alpha_lr,

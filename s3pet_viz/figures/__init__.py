@@ -6,6 +6,7 @@ from s3pet_viz.figures.budgets import budgets, budgets_table
 from s3pet_viz.figures.compare import compare, compare_table
 from s3pet_viz.figures.consensus import consensus, consensus_structure, consensus_table
 from s3pet_viz.figures.curves import curves, curves_table
+from s3pet_viz.figures.cut import cut, cut_table
 from s3pet_viz.figures.heatmap import heatmap, heatmap_table
 from s3pet_viz.figures.importance import importance, importance_table
 from s3pet_viz.figures.multiples import multiples, multiples_table
@@ -29,6 +30,8 @@ __all__ = [
     "consensus_table",
     "curves",
     "curves_table",
+    "cut",
+    "cut_table",
     "heatmap",
     "heatmap_table",
     "importance",

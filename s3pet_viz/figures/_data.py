@@ -13,6 +13,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, structure_of
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, ranks, select_with_fill
+from s3pet_viz.structure.pins import by_hand
 from s3pet_viz.structure.units import keys_by
 
 
@@ -83,7 +84,8 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
         number = int(source.steps(last=1)["step"].iloc[0]) if step == -1 else step
     keys = structure.keys
     selected = np.array([g.key in keys for g in gates], dtype=bool)
-    fill, cut = filled(gates, alpha, structure.budget, selected)
+    searched = source.searched_budget(budget) if isinstance(source, Run) else structure.budget
+    fill, cut = filled(gates, alpha, searched, selected)
     p, alpha = (np.asarray(values, dtype=np.float64) for values in (p, alpha))
     rank = ranks(alpha).astype(np.float64)
     return View(source.name, gates, p, alpha, rank, selected, fill, cut, whole=True, step=number)
@@ -149,6 +151,14 @@ def left_out(sources: Sequence[Any], gates: Sequence[Gate]) -> list[Gate]:
     have = {gate.key for gate in gates}
     found = {gate.key: gate for source in sources for gate in getattr(source, "inert", ())}
     return [gate for key, gate in found.items() if key not in have]
+
+
+def pinned(sources: Sequence[Any]) -> tuple[list[Gate], list[Gate]]:
+    """Gates that were pinned in and out by hand, in any of the sources. Of a structure, what was put in by hand."""
+    sides = ("pinned_in", "pinned_out")
+    inside, outside = ({g.key: g for s in sources for g in getattr(s, side, ())} for side in sides)
+    inside |= {g.key: g for s in sources if isinstance(s, Structure) for g in by_hand(s)}
+    return list(inside.values()), list(outside.values())
 
 
 def spread(views: Sequence[View], places: Sequence[np.ndarray], n_gates: int, name: str, missing: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,11 +17,15 @@ from s3pet_viz.structure import Gate
 ROW_PX = 21
 _INSET = 0.45  # half the side of an outline, in cells
 _RING = 2  # width of an outline, in px
+#: px: what a figure is at least wide, and may be made at most; a font that can still be read.
+_NARROW, _WIDE, _READABLE = 760, 1600, 7.0
 _CELLS = {**_style.BARE, "zeroline": False, "fixedrange": False}
 #: What the legend calls gates that are chosen only because a likelier one did not fit.
 FILLS = "fills the rest of the budget"
 #: What the legend calls gates that were left out of the search.
 INERT = "cannot help"
+#: What it calls those that were pinned, and the sign that they bear.
+PINNED_IN, PINNED_OUT = "pinned in by hand", "pinned out by hand"
 #: Of colours: what the number can be, what is drawn, or from here to there.
 Scale = Literal["full", "own"] | tuple[float, float]
 
@@ -106,6 +111,50 @@ def add_inert(figure: go.Figure, grid: Grid, inert: Sequence[Gate]) -> None:
     look = {"size": 14, "opacity": 0, "color": _style.MUTED}
     told = "<b>%{customdata[0]}</b> · left out<br>%{customdata[1]}<br>whatever its weights are, the output is the same"
     figure.add_trace(_style.markers(columns, rows, "inert", look, hover=told, customdata=names, showlegend=False))
+
+
+def add_pinned(figure: go.Figure, grid: Grid, inside: Sequence[Gate], outside: Sequence[Gate]) -> None:
+    """Mark the cells of gates that were pinned: a small square on those in, a small cross on those out. Gates of the
+    grid's `pinned`, those in first.
+    """
+    rows, columns = grid.pinned
+    sides = ((PINNED_IN, inside, "square", slice(0, len(inside))), (PINNED_OUT, outside, "x", slice(len(inside), None)))
+    for name, gates, symbol, at in sides:
+        if not gates:
+            continue
+        told = [[_style.plain(f"{g.label}"), _style.plain(g.position), f"{g.n_params:,}"] for g in gates]
+        look = {"symbol": symbol, "size": 7, "color": _style.INK, "line": {"color": _style.GROUND, "width": 1}}
+        hover = (
+            f"<b>%{{customdata[0]}}</b> · {name}<br>%{{customdata[1]}}<br>%{{customdata[2]}} parameters<br>not searched"
+        )
+        more = {"customdata": told, "showlegend": True, "zorder": 2}
+        figure.add_trace(_style.markers(columns[at], rows[at], name, look, hover=hover, **more))
+
+
+def fitted(grid: Grid, texts: Sequence[str]) -> tuple[float, float | None]:
+    """The font size at which the longest of these texts fits a cell, 0 where none does that can be read; and the width
+    that the figure needs for it, None for any.
+    """
+    longest = max((len(text) for text in texts), default=1) or 1
+    beside = 60 + 7 * max(len(row) for row in grid.rows) + 90  # labels, and the colour bar
+
+    def size(width: float) -> float:
+        return min(11.0, ((width - beside) / len(grid.columns) - 2) / (_style.CHAR * longest))
+
+    if size(_NARROW) >= _READABLE:
+        return size(_NARROW), None
+    width = beside + len(grid.columns) * (2 + _style.CHAR * longest * _READABLE)
+    return (_READABLE, math.ceil(width)) if width <= _WIDE else (0.0, None)
+
+
+def letters(grid: Grid, letter: str, size: float) -> go.Scatter:
+    """A letter on each cell of a gate that cannot help."""
+    rows, columns = grid.inert
+    font = {"size": max(size, 10), "color": _style.INK}
+    ground = {"symbol": "square", "size": 11, "color": _style.GROUND}
+    look = {"mode": "markers+text", "marker": ground, "text": [f"<b>{letter}</b>"] * len(rows), "textfont": font}
+    hidden = {"hoverinfo": "skip", "showlegend": False}
+    return go.Scatter(x=columns, y=rows, name="inert, named", zorder=3, **look, **hidden)
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
         made.layout.legend.y = 1 - at / height
     made.update_layout(height=height, margin={"t": top, "b": bottom, "l": 40, "r": 8})
     _thin_ticks(made, width)
+    _fit_texts(made, width)
     return made
 
 
@@ -154,10 +156,7 @@ def _plot_height(figure: go.Figure, made: go.Figure) -> float:
 
 def _thin_ticks(figure: go.Figure, width: float) -> None:
     """Where named columns are closer than their labels need, name every second, third, ... of each group."""
-    y_labels = [len(label) for axis in figure.select_yaxes() for label in axis.ticktext or ()]
-    room = width - 24 - _style.CHAR * USUAL * max(y_labels, default=6)
-    if any(t.type == "heatmap" and t.showscale is not False and t.colorbar.orientation != "h" for t in figure.data):
-        room -= 60
+    room = _room(figure, width)
     for axis in figure.select_xaxes():
         labels, at = axis.ticktext, axis.tickvals
         if labels is None or at is None or len(labels) < 2 or any(isinstance(v, str) for v in at):
@@ -174,3 +173,27 @@ def _thin_ticks(figure: go.Figure, width: float) -> None:
         group = np.cumsum(np.diff(at, prepend=at[0]) > 1)
         kept = np.flatnonzero((np.arange(len(at)) - np.searchsorted(group, group)) % stride == 0)
         axis.update(tickvals=[at[i] for i in kept], ticktext=[labels[i] for i in kept])
+
+
+def _room(figure: go.Figure, width: float) -> float:
+    """Width of the plot, beside its row labels and a colour bar."""
+    y_labels = [len(label) for axis in figure.select_yaxes() for label in axis.ticktext or ()]
+    room = width - 24 - _style.CHAR * USUAL * max(y_labels, default=6)
+    bars = any(t.type == "heatmap" and t.showscale is not False and t.colorbar.orientation != "h" for t in figure.data)
+    return room - 60 if bars else room
+
+
+def _fit_texts(figure: go.Figure, width: float) -> None:
+    """Leave the text of a gate grid's cells out, with a warning, where it does not fit them at the smallest font."""
+    for trace in figure.data:
+        if trace.type != "heatmap" or trace.name != "gates" or trace.text is None:
+            continue
+        longest = max((len(str(text)) for row in trace.text for text in row), default=0)
+        pitch = _room(figure, width) / len(trace.x)
+        if longest and pitch < _style.CHAR * SMALLEST * longest:
+            trace.update(text=None, texttemplate=None)
+            warnings.warn(
+                f"the text of the cells is left out: {longest} characters of 7 pt do not fit {len(trace.x)} columns "
+                f"in {width / PX_PER_MM:.0f} mm; give width_mm, or style='screen'",
+                stacklevel=4,
+            )

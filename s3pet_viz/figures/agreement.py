@@ -65,7 +65,8 @@ def agreement_table(
         if isinstance(source, Run) and not source.n_steps:
             raise ConfigError(f"agreement: {one.name} has no steps recorded yet")
         structure = structure_of(source, budget)
-        budgets.append(structure.budget or structure.n_params)
+        searched = source.searched_budget(budget) if isinstance(source, Run) else structure.budget
+        budgets.append(searched or structure.n_params)
 
     keys = [(at.tobytes(), params) for at, params in zip(places, budgets, strict=True)]
     alike = [keys.index(key) for key in keys]  # of each run the first with its search space and budget

@@ -55,12 +55,13 @@ def budget_path_table(
     columns = ["budget", "used", "gate", "name", "pet_type", "n_params", "enters"]
     if not np.isfinite(one.alpha).all():
         return pd.DataFrame(columns=columns)
-    chosen = select_many(one.alpha, counts, at)  # (n_budgets, n_gates)
+    inside = source.pinned_params if isinstance(source, Run) else 0
+    chosen = select_many(one.alpha, counts, at - inside)  # (n_budgets, n_gates)
     ever = np.flatnonzero(chosen.any(axis=0))
     first = chosen.argmax(axis=0)
     order = sorted(ever, key=lambda i: (first[i], one.rank[i]))[:top]
     names = gate_names(one.gates, rows_of(one.gates))
-    used = chosen @ counts
+    used = chosen @ counts + inside
     rows = [
         (
             int(at[b]),
@@ -158,7 +159,8 @@ def _budgets(source: Opened, counts: np.ndarray, budgets: Sequence[Budget] | Non
     """Ascending, in parameters, int64."""
     if budgets is None:
         spread = np.geomspace(counts.min(), counts.sum(), _POINTS)
-        return np.unique(np.round(spread).astype(np.int64))
+        inside = source.pinned_params if isinstance(source, Run) else 0
+        return np.unique(np.round(spread).astype(np.int64)) + inside
     given = [budgets] if isinstance(budgets, (str, int, float)) else list(budgets)
     if not given:
         raise ConfigError("budgets: expected at least one, found none")

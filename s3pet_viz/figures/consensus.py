@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from s3pet_viz.analysis.consensus import consensus_of
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, filled, labels, need_space, view
-from s3pet_viz.figures._grid import Grid, Scale, add_chosen, axes
+from s3pet_viz.figures._data import View, filled, labels, need_space, pinned, view
+from s3pet_viz.figures._grid import Grid, Scale, add_chosen, add_pinned, axes
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.figures.heatmap import by_cell, gate_cells, table_of
 from s3pet_viz.runs import Run
@@ -58,7 +58,8 @@ def _consensus(sources: Sequence[Opened], budget: Budget | None) -> tuple[Struct
     else:
         backbone, size = first.backbone, first.backbone_params
     searches = [(one.name, one.gates, one.p) for one in views]
-    return consensus_of(searches, own, backbone, size, labels=labels(sources)), views
+    inside = [source.pinned_in if isinstance(source, Run) else () for source in sources]
+    return consensus_of(searches, own, backbone, size, pinned=inside, labels=labels(sources)), views
 
 
 def consensus_table(runs: Sources, *, budget: Budget | None = None) -> pd.DataFrame:
@@ -75,9 +76,11 @@ def consensus_table(runs: Sources, *, budget: Budget | None = None) -> pd.DataFr
 def _table(sources: Sequence[Opened], budget: Budget | None) -> tuple[pd.DataFrame, tuple[Gate, ...]]:
     structure, views = _consensus(sources, budget)
     table, gates = table_of(views)
+    keys = {gate.key for gate in gates}  # of the searched ones
     selected = np.array([gate.key in structure.keys for gate in gates])
     # The rule goes by the mean p here.
-    fill, _ = filled(gates, table["p"].to_numpy(), structure.budget, selected)
+    searched = structure.budget and structure.budget - sum(g.n_params for g in structure.gates if g.key not in keys)
+    fill, _ = filled(gates, table["p"].to_numpy(), searched, selected)
     return table.assign(selected=selected, fill=fill, distance=np.nan), gates
 
 
@@ -97,7 +100,8 @@ def consensus(runs: Sources, *, budget: Budget | None = None, scale: Scale = "fu
     sources = open_sources(runs)
     gate_table, gates = _table(sources, budget)
     table, leads = by_cell(gate_table, gates)
-    grid = Grid(leads)
+    inside, outside = pinned(sources)
+    grid = Grid(leads, (), [*inside, *outside])
     chosen = gate_table[gate_table["selected"]]
     everywhere = int((chosen["count"] == len(sources)).sum())
     words = (
@@ -111,5 +115,6 @@ def consensus(runs: Sources, *, budget: Budget | None = None, scale: Scale = "fu
     cells.colorbar.title.text = "<br>mean gate probability p"
     figure.add_trace(cells)
     add_chosen(figure, grid, table["selected"].to_numpy(), table["fill"].to_numpy(), "consensus")
+    add_pinned(figure, grid, inside, outside)
     axes(figure, grid)
     return figure

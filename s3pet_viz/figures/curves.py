@@ -52,7 +52,7 @@ def curves_table(run: RunLike, *, max_steps: int = _MAX_STEPS) -> pd.DataFrame:
     p = source.ps()[rows]
     table = table.iloc[rows].reset_index(drop=True)
     kept = float(budget) if budget else np.nan
-    return table.assign(entropy=entropy(p).mean(axis=1), expected=expected_params(p, source.counts), budget=kept)
+    return table.assign(entropy=entropy(p).mean(axis=1), expected=_expected(source, p), budget=kept)
 
 
 @themed
@@ -74,7 +74,7 @@ def curves(run: RunLike, *, max_steps: int = _MAX_STEPS, **look: Unpack[Look]) -
     name = _style.plain(shorten(source.name, 48))
     words = f"{name} · losses, entropy, budget" if said else f"{name} · losses, entropy"
     budget = source.info["budget"]
-    if budget and not said and source.n_steps and budget <= source.counts.sum():
+    if budget and not said and source.n_steps and budget <= source.counts.sum() + source.pinned_params:
         words += f" · the budget of {budget:,} parameters is kept at every step"
     figure = make_subplots(
         rows=3 if said else 2,
@@ -110,9 +110,14 @@ def curves(run: RunLike, *, max_steps: int = _MAX_STEPS, **look: Unpack[Look]) -
 
 def _budget_says(run: Run) -> bool:
     """Whether the expected parameters vary over all steps, or are not the budget."""
-    expected = expected_params(run.ps(), run.counts)
+    expected = _expected(run, run.ps())
     if not len(expected):
         return False
     budget = run.info["budget"] or float(expected[0])
     # A budget above the whole space opens every gate; that is its end, and no news.
-    return bool(np.abs(expected / min(budget, run.counts.sum()) - 1).max() > OFF_BUDGET)
+    return bool(np.abs(expected / min(budget, run.counts.sum() + run.pinned_params) - 1).max() > OFF_BUDGET)
+
+
+def _expected(run: Run, p: np.ndarray) -> np.ndarray:
+    """Parameters expected in use, shape (n_steps,), those of gates pinned in with them."""
+    return expected_params(p, run.counts) + run.pinned_params

@@ -9,13 +9,27 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from s3pet_viz.analysis.annotate import INERT, Annotate, annotation
 from s3pet_viz.analysis.grid import rows_of
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import View, joint_gates, left_out, shorten, spread, view
-from s3pet_viz.figures._grid import FILLS, Grid, Scale, add_chosen, add_inert, axes, cells, limits
+from s3pet_viz.figures._data import View, joint_gates, left_out, pinned, shorten, spread, view
+from s3pet_viz.figures._grid import (
+    FILLS,
+    Grid,
+    Scale,
+    add_chosen,
+    add_inert,
+    add_pinned,
+    axes,
+    cells,
+    fitted,
+    letters,
+    limits,
+)
 from s3pet_viz.figures._theme import Look, themed
+from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Opened, Sources, open_sources
 from s3pet_viz.structure import Gate, Structure, ranks
@@ -106,6 +120,14 @@ def by_cell(table: pd.DataFrame, gates: Sequence[Gate]) -> tuple[pd.DataFrame, l
     return made, [gate for gate, lead in zip(gates, first, strict=True) if lead]
 
 
+def _add_units(table: pd.DataFrame, leads: Sequence[Gate], inside: Sequence[Gate]) -> None:
+    """Count units that were pinned in with the rank, and the expected rank, of the cell that they share; in place."""
+    at = {gate.place: i for i, gate in enumerate(leads) if gate.unit is not None}
+    for gate in inside:
+        if gate.unit is not None and gate.place in at:
+            table.loc[at[gate.place], ["p", "units", "chosen_units"]] += 1
+
+
 def gates_frame(gates: Sequence[Gate], columns: Sequence[str]) -> pd.DataFrame:
     """Facts of gates: ``gate`` is the index, ``row`` the label in a grid, other columns are attributes of a gate."""
     facts = {name: [getattr(gate, "index" if name == "gate" else name) for gate in gates] for name in columns}
@@ -120,6 +142,7 @@ def heatmap(
     budget: Budget | None = None,
     step: int = -1,
     scale: Scale = "full",
+    annotate: Annotate | None = None,
     **look: Unpack[Look],
 ) -> go.Figure:
     """Draw every gate on the grid of modules and layers; chosen gates are outlined.
@@ -129,6 +152,7 @@ def heatmap(
 
     Dotted outlines are of gates that only fill what is left of the budget: they come after one that did not fit.
     Hatched cells are of gates that the search left out, because the model's output does not depend on their weights.
+    A small square or cross is on gates that were pinned in or out by hand: nothing was searched there.
 
     Args:
         runs: a run, its path, a structure (whose chosen gates are drawn), a published file; or several of them.
@@ -137,14 +161,19 @@ def heatmap(
         budget, step: as `heatmap_table`.
         scale: of the colours: ``full`` (of p: 0 to 1, so that pictures can be compared), ``own`` (from the lowest to
             the highest number of this picture), or two numbers. Of alpha, 0 stays in the middle.
+        annotate: what stands in the cells, as large as fits: ``rank``, ``seeds`` (k/n: chosen in k of n runs),
+            ``importance`` (of a run that was explained), ``alpha``, ``params`` or ``inert`` (which cannot help). Where
+            cells would be too narrow the figure is made wider, and where that does not help either its title says that
+            the text is left out. None: the rank, where ranks are chosen.
         title: instead of the run's name, budget and step. theme: ``light`` or ``dark``.
 
     Returns:
         A figure with these traces: the heatmap ("gates"), the outlines ("chosen" and, where there are such, "fills the
-        rest of the budget"), a casing under them, and where there are such gates the hatching ("cannot help").
+        rest of the budget"), a casing under them, and where there are such gates the hatching ("cannot help") and the
+        marks ("pinned in by hand", "pinned out by hand").
 
     Raises:
-        ConfigError: `value` or `scale` is none of these, or `value` is not known for a structure.
+        ConfigError: `value`, `scale` or `annotate` is none of these, or not known for what is drawn.
         RunError, BudgetError, StructureError: as `heatmap_table`.
     """
     sources = open_sources(runs)
@@ -158,16 +187,34 @@ def heatmap(
     gate_table, gates = table_of(views)
     table, leads = by_cell(gate_table, gates)
     inert = left_out(sources, gates)
-    grid = Grid(leads, inert)
+    inside, outside = pinned(sources)
+    if len(sources) == 1 and isinstance(sources[0], Run):
+        _add_units(table, leads, inside)
+    grid = Grid(leads, inert, [*inside, *outside])
 
-    figure = _style.new_figure(look, _title(sources, views, gate_table, budget, step))
-    figure.add_trace(gate_cells(grid, table, value, len(views), scale))
+    words = _title(sources, views, gate_table, budget, step)
+    cells_ = gate_cells(grid, table, value, len(views), scale)
+    if annotate is not None:
+        explained = sources[0] if len(sources) == 1 and isinstance(sources[0], Run) else None
+        numbers = {name: table[name].to_numpy() for name in ("alpha", "rank", "count", "runs")}
+        texts, what = annotation(annotate, leads, explained=explained, **numbers)
+        size, width = fitted(grid, [*texts, INERT])
+        words += f" · {what}" if size else f" · {what}, left out: the cells are too narrow"
+        shown = texts if size else [""] * len(texts)
+        cells_.update(text=grid.spread(shown, "", object), texttemplate="%{text}", textfont={"size": size or 1})
+    figure = _style.new_figure(look, words)
+    figure.add_trace(cells_)
     name = "chosen" if len(views) == 1 else "chosen in most runs"
     # With two colours for chosen and open, outlines would say it twice.
     chosen, fill = table["selected"].to_numpy(), table["fill"].to_numpy()
     add_chosen(figure, grid, chosen, fill, name, visible=value != "selected")
     add_inert(figure, grid, inert)
+    add_pinned(figure, grid, inside, outside)
     axes(figure, grid)
+    if annotate is not None and size:
+        figure.update_layout(width=width)
+        if annotate == "inert" and inert:
+            figure.add_trace(letters(grid, INERT, size))
     return figure
 
 
@@ -232,6 +279,8 @@ def _title(
     n_chosen = int(table["selected"].sum())
     params = int(table.loc[table["selected"], "n_params"].sum())
     chosen = f"{n_chosen:,} gates chosen" + (f", {params:,} parameters" if params else "")
+    if inside := pinned(sources)[0]:
+        chosen += f" · {len(inside):,} pinned in" + f", {sum(g.n_params for g in inside):,}"
     if len(sources) > 1:
         words = [f"{len(sources)} runs", f"{n_chosen:,} gates chosen in most of them"]
     elif isinstance(sources[0], Structure):

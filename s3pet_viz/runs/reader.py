@@ -7,7 +7,6 @@ import html
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,18 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz import files
-from s3pet_viz.errors import RunError, StructureError, printable, short
+from s3pet_viz.errors import RunError, printable
 from s3pet_viz.files import is_there, named_in
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
+from s3pet_viz.runs.apart import Apart
 from s3pet_viz.runs.heads import Row, StepHeads
 from s3pet_viz.runs.process import reap
-from s3pet_viz.runs.status import RECENT, RunStatus, said_status, seconds_left
+from s3pet_viz.runs.status import RECENT, said_status, seconds_left
 from s3pet_viz.runs.steps import COLUMNS, StepLog
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
-from s3pet_viz.structure.gate import MOST_GATES
-from s3pet_viz.structure.structure import gate_from_dict
+from s3pet_viz.structure.pins import left_for, pins_said, searched_of
 
 Budget = str | int | float
 
@@ -49,14 +48,14 @@ def open_run(path: str | os.PathLike[str] | Run) -> Run:
     return Run(recorded or path)
 
 
-class Run(RunStatus):
+class Run(Apart):
     """A run directory, opened for reading. Every call sees what the writer has added meanwhile.
 
     Steps are addressed by their number as recorded; negative numbers count from the last row.
 
     Attributes:
         path: the directory.
-        gates_list: the search space, shape (n_gates,).
+        gates_list: the gates that are searched, shape (n_gates,); neither `inert` nor pinned ones.
 
     Raises:
         RunError: as `open_run`.
@@ -82,6 +81,8 @@ class Run(RunStatus):
     def _renewed(self, info: Mapping[str, Any]) -> None:
         if layout.gates_from_parquet(self.path / layout.GATES, info["n_gates"]) != self.gates_list:
             raise RunError(f"{self.path}: another run, with other gates, lies here since; open it again")
+        for name in ("inert", "pinned_in", "pinned_out"):
+            vars(self).pop(name, None)
         self._forget()
 
     # -- what it is ------------------------------------------------------------------------------------
@@ -97,18 +98,10 @@ class Run(RunStatus):
         named = {k: config[k] for k in ("task", "backbone", "start_from") if isinstance(config.get(k), str)}
         return {**config, **{k: named_in(v, self.path, self.info.get("place")) for k, v in named.items()}}
 
-    @cached_property
-    def inert(self) -> tuple[Gate, ...]:
-        """Gates of the search space that cannot help and were left out of the search (`pet.inert`); each with its index
-        in the space. A run of an earlier version has none.
-        """
-        where, found = f"{self.path / layout.RUN_JSON}: field 'inert'", self.info.get("inert", [])
-        if not isinstance(found, list) or len(found) > MOST_GATES:
-            raise RunError(f"{where}: expected a list of gates, found {short(found)}")
-        try:
-            return tuple(gate_from_dict(gate, f"{where}, entry {i}") for i, gate in enumerate(found))
-        except StructureError as error:
-            raise RunError(str(error)) from None
+    @property
+    def candidates(self) -> tuple[Gate, ...]:
+        """Every gate that a structure of this space may have: those searched, those pinned in, those pinned out."""
+        return (*self.gates_list, *self.pinned_in, *self.pinned_out)
 
     @property
     def n_steps(self) -> int:
@@ -224,13 +217,13 @@ class Run(RunStatus):
 
         Raises:
             RunError: no such step.
-            BudgetError: the budget cannot be parsed.
+            BudgetError: the budget cannot be parsed, or is no more than the gates pinned in have.
         """
         if budget is None:
             p: np.ndarray = self._at(step)["p"][0]
             return p
         alpha, tau = self.alpha(step), float(self.info["tau"])
-        return probabilities(alpha, solve_shift(alpha, self._counts, self._parameters(budget), tau), tau)
+        return probabilities(alpha, solve_shift(alpha, self._counts, self.searched_budget(budget), tau), tau)
 
     def trace(self, gates: Sequence[int | str] | None = None, step_stride: int = 1) -> pd.DataFrame:
         """Tidy slice of the step log: step, gate, row, column, p, alpha; one row per step and gate.
@@ -281,34 +274,50 @@ class Run(RunStatus):
 
     # -- results ---------------------------------------------------------------------------------------
 
-    def structure(self, budget: Budget | None = None, step: int = -1) -> Structure:
+    def structure(self, budget: Budget | None = None, step: int = -1, *, pinned: bool = True) -> Structure:
         """The structure this run chose, or would choose at another budget or step.
+
+        Args:
+            pinned: with the gates that were pinned in. Without them it is what the search alone chose, and its budget
+                what they leave.
 
         Raises:
             RunError: no such step, or structure.json is damaged or names no budget.
-            BudgetError: the budget cannot be parsed, or is below the smallest module.
+            BudgetError: the budget cannot be parsed, or is below the smallest module, or no more than the gates pinned
+                in have.
             StructureError: structure.json is damaged.
         """
         own = self.path / layout.STRUCTURE
         if budget is None and step == -1 and os.path.lexists(own):
             with layout.run_errors():
                 files.refuse_special(own, links=False)
-            return Structure.load(own)
-        params = self._parameters(budget)
-        if params < int(self._counts.min()):
-            check_budget(self._counts, params)  # raises, naming the smallest module
+            made = Structure.load(own)
+            return made if pinned else searched_of(made)
+        params, left = self._parameters(budget), self.searched_budget(budget)
+        if left < int(self._counts.min()):
+            check_budget(self._counts, left)  # raises, naming the smallest module
         row = self._at(step)
-        indices = select(row["alpha"][0], self._counts, params)
+        indices = select(row["alpha"][0], self._counts, left)
         source = {"run": self.name, "step": int(row["step"][0])}
         source |= {key: self.config[key] for key in ("task", "mode", "seed", "space") if key in self.config}
         source |= {"task_learned": self.pruning["task"]} if "task" in self.pruning else {}
-        return Structure(
-            gates=tuple(self.gates_list[i] for i in indices),
+        source |= pins_said(self.pinned_in, self.config.get("pin"))
+        made = Structure(
+            gates=(*(self.gates_list[i] for i in indices), *self.pinned_in),
             backbone=self.info["backbone"] or "",
             backbone_params=self.info["backbone_params"] or 0,
             budget=params,
             source=source,
         )
+        return made if pinned else searched_of(made)
+
+    def searched_budget(self, budget: Budget | None = None) -> int:
+        """What the gates pinned in leave of the run's own or another budget, in parameters: what is searched under.
+
+        Raises:
+            RunError: the run names no budget. BudgetError: it cannot be parsed, or they leave nothing.
+        """
+        return left_for(self._parameters(budget), self.pinned_in)
 
     def scores(self) -> dict[str, Any] | None:
         """Scores of the tuned structure; None before it was tuned. Raises RunError: scores.json is damaged."""
@@ -400,7 +409,7 @@ class Run(RunStatus):
         chosen: dict[int, None] = {}
         for wanted in [gates] if isinstance(gates, (int, str)) else gates:
             if isinstance(wanted, str):
-                found = [g.index for g in self.gates_list if wanted in _names(g)]
+                found = [g.index for g in self.gates_list if wanted in g.names]
             else:
                 found = [int(wanted)] if 0 <= wanted < len(self.gates_list) else []
             if not found:
@@ -411,8 +420,3 @@ class Run(RunStatus):
                 )
             chosen |= dict.fromkeys(found)
         return list(chosen)
-
-
-def _names(gate: Gate) -> tuple[str, ...]:
-    known = (gate.position, " ".join(gate.place), gate.row, gate.column, f"{gate.column} {gate.row}")
-    return known if gate.unit is None else (*known, gate.name, gate.label)

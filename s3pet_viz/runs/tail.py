@@ -30,16 +30,17 @@ class LastStep:
 class TailLog(StepLog):
     """As `StepLog`, but of alpha and p only the newest row stays, and of alpha some rows on the way; of every step the
     scalars, and in columns of their own what curves draw: ``entropy`` (mean over the gates, in bits) and ``expected``
-    (parameters, ``p @ counts``).
+    (parameters, ``p @ counts``, and those of gates pinned in).
 
     10,000 steps of 1,000 gates take about 1 MB.
 
     Args:
         run: the run directory.
-        counts: parameters of each gate, shape (n_gates,).
+        counts: parameters of each gate, shape (n_gates,). pinned: parameters of the gates pinned in.
     """
 
-    def __init__(self, run: Path, counts: ArrayLike) -> None:
+    def __init__(self, run: Path, counts: ArrayLike, pinned: int = 0) -> None:
+        self._pinned = pinned
         self._counts = np.asarray(counts, dtype=np.float64)
         self.last: LastStep | None = None
         self._samples: dict[int, np.ndarray] = {}
@@ -87,7 +88,7 @@ class TailLog(StepLog):
                 self._stride *= 2
                 self._samples = {at: kept for at, kept in self._samples.items() if at % self._stride == 0}
         kept = {name: values for name, values in rows.items() if name not in ("alpha", "p")}
-        means = {"entropy": _mean_entropy(p), "expected": expected_params(p, self._counts)}
+        means = {"entropy": _mean_entropy(p), "expected": expected_params(p, self._counts) + self._pinned}
         super()._store({**kept, **means})
 
 

@@ -90,6 +90,15 @@ class Gate:
         return f"{self.column} {self.row}{self.of_unit}"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What a user may call it: position, ``position PET type``, column and row (with a dot or without), row,
+        column, and of a unit its own names. All but the unit's own are shared by the units of a position.
+        """
+        row = f"{self.column} {self.row}"
+        known = (self.position, " ".join(self.place), row, row.replace(" · ", " "), self.row, self.column)
+        return known if self.unit is None else (*known, self.name, self.label)
+
+    @property
     def of_unit(self) -> str:
         """What a unit's name ends with; empty for other gates."""
         return "" if self.unit is None else f" unit {self.unit}"

@@ -106,6 +106,24 @@ class Structure(OnHub):
         union = sum(size.values())
         return sum(size[k] for k in mine.keys() & theirs.keys()) / union if union else 1.0
 
+    def edit(self, *, add: Any = (), remove: Any = (), of: Any = None) -> Structure:
+        """The same structure with gates put in and taken out by hand; its ``source["edits"]`` says which.
+
+        Args:
+            add: gates, or patterns of their names among those of `of` (as in ``search(pin=)``); one or several. Those
+                that are in already stay.
+            remove: gates, or patterns of names among its own.
+            of: where names to add are looked up: a run, or gates.
+
+        Raises:
+            ConfigError: names to add without `of`, a pattern that matches nothing, a gate that is added and removed, or
+                nothing changes. StructureError: more parameters than the budget, or a gate that cannot stand beside
+                those that are there.
+        """
+        # By name: it needs this file.
+        made: Structure = import_module("s3pet_viz.structure.pins").edit(self, add, remove, of)
+        return made
+
     def fit_to(self, backbone: Any, budget: Any = None, ranks: str = "keep", *, origin: Any = None) -> Structure:
         """The same structure on another backbone of its kind, as from a small model to a larger one.
 

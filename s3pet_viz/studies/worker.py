@@ -199,7 +199,8 @@ def _consensus(runs: list[Run], budget: str | int | float) -> Structure:
     """The structure that the mean p of several runs selects at a budget; over the gates that all of them have."""
     backbone, size = runs[0].info["backbone"] or "", runs[0].info["backbone_params"] or 0
     searches = [(run.name, run.gates_list, run.p(budget=budget)) for run in runs]
-    return consensus_of(searches, parse_budget(budget, size), backbone, size)
+    pinned = [run.pinned_in for run in runs]
+    return consensus_of(searches, parse_budget(budget, size), backbone, size, pinned=pinned)
 
 
 # -- one worker a cell ---------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def explain(
     validation = bench.splits.validation
     own = isinstance(validation, OwnBatches)
     measured = (
-        validation.first(rows) if isinstance(validation, OwnBatches) else _some_rows(validation, rows, config.seed)
+        validation.first(rows) if isinstance(validation, OwnBatches) else some_rows(validation, rows, config.seed)
     )
     if isinstance(measured, OwnBatches) and measured.probe()[1] is None:
         raise ConfigError("validation: expected the same batches at each reading, for gates are compared on them")
@@ -135,12 +135,12 @@ def leave_one_out(
         NonFiniteLossError: a loss is NaN or infinite; names the gate that was closed.
     """
     with torch.no_grad():
-        base = _losses(parts, open_gates, "every gate open")
+        base = losses_of(parts, open_gates, "every gate open")
         rises = []
         for i in range(len(open_gates)) if gates is None else gates:
             z = open_gates.clone()
             z[i] = 0
-            rises.append(_losses(parts, z, f"gate {i} closed") - base)
+            rises.append(losses_of(parts, z, f"gate {i} closed") - base)
     return base, torch.stack(rises)
 
 
@@ -243,7 +243,7 @@ def _measure(
     return {"n_rows": n_rows, "loss": float(base.mean()), "score": whole, "gates": gates}
 
 
-def _losses(parts: Sequence[RowLosses], z: Tensor, what: str) -> Tensor:
+def losses_of(parts: Sequence[RowLosses], z: Tensor, what: str) -> Tensor:
     losses = torch.cat([part(z).double().cpu() for part in parts])
     if not torch.isfinite(losses).all():
         raise NonFiniteLossError(f"explain: with {what} the loss of a validation row is not finite")
@@ -260,7 +260,7 @@ def _search_says(run: Run, budget: str | int | float | None) -> dict[tuple[str, 
     }
 
 
-def _some_rows(features: Features, rows: int | None, seed: int) -> Features:
+def some_rows(features: Features, rows: int | None, seed: int) -> Features:
     """All rows, or whole groups of them up to `rows` (one group at least)."""
     if rows is None or rows >= len(features):
         return features

@@ -16,6 +16,7 @@ from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
 from s3pet_viz.structure import Gate, Structure, ranks
 from s3pet_viz.structure.budget import select_with_fill
+from s3pet_viz.structure.pins import pins_said
 from s3pet_viz.structure.units import keys_by
 from s3pet_viz.viewer.feed import Frame, own_choice
 from s3pet_viz.viewer.pack import shift_of
@@ -35,9 +36,14 @@ def text(doc: object) -> str:
     return json.dumps(json_ready(doc), allow_nan=False, separators=(",", ":"))
 
 
-def space_doc(gates: Sequence[Gate], inert: Sequence[Gate] = ()) -> Doc:
-    """Where each gate is drawn, and what is said of it: columns of the gates' table. inert: drawn as left out."""
-    grid = Grid(gates, inert)
+def space_doc(
+    gates: Sequence[Gate], inert: Sequence[Gate] = (), inside: Sequence[Gate] = (), outside: Sequence[Gate] = ()
+) -> Doc:
+    """Where each gate is drawn, and what is said of it: columns of the gates' table. inert: drawn as left out. inside,
+    outside: marked as pinned.
+    """
+    pinned = [*inside, *outside]
+    grid = Grid(gates, inert, pinned)
     return {
         "rows": grid.rows,
         "columns": grid.columns,
@@ -47,7 +53,8 @@ def space_doc(gates: Sequence[Gate], inert: Sequence[Gate] = ()) -> Doc:
         **{name: [getattr(g, name) for g in gates] for name in ("position", "stack", "layer", "module")},
         "type": [g.pet_type for g in gates],
         "options": [json.dumps(g.options, sort_keys=True) for g in gates],
-        **({"inert": _inert_doc(grid, inert)} if inert else {}),
+        **({"inert": _apart_doc(grid.inert, inert)} if inert else {}),
+        **({"pinned": _pinned_doc(grid.pinned, inside, outside)} if pinned else {}),
         # -1: not one of several units of its position.
         **(
             {"unit": [-1 if g.unit is None else g.unit for g in gates]}
@@ -57,10 +64,22 @@ def space_doc(gates: Sequence[Gate], inert: Sequence[Gate] = ()) -> Doc:
     }
 
 
-def _inert_doc(grid: Grid, inert: Sequence[Gate]) -> Doc:
-    """Of gates that are left out: the cell, and what the filters ask for."""
-    facts = {name: [getattr(g, name) for g in inert] for name in ("position", "stack", "module")}
-    return {"row": grid.inert[0].tolist(), "col": grid.inert[1].tolist(), "type": [g.pet_type for g in inert], **facts}
+def of_run(run: Run) -> Doc:
+    """`space_doc` of a run."""
+    return space_doc(run.gates_list, run.inert, run.pinned_in, run.pinned_out)
+
+
+def _apart_doc(places: np.ndarray, gates: Sequence[Gate]) -> Doc:
+    """Of gates that are not searched: the cell, and what the filters ask for."""
+    facts = {name: [getattr(g, name) for g in gates] for name in ("position", "stack", "module")}
+    return {"row": places[0].tolist(), "col": places[1].tolist(), "type": [g.pet_type for g in gates], **facts}
+
+
+def _pinned_doc(places: np.ndarray, inside: Sequence[Gate], outside: Sequence[Gate]) -> Doc:
+    """Also how many are in, those first, and all as a structure has them."""
+    gates = [*inside, *outside]
+    facts = {"label": [g.label for g in gates], "n": [g.n_params for g in gates], "inside": len(inside)}
+    return {**_apart_doc(places, gates), **facts, "gates": [g.to_dict() for g in gates]}
 
 
 def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, theme: str = "auto") -> Doc:
@@ -75,6 +94,7 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
     said = [f"{name} {config[name]}" for name in facts if config.get(name) is not None]
     source: Doc = {"run": run.name}
     source |= {name: config[name] for name in ("task", "mode", "seed", "space") if name in config}
+    source |= pins_said(run.pinned_in, config.get("pin"))
     structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
     return {
         "id": key,
@@ -87,15 +107,16 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
         "code": f"s3.open_run({str(run.path)!r})",
         "structure": structure.to_dict(),
         "effects": _effects(run),
-        "space": space_doc(run.gates_list, run.inert),
+        "space": of_run(run),
         "run": {
             "name": run.name,
             "tau": float(info["tau"]),
-            "budget": info["budget"] or int(counts.sum()),
+            "budget": info["budget"] or int(counts.sum()) + run.pinned_params,
             "named": bool(info["budget"]),
             "backbone_params": info["backbone_params"],
-            "smallest": int(counts.min()),
-            "total": int(counts.sum()),
+            "smallest": int(counts.min()) + run.pinned_params,
+            "total": int(counts.sum()) + run.pinned_params,
+            **({"pinned": run.pinned_params} if run.pinned_in else {}),
         },
     }
 
@@ -204,7 +225,7 @@ class Compared:
         tau = float(run.info["tau"])
         zeta = shift_of(alpha[None], np.asarray(run.p())[None], np.array([last["zeta"]]), tau)
         chosen = own_choice(run)
-        selection = select_with_fill(alpha, run.counts, run.info["budget"])
+        selection = select_with_fill(alpha, run.counts, run.searched_budget())
         own = list(chosen) if chosen is not None else selection.chosen.tolist()
         fill = set(selection.fill.tolist())
         # Units are matched by their order at a position, the chosen ones first: as `figures._data.View.keys`.
@@ -223,7 +244,7 @@ class Compared:
             "name": run.name,
             "status": run.status,
             "budget": run.info["budget"],
-            "used": int(run.counts[own].sum()),
+            "used": int(run.counts[own].sum()) + run.pinned_params,
             "step": int(last["step"]),
             "steps": run.info["steps_total"],
             "n": sizes if other else None,

@@ -76,9 +76,9 @@ class Frame:
 class PackedLog(TailLog):
     """A `TailLog` that keeps a `History` of what it reads."""
 
-    def __init__(self, run: Path, counts: np.ndarray, tau: float) -> None:
+    def __init__(self, run: Path, counts: np.ndarray, tau: float, pinned: int = 0) -> None:
         self.history, self._tau = History(len(counts), tau), tau
-        super().__init__(run, counts)
+        super().__init__(run, counts, pinned)
 
     def _clear(self) -> None:
         super()._clear()
@@ -162,7 +162,7 @@ class Feed:
             return None if known == frame.status else frame
         run = self.run
         if self.log is None:
-            self.log = PackedLog(run.path, run.counts, float(run.info["tau"]))
+            self.log = PackedLog(run.path, run.counts, float(run.info["tau"]), run.pinned_params)
         files = (_stamp(run.path / layout.RUN_JSON), _stamp(run.path / layout.STRUCTURE), self.log.stamp)
         now = time.monotonic()
         if files == self._files and now - self._looked < _PULSE:
@@ -194,7 +194,7 @@ class Feed:
         if own is not None:
             chosen[list(own)] = True
         elif info["budget"]:
-            chosen[select(log.last.alpha, run.counts, info["budget"])] = True
+            chosen[select(log.last.alpha, run.counts, run.searched_budget())] = True
         now = time.monotonic()
         if now - self._judged >= _JUDGE or status != self._status:
             self._judged = now
@@ -206,7 +206,7 @@ class Feed:
             seconds_left=seconds_left(log.last.step, log.column("seconds"), info["steps_total"], status),
             alpha=log.last.alpha,
             selected=chosen,
-            chosen_params=int(run.counts[chosen].sum()),
+            chosen_params=int(run.counts[chosen].sum()) + run.pinned_params,
             own=own,
             scalars=log.newest(),
             findings=self._findings,
@@ -215,7 +215,8 @@ class Feed:
 
 def _watched(run: Run, log: TailLog, last: LastStep, status: str, chosen: np.ndarray) -> Run:
     """What `health` asks of a run, answered from a `TailLog`: of a `Run` it would read every alpha into memory."""
-    facts = {name: getattr(run, name) for name in ("name", "info", "config", "error", "gates_list", "counts")}
+    names = ("name", "info", "config", "error", "gates_list", "counts", "pinned_in", "pinned_params", "searched_budget")
+    facts = {name: getattr(run, name) for name in names}
     made = SimpleNamespace(
         **facts,
         status=status,
@@ -225,7 +226,7 @@ def _watched(run: Run, log: TailLog, last: LastStep, status: str, chosen: np.nda
         steps=lambda: pd.DataFrame({name: log.column(name) for name in layout.SCALARS}),
         p=lambda: last.p,
         alphas=log.samples,
-        structure=lambda: Structure(tuple(itertools.compress(run.gates_list, chosen))),
+        structure=lambda pinned=True: Structure(tuple(itertools.compress(run.gates_list, chosen))),
     )
     return cast(Run, made)
 

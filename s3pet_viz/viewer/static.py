@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from s3pet_viz.runs import Run
-from s3pet_viz.viewer.documents import Doc, space_doc
+from s3pet_viz.viewer.documents import Doc
+from s3pet_viz.viewer.documents import of_run as space_of
 
 _STOPS = ("e6eef7", "bdd3e9", "86b3d9", "4a8cc2", "1f5f9f", "08306b")
 _LEVELS = 24
@@ -43,10 +44,12 @@ class Panel:
 
 def of_run(run: Run) -> str:
     """The heatmap of a run's last step; what its budget chooses is outlined."""
-    gates, keys = run.gates_list, {gate.key for gate in run.structure().gates}
+    gates, keys = run.gates_list, {gate.key for gate in run.structure(pinned=False).gates}
     title = f"{run.name}: p at step {run.n_steps:,}, {len(keys):,} gates chosen (outlined)"
+    if "pinned" in (space := space_of(run)):
+        title += f"; squares are {len(run.pinned_in)} pinned in by hand, crosses {len(run.pinned_out)} pinned out"
     chosen = np.array([gate.key in keys for gate in gates])
-    return svg([Panel(title, space_doc(gates, run.inert), run.p().astype(float), chosen)], "")
+    return svg([Panel(title, space, run.p().astype(float), chosen)], "")
 
 
 def svg(panels: Sequence[Panel], sentence: str) -> str:
@@ -90,6 +93,7 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     if inert := space.get("inert"):
         hatched = "".join(box(i, 1, inert) for i in range(len(inert["row"])))
         cells += f"<path fill='url(#hatch)' stroke='{_MUTED}' stroke-width='0.5' d='{hatched}'/>"
+    cells += _pins(space["pinned"], left, y0, side, row_height) if "pinned" in space else ""
     ring = "".join(box(i, 1) for i in np.flatnonzero(panel.marked).tolist())
     below = y0 + len(rows) * row_height
     said = "".join(
@@ -114,6 +118,20 @@ def _panel(panel: Panel, top: float) -> tuple[str, float]:
     lines = f"<path d='{ring}' fill='none' stroke='{_OUTLINE}' stroke-width='2'/>"
     height = below - top + (8 + _CHAR * max(map(len, columns)) if upright else 18)
     return head + cells + said + lines + "".join(labels), height
+
+
+def _pins(pinned: Doc, left: float, top: float, side: float, row_height: float) -> str:
+    """A small square on each gate that was pinned in, a cross on each that was pinned out."""
+    r = min(3.0, side / 3, row_height / 3)
+    signs = (f"m{-r:.1f} {-r:.1f}h{2 * r:.1f}v{2 * r:.1f}h{-2 * r:.1f}z", f"m{-r:.1f} {-r:.1f}l{2 * r:.1f} {2 * r:.1f}")
+    cross = f"{signs[1]}m0 {-2 * r:.1f}l{-2 * r:.1f} {2 * r:.1f}"
+    drawn = ["", ""]
+    for i, (row, column) in enumerate(zip(pinned["row"], pinned["col"], strict=True)):
+        outside = i >= pinned["inside"]
+        x, y = left + (column + 0.5) * side, top + (row + 0.5) * row_height
+        drawn[outside] += f"M{x:.1f} {y:.1f}{cross if outside else signs[0]}"
+    square, lines = drawn
+    return f"<path d='{square}' fill='{_INK}'/><path d='{lines}' stroke='{_INK}' stroke-width='1.5' fill='none'/>"
 
 
 def _text(words: str) -> str:

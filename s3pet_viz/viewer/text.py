@@ -22,7 +22,15 @@ _CHOSEN = Style(color="#f26b1d", bold=True)
 _WIDTH = 80
 
 
-def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike, *, width: int | None = None) -> Group:
+def text_heatmap(
+    gates: Sequence[Gate],
+    p: ArrayLike | None,
+    selected: ArrayLike,
+    *,
+    pinned: tuple[Sequence[Gate], Sequence[Gate]] = ((), ()),
+    texts: Sequence[str] | None = None,
+    width: int | None = None,
+) -> Group:
     """Rows = module and PET type, columns = layers, a shaded block per gate, ● after chosen ones.
 
     Units share the block of their position: the sum of their p, and in place of ● the rank, how many are chosen.
@@ -34,6 +42,8 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
         gates: the search space, shape (n_gates,).
         p: shape (n_gates,), probabilities; shaded on the scale 0 to the largest p. None: only the choice is shown.
         selected: shape (n_gates,) of bool, or indices of the chosen gates.
+        pinned: gates that were pinned in and out, which are not among `gates`: ■ and ×.
+        texts: what stands behind the sign of each gate, shape (n_gates,); of units that share a cell the first one's.
         width: columns of the terminal; 80 where not given.
 
     Raises:
@@ -49,7 +59,8 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
     chosen[mask if mask.dtype == bool else mask.astype(np.int64)] = True
 
     ranks: dict[tuple[int, int], int] = {}
-    grid = Grid(gates)
+    inside, outside = pinned
+    grid = Grid(gates, (), [*inside, *outside])
     if any(gate.unit is not None for gate in gates):  # one cell for the units of a position: the sum of p, and the rank
         at = list(zip(grid.row.tolist(), grid.col.tolist(), strict=True))
         sums = dict.fromkeys(at, 0.0)
@@ -66,54 +77,69 @@ def text_heatmap(gates: Sequence[Gate], p: ArrayLike | None, selected: ArrayLike
         rank = ranks.get((row, column), 0)
         sign = "●" if mark and not rank else " " if not rank else str(rank) if rank < 10 else "+"
         cells[grid.rows[row], grid.columns[column]] = (int(level), sign)
+    for i, (row, column) in enumerate(grid.pinned.T.tolist()):
+        cell = grid.rows[row], grid.columns[column]
+        shade, sign = cells.get(cell, (-1, " "))
+        cells[cell] = shade, sign if sign != " " else "■" if i < len(inside) else "×"
     labels = {row: _short(row) for row in grid.rows}
     margin = max(len(label) for label in labels.values()) + 1
-    room = max(2, (width or _WIDTH) - margin)
-    blocks = [_block(columns, labels, cells, margin) for columns in _fold(grid.columns, room)]
+    said: dict[tuple[str, str], str] = {}
+    for row, column, words in zip(grid.row.tolist(), grid.col.tolist(), texts or (), strict=texts is not None):
+        said.setdefault((grid.rows[row], grid.columns[column]), words)
+    wide = 2 + max((len(words) + 1 for words in said.values() if words), default=0)
+    room = max(wide, (width or _WIDTH) - margin)
+    blocks = [_block(columns, labels, cells, margin, said, wide) for columns in _fold(grid.columns, room, wide)]
     lines = [line for i, block in enumerate(blocks) for line in ([Text("")] if i else []) + block]
-    return Group(
-        *lines, Text(""), *_legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks))
-    )
+    legend = _legend(None if p is None else high, int(chosen.sum()), width or _WIDTH, bool(ranks))
+    if inside or outside:
+        legend.append(Text(f"■ pinned in by hand ({len(inside):,}), × pinned out ({len(outside):,}): not searched"))
+    return Group(*lines, Text(""), *legend)
 
 
-def _fold(columns: list[str], room: int) -> list[list[str]]:
-    """Columns of each block; "" is the gap between the stacks. A column takes two characters."""
-    if 2 * len(columns) <= room:
+def _fold(columns: list[str], room: int, wide: int) -> list[list[str]]:
+    """Columns of each block; "" is the gap between the stacks. A column takes so many characters."""
+    if wide * len(columns) <= room:
         return [columns]
-    per = room // 2
+    per = room // wide
     stacks = [list(stack) for named, stack in itertools.groupby(columns, key=bool) if named]
     return [stack[i : i + per] for stack in stacks for i in range(0, len(stack), per)]
 
 
 def _block(
-    columns: list[str], labels: dict[str, str], cells: dict[tuple[str, str], tuple[int, str]], margin: int
+    columns: list[str],
+    labels: dict[str, str],
+    cells: dict[tuple[str, str], tuple[int, str]],
+    margin: int,
+    said: dict[tuple[str, str], str],
+    wide: int,
 ) -> list[Text]:
-    lines = [Text(" " * margin + line.rstrip(), style="dim") for line in _header(columns)]
+    lines = [Text(" " * margin + line.rstrip(), style="dim") for line in _header(columns, wide)]
     for row, label in labels.items():
         line = Text(label.ljust(margin))
         for column in columns:
             if (row, column) not in cells:
-                line.append("  ")
+                line.append(" " * wide)
                 continue
             level, sign = cells[row, column]
-            line.append(_SHADES[level], Style(color=_COLOURS[level]))
-            line.append(sign, _CHOSEN if sign != " " else "")
+            line.append(_SHADES[level] if level >= 0 else " ", Style(color=_COLOURS[level]))
+            line.append(sign, "" if sign in " ■×" else _CHOSEN)
+            line.append(said.get((row, column), "").ljust(wide - 2))
         line.rstrip()
         if any((row, column) in cells for column in columns):
             lines.append(line)
     return lines
 
 
-def _header(columns: list[str]) -> list[str]:
+def _header(columns: list[str], wide: int) -> list[str]:
     """The stack's name, the tens and the ones of the layer numbers; e and f are the outer norms."""
     name = ""
     for letter, stack in itertools.groupby(columns, key=lambda column: column[:1]):
-        word, room = {"E": "encoder", "D": "decoder"}.get(letter, letter), 2 * len(list(stack))
+        word, room = {"E": "encoder", "D": "decoder"}.get(letter, letter), wide * len(list(stack))
         name += (word if len(word) <= room else letter).ljust(room)
     short = [column.partition(".")[2] for column in columns]
     short = [{"emb": "e", "final": "f"}.get(label, label) for label in short]
-    tens = "".join((label[:-1][-1:] or " ") + " " for label in short)
-    ones = "".join((label[-1:] or " ") + " " for label in short)
+    tens = "".join((label[:-1][-1:] or " ").ljust(wide) for label in short)
+    ones = "".join((label[-1:] or " ").ljust(wide) for label in short)
     return [name, *([tens] if tens.strip() else []), ones]
 
 

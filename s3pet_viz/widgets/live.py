@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import RunError, S3PETError
+from s3pet_viz.errors import RunError, S3PETError, StructureError
 from s3pet_viz.runs import Run
 from s3pet_viz.structure import Structure
-from s3pet_viz.viewer.documents import EXPLORE_PARTS, LIVE_PARTS, live_doc, run_doc, space_doc, text
+from s3pet_viz.viewer.documents import EXPLORE_PARTS, LIVE_PARTS, live_doc, of_run, run_doc, text
 from s3pet_viz.viewer.feed import Feed, Frame, Source
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.widgets.viewer import Viewer
@@ -123,7 +123,7 @@ class LiveView(Viewer):
         with self._lock:
             self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", ""
             self._name = "starting"
-            self.page.selection, self.page.doc = [], "null"
+            self.page.selection, self.page.edit, self.page.doc = [], None, "null"
         self.follow()
 
     def follow(self) -> None:
@@ -148,6 +148,27 @@ class LiveView(Viewer):
     def run(self) -> Run | None:
         """The run that is shown; None before there is one."""
         return self._feed.run if self._feed is not None else None
+
+    @property
+    def edited(self) -> Structure | None:
+        """The structure as it was edited in the page (tick ``edit``, click gates in and out); None where it is not.
+
+        Its source says what was changed. ``s3.tune(view.edited)`` trains it.
+
+        Raises:
+            StructureError: it is above the budget.
+        """
+        told, run = self.page.edit, self.run
+        if told is None or run is None:
+            return None
+        base = run.structure(told.get("budget"), -1 if told.get("step") is None else int(told["step"]))
+        every = run.candidates
+        if not all(isinstance(i, int) and 0 <= i < len(every) for i in told.get("gates", ())):
+            raise StructureError(f"edited: expected gates from 0 to {len(every) - 1}, found {told.get('gates')!r:.80}")
+        wanted = {every[i].key: every[i] for i in told.get("gates", ())}
+        coming = [gate for key, gate in wanted.items() if key not in base.keys]
+        going = [gate for gate in base.gates if gate.key not in wanted]
+        return base.edit(add=coming, remove=going) if coming or going else base
 
     @property
     def following(self) -> bool:
@@ -259,7 +280,7 @@ class LiveView(Viewer):
                     self._tell(0)
         elif message.get("kind") == "seen":
             self._seen = max(self._seen, int(message.get("seq", -1)))
-        elif message.get("kind") == "request" and message.get("request") in _DOING:
+        elif self._control and message.get("kind") == "request" and message.get("request") in _DOING:
             self.ask(message["request"])
 
     def ask(self, request: str) -> None:
@@ -291,7 +312,7 @@ class LiveView(Viewer):
             return []
         chosen = f"{int(frame.selected.sum()):,} gates chosen (outlined)"
         words = f"{self._name}: step {frame.step + 1:,}, {chosen}"
-        return [Panel(words, space_doc(run.gates_list, run.inert), np.asarray(frame.p, dtype=float), frame.selected)]
+        return [Panel(words, of_run(run), np.asarray(frame.p, dtype=float), frame.selected)]
 
 
 class StructureExplorer(LiveView):

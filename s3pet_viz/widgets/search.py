@@ -12,6 +12,7 @@ from s3pet_viz.config.options import Option
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.launcher import start
 from s3pet_viz.runs import Run
+from s3pet_viz.structure.pins import pin_text, read_pin
 from s3pet_viz.viewer.feed import Frame
 from s3pet_viz.widgets import search_form
 from s3pet_viz.widgets.live import LiveView
@@ -46,6 +47,7 @@ class LiveSearch(Pictured):
         values = {name: values[name] for name in search_form.DEFAULTS}
         for name in ("task", "backbone", "budget", "space"):
             values[name] = str(values[name])
+        values["pin"] = pin_text(read_pin("pin", values["pin"]) if values["pin"] else None)
         search_form.check_form(values)
         self.fields: dict[str, Any] = {name: _control(one, values[name]) for name, one in search_form.FIELDS.items()}
         self.start_button = w.Button(

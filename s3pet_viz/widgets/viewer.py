@@ -37,7 +37,9 @@ class Page(anywidget.AnyWidget):
     Attributes:
         uid: of the viewer. place: of its model in the page. doc: what stays, as JSON. live: what changes, as JSON.
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
-        selection: indices of the picked gates.
+        selection: indices of the picked gates. edit: a structure by hand: ``gates`` (those pinned in and out are
+            numbered after the searched ones), and the budget and step that it began with, null for the run's own; None:
+            none.
     """
 
     _esm = page.module()
@@ -50,6 +52,7 @@ class Page(anywidget.AnyWidget):
     values = t.Bytes(b"").tag(sync=True)
     last = t.Bytes(b"").tag(sync=True)
     selection = t.List(t.Int(min=0)).tag(sync=True)
+    edit: Any = t.Dict(default_value=None, allow_none=True).tag(sync=True)
 
     def __init__(self, whole: Callable[[], dict[str, Any]] | None = None, **state: Any) -> None:
         self._whole = whole

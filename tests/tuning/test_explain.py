@@ -26,7 +26,7 @@ from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.structure import Structure
 from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.tuning import Workbench
-from s3pet_viz.tuning.explain import _some_rows, explain, gate_gradients, leave_one_out, row_losses
+from s3pet_viz.tuning.explain import explain, gate_gradients, leave_one_out, row_losses, some_rows
 
 ONES = torch.ones(3, dtype=torch.float64)
 
@@ -236,12 +236,12 @@ def test_a_model_in_memory_is_left_as_it_was_and_is_measured_without_dropout():
 
 def test_rows_are_drawn_by_whole_groups():
     rows = bench("bert").splits.validation
-    assert _some_rows(rows, None, 0) is rows
-    assert _some_rows(rows, 40, 0) is rows
-    some = _some_rows(rows, 7, 0)
+    assert some_rows(rows, None, 0) is rows
+    assert some_rows(rows, 40, 0) is rows
+    some = some_rows(rows, 7, 0)
     assert len(some) == 7
-    assert [e.text_a for e in some.examples] == [e.text_a for e in _some_rows(rows, 7, 0).examples]
-    assert {e.text_a for e in some.examples} != {e.text_a for e in _some_rows(rows, 7, 1).examples}
+    assert [e.text_a for e in some.examples] == [e.text_a for e in some_rows(rows, 7, 0).examples]
+    assert {e.text_a for e in some.examples} != {e.text_a for e in some_rows(rows, 7, 1).examples}
     places = [[e.text_a for e in rows.examples].index(e.text_a) for e in some.examples]
     assert [some.inputs["input_ids"][k] for k in range(7)] == [rows.inputs["input_ids"][i] for i in places]
     assert [some.targets[k] for k in range(7)] == [rows.targets[i] for i in places]
@@ -250,10 +250,10 @@ def test_rows_are_drawn_by_whole_groups():
     for i, example in enumerate(grouped.examples):
         object.__setattr__(example, "group", i // 3)
     for seed in range(4):
-        groups = [e.group for e in _some_rows(grouped, 7, seed).examples]
+        groups = [e.group for e in some_rows(grouped, 7, seed).examples]
         assert len(groups) == 6
         assert all(groups.count(g) == 3 for g in groups)
-    assert len(_some_rows(grouped, 1, 0)) == 3  # one group at least
+    assert len(some_rows(grouped, 1, 0)) == 3  # one group at least
 
 
 # -- of a run, and the command -------------------------------------------------------------------------

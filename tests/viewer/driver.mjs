@@ -53,6 +53,8 @@ const DO = {
   ticks: ([low, high, about]) => viewer.ticks(low, high, about),
   arrange: ({ space, p, how, kept }) => viewer.arrange(space, p, kept ? { ...how, keep: (gate) => kept.includes(gate) } : how),
   parseBudget: ([text, backbone]) => viewer.parseBudget(text, backbone),
+  counts: (values) => values.map((value) => viewer.shortCount(value)),
+  scaled: (values) => viewer.scaled(values),
   say: (values) => values.map((value) => viewer.say(value)),
   rows: ({ messages, gates }) => {
     const rows = new Rows();

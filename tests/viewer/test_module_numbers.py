@@ -175,3 +175,12 @@ def test_a_typed_budget_means_what_it_means_in_python(node, text):
 def test_a_typed_budget_may_have_the_commas_that_the_page_writes(node):
     assert node("parseBudget", ["8,404", None]) == 8404
     assert math.isnan(node("parseBudget", ["0.2%", None])), "a share of what?"
+
+
+def test_texts_of_cells_are_those_of_python(node):
+    from s3pet_viz.analysis.annotate import scaled, short_count
+
+    counts = [0, 7, 999, 1000, 1234, 9949, 9950, 64_000, 999_499, 999_500, 2_400_000, 10**9, 10**12]
+    assert node("counts", counts) == [short_count(n) for n in counts]
+    for values in ([0.0123, -0.0004, 0], [12.0, 3.4], [0.997, 0.1], [99.7, 1.0], [0, 0]):
+        assert node("scaled", values)["texts"] == scaled(values, "x")[0]

@@ -326,3 +326,14 @@ def test_nothing_is_needed_to_load_the_module(node):
     names = node("exports")
     assert {"default", "solveShift", "select", "unpack", "Rows", "arrange", "storeOf"} <= set(names)
     assert node("say", [0, 12345678, 0.123456, 1e-7, float("nan")]) == ["0", "12,345,678", "0.1235", "1.000e-7", "–"]
+
+
+def test_rows_of_pinned_gates_are_drawn(node):
+    gates = widget_runs.space(2, 1, 4)
+    pinned = [g for g in gates if g.row == "SelfAttn.K · BitFit"]
+    others = [g for g in gates if g not in pinned]
+    doc, p = space_doc(others, (), pinned[:1], pinned[1:]), np.full(len(others), 0.5)
+    assert doc["rows"] == space_doc(gates)["rows"]
+    assert (doc["pinned"]["row"], doc["pinned"]["col"], doc["pinned"]["inside"]) == ([3, 3, 3], [0, 1, 3], 1)
+    assert [gate["position"] for gate in doc["pinned"]["gates"]] == [gate.position for gate in pinned]
+    assert "SelfAttn.K · BitFit" in labels(arranged(node, doc, p))

@@ -384,7 +384,7 @@ def test_the_form_starts_what_it_says(growing, seen, monkeypatch):
     form.start_button.click()
     assert given == {
         "task": "entailment", "backbone": "tiny-t5", "budget": "0.2%", "space": "S3PET-M", "mode": "fast",
-        "steps": 33, "seed": 0, "threads": 1,
+        "steps": 33, "seed": 0, "pin": None, "threads": 1,
     }  # fmt: skip
     assert form.view.layout.display is None
     assert form.start_button.disabled

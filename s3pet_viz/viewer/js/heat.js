@@ -28,26 +28,45 @@ export function cellsOf(space, values, state = []) {
     if (state[gate] && made.state[at] !== 1) made.state[at] = state[gate];
     made.most = Math.max(made.most, made.units[at]);
   });
+  // Units that were pinned in stand in the same cell, and are part of its rank.
+  const { pinned } = space;
+  for (let i = 0; state.length && i < (pinned?.inside ?? 0); i++) {
+    const at = pinned.gates[i].unit === undefined ? -1 : lead.find((g) => space.row[g] === pinned.row[i] && space.col[g] === pinned.col[i]);
+    if (at >= 0) {
+      made.units[at] += 1;
+      made.ranks[at] += 1;
+      if (!Number.isNaN(made.values[at])) made.values[at] += 1;
+      made.most = Math.max(made.most, made.units[at]);
+    }
+  }
   return made;
 }
 
 /** Rows to draw, top to bottom: {label, gates: one a column or -1} or {head, label, of: rows below}.
- *  p: of each gate of the space, NaN where unknown. how: {sort, group, hidePale, keep(gate), keepInert(i)}; of rows also
- *  inert: by column, the gates that were left out because they cannot help. */
-export function arrange(space, p, { sort = "order", group = "none", hidePale = false, keep = () => true, keepInert = () => true } = {}) {
+ *  p: of each gate of the space, NaN where unknown. how: {sort, group, hidePale, keep(gate), keepApart(gates, i)}; of
+ *  rows also inert and pinned: by column, the gates that were not searched, because they cannot help or by hand. */
+export function arrange(space, p, { sort = "order", group = "none", hidePale = false, keep = () => true, keepApart = () => true } = {}) {
   const lead = leadsOf(space);
   p = cellsOf(space, p).values;
-  const rows = space.rows.map((label) => ({ label, gates: new Int32Array(space.columns.length).fill(-1), inert: new Map(), key: "" }));
+  const rows = space.rows.map((label) => ({
+    label,
+    gates: new Int32Array(space.columns.length).fill(-1),
+    inert: new Map(),
+    pinned: new Map(),
+    key: "",
+  }));
   for (let i = 0; i < space.row.length; i++) {
     const row = rows[space.row[i]];
     if (keep(i) && lead[i] === i) row.gates[space.col[i]] = i;
     row.key = group === "module" ? space.module[i] : group === "type" ? space.type[i] : "";
   }
-  space.inert?.row.forEach((at, i) => {
-    if (keepInert(i)) rows[at].inert.set(space.inert.col[i], i);
-    rows[at].key = group === "module" ? space.inert.module[i] : group === "type" ? space.inert.type[i] : "";
-  });
-  const filled = rows.filter((row) => row.inert.size || row.gates.some((g) => g >= 0));
+  for (const kind of ["inert", "pinned"])
+    space[kind]?.row.forEach((at, i) => {
+      const apart = space[kind];
+      if (keepApart(apart, i)) rows[at][kind].set(apart.col[i], i);
+      rows[at].key = group === "module" ? apart.module[i] : group === "type" ? apart.type[i] : "";
+    });
+  const filled = rows.filter((row) => row.inert.size || row.pinned.size || row.gates.some((g) => g >= 0));
   const sum = (row, of) => row.gates.reduce((a, g) => a + (g >= 0 ? of(g) || 0 : 0), 0);
   const shown = filled.filter((row) => !hidePale || !row.gates.every((g) => g < 0 || !(p[g] >= PALE)));
   let order = shown.map((_, i) => i);
@@ -66,14 +85,23 @@ export function arrange(space, p, { sort = "order", group = "none", hidePale = f
 
 /** A row is pale throughout where no gate is likelier than this. */
 export const PALE = 0.05;
+/** px of a text in a cell that can still be read. */
+const LEAST_TEXT = 6.5;
+
+/** The font size, in px, at which the longest text fits a cell; 0 where it could not be read. */
+export function fitOf(textOf, values, width, height) {
+  const longest = Array.from(values, (value, gate) => (Number.isNaN(value) ? 0 : textOf(gate).length)).reduce((a, b) => Math.max(a, b), 0);
+  const size = Math.min(11, height, (width - 4) / (0.58 * longest || 1));
+  return size < LEAST_TEXT ? 0 : size;
+}
 let gradients = 0;
 
 const round = (x) => Math.round(x * 100) / 100;
 const pathOf = (x, y, w, h) => `M${round(x)} ${round(y)}h${round(w)}v${round(h)}h${round(-w)}z`;
 
 export class Heat extends Picture {
-  /** pick(gates, event), hover(gate) => lines, key(event) for keys that are not the heatmap's own. */
-  constructor(name, about, { pick, hover }) {
+  /** pick(gates, event), pickPinned(i), hover(gate) => lines, key(event) for keys that are not the heatmap's own. */
+  constructor(name, about, { pick, hover, pickPinned }) {
     super(name, about);
     Object.assign(this, { focus: null });
     this.pick = (gate, event) => pick(this.#unitsAt(gate) ?? gate, event);
@@ -83,18 +111,21 @@ export class Heat extends Picture {
     this.svg.addEventListener("mousemove", (event) => {
       const gate = this.#gateAt(event);
       this.svg.style.cursor = gate === undefined ? "" : "pointer";
-      this.tip(gate === undefined ? (this.#inertAt(event) ?? this.#sumAt(event)) : this.hover(gate), event);
+      this.tip(this.#pinnedAt(event) ?? (gate === undefined ? (this.#inertAt(event) ?? this.#sumAt(event)) : this.hover(gate)), event);
     });
     this.svg.addEventListener("mouseleave", () => this.tip(null));
     this.svg.addEventListener("blur", () => this.#focusOn(null));
     this.svg.addEventListener("click", (event) => {
       const gate = this.#gateAt(event);
-      if (gate !== undefined) this.pick(gate, event);
+      if (gate !== undefined) return this.pick(gate, event);
+      const i = this.#apartAt(event, "pinned")[2];
+      if (i !== undefined) pickPinned?.(i);
     });
   }
 
   /** space; rows: from `arrange`; values: a gate each, NaN where nothing is drawn; state: 0, 1 chosen, 2 fills the rest;
-   *  picks: [{gate, colour}]; scale, low, high: of the colours; sums: of rows and columns, weights for them. */
+   *  picks: [{gate, colour}]; scale, low, high: of the colours; sums: of rows and columns, weights for them;
+   *  texts(gate): what stands in its cell; held(i): whether the pinned gate i is in, where that was edited. */
   draw({
     space,
     rows,
@@ -112,13 +143,23 @@ export class Heat extends Picture {
     most = 420,
     counted = "gates expected",
     outlined = "chosen",
+    texts = null,
+    inertText = "",
+    held = null,
   }) {
     const cells = cellsOf(space, values, state);
     if (scale === "div" && high === 1) low = -cells.most;
     if (high === 1) high = cells.most; // a sum over units reaches their number
     if (bar === "p" && cells.most > 1) bar = "Σ p"; // the expected rank
-    const hatched = rows.some((row) => row.inert?.size);
+    const hatched = rows.some((row) => row.inert?.size),
+      named = inertText && hatched;
     let hatch = "none";
+    const sides = new Set(rows.flatMap((row) => Array.from(row.pinned?.values() ?? [], (i) => i < space.pinned.inside)));
+    for (const [inside, words] of [
+      [true, "pinned in by hand"],
+      [false, "pinned out by hand"],
+    ])
+      if (sides.has(inside)) legend = [...legend, { words, pin: inside }];
     if (hatched) legend = [...legend, { words: "left out: cannot help", colour: this.ink.muted, hatched }];
     ({ values, state } = cells);
     this.ofCells = cells;
@@ -133,6 +174,7 @@ export class Heat extends Picture {
     const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0);
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
     const rh = Math.max(rows.some((row) => row.head) ? 12 : 5, Math.min(21, Math.floor((most - over - under) / rows.length)));
+    if (texts && !fitOf(texts, values, cw, rh)) note = [note, "the cells are too narrow for text"].filter(Boolean).join("; ");
     const svg = this.start(title, over + Math.max(rh * rows.length + under, bar ? 70 : 0), note),
       ink = this.ink,
       theme = this.look();
@@ -183,8 +225,18 @@ export class Heat extends Picture {
       const id = `s3-hatch-${(gradients += 1)}`;
       hatch = `url(#${id})`;
       const stroke = s("path", { d: "M0 0v5", stroke: ink.muted, "stroke-width": 1.2 });
-      svg.append(s("defs", {}, s("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, stroke)));
+      svg.append(
+        s("defs", {}, s("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, stroke)),
+      );
       this.#hatch(hatch);
+      if (named && Math.min(cw, rh) >= 8)
+        this.list.forEach((row, r) =>
+          row.inert?.forEach((_, c) => {
+            const [x, y] = [left + (c + 0.5) * cw, over + (r + 0.5) * rh + 4];
+            const look = { "text-anchor": "middle", "font-size": 11, "paint-order": "stroke", "stroke-width": 3, class: "s3-rank" };
+            this.text(x, y, inertText, { ...look, stroke: ink.paper, fill: ink.ink });
+          }),
+        );
     }
     // What is chosen; what only fills the rest; what is picked.
     for (const [kind, dash] of [
@@ -206,13 +258,10 @@ export class Heat extends Picture {
         }),
       );
     }
-    if (cells.most > 1 && cw >= 7 && rh >= 9)
-      cells.ranks.forEach((rank, gate) => {
-        if (!rank || cells.units[gate] < 2 || !this.#drawn(gate)) return;
-        const [x, y] = [left + (this.columnAt[gate] + 0.5) * cw, over + (this.rowAt[gate] + 0.5) * rh + 3.5];
-        const look = { "text-anchor": "middle", "font-size": Math.min(11, rh), "paint-order": "stroke", "stroke-width": 3, class: "s3-rank" };
-        this.text(x, y, String(rank), { ...look, stroke: ink.paper, fill: ink.ink });
-      });
+    if (texts || cells.most > 1)
+      this.#texts(texts ?? ((gate) => (cells.units[gate] > 1 && cells.ranks[gate] ? String(cells.ranks[gate]) : "")));
+    this.held = held;
+    this.#pins();
     const ringed = new Set();
     for (const { gate: picked, colour } of picks) {
       const gate = lead[picked];
@@ -226,19 +275,21 @@ export class Heat extends Picture {
     svg.append(this.focusBox);
     this.#focusOn(this.focus);
     let x = left;
-    for (const { words, dash, colour, hatched: filled } of legend) {
-      svg.append(
-        s("rect", {
-          x,
-          y: 4,
-          width: 12,
-          height: 10,
-          fill: filled ? hatch : "none",
-          stroke: colour ?? ink.outline,
-          "stroke-width": filled ? 0.5 : 2,
-          "stroke-dasharray": dash,
-        }),
-      );
+    for (const { words, dash, colour, hatched: filled, pin } of legend) {
+      if (pin !== undefined) svg.append(...this.#pin(x + 6, 9, pin));
+      else
+        svg.append(
+          s("rect", {
+            x,
+            y: 4,
+            width: 12,
+            height: 10,
+            fill: filled ? hatch : "none",
+            stroke: colour ?? ink.outline,
+            "stroke-width": filled ? 0.5 : 2,
+            "stroke-dasharray": dash,
+          }),
+        );
       this.text(x + 17, 13, words);
       x += widthOf(words) + 34;
     }
@@ -284,20 +335,82 @@ export class Heat extends Picture {
   #hatch(fill) {
     const { left, over, cw, rh } = this.geometry;
     let d = "";
-    this.list.forEach((row, r) => row.inert?.forEach((_, c) => (d += pathOf(left + c * cw + 0.75, over + r * rh + 0.75, cw - 1.5, rh - 1.5))));
+    this.list.forEach((row, r) =>
+      row.inert?.forEach((_, c) => (d += pathOf(left + c * cw + 0.75, over + r * rh + 0.75, cw - 1.5, rh - 1.5))),
+    );
     this.svg.append(s("path", { d, fill, stroke: this.ink.muted, "stroke-width": 0.5, class: "s3-inert" }));
+  }
+
+  /** The mark of a pinned gate: a square on one that is in, a cross on one that is out. */
+  #pin(x, y, inside) {
+    const r = Math.min(3.5, this.geometry.cw / 3, this.geometry.rh / 3),
+      d = inside ? pathOf(x - r, y - r, 2 * r, 2 * r) : `M${x - r} ${y - r}l${2 * r} ${2 * r}m0 ${-2 * r}l${-2 * r} ${2 * r}`,
+      { ink, paper } = this.ink;
+    return [
+      s("path", { d, fill: "none", stroke: paper, "stroke-width": 4 }),
+      s("path", { d, fill: inside ? ink : "none", stroke: ink, "stroke-width": 1.5, class: inside ? "s3-pin-in" : "s3-pin-out" }),
+    ];
+  }
+
+  /** Text in cells, as large as the longest fits; none where that is too small to read. */
+  #texts(textOf) {
+    const { left, over, cw, rh } = this.geometry,
+      { ink, paper } = this.ink,
+      said = Array.from(this.values, (_, gate) => (this.#drawn(gate) ? textOf(gate) : "")),
+      size = fitOf(textOf, this.values, cw, rh);
+    if (!size) return;
+    said.forEach((words, gate) => {
+      if (!words) return;
+      const [x, y] = [left + (this.columnAt[gate] + 0.5) * cw, over + (this.rowAt[gate] + 0.5) * rh + 0.34 * size];
+      const look = { "text-anchor": "middle", "font-size": size, "paint-order": "stroke", "stroke-width": 3, class: "s3-rank" };
+      this.text(x, y, words, { ...look, stroke: paper, fill: ink });
+    });
+  }
+
+  #pins() {
+    const { left, over, cw, rh } = this.geometry;
+    this.list.forEach((row, r) =>
+      row.pinned?.forEach((i, c) => {
+        const inside = this.held?.(i) ?? i < this.space.pinned.inside;
+        this.svg.append(...this.#pin(left + (c + 0.5) * cw, over + (r + 0.5) * rh, inside));
+      }),
+    );
+  }
+
+  #apartAt(event, kind) {
+    if (!this.geometry) return [];
+    const { left, over, cw, rh } = this.geometry,
+      box = this.svg.getBoundingClientRect(),
+      column = Math.floor((event.clientX - box.left - left) / cw);
+    const row = this.list[Math.floor((event.clientY - box.top - over) / rh)];
+    return [row, column, row?.[kind]?.get(column)];
+  }
+
+  /** What is said of a gate that was pinned, where the pointer is on one. */
+  #pinnedAt(event) {
+    const i = this.#apartAt(event, "pinned")[2];
+    if (i === undefined) return null;
+    const { pinned } = this.space;
+    const side = i < pinned.inside ? "in: it is in the structure" : "out of the structure";
+    const alike = pinned.position.filter(
+      (name, k) => name === pinned.position[i] && k < pinned.inside === i < pinned.inside && pinned.type[k] === pinned.type[i],
+    ).length;
+    const facts = [pinned.label[i], pinned.position[i], `${say(pinned.n[i])} parameters`];
+    if (alike === 1) return [...facts, `pinned ${side}; nothing was searched here`];
+    const gate = Array.from(leadsOf(this.space)).find((g) => this.space.row[g] === pinned.row[i] && this.space.col[g] === pinned.col[i]);
+    const whole = gate === undefined ? [] : (this.#rankWords(gate) ?? []).slice(3);
+    return [...facts, `and ${alike - 1} units more at this position, pinned ${side}`, ...whole];
   }
 
   /** What is said of a gate that cannot help, where the pointer is on one. */
   #inertAt(event) {
-    if (!this.geometry) return null;
-    const { left, over, cw, rh } = this.geometry,
-      box = this.svg.getBoundingClientRect(),
-      column = Math.floor((event.clientX - box.left - left) / cw);
-    const row = this.list[Math.floor((event.clientY - box.top - over) / rh)],
-      i = row?.inert?.get(column);
+    const [row, column, i] = this.#apartAt(event, "inert");
     if (i === undefined) return null;
-    return [`${this.space.columns[column]} ${row.label}`, this.space.inert.position[i], "left out: whatever its weights are, the output is the same"];
+    return [
+      `${this.space.columns[column]} ${row.label}`,
+      this.space.inert.position[i],
+      "left out: whatever its weights are, the output is the same",
+    ];
   }
 
   /** The box of a gate's cell, so much smaller. */

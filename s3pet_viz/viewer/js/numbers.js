@@ -180,6 +180,30 @@ export function parseBudget(text, backbone) {
   return share > 0 && share <= 1 ? Math.floor(share * (backbone || NaN) * (1 + 1e-12)) || NaN : NaN;
 }
 
+/** analysis.annotate.short_count. */
+export function shortCount(n) {
+  if (n < 1000) return n ? String(n) : "";
+  for (const [size, sign] of [
+    [1e3, "k"],
+    [1e6, "M"],
+    [1e9, "G"],
+  ]) {
+    const part = n / size;
+    if (part < 9.95) return part.toFixed(1).replace(/\.0$/, "") + sign;
+    if (Math.round(part) < 1000) return part.toFixed(0) + sign;
+  }
+  return `${(n / 1e12).toFixed(0)}T`;
+}
+
+/** analysis.annotate.scaled: whole numbers of two digits at most, and the power of ten that they share. */
+export function scaled(values) {
+  const most = values.reduce((a, v) => (Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a), 0);
+  let power = most > 0 ? 1 - Math.floor(Math.log10(most)) : 0;
+  if (most > 0 && Math.round(most * 10 ** power) >= 100) power -= 1;
+  const texts = Array.from(values, (v) => (Number.isNaN(v) ? "" : (v * 10 ** power).toFixed(0).replace(/^-0$/, "0")));
+  return { texts, power };
+}
+
 /** A few round numbers from low to high. */
 export function ticks(low, high, about = 5) {
   if (!(high > low)) return [low];

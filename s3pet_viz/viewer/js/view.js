@@ -78,6 +78,8 @@ class View {
     this.row = this.scene = this.likeliest = this.era = null;
     this.how = { sort: "order", group: "none", hidePale: false, stack: "", type: "", module: "" }; // as the new controls say
     this.scaleOwn = false;
+    this.edit = null; // of a structure by hand
+    this.annotate = "";
     clearInterval(this.playing);
     this.playing = null;
     this.budget = this.store.live.budget ?? null; // a page of its own may begin at another
@@ -225,15 +227,34 @@ class View {
       (v) => v && this.copy(v),
     ));
     this.copied = h("span", { class: "s3-muted", role: "status" });
+    const annotate = this.select(
+      "in cells",
+      [
+        ["", doc.space.unit ? "the chosen rank" : "nothing"],
+        ["rank", "rank"],
+        ...(doc.effects ? [["importance", "importance"]] : []),
+        ["alpha", "α"],
+        ["params", "parameters"],
+        ...(doc.space.inert ? [["inert", "what cannot help"]] : []),
+      ],
+      (v) => (this.annotate = v),
+    );
+    const edit = this.check(
+      "edit",
+      false,
+      (v) => this.toggleEdit(v),
+      "Click gates into the structure and out of it (Shift: one unit out). In Python: view.edited; anywhere: copy, the structure as JSON",
+    );
     this.controls.append(
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "budget", this.budgetBox), this.budgetText, this.ownButton),
       h("div", { class: "s3-line" }, ...this.rowControls()),
-      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, copy, this.copied),
+      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, annotate, edit, copy, this.copied),
     );
     const about = this.about,
-      pick = (gate, event) => this.pick(gate, event);
-    this.map = new Heat("heatmap", about, { pick, hover: (gate) => this.gateWords(gate) });
+      pick = (gate, event) => (this.edit ? this.editGate(gate, event) : this.pick(gate, event));
+    const pickPinned = (i) => this.edit && this.editGate(doc.space.n.length + i);
+    this.map = new Heat("heatmap", about, { pick, pickPinned, hover: (gate) => this.gateWords(gate) });
     this.losses = new Lines("losses", about);
     this.entropies = new Lines("entropy", about);
     this.expected = new Lines("expected", about);
@@ -434,17 +455,19 @@ class View {
     const own = budget === null,
       wanted = budget ?? run.budget,
       sorted = order ?? (newest ? (last.order ??= orderOf(alpha)) : orderOf(alpha));
-    const zeta = own ? at("zeta") : solveShift(alpha, space.n, wanted, run.tau);
+    const free = wanted - (run.pinned ?? 0); // what the gates pinned in leave
+    const zeta = own ? at("zeta") : solveShift(alpha, space.n, free, run.tau);
     const p = probabilities(alpha, zeta ?? -Infinity, run.tau),
       rank = new Int32Array(gates);
     sorted.forEach((gate, k) => (rank[gate] = k + 1));
-    let { chosen, cut, used } = select(sorted, space.n, wanted);
+    let { chosen, cut, used } = select(sorted, space.n, free);
     if (own && newest && live.own) {
       // as the run itself wrote it
       const mine = new Set(live.own);
       chosen = chosen.map((c, i) => (mine.has(i) ? (cut >= 0 && rank[i] > rank[cut] ? 2 : 1) : 0));
       used = live.own.reduce((a, i) => a + space.n[i], 0);
     }
+    used += run.pinned ?? 0;
     return {
       name: run.name,
       step: at("step"),
@@ -472,11 +495,27 @@ class View {
       `${say(space.n[gate])} parameters`,
       `p = ${say(scene.p[gate])}, α = ${say(scene.alpha[gate])}`,
       `rank ${say(scene.rank[gate])} of ${say(space.n.length)}`,
-      ["not chosen", "chosen", "chosen to fill what is left of the budget"][scene.chosen[gate]],
+      scene.chosen[gate] ? ["", "chosen", "chosen to fill what is left of the budget"][scene.chosen[gate]] : this.whyNot(gate),
       over === null
         ? "every gate fits the budget"
         : `${say(Math.abs(over), 3)} in α ${over > 0 ? "above" : over < 0 ? "below" : "from"} the cut`,
     ];
+  }
+
+  /** Why a gate is out: what was left at its turn, as analysis.why_not says it. */
+  whyNot(gate) {
+    const { scene } = this,
+      { space, run } = this.store.doc;
+    if (this.edit) return "not chosen";
+    let left = scene.budget - (run.pinned ?? 0);
+    for (const g of scene.order) {
+      if (g === gate) break;
+      if (space.n[g] <= left) left -= space.n[g];
+    }
+    const below = Array.from(scene.order)
+      .slice(scene.rank[gate])
+      .some((g) => scene.chosen[g]);
+    return `not chosen: ${below ? "too large, " : ""}${say(left)} parameters were left at its turn`;
   }
 
   drawRun() {
@@ -492,7 +531,8 @@ class View {
       this.era = rows.era;
     }
     const row = Math.min(this.row ?? count - 1, count - 1),
-      scene = (this.scene = this.sceneOf(row, this.budget));
+      found = this.sceneOf(row, this.budget),
+      scene = (this.scene = this.edit ? this.edited(found) : found);
     if (rows.n) this.lookedAt = scene.step;
     this.stepBox.max = count - 1;
     if (document.activeElement !== this.stepBox || this.row === null || this.playing) this.stepBox.value = row;
@@ -521,18 +561,24 @@ class View {
     const left = this.row === null && live.seconds_left ? ` · ${live.seconds_left} left` : "";
     put(
       this.words,
-      `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`,
+      this.edit
+        ? this.editWords(scene)
+        : `step ${say(scene.step + 1)}${live.steps_total ? ` of ${say(live.steps_total)}` : ""}${live.early_stop && this.row === null ? ` (finished ${live.early_stop})` : ""}${left} · ${say(nChosen)} of ${say(n)} gates chosen${space.pinned?.inside ? ` and ${say(space.pinned.inside)} pinned in` : ""} · ${say(scene.used)} of ${say(scene.budget)} parameters used (${say((100 * scene.used) / scene.budget, 4)} %)${share}${filtered}`,
     );
-    const { inert } = space,
-      wanted = (i) =>
-        (!how.stack || inert.stack[i] === how.stack) &&
-        (!how.type || inert.type[i] === how.type) &&
-        (!how.module || inert.module[i] === how.module);
-    const arranged = arrange(space, scene.p, { ...how, keep: (g) => shown[g], keepInert: wanted });
+    const wanted = (apart, i) =>
+      (!how.stack || apart.stack[i] === how.stack) &&
+      (!how.type || apart.type[i] === how.type) &&
+      (!how.module || apart.module[i] === how.module);
+    const arranged = arrange(space, scene.p, { ...how, keep: (g) => shown[g], keepApart: wanted });
     const fills = scene.chosen.includes(2),
       seen = cellsOf(space, scene.p).values.filter((v) => !Number.isNaN(v)),
       high = this.scaleOwn ? seen.reduce((a, b) => Math.max(a, b)) : 1,
       low = this.scaleOwn ? seen.reduce((a, b) => Math.min(a, b)) : 0;
+    const { texts, words: inCells } = this.textsOf(scene),
+      notes = [
+        arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`,
+        inCells,
+      ];
     this.map.draw({
       space,
       rows: arranged.rows,
@@ -540,10 +586,13 @@ class View {
       state: scene.chosen,
       picks: this.picks,
       title: `Gates at step ${say(scene.step + 1)}`,
-      note: arranged.pale ? `${arranged.pale} pale rows are hidden` : scene.own ? "" : `solved again for ${say(scene.budget)} parameters`,
+      note: notes.filter(Boolean).join("; "),
       low,
       high,
       sums: { weights: space.n, words: "expected parameters" },
+      texts,
+      inertText: this.annotate === "inert" ? "i" : "",
+      held: this.edit && ((i) => this.edit.gates.has(n + i)),
       legend: [{ words: "chosen" }, ...(fills ? [{ words: "chosen to fill what is left of the budget", dash: "3 2" }] : [])],
     });
     this.drawCurves(scene, row);
@@ -553,6 +602,22 @@ class View {
     this.drawWorth();
     const finding = (one) => h("div", { class: "s3-finding" }, h("b", {}, `${SIGNS[one.level]} ${one.title} `), one.text);
     this.once("health", this.health, "health", live.findings, () => this.health.replaceChildren(...(live.findings ?? []).map(finding)));
+  }
+
+  /** What stands in the cells, and what it is: analysis.annotate.annotation; while editing, what was changed. */
+  textsOf(scene) {
+    const { space, effects } = this.store.doc;
+    if (this.edit && !space.unit)
+      return { texts: (g) => (scene.added.includes(g) ? "+" : scene.removed.includes(g) ? "−" : ""), words: "+ put in, − taken out" };
+    if (!this.annotate) return { texts: null, words: "" };
+    if (this.annotate === "rank") return { texts: (g) => String(scene.rank[g]), words: "in cells: rank" };
+    if (this.annotate === "params") return { texts: (g) => shortCount(space.n[g]), words: "in cells: parameters" };
+    if (this.annotate === "inert") return { texts: null, words: "i: cannot help" };
+    const values = this.annotate === "alpha" ? scene.alpha : new Float64Array(space.n.length).fill(NaN);
+    if (this.annotate === "importance") effects.forEach((e) => (values[e.gate] = e.increase));
+    const { texts, power } = scaled(values),
+      what = this.annotate === "alpha" ? "α" : "rise of the loss without it";
+    return { texts: (g) => texts[g], words: `in cells: ${what}${power ? ` × 1e${power}` : ""}` };
   }
 
   /** Draw a part if it is shown and what it depends on has changed. */
@@ -697,7 +762,8 @@ class View {
     const { space } = this.store.doc;
     this.once("path", this.path.el, "path", [scene.step, this.picked, scene.budget], () => {
       const budgets = budgetSteps(space.n, PATH_POINTS),
-        { enters } = entries(scene.order, space.n, budgets);
+        { pinned = 0 } = this.store.doc.run,
+        enters = entries(scene.order, space.n, budgets).enters.map((budget) => budget + pinned);
       const first = Array.from(space.n, (_, g) => g)
         .filter((g) => Number.isFinite(enters[g]))
         .sort((a, b) => enters[a] - enters[b] || scene.rank[a] - scene.rank[b]);
@@ -738,12 +804,14 @@ class View {
     });
   }
 
-  /** What can be pasted elsewhere. */
-  async copy(kind) {
-    const { scene, store } = this,
-      { space, run, code } = store.doc,
-      chosen = Array.from(scene.chosen, (c, g) => (c ? g : -1)).filter((g) => g >= 0);
-    const gate = (g) => ({
+  // -- the structure by hand -----------------------------------------------------------------------------
+
+  /** A gate as a structure has it. Those that were pinned are numbered after the searched ones: in, then out. */
+  gateOf(g) {
+    const { space } = this.store.doc,
+      n = space.n.length;
+    if (g >= n) return space.pinned.gates[g - n];
+    return {
       index: g,
       position: space.position[g],
       stack: space.stack[g],
@@ -753,38 +821,124 @@ class View {
       n_params: space.n[g],
       options: JSON.parse(space.options[g]),
       ...(space.unit?.[g] >= 0 ? { unit: space.unit[g] } : {}),
-    });
+    };
+  }
+
+  /** The gates that the scene chose, those pinned in with them. */
+  chosenOf(scene) {
+    const { space } = this.store.doc,
+      n = space.n.length;
+    return [
+      ...Array.from(scene.chosen, (c, g) => (c ? g : -1)).filter((g) => g >= 0),
+      ...Array.from({ length: space.pinned?.inside ?? 0 }, (_, k) => n + k),
+    ];
+  }
+
+  /** Begin with what is chosen now; null: end, and forget it. */
+  toggleEdit(on) {
+    const { scene } = this;
+    if (!on || !scene) this.edit = null;
+    else {
+      const base = this.chosenOf(scene);
+      this.edit = { base, gates: new Set(base), budget: scene.budget, own: scene.own, step: scene.step, last: this.row === null };
+    }
+    this.tellEdit();
+  }
+
+  /** A click puts a gate in, or takes it out; of units the next one, with Shift one out, and all out after the last. */
+  editGate(asked, event) {
+    const { gates } = this.edit,
+      { order } = this.scene,
+      units = Array.isArray(asked) ? Array.from(order).filter((g) => asked.includes(g)) : [asked],
+      inside = units.filter((g) => gates.has(g)),
+      next = units.find((g) => !gates.has(g));
+    if (event?.shiftKey && inside.length) gates.delete(inside[inside.length - 1]);
+    else if (next !== undefined && !event?.shiftKey) gates.add(next);
+    else if (next === undefined) inside.forEach((g) => gates.delete(g));
+    this.tellEdit();
+  }
+
+  tellEdit() {
+    const { edit } = this;
+    const told = edit && {
+      gates: [...edit.gates].sort((a, b) => a - b),
+      budget: edit.own ? null : edit.budget,
+      step: edit.last ? null : edit.step,
+    };
+    this.model.set("edit", told);
+    this.model.save_changes?.();
+    this.queue();
+  }
+
+  /** The scene with the edited choice in the place of the found one. */
+  edited(scene) {
+    const { edit } = this,
+      chosen = Uint8Array.from(scene.chosen, (_, g) => (edit.gates.has(g) ? 1 : 0)),
+      used = [...edit.gates].reduce((sum, g) => sum + this.gateOf(g).n_params, 0);
+    return {
+      ...scene,
+      chosen,
+      used,
+      added: [...edit.gates].filter((g) => !edit.base.includes(g)),
+      removed: edit.base.filter((g) => !edit.gates.has(g)),
+    };
+  }
+
+  editWords(scene) {
+    const over = scene.used - this.edit.budget,
+      changes = `${scene.added.length} put in, ${scene.removed.length} taken out by hand`;
+    const room = over > 0 ? `${say(over)} OVER THE BUDGET: take gates out` : `${say(-over)} left`;
+    return `editing · ${changes} · ${say(scene.used)} of ${say(this.edit.budget)} parameters used, ${room}`;
+  }
+
+  /** What the structure's source says of the changes, as `Structure.edit` says it. */
+  editsOf(scene) {
+    const name = (g) => {
+      const { position, pet_type: type, unit } = this.gateOf(g);
+      return `${position} ${type}${unit === undefined ? "" : `.${unit}`}`;
+    };
+    const [added, removed] = [scene.added ?? [], scene.removed ?? []].map((gates) => gates.map(name));
+    return added.length || removed.length ? { edits: [{ by: "hand", added, removed }] } : {};
+  }
+
+  /** What can be pasted elsewhere. */
+  async copy(kind) {
+    const { scene, store } = this,
+      { space, run, code } = store.doc,
+      chosen = (this.edit ? [...this.edit.gates].sort((a, b) => a - b) : this.chosenOf(scene)).map((g) => this.gateOf(g));
     const at = `${this.budget === null ? "" : `budget=${this.budget}`}${this.row === null ? "" : `${this.budget === null ? "" : ", "}step=${scene.step}`}`;
-    const loras = chosen.filter((g) => space.type[g] === "LoRA"),
-      option = (g, name, other) => JSON.parse(space.options[g])[name] ?? other;
+    const loras = chosen.filter((gate) => gate.pet_type === "LoRA"),
+      option = (gate, name, other) => gate.options[name] ?? other;
     // Units of one position are one LoRA whose rank is their number, at the scale of each.
-    const units = (g) => loras.filter((other) => space.position[other] === space.position[g]).length;
-    const lora = loras.filter((g, k) => loras.findIndex((other) => space.position[other] === space.position[g]) === k);
-    const ranks = lora.map((g) => option(g, "r", 1) * units(g)),
-      scales = lora.map((g) => option(g, "lora_alpha", 16) * units(g));
+    const units = (gate) => loras.filter((other) => other.position === gate.position).length;
+    const lora = loras.filter((gate, k) => loras.findIndex((other) => other.position === gate.position) === k);
+    const ranks = lora.map((gate) => option(gate, "r", 1) * units(gate)),
+      scales = lora.map((gate) => option(gate, "lora_alpha", 16) * units(gate));
     const pattern = (values) =>
       `{${lora
-        .map((g, k) => [g, values[k]])
+        .map((gate, k) => [gate, values[k]])
         .filter(([, v]) => v !== values[0])
-        .map(([g, v]) => `${JSON.stringify(`^${space.position[g].replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`)}: ${v}`)
+        .map(([gate, v]) => `${JSON.stringify(`^${gate.position.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`)}: ${v}`)
         .join(", ")}}`;
     const texts = {
       code: `import s3pet_viz as s3\n\nrun = ${code}\nstructure = run.structure(${at})\n`,
       json: JSON.stringify(
         {
           ...store.doc.structure,
-          budget: scene.budget,
+          budget: !this.edit ? scene.budget : scene.used > this.edit.budget ? null : this.edit.budget,
           n_params: scene.used,
-          source: { ...store.doc.structure?.source, run: run.name, step: scene.step },
-          gates: chosen.map(gate),
+          source: { ...store.doc.structure?.source, run: run.name, step: this.edit?.step ?? scene.step, ...this.editsOf(scene) },
+          gates: chosen,
         },
         null,
         1,
       ),
       lora: lora.length
-        ? `from peft import LoraConfig\n\n# ${loras.length} LoRA gates of ${chosen.length} chosen${loras.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((g) => `        ${JSON.stringify(space.position[g])},`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
+        ? `from peft import LoraConfig\n\n# ${loras.length} LoRA gates of ${chosen.length} chosen${loras.length < chosen.length ? "; s3.to_peft says what PEFT can hold of the others" : ""}\nconfig = LoraConfig(\n    r=${ranks[0]}, lora_alpha=${scales[0]},\n    target_modules=[\n${lora.map((gate) => `        ${JSON.stringify(gate.position)},`).join("\n")}\n    ],\n    rank_pattern=${pattern(ranks)}, alpha_pattern=${pattern(scales)},\n)\n`
         : "# no LoRA gate is chosen\n",
-      picks: JSON.stringify(this.picked.map((g) => [space.position[g], `${space.type[g]}${space.unit?.[g] >= 0 ? `.${space.unit[g]}` : ""}`])),
+      picks: JSON.stringify(
+        this.picked.map((g) => [space.position[g], `${space.type[g]}${space.unit?.[g] >= 0 ? `.${space.unit[g]}` : ""}`]),
+      ),
     };
     this.clipboard = texts[kind];
     const done = await toClipboard(texts[kind]);
