@@ -71,10 +71,10 @@ PLANS = {
         {
             "sentiment": (Setting("0.2%", 150, 1e-2),),
             "acceptability": (Setting("0.2%", 150, 1e-2),),
+            "topics": (Setting("0.05%", 200, 1e-2),),
+            "conversation": (),
             "headline": (),
             "entities": (),
-            "conversation": (),
-            "topics": (),
         },
     ),
 }  # fmt: skip
