@@ -72,7 +72,7 @@ PLANS = {
             "sentiment": (Setting("0.2%", 150, 1e-2),),
             "acceptability": (Setting("0.2%", 150, 1e-2),),
             "topics": (Setting("0.05%", 200, 1e-2),),
-            "conversation": (),
+            "conversation": (Setting("0.05%", 150, 1e-2),),
             "headline": (),
             "entities": (),
         },

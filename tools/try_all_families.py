@@ -116,7 +116,7 @@ def try_case(case: Case) -> dict[str, Any]:
         found["uncertain"] = sorted({p.module for p in read.positions if p.module.startswith("Block.")})
         found["names"] = sorted({p.module for p in read.positions})
         stage = "searched"
-        found["searched"], structure = _search(model, tokenizer)
+        found["searched"], found["share"], structure = _search(model, tokenizer)
         stage = "tuned"
         found["tuned"] = _tune(model, tokenizer, structure)
     except Exception as error:
@@ -131,8 +131,9 @@ def _common(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {"task": mood_data(16, 8), "load": {"task_spec": MOOD}, "model": model, "tokenizer": tokenizer, **where}
 
 
-def _search(model: Any, tokenizer: Any) -> tuple[int, Any]:
-    """Two steps, the second with the second-order term; the backbone is left to the bit. The number of gates."""
+def _search(model: Any, tokenizer: Any) -> tuple[int, float, Any]:
+    """Two steps, the second with the second-order term; the backbone is left to the bit. The number of gates, the
+    budget as a share of their parameters, and the structure."""
     before = snapshot(model)
     gates, _ = candidate_gates(positions(model), load_space("S3PET-M"))
     sizes = [gate.n_params for gate in gates]
@@ -146,7 +147,7 @@ def _search(model: Any, tokenizer: Any) -> tuple[int, Any]:
     assert moved > 0.3, f"{moved:.0%} of the gates have a gradient"
     assert 0 < structure.n_params <= budget, "the budget is not met"
     assert_same(model, before)
-    return len(run.gates_list), structure
+    return len(run.gates_list), round(budget / sum(sizes), 4), structure
 
 
 def _tune(model: Any, tokenizer: Any, structure: Any) -> float:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ def refuse_quantised(config: Any, model: nn.Module | None, name: str) -> None:
             f"backbone: {name!r} is quantised ({found}); expected unquantised weights (float32, bfloat16), those of "
             "bitsandbytes in 8 or 4 bits, or int8 ones of torchao; load the original model"
         )
-    if method and importlib.util.find_spec(method) is None:
+    if method and find_spec(method) is None:
         raise MissingExtraError(
             f"backbone: {name!r} is quantised (quantization_config: {method}), which needs an extra: {_EXTRA}"
         )
