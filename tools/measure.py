@@ -16,7 +16,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,11 +35,12 @@ CHANCE = {"similarity": "0.00"} | dict.fromkeys(("sentiment", "acceptability", "
 
 
 class Setting(NamedTuple):
-    """Budget, steps and learning rate of the PET weights."""
+    """Budget, steps and learning rate of the PET weights, rows a batch."""
 
     budget: str
     steps: int
     lr: float
+    batch: int = 32
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ PLANS = {
         {
             "sentiment": (Setting("0.2%", 150, 1e-2),),
             "acceptability": (Setting("0.2%", 150, 1e-2),),
-            "topics": (Setting("0.05%", 200, 1e-2),),
-            "conversation": (Setting("0.05%", 150, 1e-2),),
+            "topics": (Setting("0.05%", 150, 1e-2, 16),),
+            "conversation": (Setting("0.05%", 150, 1e-2, 16),),
             "headline": (),
             "entities": (),
         },
@@ -80,22 +81,28 @@ PLANS = {
 }  # fmt: skip
 
 
+def read_rows(log: Path) -> list[dict[str, Any]]:
+    """The rows that are there; the first ones do not say how large their batches were."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [{"batch": Setting._field_defaults["batch"], **json.loads(line)} for line in lines]
+
+
 def measure(args: argparse.Namespace) -> pd.DataFrame:
     plan = PLANS[args.backbone]
     log = DATA / plan.log
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = read_rows(log)
     full = TuneConfig(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
     def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig, share: str | None) -> None:
         task = bench.splits.data.task.name
-        key = (task, kind, which, options.seed, share, options.steps, options.lr)
-        known = ("task", "kind", "which", "seed", *(("budget", "steps", "lr") if share else ()))
+        key = (task, kind, which, options.seed, share, options.steps, options.lr, options.batch_size)
+        known = ("task", "kind", "which", "seed", *(Setting._fields if share else ()))
         if any(tuple(r[name] for name in known) == key[: len(known)] for r in rows):
             return
         scores = bench.run(method, options, label=kind)
         row = {
             "task": task, "kind": kind, "which": which, "seed": options.seed, "budget": share,
-            "steps": options.steps, "lr": options.lr, "score": scores.score, "loss": scores.metrics["loss"],
+            "steps": options.steps, "lr": options.lr, "batch": options.batch_size, "score": scores.score, "loss": scores.metrics["loss"],
             "pet_params": scores.pet_params, "seconds": round(scores.seconds, 1),
         }  # fmt: skip
         rows.append(row)
@@ -108,8 +115,8 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
         gates, _ = candidate_gates(positions(bench.backbone.model), load_space(plan.space))
         run(bench, "untouched", 0, "untouched", TuneConfig(evaluations=1), None)
         run(bench, "full", 0, "full", full, None)
-        for share, steps, lr in plan.tasks.get(task, ()):
-            config = TuneConfig(steps=steps, lr=lr, evaluations=1)
+        for share, steps, lr, batch in plan.tasks.get(task, ()):
+            config = TuneConfig(steps=steps, lr=lr, batch_size=batch, evaluations=1)
             budget = parse_budget(share, bench.backbone.n_params)
             structures = [random_structure(gates, budget, bench.backbone, k) for k in range(args.random)]
             for k, structure in enumerate(structures):
@@ -137,8 +144,9 @@ def table(rows: pd.DataFrame) -> str:
         known = [task, CHANCE.get(task, "-"), *(f"{scores[kind]:.3f}" for kind in ("untouched", "full"))]
         random = mine[mine["kind"] == "random"]
         settings = random.groupby(list(Setting._fields), sort=False)
-        for (budget, steps, lr), drawn in settings:
-            cells = [*known, str(budget), f"{steps}, rate {lr:g}", *_spreads(drawn, grid)]
+        for (budget, steps, lr, batch), drawn in settings:
+            how = f"{steps}, rate {lr:g}" + (f", batch {batch}" if batch != Setting._field_defaults["batch"] else "")
+            cells = [*known, str(budget), how, *_spreads(drawn, grid)]
             lines.append(f"| {' | '.join(cells)} |")
         if not len(random):
             lines.append(f"| {' | '.join([*known, *['-'] * (len(heads) - len(known))])} |")
@@ -185,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     plan = PLANS[args.backbone]
-    rows = pd.read_json(DATA / plan.log, lines=True) if args.table_only else measure(args)
+    rows = pd.DataFrame(read_rows(DATA / plan.log)) if args.table_only else measure(args)
     text = table(rows)
     print(text)
     if args.write:

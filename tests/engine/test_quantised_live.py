@@ -23,6 +23,7 @@ from s3pet_viz.errors import AdapterError, BackboneError, ConfigError, MissingEx
 from s3pet_viz.export.adapter import digest
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.tasks import load_task
+from s3pet_viz.threads import no_warnings
 
 QUICK = {"task": mood_data(24, 8), "load": {"task_spec": MOOD}, "batch_size": 8, "progress": False, "device": "cpu"}
 #: Largest difference of two ways to the same numbers: 8 bits round the input of each layer too.
@@ -173,7 +174,15 @@ def test_the_numbers_that_it_stands_for(made, folder, tokenizer, kind):
     assert 0 < apart(was, plain_weight(layer)) < (0.2 if kind == "nf4" else 0.01)
 
 
-@pytest.mark.parametrize(("mode", "space"), [("fast", "S3PET-M"), ("exact", "LoRA-ranks"), ("prune", "S3PET-M")])
+@pytest.mark.parametrize(
+    ("kind", "mode", "space"),
+    [
+        pytest.param("8-bit", "fast", "S3PET-M", marks=_needs("bitsandbytes")),
+        pytest.param("nf4", "exact", "LoRA-ranks", marks=_needs("bitsandbytes")),
+        pytest.param("nf4", "prune", "S3PET-M", marks=_needs("bitsandbytes")),
+        pytest.param("int8", "fast", "LoRA-ranks", marks=_needs("torchao")),
+    ],
+)
 def test_a_search_is_that_of_the_numbers(made, folder, tokenizer, tmp_path, kind, mode, space):
     """Losses, gates and their gradients are those of a plain model of the same numbers; nothing packed moves."""
     model = made(kind)
@@ -214,7 +223,8 @@ def test_tuned_explained_and_exported(made, load, folder, tokenizer, tmp_path, k
         ours = logits(model, tokenizer)
     assert apart(ours, logits(model, tokenizer)) > 1e-3
     assert s3.to_peft(lora, model, folder=tmp_path / "peft").held == (chosen[0],)
-    theirs = peft.PeftModel.from_pretrained(load(kind), tmp_path / "peft")
+    with no_warnings():
+        theirs = peft.PeftModel.from_pretrained(load(kind), tmp_path / "peft")
     assert apart(ours, logits(theirs, tokenizer)) < CLOSE[kind]
     with pytest.raises(ConfigError, match=r"merge: expected unquantised weights, found \w+\.\w+ at model\.layers\.0"):
         s3.merge(adapter, model)
