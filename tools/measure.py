@@ -141,7 +141,7 @@ def table(rows: pd.DataFrame) -> str:
     for task in dict.fromkeys(rows["task"]):
         mine = rows[rows["task"] == task]
         scores = mine.groupby("kind")["score"].mean()
-        known = [task, CHANCE.get(task, "-"), *(f"{scores[kind]:.3f}" for kind in ("untouched", "full"))]
+        known = [task, CHANCE.get(task, "-"), *(f"{scores[kind]:.3f}" if kind in scores else "-" for kind in ("untouched", "full"))]
         random = mine[mine["kind"] == "random"]
         settings = random.groupby(list(Setting._fields), sort=False)
         for (budget, steps, lr, batch), drawn in settings:
