@@ -122,7 +122,8 @@ Tiny models of all text families of transformers were [searched and tuned](famil
 
 ## Not supported
 
-- Quantised weights (bitsandbytes, GPTQ, AWQ, ...): refused with a `BackboneError` that says what was found.
+- Weights quantised otherwise than by bitsandbytes or as torchao's int8 ([those](performance.md#quantised-weights)),
+  as by GPTQ or AWQ: refused with a `BackboneError` that says what was found.
 - Layers that are no `nn.Linear` (nor GPT-2's `Conv1D`), as SqueezeBERT's convolutions: left out, or refused where there
   are no others.
 - Models that `torch.compile` was called on: refused by name; give the model from before.

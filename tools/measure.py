@@ -16,6 +16,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,16 @@ from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.baselines import random_structure
 
 DATA = Path(__file__).parents[1] / "data"
-TASKS = ("sentiment", "acceptability", "paraphrase", "entailment", "similarity")
-CHANCE = {"similarity": 0.0}
+CHANCE = {"similarity": "0.00"} | dict.fromkeys(("sentiment", "acceptability", "paraphrase", "entailment"), "0.50")
+
+
+class Setting(NamedTuple):
+    """Budget, steps and learning rate of the PET weights, rows a batch."""
+
+    budget: str
+    steps: int
+    lr: float
+    batch: int = 32
 
 
 @dataclass(frozen=True)
@@ -40,40 +49,60 @@ class Plan:
 
     Attributes:
         log: file of rows. mark: of its table in data/README.md. grid: whether each structure has every seed.
-        usual, settings: budget, steps and learning rate of the PET weights, in general and of some tasks.
+        tasks: the settings of each task, in the order in which they were tried.
     """
 
     log: str
     mark: str
     space: str
     grid: bool
-    usual: tuple[str, int, float]
-    settings: dict[str, tuple[str, int, float]]
+    tasks: dict[str, tuple[Setting, ...]]
 
 
 PLANS = {
     # On acceptability learning sets in late: at the others' 250 steps of 2e-2 one structure's seeds differed more than
     # structures do.
-    "tiny-t5": Plan("measured.jsonl", "measure", "S3PET-M", False, ("0.2%", 250, 2e-2), {"acceptability": ("0.05%", 1000, 1e-2)}),
-    "tiny-qwen3": Plan("measured-tiny-qwen3.jsonl", "measure-tiny-qwen3", "LoRA-ranks", True, ("0.2%", 150, 1e-2), {}),
-}
+    "tiny-t5": Plan(
+        "measured.jsonl", "measure", "S3PET-M", False,
+        dict.fromkeys(("similarity", "paraphrase", "entailment", "sentiment"), (Setting("0.2%", 250, 2e-2),))
+        | {"acceptability": (Setting("0.05%", 1000, 1e-2),)},
+    ),
+    "tiny-qwen3": Plan(
+        "measured-tiny-qwen3.jsonl", "measure-tiny-qwen3", "LoRA-ranks", True,
+        {
+            "sentiment": (Setting("0.2%", 150, 1e-2),),
+            "acceptability": (Setting("0.2%", 150, 1e-2),),
+            "topics": (Setting("0.05%", 150, 1e-2, 16),),
+            "conversation": (Setting("0.05%", 150, 1e-2, 16),),
+            "headline": (),
+            "entities": (),
+        },
+    ),
+}  # fmt: skip
+
+
+def read_rows(log: Path) -> list[dict[str, Any]]:
+    """The rows that are there; the first ones do not say how large their batches were."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [{"batch": Setting._field_defaults["batch"], **json.loads(line)} for line in lines]
 
 
 def measure(args: argparse.Namespace) -> pd.DataFrame:
     plan = PLANS[args.backbone]
     log = DATA / plan.log
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = read_rows(log)
     full = TuneConfig(steps=args.full_steps, full_lr=7e-4, evaluations=4)
 
-    def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig) -> None:
+    def run(bench: Workbench, kind: str, which: int, method: str | Structure, options: TuneConfig, share: str | None) -> None:
         task = bench.splits.data.task.name
-        key = (task, kind, which, options.seed)
-        if any((r["task"], r["kind"], r["which"], r["seed"]) == key for r in rows):
+        key = (task, kind, which, options.seed, share, options.steps, options.lr, options.batch_size)
+        known = ("task", "kind", "which", "seed", *(Setting._fields if share else ()))
+        if any(tuple(r[name] for name in known) == key[: len(known)] for r in rows):
             return
         scores = bench.run(method, options, label=kind)
         row = {
             "task": task, "kind": kind, "which": which, "seed": options.seed, "budget": share,
-            "steps": options.steps, "lr": options.lr, "score": scores.score, "loss": scores.metrics["loss"],
+            "steps": options.steps, "lr": options.lr, "batch": options.batch_size, "score": scores.score, "loss": scores.metrics["loss"],
             "pet_params": scores.pet_params, "seconds": round(scores.seconds, 1),
         }  # fmt: skip
         rows.append(row)
@@ -81,20 +110,20 @@ def measure(args: argparse.Namespace) -> pd.DataFrame:
             f.write(json.dumps(row) + "\n")
         print(f"{task:14} {kind:9} {which} seed {options.seed}: {scores.score:.3f}, {scores.seconds:.0f} s", flush=True)
 
-    for task in args.tasks:
-        share, steps, lr = plan.settings.get(task, plan.usual)
-        config = TuneConfig(steps=steps, lr=lr, evaluations=1)
+    for task in args.tasks or plan.tasks:
         bench = Workbench.open(task, args.backbone)
         gates, _ = candidate_gates(positions(bench.backbone.model), load_space(plan.space))
-        budget = parse_budget(share, bench.backbone.n_params)
-        structures = [random_structure(gates, budget, bench.backbone, k) for k in range(args.random)]
-        run(bench, "untouched", 0, "untouched", config)
-        run(bench, "full", 0, "full", full)
-        for k, structure in enumerate(structures):
-            run(bench, "random", k, structure, config)
-        for seed in range(1, args.seeds):
-            for k, structure in enumerate(structures if plan.grid else structures[:1]):
-                run(bench, "random", k, structure, replace(config, seed=seed))
+        run(bench, "untouched", 0, "untouched", TuneConfig(evaluations=1), None)
+        run(bench, "full", 0, "full", full, None)
+        for share, steps, lr, batch in plan.tasks.get(task, ()):
+            config = TuneConfig(steps=steps, lr=lr, batch_size=batch, evaluations=1)
+            budget = parse_budget(share, bench.backbone.n_params)
+            structures = [random_structure(gates, budget, bench.backbone, k) for k in range(args.random)]
+            for k, structure in enumerate(structures):
+                run(bench, "random", k, structure, config, share)
+            for seed in range(1, args.seeds):
+                for k, structure in enumerate(structures if plan.grid else structures[:1]):
+                    run(bench, "random", k, structure, replace(config, seed=seed), share)
     return pd.DataFrame(rows)
 
 
@@ -111,41 +140,43 @@ def table(rows: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for task in dict.fromkeys(rows["task"]):
         mine = rows[rows["task"] == task]
-        pick = lambda kind: mine[mine["kind"] == kind]  # noqa: B023, E731
-        random = pick("random")
-        cells = [
-            task,
-            f"{CHANCE.get(task, 0.5):.2f}",
-            f"{pick('untouched')['score'].mean():.3f}",
-            f"{pick('full')['score'].mean():.3f}",
-            str(random["budget"].iloc[0]) if len(random) else "-",
-            f"{random['steps'].iloc[0]}, rate {random['lr'].iloc[0]:g}" if len(random) else "-",
-        ]
-        structures, seeds = random[random["seed"] == 0]["score"], random[random["which"] == 0]["score"]
-        if len(structures) < 2 or len(seeds) < 2:
-            cells += ["not measured yet", *["-"] * (len(heads) - 7)]
-        elif grid:
-            groups = [group.to_numpy() for _, group in random.groupby("which")["score"]]
-            means = np.array([group.mean() for group in groups])
-            within = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
-            found = f_oneway(*groups)
-            cells += [
-                f"{means.mean():.3f} ({means.min():.3f} to {means.max():.3f}), n = {len(groups)}",
-                f"{means.std(ddof=1):.3f}",
-                f"{within:.3f}, n = {len(seeds)}",
-                f"{found.statistic:.1f}",
-                f"{found.pvalue:.1g}",
-            ]
-        else:
-            between, within = np.std(structures, ddof=1), np.std(seeds, ddof=1)
-            cells += [
-                f"{structures.mean():.3f} ({structures.min():.3f} to {structures.max():.3f}), n = {len(structures)}",
-                f"{between:.3f}",
-                f"{within:.3f}, n = {len(seeds)}",
-                f"{between / max(within, 1e-9):.1f}",
-            ]
-        lines.append(f"| {' | '.join(cells)} |")
+        scores = mine.groupby("kind")["score"].mean()
+        known = [task, CHANCE.get(task, "-"), *(f"{scores[kind]:.3f}" if kind in scores else "-" for kind in ("untouched", "full"))]
+        random = mine[mine["kind"] == "random"]
+        settings = random.groupby(list(Setting._fields), sort=False)
+        for (budget, steps, lr, batch), drawn in settings:
+            how = f"{steps}, rate {lr:g}" + (f", batch {batch}" if batch != Setting._field_defaults["batch"] else "")
+            cells = [*known, str(budget), how, *_spreads(drawn, grid)]
+            lines.append(f"| {' | '.join(cells)} |")
+        if not len(random):
+            lines.append(f"| {' | '.join([*known, *['-'] * (len(heads) - len(known))])} |")
     return "\n".join(lines)
+
+
+def _spreads(random: pd.DataFrame, grid: bool) -> list[str]:
+    """The cells of a task's random structures at one setting."""
+    structures, seeds = random[random["seed"] == 0]["score"], random[random["which"] == 0]["score"]
+    if len(structures) < 2 or len(seeds) < 2:
+        return ["not measured yet", *["-"] * (4 if grid else 3)]
+    if grid:
+        groups = [group.to_numpy() for _, group in random.groupby("which")["score"]]
+        means = np.array([group.mean() for group in groups])
+        within = np.sqrt(np.mean([group.var(ddof=1) for group in groups]))
+        found = f_oneway(*groups)
+        return [
+            f"{means.mean():.3f} ({means.min():.3f} to {means.max():.3f}), n = {len(groups)}",
+            f"{means.std(ddof=1):.3f}",
+            f"{within:.3f}, n = {len(seeds)}",
+            f"{found.statistic:.1f}",
+            f"{found.pvalue:.1g}",
+        ]
+    between, within = np.std(structures, ddof=1), np.std(seeds, ddof=1)
+    return [
+        f"{structures.mean():.3f} ({structures.min():.3f} to {structures.max():.3f}), n = {len(structures)}",
+        f"{between:.3f}",
+        f"{within:.3f}, n = {len(seeds)}",
+        f"{between / max(within, 1e-9):.1f}",
+    ]
 
 
 def main() -> None:
@@ -153,7 +184,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backbone", choices=list(PLANS), default="tiny-t5")
-    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--tasks", nargs="*", default=[], help="those of the backbone's plan, if not given")
     parser.add_argument("--full-steps", type=int, default=700)
     parser.add_argument("--random", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
@@ -162,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     plan = PLANS[args.backbone]
-    rows = pd.read_json(DATA / plan.log, lines=True) if args.table_only else measure(args)
+    rows = pd.DataFrame(read_rows(DATA / plan.log)) if args.table_only else measure(args)
     text = table(rows)
     print(text)
     if args.write:

@@ -1,11 +1,11 @@
 """Try every text family of transformers: a tiny random model of each class is built, read, searched and tuned.
 
-    python tools/try_all_families.py [--only NAME ...] [--head HEAD] [--again] [--failed]
+    python tools/try_all_families.py [--only NAME ...] [--head HEAD] [--again] [--failed] [--half]
 
 It goes over the auto-mappings for sequence classification, causal and sequence-to-sequence language modelling. Each
 class has a process of its own with a limit of memory and time. What happened is kept in
-benchmarks/measured/families.jsonl, and is not tried again (unless --again or --failed). From that file docs/families.md
-is written at the end.
+benchmarks/measured/families.jsonl, and is not tried again (unless --again, --failed or --half). From that file
+docs/families.md is written at the end.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from s3pet_viz.pet import candidate_gates, load_space  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "measured" / "families.jsonl"
 PAGE = ROOT / "docs" / "families.md"
-SECONDS, MEMORY = 240, 6 * 2**30
+#: Of a case, in seconds of its own, and of the clock: it may wait for others.
+SECONDS, PATIENCE, MEMORY = 240, 3600, 6 * 2**30
 #: A model with more parameters than this is not small: a field of its config is not made so.
 MOST_PARAMETERS = 4_000_000
 HEADS = {
@@ -116,7 +117,7 @@ def try_case(case: Case) -> dict[str, Any]:
         found["uncertain"] = sorted({p.module for p in read.positions if p.module.startswith("Block.")})
         found["names"] = sorted({p.module for p in read.positions})
         stage = "searched"
-        found["searched"], structure = _search(model, tokenizer)
+        found["searched"], found["share"], structure = _search(model, tokenizer)
         stage = "tuned"
         found["tuned"] = _tune(model, tokenizer, structure)
     except Exception as error:
@@ -131,8 +132,9 @@ def _common(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {"task": mood_data(16, 8), "load": {"task_spec": MOOD}, "model": model, "tokenizer": tokenizer, **where}
 
 
-def _search(model: Any, tokenizer: Any) -> tuple[int, Any]:
-    """Two steps, the second with the second-order term; the backbone is left to the bit. The number of gates."""
+def _search(model: Any, tokenizer: Any) -> tuple[int, float, Any]:
+    """Two steps, the second with the second-order term; the backbone is left to the bit. The number of gates, the
+    budget as a share of their parameters, and the structure."""
     before = snapshot(model)
     gates, _ = candidate_gates(positions(model), load_space("S3PET-M"))
     sizes = [gate.n_params for gate in gates]
@@ -146,7 +148,7 @@ def _search(model: Any, tokenizer: Any) -> tuple[int, Any]:
     assert moved > 0.3, f"{moved:.0%} of the gates have a gradient"
     assert 0 < structure.n_params <= budget, "the budget is not met"
     assert_same(model, before)
-    return len(run.gates_list), structure
+    return len(run.gates_list), round(budget / sum(sizes), 4), structure
 
 
 def _tune(model: Any, tokenizer: Any, structure: Any) -> float:
@@ -169,6 +171,7 @@ def in_process(case: Case) -> dict[str, Any]:
         os.setpgid(0, 0)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -176,13 +179,13 @@ def in_process(case: Case) -> dict[str, Any]:
             json.dump(try_case(case), out)
         os._exit(0)
     os.close(write)
-    signal.alarm(SECONDS)
+    signal.alarm(PATIENCE)
     try:
         with os.fdopen(read) as pipe:
             said = pipe.read()
     except TimeoutError:
         os.kill(child, signal.SIGKILL)
-        said = json.dumps({"stopped": "searched", "reason": f"not done after {SECONDS} seconds"})
+        said = json.dumps({"stopped": "searched", "reason": f"not done after {PATIENCE} seconds"})
     finally:
         signal.alarm(0)
     _, status = os.waitpid(child, 0)
@@ -217,7 +220,7 @@ Of each class in the auto-mappings for sequence classification, causal and seque
 tiny model of random weights is made: its default config with every size made small. Its positions are read, a search
 of two steps (the second with the second-order term) goes over S3PET-M with a fifth of its parameters as budget, and the
 structure is trained for two steps and scored. It works if all losses are finite, more than 30 % of the gates move, the
-budget is met, and the backbone is as it was, to the bit.
+budget is met, and the backbone is as it was, to the bit.{half}
 
 {counts}
 
@@ -235,6 +238,11 @@ Not certain: linear layers and norms inside the layers that are named `Block.<ow
 
 {table}
 """
+
+
+def at_half(found: Mapping[str, Any]) -> bool:
+    """Whether a case was searched, early, with half of all parameters as budget. Where nothing is said, a fifth."""
+    return bool(found.get("share", 0) > 0.4)
 
 
 def row(*cells: object) -> str:
@@ -258,7 +266,9 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         unsure = {m.removeprefix("Block.") for r in own.values() for m in r.get("uncertain", ())}
         table.append(row(kind, *cells, ", ".join(sorted(unsure))))
     used = "; ".join(sorted({r["with"] for r in rows}))
-    return TEXT.format(versions=used, counts="\n".join(counts), failed="\n".join(failed), table="\n".join(table))
+    early = sum(map(at_half, rows))
+    half = f"\n{early} of the classes were tried early, with half of their parameters as budget." if early else ""
+    return TEXT.format(versions=used, half=half, counts="\n".join(counts), failed="\n".join(failed), table="\n".join(table))
 
 
 def main() -> None:
@@ -267,6 +277,7 @@ def main() -> None:
     parser.add_argument("--head", default="", choices=list(HEADS.values()), help="this mapping alone")
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--failed", action="store_true", help="also what was not tuned")
+    parser.add_argument("--half", action="store_true", help="also what was searched with half of the parameters")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
@@ -274,7 +285,9 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _timed_out)
     known = results()
     for case in cases():
-        skip = case in known and not given.again and not (given.failed and "tuned" not in known[case])
+        anew = given.again or (given.failed and "tuned" not in known.get(case, {}))
+        anew = anew or (given.half and at_half(known.get(case, {})))
+        skip = case in known and not anew
         if skip or (given.only and case.kind not in given.only) or given.head not in ("", case.head):
             continue
         done = known[case] = in_process(case)

@@ -32,7 +32,8 @@ from s3pet_viz.tuning.baselines import random_structure
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED, TARGETS = ("similarity", "paraphrase", "acceptability"), ("sentiment", "entailment")
-KEPT, BUDGET, SEEDS = (0, 2), "0.2%", (0, 1, 2)
+KEPT, BUDGET, SEEDS, RANDOM = (0, 2), "0.2%", (0, 1, 2), 2
+METHODS = ("carried", "own search", *(f"random {k}" for k in range(RANDOM)))
 
 
 def shallow(folder: Path, steps: int) -> Path:
@@ -89,6 +90,8 @@ def main() -> None:
         bench = Workbench.open(task, "tiny-t5", device="cpu")
         gates, _ = candidate_gates(positions(bench.backbone.model), load_space("S3PET-M"))
         for seed in SEEDS:
+            if all((task, seed, method) in done for method in METHODS):
+                continue
             out = args.work / f"{task}-s{seed}"
             if out.exists():
                 run = s3.search(resume=out, progress=False) if s3.open_run(out).status != "finished" else s3.open_run(out)
@@ -99,7 +102,7 @@ def main() -> None:
                 )  # fmt: skip
             carried = run.structure().fit_to(bench.backbone)
             found = {"carried": carried, "own search": s3.open_run(f"{task}-0.2pct-s{seed}").structure()}
-            for k in range(2):
+            for k in range(RANDOM):
                 found[f"random {k}"] = random_structure(gates, carried.budget or 0, bench.backbone, 100 * k + seed)
             for method, structure in found.items():
                 if (task, seed, method) in done:

@@ -28,8 +28,6 @@ from s3pet_viz.tasks import Example, Task, TaskData, compute_metrics
 #: Packages that put PET layers of their own into a model, by the first part of a class's import path.
 _PET_PACKAGES = ("peft", "adapters", "loralib", "opendelta", "minlora")
 _OURS = "s3pet_viz.pet.insertion"
-#: Packages whose layers hold packed weights.
-_PACKED = ("bitsandbytes", "gptqmodel", "auto_gptq", "awq", "aqlm", "eetq", "hqq", "optimum", "torchao", "quanto")
 
 #: Heads that a backbone may come with; any other is of another kind of task.
 _HEADS = (
@@ -128,39 +126,6 @@ def check_head(config: Any, text: bool, name: str, problem: str = "") -> None:
                 f"backbone: expected {wanted}, found {name!r} with another head ({architecture}); "
                 "its head would be lost"
             )
-
-
-def refuse_quantised(config: Any, model: nn.Module | None, name: str) -> None:
-    """No weights are quantised, as far as a config or (where there is one) a live model says: PET modules and their
-    fused forms are not written for such layers. Raises BackboneError: some are; names what was found.
-    """
-    found = _quantised_config(config) or (_quantised_layer(model) if model is not None else "")
-    if found:
-        raise BackboneError(
-            f"backbone: {name!r} is quantised ({found}); expected unquantised weights (float32, bfloat16): "
-            "load the original model"
-        )
-
-
-def _quantised_config(config: Any) -> str:
-    said = getattr(config, "quantization_config", None)
-    if not said:
-        return ""
-    method = said.get("quant_method") if isinstance(said, Mapping) else getattr(said, "quant_method", None)
-    return f"quantization_config: {getattr(method, 'value', method) or type(said).__name__}"
-
-
-def _quantised_layer(model: nn.Module) -> str:
-    for name, module in model.named_modules():
-        kind = type(module)
-        if kind.__module__.partition(".")[0] in _PACKED:
-            return f"{kind.__module__}.{kind.__name__} at {name}"
-        weight: Any = getattr(module, "weight", None)
-        # Packed weights are integers, fp8 ones a single byte.
-        packed = hasattr(weight, "dtype") and (not weight.dtype.is_floating_point or weight.dtype.itemsize < 2)
-        if packed or hasattr(module, "qweight"):
-            return f"{kind.__name__} at {name}"
-    return ""
 
 
 # -- a model and its tokenizer -------------------------------------------------------------------------------

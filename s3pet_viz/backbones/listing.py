@@ -15,6 +15,7 @@ from s3pet_viz.backbones.discovery import discover
 from s3pet_viz.backbones.families import family_of, read, reads_text
 from s3pet_viz.backbones.load import without_weights
 from s3pet_viz.backbones.position import Position, base_of
+from s3pet_viz.backbones.quantised import count
 from s3pet_viz.structure.tables import read_family
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None =
     known = family_of(model, None if family is None else read_family(family))
     writes = getattr(model, "can_generate", None)
     text = not known.encoder_only and bool(writes and writes())
-    size = sum(p.numel() for p in (model if text else base_of(model)).parameters())
+    size = count((model if text else base_of(model)).parameters())
     return Sized(name or type(model).__name__, size, tuple(read(model, known).positions))
 
 

@@ -19,6 +19,7 @@ from s3pet_viz.backbones.families import family_of, family_of_config, read
 from s3pet_viz.backbones.heads import HEAD_NAMES, PROBLEMS, TOKENS, auto_class, either, heads_of, is_text, padding
 from s3pet_viz.backbones.placed import bring_home, placing
 from s3pet_viz.backbones.position import base_of, known_tokens, text_config
+from s3pet_viz.backbones.quantised import check_trained, count, refuse_outline, refuse_quantised
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
@@ -127,7 +128,9 @@ def _load(
         config = _config(source, hub, str(name))
         # Before the weights are read.
         known = family_of_config(config, table)
-        check.refuse_quantised(config, None, str(name))
+        refuse_quantised(config, None, str(name))
+        if outlined is not None:
+            refuse_outline(config, str(name))
         text = is_text(known, head)
         check.check_writes(text, problem, str(name), type(config).__name__)
         kind = auto_class(known, "lm" if text else "classification", problem)
@@ -265,7 +268,7 @@ def wrap_backbone(
     if tokenizer is None:
         raise BackboneError("backbone: model= needs tokenizer= too")
     label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    check.refuse_quantised(model.config, model, label)
+    refuse_quantised(model.config, model, label)
     check.check_model(model, tokenizer, label)
     check.check_finite(model)
     if known.own is not None:
@@ -278,8 +281,9 @@ def wrap_backbone(
     if not text and (not head or writes() is not None or "classification" not in kinds):
         wanted, use = either(HEAD_NAMES[k] for k in kinds), either(auto_class(known, k) for k in kinds)
         raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
+    check_trained(head, label)
     made = Backbone(model, tokenizer, label, "text" if text else "pair", known, n_params=0, head=head)
-    made.n_params = sum(p.numel() for p in made.body)
+    made.n_params = count(made.body)
     made.pad_id = _pad_id(made)
     check.check_tokens(made)
     model.requires_grad_(False)

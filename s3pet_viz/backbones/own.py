@@ -14,6 +14,7 @@ from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import family_of, read
 from s3pet_viz.backbones.position import base_of
+from s3pet_viz.backbones.quantised import check_trained, count, refuse_quantised
 from s3pet_viz.errors import BackboneError, ConfigError
 from s3pet_viz.structure.tables import read_family
 
@@ -68,7 +69,7 @@ def wrap_own(
         raise BackboneError(f"model: expected a plain module, found {kind}; give the one that is inside (.{inner})")
     check.check_bare(model)
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or kind
-    check.refuse_quantised(getattr(model, "config", None), model, name)
+    refuse_quantised(getattr(model, "config", None), model, name)
     check.check_in_memory(model, name)
     check.check_finite(model)
     if any(p.dtype == torch.float16 for p in model.parameters()):
@@ -76,7 +77,8 @@ def wrap_own(
     known = family_of(model, None if family is None else read_family(family))
     read(model, known)
     made = Backbone(model, None, str(name), "own", known, n_params=0, head=_head(model, head), loss_of=OwnLoss(loss))
-    made.n_params = sum(p.numel() for p in made.body)
+    check_trained(made.head, str(name))
+    made.n_params = count(made.body)
     if not made.positions():
         raise BackboneError(f"head: expected a part of {kind} that leaves layers to the gates, found all of them in it")
     model.requires_grad_(False)

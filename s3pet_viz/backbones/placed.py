@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3pet_viz.backbones.quantised import is_packed, is_quantised, plain_weight
 from s3pet_viz.errors import ConfigError
 
 
@@ -23,6 +24,12 @@ def is_placed(model: nn.Module) -> bool:
     return any(_hooks(module) for module in model.modules())
 
 
+def stays(model: nn.Module) -> bool:
+    """Whether a model computes where it is, whatever device is asked for: moved, quantised weights would be packed
+    anew."""
+    return is_placed(model) or is_quantised(model)
+
+
 def computes_on(module: nn.Module) -> torch.device:
     """The device on which a module computes, wherever its weights wait."""
     for part in module.modules():
@@ -33,7 +40,8 @@ def computes_on(module: nn.Module) -> torch.device:
 
 
 def stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The parameters by name, each with its numbers; one that waits elsewhere is read, and not kept.
+    """The parameters by name, each with its numbers; one that waits elsewhere is read, and not kept; of one that is
+    quantised, those that it stands for.
 
     A parameter without numbers that nothing holds comes as it is, on the meta device.
     """
@@ -44,6 +52,8 @@ def stored(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             for hook in _hooks(model.get_submodule(owner)):
                 if getattr(hook, "weights_map", None) is not None:
                     value = hook.weights_map[own].to(parameter.dtype)
+        elif is_packed(parameter):
+            value = plain_weight(model.get_submodule(name.rpartition(".")[0]))
         yield name, value
 
 

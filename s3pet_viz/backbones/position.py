@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from s3pet_viz.backbones.quantised import shape_of
 from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.tables import PARTS, Kind
 
@@ -75,7 +76,7 @@ def block_width(model: Any, target: nn.Module) -> int | None:
     if is_linear(target):
         return widths(target)[1]
     hidden = hidden_size(model)
-    if hidden is not None and any(hidden in p.shape for p in target.parameters()):
+    if hidden is not None and any(hidden in shape_of(p) for p in target.parameters()):
         return hidden
     linears = [m for m in target.modules() if is_linear(m)]
     return widths(linears[-1])[1] if linears else hidden
@@ -89,7 +90,7 @@ def known_tokens(model: Any) -> int | None:
             made.append(ask())
         except NotImplementedError:
             return None
-    return min(m.weight.shape[0] for m in made if m is not None)
+    return min(shape_of(m.weight)[0] for m in made if m is not None)
 
 
 def is_conv1d(target: nn.Module) -> bool:

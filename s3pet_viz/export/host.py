@@ -13,6 +13,7 @@ from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.check import check_bare
 from s3pet_viz.backbones.families import position_at
 from s3pet_viz.backbones.position import Position, base_of
+from s3pet_viz.backbones.quantised import is_quantised, plain_copy
 from s3pet_viz.errors import BackboneError, ConfigError, ExportError
 from s3pet_viz.export.adapter import Adapter
 from s3pet_viz.export.folder import META, WEIGHTS
@@ -35,7 +36,10 @@ class Host(NamedTuple):
         return made
 
     def precise(self) -> Host:
-        """The same in float32 where it is of half precision: there, a check could not tell an error from rounding."""
+        """The same in float32 where it is of half precision or quantised: there, a check could not tell an error from
+        rounding."""
+        if is_quantised(self.model):
+            return Host(plain_copy(self.model), self.tokenizer, False)
         if all(p.dtype.itemsize >= 4 for p in self.model.parameters()):
             return self
         return Host(self.copy().float(), self.tokenizer, False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.load import quiet
 from s3pet_viz.backbones.position import Position, is_conv1d
+from s3pet_viz.backbones.quantised import is_packed, need_plain
 from s3pet_viz.errors import ExportError
 from s3pet_viz.export.adapter import Adapter, Attached
 from s3pet_viz.export.folder import check_free_folder, staged_folder
@@ -58,6 +59,7 @@ def merge(
         check_free_folder(folder, overwrite)
     source = read_adapter(adapter, "merge")
     host = host_of(source, backbone)
+    need_plain("merge", host.model)
     source.check(host.model, any_weights=any_weights)
     types = {n: t.dtype for n, t in _tensors(host.model).items()}
     written = types if host.borrowed else _types_in_files(host.model, types)
@@ -119,7 +121,7 @@ def obstacle(gate: Gate, site: Position, owners: dict[int, list[str]]) -> str:
         if not isinstance(weight, nn.Parameter):
             kind = type(target).__name__
             return f"{kind} of this architecture has no {name}, and transformers would drop an added one"
-        if not weight.is_floating_point():
+        if is_packed(weight):
             return f"the {name} is quantised ({weight.dtype})"
         if gate.pet_type in ("LoRA", "IA3") and not (isinstance(target, nn.Linear) or is_conv1d(target)):
             return f"expected a linear layer, found {type(target).__name__}"

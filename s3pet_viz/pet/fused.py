@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3pet_viz.backbones.position import is_conv1d
+from s3pet_viz.backbones.quantised import is_packed
 from s3pet_viz.pet.modules import PET, BitFit, LNFit, LoRA, LowRankAdapter, are_units, side_by_side
 
 #: PET modules of one target with their gates' indices.
@@ -43,7 +44,8 @@ def fused_forward(target: nn.Module, members: Members, now: Present) -> Callable
     loras = [(i, pet) for i, pet in members if type(pet) is LoRA]
     if len(set(kinds)) < len(kinds) - max(0, len(loras) - 1):
         return None
-    if (type(target) is nn.Linear or is_conv1d(target)) and set(kinds) <= {LoRA, BitFit}:
+    plain: Any = type(target) is nn.Linear or is_conv1d(target)
+    if plain and set(kinds) <= {LoRA, BitFit} and not is_packed(target.weight):
         if len(loras) > 1 and not are_units([pet for _, pet in loras]):
             return None
         return _linear_forward(target, loras, _only(members, BitFit), now)

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from s3pet_viz.backbones.families import position_at
 from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.backbones.position import Position
+from s3pet_viz.backbones.quantised import is_packed
 from s3pet_viz.errors import SpaceError, StructureError
 from s3pet_viz.pet.fused import add_low_rank_adapter, can_add, can_fuse, fused_forward
 from s3pet_viz.pet.modules import (
@@ -48,7 +49,8 @@ class PETs(nn.ModuleList):
         check_units(gates, "structure")
         sites = [_site(model, gate) for gate in gates]
         with LOCK:  # against a loading, which changes what `nn.init` and the default dtype are
-            pets = [_begun(gate, site, seed) for gate, site in zip(gates, sites, strict=True)]
+            kind = _stream(model)
+            pets = [_begun(gate, site, seed, kind) for gate, site in zip(gates, sites, strict=True)]
         super().__init__(pets)
         self.gates = tuple(gates)
         self.z: Sequence[Tensor] | None = None
@@ -139,15 +141,22 @@ def _site(model: nn.Module, gate: Gate) -> Position:
     return site
 
 
-def _begun(gate: Gate, site: Position, seed: int) -> PET:
-    """A gate's module with its initial weights, on the device of its target."""
+def _stream(model: nn.Module) -> torch.dtype:
+    """What a model with quantised weights computes in: the type of those that are not."""
+    kinds = (p.dtype for p in model.parameters() if not is_packed(p))
+    return next(kinds, torch.float32)
+
+
+def _begun(gate: Gate, site: Position, seed: int, stream: torch.dtype) -> PET:
+    """A gate's module with its initial weights, on the device of its target. `stream`: their type where the target's
+    is none to compute in."""
     pet = PET_CLASSES[gate.pet_type](site, gate.options)
     # A seed of its own: the start of a module depends on no other module of the structure.
     pet.reset(torch.Generator().manual_seed(zlib.crc32("|".join((str(seed), *gate.key)).encode())))
     like = next(site.target.parameters())
     place = computes_on(site.target)
     for p in pet.parameters():
-        p.data = p.data.to(place, like.dtype if like.is_floating_point() else p.dtype)
+        p.data = p.data.to(place, stream if is_packed(like) else like.dtype)
     return pet
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from s3pet_viz.backbones.placed import computes_on, is_placed
+from s3pet_viz.backbones.placed import computes_on, stays
+from s3pet_viz.backbones.quantised import is_packed
 from s3pet_viz.config.names import PRECISIONS
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.threads import LOCK
@@ -59,11 +60,11 @@ class Device:
 
     def suited(self, model: nn.Module) -> Device:
         """bf16 where a model's weights are of half precision: what is trained is float32 (see
-        `model_state.raise_precision`), and only autocast computes with both. Of a placed model, where it computes.
+        `model_state.raise_precision`), and only autocast computes with both. Of a model that stays, where it computes.
         """
-        half = any(p.dtype.itemsize < 4 for p in model.parameters())
+        half = any(p.dtype.itemsize < 4 for p in model.parameters() if not is_packed(p))
         made = replace(self, precision="bf16") if half else self
-        return replace(made, torch=computes_on(model)) if is_placed(model) else made
+        return replace(made, torch=computes_on(model)) if stays(model) else made
 
     def autocast(self) -> Any:
         """A fresh autocast context (a null one in fp32)."""

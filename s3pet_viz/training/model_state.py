@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.placed import is_placed
+from s3pet_viz.backbones.placed import stays
 from s3pet_viz.backbones.position import base_of
 from s3pet_viz.backbones.shared import alone, seeded
 from s3pet_viz.training.device import Device
@@ -76,7 +76,7 @@ def at_work(backbone: Backbone, device: Device) -> Iterator[None]:
     with as_found(model), left_as_found(list(model.buffers()) if own else []):
         model.requires_grad_(False)
         model.eval()
-        if not is_placed(model):
+        if not stays(model):
             model.to(device.torch)
         for p in model.parameters():
             p.grad = None  # the first step would add to it

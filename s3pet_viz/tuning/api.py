@@ -12,6 +12,8 @@ from typing import Any, Unpack, cast
 import pandas as pd
 
 from s3pet_viz.analysis.measures import need_sizes
+from s3pet_viz.backbones.placed import stays
+from s3pet_viz.backbones.quantised import need_plain
 from s3pet_viz.config.checks import seed_list, short, whole
 from s3pet_viz.config.options import config_of, takes
 from s3pet_viz.config.tuning import TuneConfig
@@ -169,7 +171,8 @@ def baselines(
             space of LoRA alone, ``gora plop domlora eva`` (see `tuning.one_pass`; they are scored and trained with each
             of `seeds`). ``LoRA-everywhere`` is LoRA on every linear layer at the rank whose size is nearest to the
             budget; ``AdaLoRA`` prunes ranks down to it on its way, by PEFT (see `tuning.adalora`).
-            ``head`` is left out, with a warning, where the backbone has none.
+            ``head`` is left out, with a warning, where the backbone has none; ``full``, of the default, where the
+            backbone's weights are quantised, or wait elsewhere.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
         structures: further structures by name (or what names one, see `sources.Source`), e.g. ``{"searched": run}``.
         options: fields of `TuneConfig`, but seed.
@@ -208,6 +211,10 @@ def baselines(
         if tuple(methods) != DEFAULT_BASELINES:
             warnings.warn("baselines: 'head' is left out: this backbone has no head", stacklevel=2)
         chosen.remove("head")
+    if tuple(methods) == DEFAULT_BASELINES and stays(bench.backbone.model):
+        chosen.remove("full")
+    for name in {"full", adalora.NAME} & set(chosen):
+        need_plain(f"methods: {name}", bench.backbone.model)
     gates: list[Gate] = []
     size = parsed.parameters(bench.backbone.n_params)
     if {"random", *ONE_PASS_METHODS} & set(chosen):

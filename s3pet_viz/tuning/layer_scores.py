@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s3pet_viz.backbones.position import Position, is_conv1d
+from s3pet_viz.backbones.quantised import is_packed
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import insert
 from s3pet_viz.threads import LOCK
@@ -184,6 +185,11 @@ def _reads_decoder(layer: Position, backbone: Any) -> bool:
 def _weight(layer: Position) -> Tensor:
     target: Any = layer.target
     weight: Tensor = target.weight
+    if is_packed(weight):
+        raise ConfigError(
+            f"score: expected unquantised weights for a score that reads them, found {type(target).__name__} at "
+            f"{layer.name} (gradient is one that does not)"
+        )
     if weight.is_meta:
         raise ConfigError(
             "device_map: expected weights in memory for a score that reads them (gradient is one that does not)"

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from s3pet_viz.backbones import Backbone
-from s3pet_viz.backbones.placed import is_placed
+from s3pet_viz.backbones.placed import is_placed, stays
+from s3pet_viz.backbones.quantised import need_plain
 from s3pet_viz.config.tuning import TuneConfig, default_full_lr, default_lr
 from s3pet_viz.errors import ConfigError, StructureError
 from s3pet_viz.export import Adapter
@@ -58,7 +59,7 @@ class Workbench:
         """
         place = Device.choose(device, precision)
         made, data = load_pair(task, backbone, model=model, tokenizer=tokenizer, scored=True, **task_options)
-        if model is None and not is_placed(made.model):
+        if model is None and not stays(made.model):
             made.model.to(place.torch)  # the caller's own goes there for each piece of work, see `working`
         return cls(made, Splits.make(data, made, max_source_length), place.suited(made.model))
 
@@ -104,6 +105,8 @@ class Workbench:
         extra = pooler if config.train_pooler and method not in ("full", "untouched") else []
         if (full or extra or grown) and is_placed(backbone.model):
             raise ConfigError(f"device_map: expected a method that leaves the backbone frozen, found {name!r}")
+        if full or extra or grown:
+            need_plain(f"method {name!r}", backbone.model)
         head = list(backbone.head.values()) if method != "untouched" else []
         with self.working(), left_as_found([*full, *head, *extra]):
             raise_precision([*full, *extra])

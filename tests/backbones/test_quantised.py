@@ -1,4 +1,7 @@
-"""Quantised backbones are refused in words, by what a config or a model says."""
+"""Weights quantised in a way that is not searched are refused in words, by what a config or a model says.
+
+Those that are searched: tests/engine/test_quantised_live.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from s3pet_viz.backbones import load_backbone, wrap_backbone
 from s3pet_viz.errors import BackboneError
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8"])
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
 def test_a_config_that_says_so(tiny_folder, tmp_path, method):
     folder = shutil.copytree(tiny_folder("bert"), tmp_path / "small")
     config = json.loads((folder / "config.json").read_text())
