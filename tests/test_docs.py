@@ -24,8 +24,10 @@ LANGUAGES = {"python", "sh", "yaml", "json", "text", "diff", ""}
 NOT_RUN = {
     "CONTRIBUTING.md": 2,
     "docs/cluster.md": 3,
+    "docs/compare.md": 1,
     "docs/explain.md": 1,
     "docs/export.md": 1,
+    "docs/performance.md": 1,
     "docs/reliability.md": 1,
     "docs/search.md": 2,
     "docs/tracking.md": 2,

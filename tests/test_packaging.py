@@ -54,14 +54,16 @@ def test_the_viewers_module_comes_along(installed):
     held = {p.name: p.read_bytes() for p in (installed / "s3pet_viz" / "viewer" / "js").iterdir()}
     assert held == ours
     assert {Path(name).suffix for name in ours} == {".js", ".css"}
-    code = "from s3pet_viz.viewer import page; print(len(page.module()), len(page.style()), page.__file__)"
+    code = "from s3pet_viz.viewer import page; print(len(page.module()), len(page.table_module()), len(page.style()), page.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=installed, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    script, style, file = done.stdout.split()
-    assert int(script) == sum(len(data.decode()) for name, data in ours.items() if name.endswith(".js"))
+    script, table, style, file = done.stdout.split()
+    sizes = {name: len(data.decode()) for name, data in ours.items() if name.endswith(".js")}
+    assert int(script) == sum(size for name, size in sizes.items() if name != "table.js")
+    assert int(table) == sizes["draw.js"] + sizes["table.js"]
     assert int(style) > 0
     assert file.startswith(str(installed))
 

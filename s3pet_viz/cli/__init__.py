@@ -14,11 +14,8 @@ import typer
 from s3pet_viz.cli import (
     baselines,
     control,
-<<<<<<< HEAD
-    dashboard,
-=======
     cut,
->>>>>>> main
+    dashboard,
     demo,
     exchange,
     explain,

@@ -16,7 +16,9 @@ from s3pet_viz.cli import _common as c
 from s3pet_viz.errors import ConfigError, MissingExtraError
 
 Folder = Annotated[Path, typer.Argument(help="A folder that holds run folders.")]
-Control = Annotated[bool, typer.Option("--control", help="Runs may be changed, searches paused and stopped from there.")]
+Control = Annotated[
+    bool, typer.Option("--control", help="Runs may be changed, searches paused and stopped from there.")
+]
 Port = Annotated[int, typer.Option(help="Of the server.", min=0, max=65535)]
 Ip = Annotated[str, typer.Option(help="Where the server listens; all who reach it and have the token see the runs.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")]
@@ -47,7 +49,9 @@ def dashboard(
 
     among("theme", theme, ("auto", "light", "dark"))
     if find_spec("voila") is None:
-        raise MissingExtraError("s3pet dashboard needs Voilà, which is not installed: pip install 's3pet_viz[dashboard]'")
+        raise MissingExtraError(
+            "s3pet dashboard needs Voilà, which is not installed: pip install 's3pet_viz[dashboard]'"
+        )
     found = open_runs(folder, archived=True)
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="s3pet-dashboard-") as place:
@@ -55,12 +59,12 @@ def dashboard(
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "s3pet runs", "language": "python"}
         nbformat.write(book, Path(place) / "runs.ipynb")
-        # Its kernel takes messages of widgets alone, none that runs code; the token stays out of the list of processes.
+        # Its kernel takes messages of widgets alone, none that runs code. The list of processes shows no token.
         command = [
-            sys.executable, "-m", "voila", "runs.ipynb", "--Voila.auto_token=True", f"--Voila.ip={ip}", f"--port={port}",
-            "--Voila.port_retries=0", "--Voila.open_browser=False", f"--theme={'dark' if theme == 'dark' else 'light'}",
-            "--Voila.log_level=ERROR",
-        ]  # fmt: skip
+            *(sys.executable, "-m", "voila", "runs.ipynb", "--Voila.auto_token=True", "--Voila.log_level=ERROR"),
+            *(f"--Voila.ip={ip}", f"--port={port}", "--Voila.port_retries=0", "--Voila.open_browser=False"),
+            f"--theme={'dark' if theme == 'dark' else 'light'}",
+        ]
         server = subprocess.Popen(command, cwd=place, env={**os.environ, "JUPYTER_TOKEN": token})
         try:
             address = f"http://{ip}:{port}/?token={token}"
@@ -83,8 +87,10 @@ def _wait(server: subprocess.Popen[bytes], ip: str, port: int) -> None:
 
     while server.poll() is None:
         try:
-            socket.create_connection((ip if ip != "0.0.0.0" else "127.0.0.1", port), timeout=1).close()  # noqa: S104
+            socket.create_connection((ip if ip != "0.0.0.0" else "127.0.0.1", port), timeout=1).close()
             return
         except OSError:
             time.sleep(0.1)
-    raise ConfigError(f"dashboard: expected a free port, found that the server ended at once on {ip}:{port}; give --port")
+    raise ConfigError(
+        f"dashboard: expected a free port, found that the server ended at once on {ip}:{port}; give --port"
+    )
