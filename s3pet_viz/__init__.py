@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis import open_study as open_study
     from s3pet_viz.analysis.explanation import Explanation as Explanation
     from s3pet_viz.analysis.health import health as health
+    from s3pet_viz.analysis.trust import trust as trust
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.backbones.listing import positions as positions
     from s3pet_viz.config import SearchConfig as SearchConfig
@@ -77,6 +78,7 @@ _HOME = {
         "tuning.scoring": "score",
         "analysis.explanation": "Explanation",
         "analysis.health": "health",
+        "analysis.trust": "trust",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
         "structure.tables": "register_family",

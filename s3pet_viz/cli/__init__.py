@@ -24,6 +24,7 @@ from s3pet_viz.cli import (
     search,
     show,
     study,
+    trust,
     tune,
     watch,
 )
@@ -47,6 +48,7 @@ for _function in (
     study.transfer,
     show.show,
     positions.positions,
+    trust.trust,
     explain.explain,
     fit.fit,
     watch.watch,

@@ -14,6 +14,7 @@ from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
+from s3pet_viz.runs.status import duration
 from s3pet_viz.structure import Gate, Structure, ranks
 from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.structure.units import keys_by
@@ -237,11 +238,3 @@ class Compared:
         }
         self._values.append(alpha)
         self._size += len(alpha)
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: ``40 s``, ``3 min``, ``2 h 05 min``."""
-    if seconds < 90:
-        return f"{max(0, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
