@@ -6,6 +6,7 @@ from s3pet_viz.figures.budgets import budgets, budgets_table
 from s3pet_viz.figures.compare import compare, compare_table
 from s3pet_viz.figures.consensus import consensus, consensus_structure, consensus_table
 from s3pet_viz.figures.curves import curves, curves_table
+from s3pet_viz.figures.difference import difference, difference_table
 from s3pet_viz.figures.heatmap import heatmap, heatmap_table
 from s3pet_viz.figures.importance import importance, importance_table
 from s3pet_viz.figures.overlap import overlap, overlap_table
@@ -28,6 +29,8 @@ __all__ = [
     "consensus_table",
     "curves",
     "curves_table",
+    "difference",
+    "difference_table",
     "heatmap",
     "heatmap_table",
     "importance",
