@@ -40,6 +40,7 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "heatmap selected": partial(figures.heatmap, run.structure()),
         "heatmap count": partial(figures.heatmap, runs, value="count"),
         "compare": partial(figures.compare, run, other),
+        "difference": partial(figures.difference, runs, [f"entailment-0.2pct-s{seed}" for seed in range(3)]),
         "consensus": partial(figures.consensus, runs),
         "trace": partial(figures.trace, run),
         "curves": partial(figures.curves, run),

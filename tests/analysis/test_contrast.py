@@ -37,7 +37,7 @@ def seeds(rng, level, spread, n, columns=None):
 @pytest.mark.parametrize("common", [False, True])
 def test_of_1000_pairs_from_one_setting_few_show_any_gate(common):
     rng, kinds = np.random.default_rng(17), list(settings())
-    shown = {size: 0 for size in SIZES}
+    shown = dict.fromkeys(SIZES, 0)
     for draw in range(1000):
         level, spread, columns = kinds[draw % 3]
         size = SIZES[draw % 5]
@@ -91,7 +91,7 @@ def test_it_is_the_pooled_t_where_every_gate_has_the_same_spread():
 def test_what_all_gates_of_a_run_share_is_no_difference():
     rng, (level, spread, _) = np.random.default_rng(2), next(settings())
     a, b = seeds(rng, level, spread, 3), seeds(rng, level, spread, 3)
-    one, two = contrast(a, b), contrast(a + [[0.0], [3.0], [-2.0]], b + 5)
+    one, two = contrast(a, b), contrast(a + np.array([[0.0], [3.0], [-2.0]]), b + 5)
     np.testing.assert_allclose(one.p, two.p)
     np.testing.assert_allclose(contrast(2 * a, 2 * b, tau=2.0).difference, one.difference)
 
