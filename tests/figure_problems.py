@@ -54,6 +54,8 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "agreement": partial(figures.agreement, runs),
         "importance": partial(figures.importance, explained(run)),
         "budgets": partial(figures.budgets, "tiny-t5"),
+        "forest": partial(figures.forest, "tiny-t5"),
+        "forest several": partial(figures.forest, "tiny-t5", against=["random", "gradient", "full"], value="loss"),
         "transfer": partial(figures.transfer, matrix),
         "transfer own": partial(figures.transfer, matrix, relative="own"),
     }

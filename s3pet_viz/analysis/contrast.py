@@ -93,10 +93,25 @@ def contrast(a: ArrayLike, b: ArrayLike, *, tau: float = 1.0, rate: float = 0.05
     variance, freedom = _moderated((spread[0] + spread[1]) / freedom, freedom, level)
     error = np.sqrt(variance * (1 / sizes[0] + 1 / sizes[1]))
     p = np.asarray(2 * t.sf(np.abs(difference) / error, freedom), dtype=np.float64)
-    q = np.asarray(false_discovery_control(p), dtype=np.float64)
-    remains = q <= rate
-    reach = float(stdtrit(freedom, 1 - max(1, int(remains.sum())) * rate / n_gates / 2)) * error
+    q, remains, level_of_each = corrected(p, rate)
+    reach = float(stdtrit(freedom, (1 + level_of_each) / 2)) * error
     return Contrast(difference, difference - reach, difference + reach, p, q, remains, freedom)
+
+
+def corrected(p: ArrayLike, rate: float = 0.05) -> tuple[Floats, NDArray[np.bool_], float]:
+    """q of Benjamini and Hochberg, which are at most `rate`, and the level of the intervals that leave 0 out exactly
+    there (Benjamini and Yekutieli, JASA 2005): 1 - R rate / n, of R that remain (or 1) among n.
+
+    Args:
+        p: shape (n,); NaN where nothing was tested, which counts for nothing and has NaN for q.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    q, tested = np.full(values.shape, np.nan), np.isfinite(values)
+    if not tested.any():
+        return q, np.zeros(values.shape, dtype=bool), 1 - rate
+    q[tested] = false_discovery_control(values[tested])
+    remains = tested & (q <= rate)
+    return q, remains, 1 - max(1, int(remains.sum())) * rate / int(tested.sum())
 
 
 def _moderated(variance: Floats, d: int, level: Floats) -> tuple[Floats, float]:

@@ -51,6 +51,7 @@ for _function in (
     positions.positions,
     trust.trust,
     difference.difference,
+    difference.forest,
     explain.explain,
     fit.fit,
     watch.watch,

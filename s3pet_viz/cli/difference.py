@@ -48,6 +48,38 @@ def difference(
     _write(made, lambda: figures.difference(*sides, budget=budget), table, html, force)
 
 
+Study = Annotated[str, typer.Argument(metavar="STUDY", help="A study's folder, or a recorded study's name.")]
+Method = Annotated[str, typer.Option(help="A method of the study, or the task whose structures others trained.")]
+Against = Annotated[str, typer.Option(help="What it is held against; several with commas.")]
+Loss = Annotated[bool, typer.Option("--loss", help="Of the held-out loss in place of the score.")]
+
+
+def forest(
+    study: Study,
+    method: Method = "searched",
+    against: Against = "random",
+    loss: Loss = False,
+    table: Table = None,
+    html: Html = None,
+    force: c.Force = False,
+) -> None:
+    """Paired differences of a study: a row a task, and one for all of them, with intervals."""
+    c.check_free(table, html, force=force)
+    from s3pet_viz import figures
+    from s3pet_viz.cli import _output as o
+    from s3pet_viz.figures.forest import said
+
+    asked: dict[str, Any] = {"method": method, "against": c.words(against), "value": "loss" if loss else "score"}
+    made = figures.forest_table(study, **asked)
+    shown = o.plain_table("task", f"{method} less", "difference (95 %)", "settled", "n", right=1)
+    for row in made.to_dict("records"):
+        unit = " points" if row["unit"] == "points" else ""
+        cells = (row["label"], row["b"], said(row) + unit, "yes" if row["settled"] else "no")
+        shown.add_row(*map(o.cell, (*cells, int(row["n_pairs"]) or f"{row['n_a']}/{row['n_b']}")))
+    c.say(shown)
+    _write(made, lambda: figures.forest(study, **asked), table, html, force)
+
+
 def _write(made: pd.DataFrame, draw: Any, table: Path | None, html: Path | None, force: bool) -> None:
     if table is not None:
         c.save_text(table, made.to_csv(index=False), force)
