@@ -85,12 +85,12 @@ def contrast(a: ArrayLike, b: ArrayLike, *, tau: float = 1.0, rate: float = 0.05
     difference = sides[1].mean(axis=0) - sides[0].mean(axis=0)
     unknown = np.full(n_gates, np.nan)
     spread = [((x - x.mean(axis=0)) ** 2).sum(axis=0) for x in sides]
-    freedom = sum(sizes) - 2
+    d = sum(sizes) - 2
     if min(sizes) < 2 or not (spread[0] + spread[1] > 0).any():
         nothing = np.zeros(n_gates, dtype=bool)
         return Contrast(difference, unknown, unknown, unknown, unknown, nothing, math.nan)
     level = np.concatenate(sides).mean(axis=0)
-    variance, freedom = _moderated((spread[0] + spread[1]) / freedom, freedom, level)
+    variance, freedom = _moderated((spread[0] + spread[1]) / d, d, level)
     error = np.sqrt(variance * (1 / sizes[0] + 1 / sizes[1]))
     p = np.asarray(2 * t.sf(np.abs(difference) / error, freedom), dtype=np.float64)
     q, remains, level_of_each = corrected(p, rate)

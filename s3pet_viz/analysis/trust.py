@@ -195,16 +195,29 @@ class _Question:
             yield Answer("importance", self.about, "not-known", said, remedy=remedy)
 
 
-def _of_runs(runs: Sequence[Run]) -> list[_Question]:
+def same_question(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ by nothing but their seed, together."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         config = run.config
         facts = [config.get(name) for name in ("task", "mode")] + [run.info["backbone"], run.info["budget"], asked(run)]
         key = json.dumps(json_ready([*facts, [g.key for g in run.gates_list]]), sort_keys=True, default=str)
         groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def agreement_of(runs: Sequence[Run], draws: int) -> str:
+    """In words, whether runs of one question agree over their seeds."""
+    found = [Found.of(run) for run in runs if run.n_steps and run.info["budget"]]
+    answer = answers.seeds("", found, draws, 0, Remedy(), unlearned=False)
+    name = f"{found[0].task} {found[0].budget}: " if found else ""
+    return f"{name}{answer.verdict}"
+
+
+def _of_runs(runs: Sequence[Run]) -> list[_Question]:
     modes = {run.config.get("mode") for run in runs}
     made: list[_Question] = []
-    for group in groups.values():
+    for group in same_question(runs):
         found = [Found.of(run) for run in group if run.n_steps and run.info["budget"]]
         first = found[0] if found else None
         about = (

@@ -165,10 +165,10 @@ def _table(
         hint = "; give budget= to solve all again at one" if "budget" in differ else ""
         raise ConfigError(f"difference: expected sides that differ in one of task, budget and mode, found {one}{hint}")
     views = [view(source, budget=budget) for source in (*a, *b)]
-    for one, source in zip(views, (*a, *b), strict=True):
-        need_space(one, "difference")
+    for seen, source in zip(views, (*a, *b), strict=True):
+        need_space(seen, "difference")
         if isinstance(source, Run) and not source.n_steps:
-            raise ConfigError(f"difference: {one.name} has no steps recorded yet")
+            raise ConfigError(f"difference: {seen.name} has no steps recorded yet")
     gates, places = joint_gates(views)
     _check_spaces(views, gates)
     p, alpha = (spread(views, places, len(gates), name, np.nan) for name in ("p", "alpha"))

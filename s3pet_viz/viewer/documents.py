@@ -20,6 +20,7 @@ from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.structure.units import keys_by
 from s3pet_viz.viewer.feed import Frame, own_choice
 from s3pet_viz.viewer.pack import shift_of
+from s3pet_viz.viewer.seeds import seeds_doc
 
 #: Parts of the page that show one run (js/view.js): which are open at first.
 LIVE_PARTS = ("curves", "health")
@@ -180,6 +181,8 @@ class Compared:
             if index < 2 or self._size < _AT_ONCE:
                 self._open(index)
         self._lay_out()
+        opened = {i: runs[one["label"]] for i, one in enumerate(self.doc["runs"]) if "size" in one}
+        self.doc["seeds"] = seeds_doc(opened, {key: i for i, key in enumerate(self._gates)})
 
     @property
     def values(self) -> bytes:
