@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from s3pet_viz.analysis.health import health as health
     from s3pet_viz.analysis.run_table import RunTable as RunTable
     from s3pet_viz.analysis.run_table import open_runs as open_runs
+    from s3pet_viz.analysis.trust import trust as trust
     from s3pet_viz.analysis.why_not import why_not as why_not
     from s3pet_viz.backbones import load_backbone as load_backbone
     from s3pet_viz.backbones.listing import positions as positions
@@ -84,6 +85,7 @@ _HOME = {
         "analysis.run_table": "RunTable open_runs",
         "analysis.why_not": "why_not",
         "tuning.what_if": "what_if",
+        "analysis.trust": "trust",
         "reports": "report",
         "structure": "Structure from_s3delta to_s3delta Gate parse_budget",
         "structure.tables": "register_family",

@@ -40,6 +40,7 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "heatmap selected": partial(figures.heatmap, run.structure()),
         "heatmap count": partial(figures.heatmap, runs, value="count"),
         "compare": partial(figures.compare, run, other),
+        "difference": partial(figures.difference, runs, [f"entailment-0.2pct-s{seed}" for seed in range(3)]),
         "consensus": partial(figures.consensus, runs),
         "trace": partial(figures.trace, run),
         "cut": partial(figures.cut, run, seeds=[other]),
@@ -54,6 +55,8 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "agreement": partial(figures.agreement, runs),
         "importance": partial(figures.importance, explained(run)),
         "budgets": partial(figures.budgets, "tiny-t5"),
+        "forest": partial(figures.forest, "tiny-t5"),
+        "forest several": partial(figures.forest, "tiny-t5", against=["random", "gradient", "full"], value="loss"),
         "transfer": partial(figures.transfer, matrix),
         "transfer own": partial(figures.transfer, matrix, relative="own"),
     }

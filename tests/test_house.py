@@ -25,7 +25,7 @@ FACE = {
     "estimate", "register_family",
     "search", "open_run", "tune", "baselines", "score", "figures", "Structure", "Run", "Gate", "Callback", "Scores",
     "SearchConfig", "load_task", "load_backbone", "TuneConfig", "parse_budget", "errors", "__version__",
-    "launch", "watch", "widgets", "explain", "Explanation", "health", "report", "from_s3delta",
+    "launch", "watch", "widgets", "explain", "Explanation", "health", "trust", "report", "from_s3delta",
     "sweep", "transfer", "open_study", "Study", "Transfer",
     "Adapter", "to_peft", "merge", "evaluate", "to_s3delta", "positions", "why_not", "what_if", "open_runs", "RunTable",
 }  # fmt: skip

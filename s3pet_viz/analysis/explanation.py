@@ -229,12 +229,22 @@ def shown(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "–"
 
 
-def _of_run(run: Run) -> Explanation:
+def kept(run: Run) -> tuple[Explanation | None, bool]:
+    """The explanation in a run's folder, None where there is none; and whether it is of another structure than the run
+    has now. Raises RunError: it is damaged.
+    """
     path = run.path / EXPLAIN
     if not os.path.lexists(path):
-        raise RunError(f"{path}: missing; this run is not explained yet (s3pet explain {run.path})")
+        return None, False
     made = Explanation.from_dict(read_json(path), where=str(path))
-    if {e.gate.key for e in made.effects} != run.structure().keys:
+    return made, not run.n_steps or {e.gate.key for e in made.effects} != run.structure().keys
+
+
+def _of_run(run: Run) -> Explanation:
+    path, (made, stale) = run.path / EXPLAIN, kept(run)
+    if made is None:
+        raise RunError(f"{path}: missing; this run is not explained yet (s3pet explain {run.path})")
+    if stale:
         raise RunError(
             f"{path}: explains another structure than this run has now (it went on since); explain it again "
             f"(s3pet explain {run.path})"

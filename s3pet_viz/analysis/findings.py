@@ -6,8 +6,9 @@ import html
 from typing import Literal, NamedTuple
 
 Level = Literal["good", "note", "warning", "problem"]
-_COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem": "#b42318"}
-LEVELS = tuple(_COLOURS)[::-1]
+#: Of a level, on a light ground.
+COLOURS = {"good": "#00694c", "note": "#3e4c59", "warning": "#9a5b00", "problem": "#b42318"}
+LEVELS = tuple(COLOURS)[::-1]
 
 #: Kinds of findings by code: how bad, and the title. docs/search.md says when each is found.
 FINDINGS: dict[str, tuple[Level, str]] = {
@@ -58,7 +59,7 @@ class Findings(list[Finding]):
 
     def _repr_html_(self) -> str:
         lines = (
-            f"<li><b style='color:{_COLOURS[f.level]}'>{html.escape(f.title)}.</b> {html.escape(f.text)}</li>"
+            f"<li><b style='color:{COLOURS[f.level]}'>{html.escape(f.title)}.</b> {html.escape(f.text)}</li>"
             for f in self
         )
         return f"<ul>{''.join(lines)}</ul>"

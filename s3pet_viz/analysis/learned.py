@@ -51,7 +51,7 @@ def losses(run: Run) -> Iterator[Seen]:
     elif last.mean() < start.mean() - _EARLY * last.std(ddof=1) * np.sqrt(1 / len(start) + 1 / fifth):
         yield "fell from {} to {} within the first fifth".format(*_apart(start.mean(), last.mean()))
     else:
-        ended, constant = _learned(run)
+        ended, constant = last_loss(run)
         why = "The PET weights have learned little: raise the learning rate or the steps."
         if constant and ended <= UNLEARNED * constant:
             why = (
@@ -70,7 +70,7 @@ def _apart(a: float, b: float) -> tuple[str, str]:
     return texts
 
 
-def _learned(run: Run) -> tuple[float, float | None]:
+def last_loss(run: Run) -> tuple[float, float | None]:
     """Mean training loss of the last fifth, and that of one answer to every row where it is recorded."""
     loss = run.steps()["train_loss"].to_numpy()
     constant = run.info.get("constant_loss")
@@ -81,7 +81,7 @@ def unlearned(run: Run) -> Iterator[Seen]:
     if pruned := list(_pruned(run)):
         yield from pruned
         return
-    last, constant = _learned(run)
+    last, constant = last_loss(run)
     if not constant and run.info.get("own"):
         yield f"training loss {last:.3g}; what one answer to every row would have is not known of a loss of your own"
     if not constant or run.n_steps < 20:

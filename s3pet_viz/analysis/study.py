@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -26,6 +26,9 @@ from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import Run, open_run
 from s3pet_viz.structure import Structure
 from s3pet_viz.structure.pins import searched_of
+
+if TYPE_CHECKING:
+    from s3pet_viz.analysis.agreement import Found
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.study"
@@ -160,7 +163,7 @@ class Study:
 
     def summary(self) -> pd.DataFrame:
         """Mean, spread, number and interval of each task, budget, method and mode; see `statistics.summary`."""
-        return statistics.summary(self._at_home())
+        return statistics.summary(self.at_home())
 
     def differences(
         self,
@@ -174,13 +177,12 @@ class Study:
 
         See `statistics.differences`; `statistics.sentence` says a row in words.
         """
-        rows = self._at_home()
-        by = ("task", "budget", "mode") if rows.loc[rows["mode"] != "", "mode"].nunique() > 1 else ("task", "budget")
-        return statistics.differences(rows, a=a, b=b, by=by, value=value, scale=scale)
+        rows = self.at_home()
+        return statistics.differences(rows, a=a, b=b, by=question(rows), value=value, scale=scale)
 
     def keeps(self, share: float = 0.99, **options: Any) -> pd.DataFrame:
         """The smallest budget that keeps this share of full fine-tuning, per task; see `statistics.keeps`."""
-        return statistics.keeps(self._at_home(), share=share, **options)
+        return statistics.keeps(self.at_home(), share=share, **options)
 
     def agreement(self, *, draws: int = 999, seed: int = 0) -> pd.DataFrame:
         """How far the searches agree between seeds, tasks, budgets and modes, against chance: `agreement.relations`.
@@ -191,25 +193,37 @@ class Study:
         Raises:
             ConfigError: fewer than two searches, or no two that differ in one thing.
         """
-        from s3pet_viz.analysis.agreement import Found, relations
+        from s3pet_viz.analysis.agreement import relations
+
+        return relations([one for *_, one in self.found() if one is not None], draws=draws, seed=seed)
+
+    def found(self) -> list[tuple[Mapping[str, Any], Path, Found | None]]:
+        """Labels, run folder and structure in its space of each finished search; None where no run names the space.
+
+        Raises:
+            RunError: a run is damaged.
+        """
+        from s3pet_viz.analysis.agreement import Found
 
         opened = [(cell, result, run_folder(self.path, cell["key"])) for cell, result in self._searches()]
-        found = [Found.of(open_run(folder)) for *_, folder in opened if folder.is_dir()]
-        if found:
-            for cell, result, folder in opened:
-                if not folder.is_dir() and result.get("structure"):
-                    structure = searched_of(self._structure(cell["key"], result))
-                    asked = {name: cell["labels"][name] for name in ("task", "budget", "mode", "seed")}
-                    params = structure.budget or structure.n_params
-                    found.append(Found(**asked, structure=structure, gates=found[0].gates, params=params))
-        return relations(found, draws=draws, seed=seed)
+        of_run = {folder: Found.of(open_run(folder)) for *_, folder in opened if folder.is_dir()}
+        space = next(iter(of_run.values())).gates if of_run else ()
+        made: list[tuple[Mapping[str, Any], Path, Found | None]] = []
+        for cell, result, folder in opened:
+            one = of_run.get(folder)
+            if one is None and space and result.get("structure"):
+                structure = searched_of(self._structure(cell["key"], result))
+                asked = {name: cell["labels"][name] for name in ("task", "budget", "mode", "seed")}
+                one = Found(**asked, structure=structure, gates=space, params=structure.budget or structure.n_params)
+            made.append((cell["labels"], folder, one))
+        return made
 
     def _searches(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The cells of finished searches, with their results."""
         pairs = self.results()
         return [(cell, result) for cell, result in pairs if cell["kind"] == "search" and result["status"] == "done"]
 
-    def _at_home(self) -> pd.DataFrame:
+    def at_home(self) -> pd.DataFrame:
         """The rows without structures of other sources: those are a transfer's (`Transfer`)."""
         rows = self.table()
         return rows[(rows["source"] == "") | (rows["source"] == rows["task"])]
@@ -229,6 +243,12 @@ class Study:
         if len(failed):
             body += "<p>Failed, run again with <code>retry=True</code>:</p>" + failed.to_html(index=False, border=0)
         return body
+
+
+def question(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The columns that tell the questions of a study's table apart: the mode only where there are several."""
+    several = rows.loc[rows["mode"] != "", "mode"].nunique() > 1
+    return ("task", "budget", "mode") if several else ("task", "budget")
 
 
 def open_study(path: str | os.PathLike[str] | Study) -> Study:

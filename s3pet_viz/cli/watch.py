@@ -183,7 +183,7 @@ def _progress(frame: Frame) -> str:
 
 
 def _left(frame: Frame) -> str:
-    from s3pet_viz.viewer.documents import duration
+    from s3pet_viz.runs.status import duration
 
     seconds = frame.seconds_left
     return f"{duration(seconds)} left" if seconds is not None and math.isfinite(seconds) else ""

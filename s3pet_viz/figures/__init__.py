@@ -7,6 +7,8 @@ from s3pet_viz.figures.compare import compare, compare_table
 from s3pet_viz.figures.consensus import consensus, consensus_structure, consensus_table
 from s3pet_viz.figures.curves import curves, curves_table
 from s3pet_viz.figures.cut import cut, cut_table
+from s3pet_viz.figures.difference import difference, difference_table
+from s3pet_viz.figures.forest import forest, forest_table
 from s3pet_viz.figures.heatmap import heatmap, heatmap_table
 from s3pet_viz.figures.importance import importance, importance_table
 from s3pet_viz.figures.multiples import multiples, multiples_table
@@ -32,6 +34,10 @@ __all__ = [
     "curves_table",
     "cut",
     "cut_table",
+    "difference",
+    "difference_table",
+    "forest",
+    "forest_table",
     "heatmap",
     "heatmap_table",
     "importance",

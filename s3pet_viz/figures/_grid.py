@@ -97,16 +97,7 @@ def add_inert(figure: go.Figure, grid: Grid, inert: Sequence[Gate]) -> None:
     if not inert:
         return
     rows, columns = grid.inert
-    # Parallel strokes from the lower left to the upper right of a cell, in units of its side.
-    strokes = [(max(0, o), max(0, -o), 1 + min(0, o), 1 - max(0, o)) for o in np.linspace(-0.75, 0.75, 7)]
-    x, y = (
-        np.stack([place + sign * (0.84 * at - 0.42) for stroke in strokes for at in (*stroke[k::2], np.nan)], axis=1)
-        for place, sign, k in ((columns, 1, 0), (rows, -1, 1))
-    )
-    line = {"color": _style.MUTED, "width": 1}
-    figure.add_trace(
-        go.Scatter(x=x.ravel(), y=y.ravel(), mode="lines", name=INERT, line=line, hoverinfo="skip", showlegend=True)
-    )
+    figure.add_trace(hatched(columns, rows, INERT))
     names = [[_style.plain(f"{g.column} {g.row}"), _style.plain(g.position)] for g in inert]
     look = {"size": 14, "opacity": 0, "color": _style.MUTED}
     told = "<b>%{customdata[0]}</b> · left out<br>%{customdata[1]}<br>whatever its weights are, the output is the same"
@@ -155,6 +146,20 @@ def letters(grid: Grid, letter: str, size: float) -> go.Scatter:
     look = {"mode": "markers+text", "marker": ground, "text": [f"<b>{letter}</b>"] * len(rows), "textfont": font}
     hidden = {"hoverinfo": "skip", "showlegend": False}
     return go.Scatter(x=columns, y=rows, name="inert, named", zorder=3, **look, **hidden)
+
+
+def hatched(columns: np.ndarray, rows: np.ndarray, name: str, strokes: int = 7, **more: Any) -> go.Scatter:
+    """Parallel strokes over these cells, from the lower left to the upper right of each."""
+    # In units of a cell's side, and as far from each other as from the corners.
+    reach = (strokes - 1) / (strokes + 1)
+    ends = [(max(0, o), max(0, -o), 1 + min(0, o), 1 - max(0, o)) for o in np.linspace(-1, 1, strokes) * reach]
+    x, y = (
+        np.stack([place + sign * (0.84 * at - 0.42) for stroke in ends for at in (*stroke[k::2], np.nan)], axis=1)
+        for place, sign, k in ((columns, 1, 0), (rows, -1, 1))
+    )
+    line = {"color": _style.MUTED, "width": 1}
+    look = {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": True, **more}
+    return go.Scatter(x=x.ravel(), y=y.ravel(), name=name, **look)
 
 
 def limits(scale: Scale, values: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -8,8 +8,10 @@ from typing import Any, TypeAlias, Unpack, get_args
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from scipy.special import stdtr, stdtrit
 
 from s3pet_viz.analysis import Study, Transfer
+from s3pet_viz.analysis.contrast import corrected
 from s3pet_viz.analysis.transfer import Relative, Value, against
 from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
@@ -28,6 +30,9 @@ _GAP = 0.35
 #: Space between the two panels, without and with a colour bar in it.
 _BETWEEN, _BETWEEN_BARS = 0.04, 0.16
 _LESS = {"own": "the target's own structure's", "random": "the mean of random structures'"}
+#: What the legend calls the mark of a cell.
+DIFFERS = "differs from it beyond seeds"
+_CORNER = 0.4  # from the middle of a cell to its mark, in cells
 _HALF = 0.47  # of the side of an outline, in cells
 
 
@@ -39,8 +44,11 @@ def transfer_table(
     Columns: source (a task, "consensus", a published file, or a reference: random, full, head, ...), target, kind
     ("source", else the reference's name), own (whether it is the target's own structure), value (as `relative` says),
     spread (standard deviation, n - 1 in the divisor; NaN for one training), n (trainings), mean (of the value itself),
-    overlap (mean Jaccard of the gates with the target's own structure; NaN where none). Cells without a training yet
-    are NaN, with n = 0.
+    overlap (mean Jaccard of the gates with the target's own structure; NaN where none), low, high (95 % interval of
+    value by Student's t), less_own, less_own_low, less_own_high (the value itself less that of the target's own
+    structure, mean over seeds, and its interval, corrected for the number of cells), q (of the paired t over seeds, by
+    Benjamini and Hochberg over the cells), differs (q at most 0.05: exactly where that interval leaves 0 out). Cells
+    without a training yet are NaN, with n = 0; intervals are NaN below two seeds and where all are alike.
 
     Args:
         matrix: a `Transfer`, its study, or the path of the study's folder.
@@ -87,9 +95,44 @@ def compared(
     source = np.repeat(np.arange(len(names)) < len(opened.sources), len(opened.targets))
     table.insert(2, "kind", np.where(source, "source", table["source"]))
     table.insert(3, "own", source & (table["source"] == table["target"]).to_numpy())
+    error = _errors(table["spread"].to_numpy(dtype=float), table["n"].to_numpy(), table["value"].to_numpy(dtype=float))
+    reach = stdtrit(np.maximum(table["n"] - 1, 1), 0.975) * error
+    table = table.assign(low=table["value"] - reach, high=table["value"] + reach)
     if relative == "own":
-        table.loc[table["own"], "spread"] = np.nan  # of a difference that is zero
-    return table
+        table.loc[table["own"], ["spread", "low", "high"]] = np.nan  # of a difference that is zero
+    return table.join(_less_own(rows, value).reindex(cells).reset_index(drop=True)).assign(
+        differs=lambda made: made["differs"] == 1
+    )
+
+
+def _less_own(rows: pd.DataFrame, value: Value) -> pd.DataFrame:
+    """Each cell (name, target) less the target's own structure, paired over seeds; of the own ones NaN."""
+    by_seed = rows.groupby(["name", "target", "seed"])[value].mean().unstack("seed")
+    targets = by_seed.index.get_level_values("target")
+    home = pd.MultiIndex.from_arrays([targets, targets], names=by_seed.index.names)
+    pairs = by_seed.to_numpy(dtype=float) - by_seed.reindex(home).to_numpy(dtype=float)  # (cells, seeds)
+    pairs[by_seed.index.get_level_values("name") == targets] = np.nan
+    n, known = np.isfinite(pairs).sum(axis=1), np.isfinite(pairs)
+    means = np.where(n > 0, np.where(known, pairs, 0).sum(axis=1) / np.maximum(n, 1), np.nan)
+    squares = np.where(known, pairs - means[:, None], 0) ** 2
+    spread = np.sqrt(squares.sum(axis=1) / np.maximum(n - 1, 1))
+    error, freedom = _errors(spread, n, means), np.maximum(n - 1, 1)
+    q, differs, level = corrected(2 * stdtr(freedom, -np.abs(means) / error))
+    reach = stdtrit(freedom, (1 + level) / 2) * error
+    made = {
+        "less_own": means,
+        "less_own_low": means - reach,
+        "less_own_high": means + reach,
+        "q": q,
+        "differs": differs,
+    }
+    return pd.DataFrame({name: np.asarray(of, dtype=float) for name, of in made.items()}, index=by_seed.index)
+
+
+def _errors(spread: np.ndarray, n: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Standard errors of means; NaN below two values, and where all are alike but for rounding."""
+    known = (n > 1) & (spread > 1e-12 * np.maximum(1, np.abs(np.nan_to_num(means))))
+    return np.where(known, spread / np.sqrt(np.maximum(n, 1)), np.nan)
 
 
 @themed
@@ -104,8 +147,10 @@ def transfer(
 ) -> go.Figure:
     """Draw the matrix of sources (rows) and targets (columns), and beside it how alike the structures are.
 
-    Each cell holds mean and spread; scores that are fractions are shown times 100. Stronger (or bluer) is better, for
-    a loss too. The colours reach as far as the structures go: full fine-tuning and the head alone may lie beyond.
+    Each cell holds mean and spread, and is marked where it differs from the target's own structure by more than seeds
+    would make it, corrected for the number of cells; hovering tells intervals. Scores that are fractions are shown
+    times 100. Stronger (or bluer) is better, for a loss too.
+    The colours reach as far as the structures go: full fine-tuning and the head alone may lie beyond.
     One column of a paper has room for three tasks; without the overlap for eight, of a loss for five.
 
     Args:
@@ -170,6 +215,11 @@ def transfer(
         style: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
         figure.add_traces([cased(x, y, **style), ring(x, y, "the target's own structure", **style)])
         figure.data[-1].showlegend = i == 0
+    row, column = np.nonzero(table["differs"].to_numpy().reshape(shape))
+    if len(row):
+        corner = {"symbol": "triangle-ne", "size": 8, "color": _style.OUTLINE}
+        corner |= {"line": {"color": _style.GROUND, "width": 1}}
+        figure.add_trace(_style.markers(column + _CORNER, places[row] - _CORNER, DIFFERS, corner, showlegend=True))
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
     _dress(figure, opened.targets, names, places, domains)
     for domain, (*_, head) in zip(domains, panels, strict=True):
@@ -226,7 +276,13 @@ class Words:
                 mean = row["mean"] * self.times
                 number = format(mean, ".1f" if self.value == "score" else ".3f") if np.isfinite(mean) else "–"
                 told += f" ({self.value} {number})"
+            bounds = np.array([row["low"], row["high"]]) * self.factor
+            if np.isfinite(bounds).all():
+                told += f" (95 % {self._number(bounds[0])} to {self._number(bounds[1])})"
             trained = f", {row['n']} training{'s' if row['n'] != 1 else ''}" if row["n"] else ""
+            if row["differs"]:
+                less = [self._less(row[name]) for name in ("less_own", "less_own_low", "less_own_high")]
+                trained += f" · less the target's own {less[0]} ({less[1]} to {less[2]}, corrected)"
             known = np.isfinite(row["overlap"])
             made.append([text, told, trained, f"overlap {row['overlap']:.2f}" if known else "overlap not known"])
         return made
@@ -255,6 +311,10 @@ class Words:
         text = format(value, self.form)
         # No sign for what rounds to zero.
         return text.lstrip("+-") if float(text) == 0 else text
+
+    def _less(self, value: float) -> str:
+        """A difference from the target's own structure."""
+        return format(value * self.times, "+.1f" if self.value == "score" else "+.3f")
 
     def _spread(self, spread: float, before: str = " ± ") -> str:
         return "" if np.isnan(spread) else before + format(spread, self.form.lstrip("+"))

@@ -15,15 +15,15 @@ import plotly.graph_objects as go
 import yaml
 
 from s3pet_viz import figures
-from s3pet_viz.analysis.explanation import EXPLAIN, Explanation, shown
+from s3pet_viz.analysis.explanation import EXPLAIN, Explanation, kept, shown
 from s3pet_viz.analysis.health import health
+from s3pet_viz.analysis.trust import trust
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.figures._data import labels, shorten
 from s3pet_viz.files import is_folder, located, write_text_atomic
 from s3pet_viz.reports.page import Page, note, table, text
 from s3pet_viz.resources import text_of
 from s3pet_viz.runs import Run
-from s3pet_viz.runs.layout import read_json
 from s3pet_viz.runs.listing import FIELDS, fact
 from s3pet_viz.runs.status import said_status
 from s3pet_viz.sources import RUN, RunLike, open_sources
@@ -99,11 +99,7 @@ def _read(run: Run, label: str) -> _Opened:
     status = run.status
     structure = run.structure() if run.n_steps else None
     run.evals()
-    explanation, stale = None, False
-    path = run.path / EXPLAIN
-    if path.exists():
-        explanation = Explanation.from_dict(read_json(path), where=str(path))
-        stale = structure is None or {e.gate.key for e in explanation.effects} != structure.keys
+    explanation, stale = kept(run)
     error = run.error if status in ("failed", "dead") else None
     return _Opened(run, label, structure, run.scores(), None if stale else explanation, stale, status, error)
 
@@ -116,6 +112,7 @@ def _page(runs: Sequence[_Opened], title: str | None) -> Page:
     _beside(made, runs, [_facts_of(one) for one in runs], "search")
     for one in runs:
         _state(made, one, several)
+    _trust(made, [one.run for one in runs])
     made.heading("Search health, in words")
     made.words("Rules of thumb on the numbers of the search; none of them proves anything.", muted=True)
     for finding in health([one.run for one in runs] if several else runs[0].run):
@@ -207,6 +204,19 @@ def _beside(
         if same:
             made.words("The same for all:")
             made.add(table(["", ""], [(name, cells[name][0]) for name in same]))
+
+
+def _trust(made: Page, runs: Sequence[Run]) -> None:
+    judged = trust(runs)
+    made.heading("Can it be trusted?")
+    made.add(f"<p><b>{text(judged.verdict)}.</b></p>")
+    made.add(table(["question", "answer", "in words"], judged.rows()))
+    if judged.details:
+        made.words("By task and budget:")
+        made.add(table(["question", "about", "answer", "in words"], judged.parts(), long=True))
+    if remedies := judged.remedies():
+        made.words("What is not known, and the call that would find it out, with the time at the pace of these runs:")
+        made.add(table(["not known", "call", "takes"], remedies))
 
 
 # -- one search --------------------------------------------------------------------------------------------

@@ -35,6 +35,14 @@ def seconds_left(step: int, seconds: NDArray[np.float64], total: int | None, sta
     return float(max(0, total - step - 1) * seconds[-RECENT:].mean())
 
 
+def duration(seconds: float) -> str:
+    """As a person says it: ``40 s``, ``3 min``, ``2 h 05 min``."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 class RunStatus:
     """What `runs.Run` knows of its search's process, from its directory `path`."""
 

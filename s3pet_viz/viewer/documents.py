@@ -14,12 +14,14 @@ from s3pet_viz.analysis.grid import Grid
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import json_ready
 from s3pet_viz.runs import Run
+from s3pet_viz.runs.status import duration
 from s3pet_viz.structure import Gate, Structure, ranks
 from s3pet_viz.structure.budget import select_with_fill
 from s3pet_viz.structure.pins import pins_said
 from s3pet_viz.structure.units import keys_by
 from s3pet_viz.viewer.feed import Frame, own_choice
 from s3pet_viz.viewer.pack import shift_of
+from s3pet_viz.viewer.seeds import seeds_doc
 
 #: Parts of the page that show one run (js/view.js): which are open at first.
 LIVE_PARTS = ("curves", "health")
@@ -200,6 +202,8 @@ class Compared:
             if index < 2 or self._size < _AT_ONCE:
                 self._open(index)
         self._lay_out()
+        opened = {i: runs[one["label"]] for i, one in enumerate(self.doc["runs"]) if "size" in one}
+        self.doc["seeds"] = seeds_doc(opened, {key: i for i, key in enumerate(self._gates)})
 
     @property
     def values(self) -> bytes:
@@ -258,11 +262,3 @@ class Compared:
         }
         self._values.append(alpha)
         self._size += len(alpha)
-
-
-def duration(seconds: float) -> str:
-    """As a person says it: ``40 s``, ``3 min``, ``2 h 05 min``."""
-    if seconds < 90:
-        return f"{max(0, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from transfer_problems import TASKS, even, recorded, write_study, write_transfer
 
 from s3pet_viz import figures
@@ -16,6 +17,7 @@ from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.figures import _style, transfer, transfer_table
 from s3pet_viz.figures._print import printed
+from s3pet_viz.figures.transfer import DIFFERS
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 GLUE = ["boolq", "cola", "mrpc", "qnli", "rte", "sst2", "stsb", "paraphrase_identification"]
@@ -37,7 +39,10 @@ def cell(table, source, target):
 
 def test_values_spreads_and_counts(matrix):
     table = transfer_table(matrix)
-    assert list(table) == ["source", "target", "kind", "own", "value", "spread", "n", "mean", "overlap"]
+    assert list(table) == [
+        "source", "target", "kind", "own", "value", "spread", "n", "mean", "overlap",
+        "low", "high", "less_own", "less_own_low", "less_own_high", "q", "differs",
+    ]  # fmt: skip
     assert table["source"].unique().tolist() == [*TASKS, "consensus", "published", "random", "full", "head"]
     assert table[table["own"]]["source"].tolist() == table[table["own"]]["target"].tolist() == list(TASKS)
     other = cell(table, "sentiment", "entailment")
@@ -158,14 +163,17 @@ def test_cells_say_mean_and_spread(matrix):
     middles = (np.array(values.y[:-1]) + np.array(values.y[1:])) / 2
     np.testing.assert_allclose(np.delete(middles, 5), figure.layout.yaxis.tickvals)
     assert np.array(overlap.text)[0, 0] == "1.00"
-    assert [trace.name for trace in outlines] == ["casing", "the target's own structure"] * 2
-    for trace in outlines:
+    assert [trace.name for trace in outlines] == ["casing", "the target's own structure"] * 2 + [DIFFERS]
+    assert len(outlines[-1].x) == 21  # every cell but the three on the diagonal
+    for trace in outlines[:-1]:
         corners = np.array(trace.x, dtype=float).reshape(3, 6), np.array(trace.y, dtype=float).reshape(3, 6)
         assert [np.nanmean(c, axis=1).round().tolist() for c in corners] == [[0, 1, 2], [0, 1, 2]]
     hover = values.customdata[0][1]
+    row = transfer_table(matrix).iloc[1]
+    less = [f"{100 * row[name]:+.1f}" for name in ("less_own", "less_own_low", "less_own_high")]
     assert list(hover) == [
-        "sentiment → entailment", "score × 100: 71.0 ± 1.0", ", 3 trainings",
-        f"overlap {transfer_table(matrix)['overlap'][1]:.2f}",
+        "sentiment → entailment", "score × 100: 71.0 ± 1.0 (95 % 68.5 to 73.5)",
+        f", 3 trainings · less the target's own {less[0]} ({less[1]} to {less[2]}, corrected)", f"overlap {row['overlap']:.2f}",
     ]  # fmt: skip
 
 
@@ -293,3 +301,47 @@ def test_many_tasks_have_a_colour_bar_instead_of_numbers(tmp_path):
 
 def test_both_are_public():
     assert {"transfer", "transfer_table"} <= set(figures.__all__)
+
+
+# -- what differs from the target's own structure ----------------------------------------------------------
+
+
+def test_a_cell_less_the_target_s_own_by_hand(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = {key: rng.normal(0, 0.003) for key in np.ndindex(5, 3, 3, 2)}
+    names = [*TASKS, "random", "full"]
+    level = {"random": 0.5, "full": 0.8, "sentiment": 0.8, "entailment": 0.7, "similarity": 0.8}
+
+    def score(source, target, seed, draw):
+        return (0.8 if source == target else level[source]) + noise[names.index(source), TASKS.index(target), seed, draw]
+
+    made = write_transfer(tmp_path / "s", score, references=("random", "full"), draws=2)
+    table, rows = transfer_table(made).set_index(["source", "target"]), made.table()
+    p = {}
+    for (source, target), row in table.iterrows():
+        of = rows[(rows["source"] == source) & (rows["target"] == target)].groupby("seed")["score"].mean()
+        own = rows[(rows["source"] == target) & (rows["target"] == target)].groupby("seed")["score"].mean()
+        if source == target:
+            assert np.isnan(row["less_own"])
+            assert not row["differs"]
+            continue
+        assert row["less_own"] == pytest.approx((of - own).mean())
+        p[source, target] = stats.ttest_1samp(of - own, 0).pvalue
+    q = dict(zip(p, stats.false_discovery_control(list(p.values())), strict=True))
+    for key, value in q.items():
+        row = table.loc[key]
+        assert row["q"] == pytest.approx(value)
+        assert row["differs"] == (value <= 0.05) == (row["less_own_low"] > 0 or row["less_own_high"] < 0)
+    assert {name for name, _ in table.index[table["differs"]]} == {"random", "entailment"}
+    row, of = table.loc["entailment", "sentiment"], rows[(rows["source"] == "entailment") & (rows["target"] == "sentiment")]["score"]
+    assert (row["low"], row["high"]) == pytest.approx(stats.ttest_1samp(of, 0).confidence_interval())
+
+
+def test_no_mark_without_a_difference_and_none_from_one_seed(tmp_path):
+    rng = np.random.default_rng(1)
+    same = write_transfer(tmp_path / "same", lambda *_: 0.7 + rng.normal(0, 0.01))
+    assert not transfer_table(same)["differs"].any()
+    assert DIFFERS not in [trace.name for trace in transfer(same).data]
+    one = transfer_table(write_transfer(tmp_path / "one", even, seeds=(0,)))
+    assert not one["differs"].any()
+    assert one[["low", "high", "q", "less_own_low"]].isna().all(axis=None)

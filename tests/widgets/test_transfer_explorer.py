@@ -78,7 +78,7 @@ def test_cells_say_their_numbers(doc):
         "71.0 ± 1.0", "-11.0 ± 1.0", "+9.0 ± 1.0", "78.0 ± 1.1", "0.645 ± 0.005", "+0.055 ± 0.005", "-0.045 ± 0.005", "118.3 ± 0.9",
     ]  # fmt: skip
     assert cell(doc, "sentiment", "entailment", seed="2")["text"] == "72.0"
-    assert cell(doc, "sentiment", "entailment")["hover"] == ["sentiment → entailment", "score × 100: 71.0 ± 1.0, 3 trainings", "overlap 0.24"]
+    assert cell(doc, "sentiment", "entailment")["hover"] == ["sentiment → entailment", "score × 100: 71.0 ± 1.0 (95 % 68.5 to 73.5), 3 trainings · less the target's own -11.0 (-13.5 to -8.5, corrected)", "overlap 0.24"]
 
 
 def test_darker_is_better(doc):

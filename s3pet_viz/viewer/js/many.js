@@ -59,6 +59,15 @@ Object.assign(View.prototype, {
         `difference ${say(this.shownRuns[1].p[gate] - this.shownRuns[0].p[gate])}`,
       ],
     });
+    this.seeded = new Heat("difference-over-seeds", this.about, {
+      pick,
+      hover: (gate) => [
+        this.label(gate),
+        `mean p in B minus A ${say(this.overSeeds.values[gate])}`,
+        `q = ${say(this.overSeeds.q[gate])}: ${this.overSeeds.state[gate] ? "differs beyond seeds" : "seeds alone may make it"}`,
+      ],
+    });
+    this.seedWords = h("div", { class: "s3-line", role: "status" });
     this.overlap = new Matrix("overlap", this.about);
     this.pickedBars = new Bars("picked", this.about);
     this.health = h("div", {});
@@ -69,6 +78,8 @@ Object.assign(View.prototype, {
         this.maps.map((map) => map.el),
       ),
       this.difference.el,
+      this.seedWords,
+      this.seeded.el,
       this.pickedBars.el,
       this.overlap.el,
       this.health,
@@ -203,6 +214,7 @@ Object.assign(View.prototype, {
       legend: [{ words: "chosen by one of the two" }],
       most: 380,
     });
+    this.drawSeeds(rows);
     this.pickedBars.el.hidden = !this.picked.length;
     if (this.picked.length)
       this.pickedBars.draw(
@@ -221,6 +233,61 @@ Object.assign(View.prototype, {
         chosen: [...run.own],
       })),
     };
+  },
+
+  /** The sets of seeds that A and B are of: where they differ beyond seeds (figures.difference). */
+  drawSeeds(rows) {
+    const { doc } = this.store,
+      { space } = doc,
+      [i, j] = this.pair;
+    const same = (a, b) => (one) => one[a].includes(i) && one[b].includes(j);
+    const pairs = doc.seeds?.pairs ?? [],
+      straight = pairs.find(same("a", "b")),
+      found = straight ?? pairs.find(same("b", "a"));
+    const agreed = (doc.seeds?.agreement ?? []).map((words) => h("div", {}, words));
+    const lacking = "Two runs: seeds alone may make their difference. Of two tasks, budgets or modes with two or more seeds each, it is tested here.";
+    this.seedWords.replaceChildren(...(found ? [] : [h("div", {}, lacking)]), ...agreed);
+    this.seeded.el.hidden = !found;
+    if (!found) return;
+    const n = space.n.length,
+      made = { values: new Float64Array(n).fill(NaN), q: new Float64Array(n).fill(NaN), state: new Uint8Array(n) };
+    found.at.forEach((gate, k) => {
+      made.values[gate] = (straight ? 1 : -1) * found.difference[k];
+      made.q[gate] = found.q[k] ?? NaN;
+    });
+    found.remains.forEach((k) => (made.state[found.at[k]] = 1));
+    this.overSeeds = made;
+    const reach = this.scaleOwn ? made.values.reduce((x, y) => (Number.isNaN(y) ? x : Math.max(x, Math.abs(y))), 1e-9) : 1;
+    this.seeded.draw({
+      space,
+      rows,
+      values: made.values,
+      state: made.state,
+      picks: this.picks,
+      title: "B minus A, means over seeds",
+      note: `${found.words}; hatched: its interval holds 0`,
+      scale: "div",
+      low: -reach,
+      high: reach,
+      bar: "Δp",
+      counted: "gates more expected in B",
+      outlined: "differs beyond seeds",
+      legend: [{ words: "differs beyond seeds" }],
+      most: 380,
+    });
+    this.hatch(
+      this.seeded,
+      found.at.filter((gate) => !made.state[gate]),
+    );
+  },
+
+  /** A stroke across the cells of these gates. */
+  hatch(heat, gates) {
+    const { left, over, cw, rh } = heat.geometry;
+    const d = gates
+      .filter((gate) => heat.rowAt[gate] >= 0)
+      .map((gate) => `M${left + heat.columnAt[gate] * cw + 2} ${over + (heat.rowAt[gate] + 1) * rh - 2}l${cw - 4} ${4 - rh}`);
+    heat.svg.append(s("path", { d: d.join(""), stroke: heat.ink.muted, "stroke-width": 1, fill: "none", class: "s3-noise", "pointer-events": "none" }));
   },
 
   ownGates(run) {

@@ -1,0 +1,183 @@
+"""Paired differences of a study, a row a task: one method, or one task's structures, against others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Unpack, get_args
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from s3pet_viz.analysis import Transfer, open_study
+from s3pet_viz.analysis.statistics import differences
+from s3pet_viz.analysis.study import question
+from s3pet_viz.config.checks import among, short
+from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import shorten
+from s3pet_viz.figures._theme import Look, themed
+from s3pet_viz.figures.budgets import StudyLike, Value
+
+_ROW_PX = 24
+#: What stands beside the numbers of the row at the bottom.
+ALL = "all"
+
+
+def forest_table(
+    study: StudyLike, *, method: str = "searched", against: str | Sequence[str] = "random", value: Value = "score"
+) -> pd.DataFrame:
+    """The numbers behind `forest`: a row a task and budget (and mode, where there are several) and one for all of
+    them, for each reference in turn.
+
+    Columns: label (the task and what tells it from the others; "all"), settled (whether the interval leaves 0 out), and
+    those of `Study.differences`: task, budget, a, b, value, unit ("points": scores that are fractions times 100),
+    mean_a, mean_b, difference, low, high, level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test.
+
+    Args:
+        study: a study, its folder, or a recorded study's name.
+        method: a method of the study (searched, gradient, LoRA, ...); or where structures come from that were trained
+            on other tasks (a task, "consensus", a given structure's name).
+        against: one or several of the same.
+        value: ``score`` (the task's main metric) or ``loss`` (mean held-out loss; lower is better).
+
+    Raises:
+        ConfigError: a method that the study does not have, none to hold it against, or no task that has both.
+        StudyError: not a study folder.
+    """
+    among("value", value, get_args(Value))
+    opened = study.study if isinstance(study, Transfer) else open_study(study)
+    rows = opened.table()
+    moved = (rows["source"] != "") & (rows["source"] != rows["task"])
+    rows = rows.assign(method=rows["source"].where(moved, rows["method"]))
+    several = isinstance(against, Iterable) and not isinstance(against, (str, bytes))
+    references: list[Any] = list(against) if several else [against]
+    known = list(dict.fromkeys(rows["method"]))
+    for name, wanted in (("method", method), *(("against", one) for one in references)):
+        if wanted not in known:
+            raise ConfigError(f"{name}: expected one of {', '.join(known) or 'no trainings'}, found {short(wanted)}")
+    if not references or method in references or len(set(references)) < len(references):
+        found = ", ".join(references) or "none"
+        raise ConfigError(f"against: expected methods other than {method}, each once, found {found}")
+    fractions = bool((rows["score"].abs() <= 1).all())
+    made = []
+    for reference in references:
+        pair = rows[rows["method"].isin([method, reference])]
+        scale: Any = "points" if value == "score" and fractions else "raw"
+        made.append(differences(pair, a=method, b=reference, by=question(pair), value=value, scale=scale))
+    # Task by task as they come, the smallest budget first.
+    tasks, sizes = list(dict.fromkeys(rows["task"])), rows.groupby("budget")["budget_params"].min()
+    table = pd.concat(made, ignore_index=True)
+    places = [tasks.index(task) if task in tasks else len(tasks) for task in table["task"]]
+    order = table.assign(place=places, size=table["budget"].map(sizes).fillna(0))
+    order["turn"] = order["b"].map({name: i for i, name in enumerate(references)})
+    table = table.loc[order.sort_values(["turn", "place", "size"], kind="stable").index].reset_index(drop=True)
+    facts = [name for name in ("task", "budget", "mode") if name in table]
+    telling = [n for n in facts if n == "task" or table.loc[table["task"] != ALL, n].nunique() > 1]
+    labels = [" ".join(str(row[name]) for name in telling if row[name]) for row in table.to_dict("records")]
+    settled = (table["low"] > 0) | (table["high"] < 0)
+    table.insert(0, "label", labels)
+    table.insert(1, "settled", settled)
+    return table
+
+
+@themed
+def forest(
+    study: StudyLike,
+    *,
+    method: str = "searched",
+    against: str | Sequence[str] = "random",
+    value: Value = "score",
+    **look: Unpack[Look],
+) -> go.Figure:
+    """Draw paired differences with their intervals, a row a task, and all of them together at the bottom.
+
+    Marks are filled where the interval leaves 0 out. Of one reference, the numbers stand at the right.
+
+    Args:
+        study, method, against, value: as `forest_table`.
+        title: instead of what is compared and how much of it is settled. theme: ``light`` or ``dark``.
+
+    Returns:
+        A figure with two traces for each reference: its intervals, and its marks, named by it.
+    """
+    table = forest_table(study, method=method, against=against, value=value)
+    references = list(dict.fromkeys(table["b"]))
+    labels = [label for label in dict.fromkeys(table["label"]) if label != ALL]
+    parts = table[table["label"] != ALL]
+    shown = [shorten(one, 24) for one in (method, *references)]
+    one = len(references) == 1
+    words = (
+        f"{shown[0]} less {shown[1] if one else 'each'} · settled in {int(parts['settled'].sum())} of {len(parts)} rows"
+    )
+    figure = _style.new_figure(look, _style.plain(words))
+    at = {label: i for i, label in enumerate(labels)} | {ALL: len(labels) + 0.4}
+    for k, reference in enumerate(references):
+        mine = table[table["b"] == reference]
+        y = np.array([at[label] for label in mine["label"]]) + 0.6 * ((k + 0.5) / len(references) - 0.5)
+        colour, name = _style.CATEGORICAL[k % len(_style.CATEGORICAL)], _style.plain(f"less {reference}")
+        gap = np.full(len(mine), np.nan)
+        x_bars, y_bars = np.stack([mine["low"], mine["high"], gap], axis=1), np.stack([y, y, gap], axis=1)
+        bars = _style.line(x_bars.ravel(), y_bars.ravel(), name, colour, 2, legendgroup=reference, showlegend=False)
+        total = (mine["label"] == ALL).to_numpy()
+        symbols = np.where(total, "diamond", "circle") + np.where(mine["settled"], "", "-open").astype(object)
+        style = {
+            "symbol": symbols,
+            "size": np.where(total, 12, 9),
+            "color": colour,
+            "line": {"width": 2, "color": colour},
+        }
+        told = np.array([[_style.plain(row["label"]), said(row), _pairs(row)] for row in mine.to_dict("records")])
+        hover = "<b>%{customdata[0]}</b><br>%{fullData.name}: %{customdata[1]}<br>%{customdata[2]}"
+        x = mine["difference"].to_numpy()
+        figure.add_traces(
+            [bars, _style.markers(x, y, name, style, hover=hover, customdata=told, legendgroup=reference)]
+        )
+        if one:
+            for row, place in zip(mine.to_dict("records"), y, strict=True):
+                _number(figure, said(row), float(place))
+    _dress(figure, table, labels, at[ALL], one, value)
+    return figure
+
+
+def said(row: dict[Any, Any]) -> str:
+    """A difference and its interval."""
+    form = "+.1f" if row["unit"] == "points" else "+.3f"
+    bounded = np.isfinite(row["low"])
+    return f"{row['difference']:{form}} " + (
+        f"({row['low']:{form}} to {row['high']:{form}})" if bounded else "(no interval)"
+    )
+
+
+def _pairs(row: dict[Any, Any]) -> str:
+    n = f"{row['n_pairs']} pairs of seeds" if row["paired"] else f"{row['n_a']} against {row['n_b']} runs"
+    several = f" in {row['n_groups']} groups" if row["n_groups"] > 1 else ""
+    return f"{n}{several}; {row['test']}"
+
+
+def _number(figure: go.Figure, text: str, y: float) -> None:
+    place = {"x": 1.01, "xref": "paper", "xanchor": "left", "y": y, "yref": "y", "yanchor": "middle"}
+    figure.add_annotation(text=text, showarrow=False, font={"size": 11, "color": _style.INK}, **place)
+
+
+def _dress(figure: go.Figure, table: pd.DataFrame, labels: list[str], last: float, one: bool, value: Value) -> None:
+    references = table["b"].nunique()
+    unit = "points" if table["unit"].iloc[0] == "points" else "held-out loss" if value == "loss" else "score"
+    better = "less is better" if value == "loss" else "more is better"
+    # A row that nobody can read from must not make the others a point.
+    bounds = table[["low", "high", "difference"]].to_numpy(dtype=float)
+    zero = {"zeroline": True, "zerolinecolor": _style.INK, "zerolinewidth": 1}
+    ends = [min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds)))]
+    pad = 0.04 * (ends[1] - ends[0] or 1)
+    figure.update_xaxes(title=f"difference, {unit} ({better})", range=[ends[0] - pad, ends[1] + pad], **zero)
+    ticks = _style.named(
+        [_style.plain(shorten(label, 32)) for label in labels] + ["<b>all</b>"], [*range(len(labels)), last]
+    )
+    figure.update_yaxes(range=[last + 0.6, -0.6], showgrid=False, ticklabelstandoff=4, zeroline=False, **ticks)
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": last - 0.7, "y1": last - 0.7}
+    figure.add_shape(**line, line={"color": _style.PALE, "width": 1})
+    names = [f"less {name}" for name in dict.fromkeys(table["b"])]
+    height = round(150 + _ROW_PX * max(1.0, 0.6 * references) * (last + 1.2))
+    _style.place_top(figure, height=height, legend=not one, names=names)
+    if one:
+        figure.update_layout(margin={"r": 190}, showlegend=False)

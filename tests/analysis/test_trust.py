@@ -1,0 +1,256 @@
+"""`s3.trust`: its words held to the numbers, on runs and studies whose answers are known."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+from transfer_problems import even, write_study
+from typer.testing import CliRunner
+
+import s3pet_viz as s3
+from s3pet_viz.analysis.answers import CODES, against, spearman_interval
+from s3pet_viz.analysis.explanation import Explanation, GateEffect
+from s3pet_viz.cli import app
+from s3pet_viz.errors import ConfigError, RunError, S3PETError, SourceError
+from s3pet_viz.runs import RunWriter, open_run
+from s3pet_viz.structure import Gate, probabilities, solve_shift
+
+GATES = [Gate(i, f"encoder.block.{i}", "encoder", i, "SelfAttn.Q", ("LoRA", "BitFit")[i % 2], 10) for i in range(40)]
+COUNTS, BUDGET = np.full(40, 10), 80
+
+
+def write(folder, chosen, *, seed=0, loss=lambda at: 1 - 0.8 * at, lr=0.1, still=False, task="sentiment", steps=60, constant=1.0, **config):
+    """A run that comes to choose these gates."""
+    alpha = np.where(np.isin(np.arange(40), chosen), 4.0, -4.0) + np.random.default_rng(seed).normal(0, 0.3, 40)
+    facts = {"backbone": "tiny", "backbone_params": 10**6, "budget": BUDGET, "steps_total": steps, "constant_loss": constant}
+    path = folder / f"run{len(list(folder.iterdir()))}"
+    asked = {"task": task, "backbone": "tiny", "budget": 80, "mode": "fast", "seed": seed, "steps": steps, **config}
+    with RunWriter.create(path, gates=GATES, config=asked, extra=facts) as writer:
+        for t in range(steps):
+            at = t / (steps - 1)
+            now = np.zeros(40) if still else alpha * min(1, 2 * at)
+            zeta = solve_shift(now, COUNTS, BUDGET)
+            p = probabilities(now, zeta)
+            writer.append(step=t, seconds=0.5, zeta=zeta, train_loss=loss(at), val_loss=loss(at), lr=lr * (1 - at), alpha=now, p=p)
+        writer.set_status("finished")
+    return open_run(path)
+
+
+def code(made, line):
+    return next(a.code for a in made.answers if a.line == line)
+
+
+def words(made, line):
+    return next(a.verdict for a in made.answers if a.line == line)
+
+
+SAME, APART = [range(8)] * 3, [range(8 * k, 8 * k + 8) for k in range(3)]
+HALF = [[*range(4), *range(4 + 4 * k, 8 + 4 * k)] for k in range(3)]
+
+
+# -- learned, and seeds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found", "overlap", "said"),
+    [
+        (SAME, "stable", 1.0, "stable over 3 seeds"),
+        (HALF, "partly-stable", 4 / 12, "partly stable over 3 seeds"),
+        (APART, "unstable", 0.0, "unstable over 3 seeds"),
+    ],
+)
+def test_seeds_are_held_against_chance(tmp_path, chosen, found, overlap, said):
+    made = s3.trust([write(tmp_path, gates, seed=seed) for seed, gates in enumerate(chosen)])
+    assert (code(made, "learned"), code(made, "seeds")) == ("learned", found)
+    assert made.verdict.startswith(f"learned; {said}; not known: importance, searched - random")
+    row = made.table.set_index("line").loc["seeds"]
+    assert row["estimate"] == pytest.approx(overlap)
+    assert row["n"] == 3
+    assert row["chance_low"] <= row["chance"] <= row["chance_high"] < 0.34
+    assert f"overlap by {overlap:.2f} (random structures {row['chance']:.2f}, 95 % of them" in words(made, "seeds")
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "said"),
+    [
+        ({}, "learned", "training loss 0.275, of one answer to every row 1"),
+        ({"lr": 0.0}, "not-learned", "the learning rate was 0"),
+        ({"still": True}, "not-learned", "alpha has not moved"),
+        ({"loss": lambda at: 1.0}, "not-learned", "the task was not learned"),
+        ({"loss": lambda at: 1.0, "constant": None}, "not-learned", "the validation loss did not fall"),
+        ({"loss": lambda at: math.nan}, "not-learned", "the loss is not finite"),
+        ({"constant": None}, "learned", "the validation loss fell from"),
+        ({"loss": lambda at: 0.2}, "not-known", "before the search"),
+        ({"steps": 8, "constant": None}, "not-known", "8 steps are too few"),
+    ],
+)
+def test_learned_or_not(tmp_path, options, found, said):
+    made = s3.trust(write(tmp_path, range(8), **options))
+    assert code(made, "learned") == found
+    assert said in words(made, "learned")
+    assert made.verdict.startswith({"learned": "learned;", "not-learned": "not learned;"}.get(found, ""))
+
+
+def test_seeds_that_agree_because_nothing_moved_are_not_called_stable(tmp_path):
+    made = s3.trust([write(tmp_path, range(8), seed=seed, still=True) for seed in range(3)])
+    assert (code(made, "learned"), code(made, "seeds")) == ("not-learned", "not-known")
+    assert "overlap by 1.00" in words(made, "seeds")
+    assert "stable" not in made.verdict
+
+
+def test_one_seed_says_nothing_and_how_to_find_out(tmp_path):
+    run = write(tmp_path, range(8), alpha_lr=0.2)
+    made = s3.trust(run)
+    assert code(made, "seeds") == "not-known"
+    row = made.table.set_index("line").loc["seeds"]
+    assert row["seconds"] == pytest.approx(30.0)
+    assert row["command"] == (
+        f"s3pet search --task sentiment --backbone tiny --budget 80 --mode fast --steps 60 --alpha-lr 0.2 --seed 1 "
+        f"--out {run.path}-seed1 && s3pet trust {run.path} {run.path}-seed1"
+    ).replace(" --mode fast", "")
+    assert "To find out (agreement of seeds, about 30 s): s3pet search" in repr(made)
+
+
+def test_runs_of_other_options_are_not_pooled(tmp_path):
+    runs = [write(tmp_path, range(8), seed=s, steps=60 + s // 2) for s in range(4)]
+    made = s3.trust(runs)
+    seeds = made.table[made.table["line"] == "seeds"]
+    assert seeds["about"].tolist() == ["all", "sentiment 80", "sentiment 80 (2)"]
+    assert seeds["n"].tolist() == [4, 2, 2]
+    assert "stable over 2 seeds in all 2 questions" in made.verdict
+
+
+def test_several_tasks_are_told_apart(tmp_path):
+    runs = [write(tmp_path, chosen, seed=s, task=task) for task, of in (("a", SAME), ("b", APART)) for s, chosen in enumerate(of)]
+    made = s3.trust(tmp_path)  # a folder of runs
+    assert code(made, "seeds") == "mixed"
+    assert "agreement of seeds: stable in 1 of 2, unstable in 1 of 2" in made.verdict
+    parts = {a.about: a.code for a in made.details if a.line == "seeds"}
+    assert parts == {"a 80": "stable", "b 80": "unstable"}
+    assert s3.trust(runs).verdict == made.verdict
+
+
+# -- importance --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sign", "found"), [(1, "follows"), (-1, "against"), (0, "not-settled")])
+def test_importance_against_p(tmp_path, sign, found):
+    run = write(tmp_path, range(8))
+    rng = np.random.default_rng(1)
+    p = np.linspace(0.6, 0.99, 8)
+    rise = sign * p + rng.normal(0, 0.03, 8) if sign else np.array([1, -1, 1, -1, -1, 1, -1, 1.0])
+    effects = tuple(GateEffect(g, float(a), 0.0, 1.0, float(b), 0.001) for g, a, b in zip(GATES[:8], p, rise, strict=True))
+    Explanation(effects, task="sentiment", backbone="tiny", n_rows=9, loss=0.5).save(run)
+    row = s3.trust(run).table.set_index("line").loc["importance"]
+    assert row["code"] == found
+    assert row["estimate"] == pytest.approx(stats.spearmanr(p, rise)[0])
+    assert row["low"] < row["estimate"] <= row["high"]
+    assert f"{row['estimate']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f}; 8 chosen gates)" in row["verdict"]
+
+
+def test_the_interval_of_a_rank_correlation_holds_it():
+    """Share of 95 % intervals that hold the true rank correlation of normal pairs, (6 / pi) asin(r / 2)."""
+    rng, r, n = np.random.default_rng(0), 0.6, 15
+    truth, held = 6 / math.pi * math.asin(r / 2), 0
+    x = rng.standard_normal((600, n))
+    y = r * x + math.sqrt(1 - r * r) * rng.standard_normal((600, n))
+    rx, ry = (v.argsort(1).argsort(1) - (n - 1) / 2 for v in (x, y))
+    for rho in (rx * ry).sum(1) / (rx * rx).sum(1):
+        low, high = spearman_interval(float(rho), n)
+        held += low <= truth <= high
+    assert 0.92 < held / 600 < 0.98
+    assert all(math.isnan(v) for args in ((0.5, 4), (math.nan, 9)) for v in spearman_interval(*args))
+    low, high = spearman_interval(1.0, 9)
+    assert 0.8 < low < high == 1.0
+
+
+def test_an_explanation_of_another_structure_is_not_taken(tmp_path):
+    run = write(tmp_path, range(8))
+    Explanation((GateEffect(GATES[30], 0.5),), task="sentiment", backbone="tiny", n_rows=9, loss=0.5).save(run)
+    assert words(s3.trust(run), "importance") == "explained is another structure than the run has now"
+
+
+# -- scores ------------------------------------------------------------------------------------------------
+
+
+def test_the_words_of_a_study_are_its_numbers(tmp_path):
+    study = s3.open_study(write_study(tmp_path / "study", even))
+    made = s3.trust(study)
+    told = study.differences("searched", "random", scale="points").set_index("task").loc["all"]
+    row = made.table.set_index(["line", "about"]).loc["searched - random", "all"]
+    assert (row["estimate"], row["low"], row["high"]) == pytest.approx((told["difference"], told["low"], told["high"]))
+    assert f"better than random structures by {told['low']:.0f} to {told['high']:.0f} points" in made.verdict
+    assert re.search(r"worse than full fine-tuning by \d+ to \d+ points", made.verdict)
+    assert "not known: searched - gradient, searched - LoRA-everywhere" in made.verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unit", "found", "said"),
+    [
+        (2.2, 22.7, "points", "better", "better than random structures by 2 to 23 points"),
+        (-3.6, -0.31, "points", "worse", "worse than random structures by 0.3 to 4 points"),
+        (-1.5, 1.9, "points", "alike", "as good as random structures (within 2 points)"),
+        (0.2, 1.9, "points", "better", "better than random structures by 0.2 to 2 points"),
+        (-1.5, 2.1, "points", "not-settled", "not told apart from random structures (-2 to +2 points)"),
+        (-0.01, 0.01, "", "not-settled", "not told apart from random structures (-0.01 to +0.01)"),
+        (math.nan, math.nan, "points", "not-settled", "not told apart from random structures"),
+    ],
+)
+def test_a_difference_in_words(low, high, unit, found, said):
+    row = {"a": "searched", "b": "random", "difference": (low + high) / 2, "low": low, "high": high, "level": 0.95}
+    row |= {"unit": unit, "value": "score", "n_pairs": 3, "n_a": 3, "n_b": 3, "n_groups": 1, "paired": True, "test": "one value only"}
+    made = against("sentiment", row)
+    assert (made.code, made.brief) == (found, said)
+    assert made.code in CODES
+
+
+def test_the_recorded_study():
+    made = s3.trust("tiny-t5", draws=99)
+    told = s3.open_study("tiny-t5").differences("searched", "random", scale="points").set_index("task").loc["all"]
+    assert f"better than random structures by {told['low']:.0f} to {told['high']:.0f} points" in made.verdict
+    assert "learned in all 6 of 15 questions whose runs are at hand" in made.verdict
+    assert code(made, "searched - gradient") == "not-settled"
+    assert code(made, "searched - full") == "worse"
+    row = made.table.set_index(["line", "about"]).loc["searched - LoRA-everywhere", "all"]
+    assert row["command"].startswith("s3.sweep(tasks=['sentiment', 'entailment',")
+    assert "methods=['searched', 'LoRA-everywhere']" in row["command"]
+    assert row["seconds"] > 1000
+    for text in (repr(made), made._repr_html_()):
+        assert "better than random structures" in text
+    assert set(made.table["code"]) <= set(CODES)
+
+
+# -- ways in -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_it(tmp_path):
+    names = [f"sentiment-0.2pct-s{seed}" for seed in range(3)]
+    out = CliRunner().invoke(app, ["trust", *names, "--table", str(tmp_path / "t.csv")], catch_exceptions=False)
+    assert out.exit_code == 0, out.output
+    assert "Would another" in out.output
+    assert "s3pet explain sentiment-0.2pct-s0" in out.output
+    assert (tmp_path / "t.csv").read_text().startswith("line,about,code,verdict,estimate,low,high,n,unit,chance,")
+    assert CliRunner().invoke(app, ["trust", "tiny-t5", names[0]]).exit_code == 2
+
+
+@pytest.mark.parametrize("wrong", [5, None, [], {}, "", b"x", 2.5, [5], object(), ["tiny-t5", "minilm"], "nowhere"])
+def test_what_is_no_run_and_no_study_is_refused(wrong):
+    with pytest.raises((SourceError, ConfigError, RunError)):
+        s3.trust(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"draws": 0}, {"draws": "x"}, {"seed": -1}, {"draws": 2.5}])
+def test_wrong_numbers_are_refused(wrong):
+    with pytest.raises(S3PETError):
+        s3.trust("sentiment-0.2pct-s0", **wrong)
+
+
+def test_a_run_without_steps(tmp_path):
+    with RunWriter.create(tmp_path / "run", gates=GATES, config={"task": "x"}, extra={"backbone": "t", "backbone_params": 9, "budget": 80}):
+        made = s3.trust(tmp_path / "run")
+    assert {a.code for a in made.answers if a.line != "health"} == {"not-known"}
+    assert made.verdict.startswith("nothing can be said yet")

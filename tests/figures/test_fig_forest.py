@@ -1,0 +1,101 @@
+"""`figures.forest`: the paired differences of a study, in order, with what is settled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transfer_problems import TASKS, even, write_study
+from typer.testing import CliRunner
+
+import s3pet_viz as s3
+from s3pet_viz import figures
+from s3pet_viz.cli import app
+from s3pet_viz.errors import S3PETError
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return s3.open_study(write_study(tmp_path_factory.mktemp("study") / "s", even, sources=[*TASKS, "consensus"]))
+
+
+def test_rows_are_the_study_s_differences_and_all_comes_last():
+    study = s3.open_study("tiny-t5")
+    table = figures.forest_table(study, against=["gradient", "random"])
+    for reference in ("gradient", "random"):
+        mine = table[table["b"] == reference].set_index(["task", "budget"])
+        want = study.differences("searched", reference, scale="points").set_index(["task", "budget"])
+        assert set(mine.index) == set(want.index)
+        for column in ("difference", "low", "high", "n_pairs"):
+            np.testing.assert_allclose(mine[column], want[column].reindex(mine.index))
+        assert mine["label"].iloc[-1] == "all"
+    assert table["label"].iloc[:4].tolist() == ["sentiment 0.1%", "sentiment 0.2%", "sentiment 0.5%", "entailment 0.1%"]
+    assert table["b"].tolist() == ["gradient"] * 16 + ["random"] * 16
+    assert (table["settled"] == ((table["low"] > 0) | (table["high"] < 0))).all()
+
+
+def test_structures_of_a_source_against_the_targets_own(study):
+    table = figures.forest_table(study, method="sentiment", against="searched")
+    assert table["label"].tolist() == ["entailment", "similarity", "all"]
+    # 0.70 and 0.80, which gain 0.01 and 0.02 a seed.
+    assert table["difference"].tolist() == pytest.approx([-11.0] * 3)
+    assert table["settled"].all()
+    consensus = figures.forest_table(study, method="consensus", against=["searched", "random"], value="loss")
+    assert consensus["difference"].iloc[0] == pytest.approx(0.055)
+
+
+def test_the_figure_marks_what_is_settled(study):
+    made = figures.forest("tiny-t5")
+    table = figures.forest_table("tiny-t5")
+    assert made.layout.title.text == f"searched less random · settled in {table['settled'][:-1].sum()} of 15 rows"
+    bars, marks = made.data
+    assert marks.marker.symbol[-1] == "diamond"
+    assert [not str(symbol).endswith("-open") for symbol in marks.marker.symbol] == table["settled"].tolist()
+    np.testing.assert_allclose(marks.x, table["difference"])
+    np.testing.assert_allclose(np.reshape(bars.x, (-1, 3))[:, :2], table[["low", "high"]])
+    assert made.layout.annotations[-1].text == "+11.8 (+2.1 to +22.7)"
+    several = figures.forest(study, against=["random", "full"])
+    assert [trace.name for trace in several.data] == ["less random", "less random", "less full", "less full"]
+    assert not several.layout.annotations
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    table = figures.forest_table(write_study(tmp_path / "s", even, seeds=(0,)))
+    assert table["low"].iloc[:-1].isna().all()
+    assert not table["settled"].iloc[:-1].any()
+    assert figures.forest(tmp_path / "s").layout.annotations[0].text == "+20.0 (no interval)"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "x"}, "method: expected one of searched"),
+        ({"against": "x"}, "against: expected one of"),
+        ({"against": []}, "found none"),
+        ({"against": "searched"}, "other than searched"),
+        ({"against": ["random", "random"]}, "each once"),
+        ({"against": 5}, "found 5"),
+        ({"against": [5]}, "found 5"),
+        ({"method": None}, "found None"),
+        ({"value": "z"}, "value: expected one of score, loss"),
+        ({"method": "full", "against": "x" * 999}, "against"),
+    ],
+)
+def test_wrong_input(study, options, words):
+    with pytest.raises(S3PETError, match=words):
+        figures.forest_table(study, **options)
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "", "sentiment-0.2pct-s0"])
+def test_what_is_no_study_is_refused(wrong):
+    with pytest.raises(S3PETError):
+        figures.forest_table(wrong)
+
+
+def test_the_command(study, tmp_path):
+    line = ["forest", str(study.path), "--against", "random,full", "--table", str(tmp_path / "t.csv"), "--html", str(tmp_path / "f.html")]
+    out = CliRunner().invoke(app, line, catch_exceptions=False)
+    assert out.exit_code == 0, out.output
+    assert "+21.0" in out.output
+    assert (tmp_path / "t.csv").read_text().startswith("label,settled,task,budget,a,b,")
+    assert "plotly" in (tmp_path / "f.html").read_text()
+    assert CliRunner().invoke(app, ["forest", str(study.path), "--method", "x"]).exit_code == 2
