@@ -52,7 +52,7 @@ def caption(runs: RunLike | Iterable[RunLike], *, budget: Budget | None = None, 
     seeds = [run.config.get("seed") for run in opened]
     if len(same_question(opened)) > 1:
         raise ConfigError("caption: expected runs that differ by nothing but their seed, found other differences")
-    if None in seeds or len(set(seeds)) < len(seeds):
+    if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ConfigError(f"caption: expected each seed once, found {', '.join(map(str, seeds))}")
     return _of_seeds(sorted(opened, key=lambda run: int(run.config["seed"])), budget)
 

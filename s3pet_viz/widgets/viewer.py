@@ -40,7 +40,7 @@ class Page(anywidget.AnyWidget):
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates. edit: a structure by hand: ``gates`` (those pinned in and out are
             numbered after the searched ones), and the budget and step that it began with, null for the run's own; None:
-            none. view: what is looked at, as the page told it last (`viewer.state`); None: untouched.
+            none. view: what is looked at, as the page told it (`viewer.state`); None: untouched.
     """
 
     _esm = page.module()

@@ -169,7 +169,7 @@ export class Heat extends Picture {
     const width = Math.max(260, this.room),
       n = space.columns.length,
       stacks = new Set(space.columns.filter(Boolean).map((c) => c[0]));
-    const left = Math.min(width * 0.34, 12 + Math.max(20, ...rows.map((row) => (row.head ? 0 : widthOf(row.label)))));
+    const left = Math.min(width * (this.wide ? 0.46 : 0.34), 12 + Math.max(20, ...rows.map((row) => (row.head ? 0 : widthOf(row.label)))));
     const side = sums ? Math.min(90, width * 0.1) : 0,
       right = 16 + side + (bar ? 50 : 0);
     const cw = (width - left - right) / n,
@@ -466,7 +466,7 @@ export class Heat extends Picture {
   paper(mm, caption) {
     const sheet = new Heat(this.name, { look: () => "light", tip() {} }, { pick() {}, hover: () => [] });
     sheet.wide = Math.round((mm * 96) / 25.4);
-    sheet.draw(this.drawn);
+    sheet.draw(mm < 120 ? { ...this.drawn, sums: null } : this.drawn); // a column has no room for bars beside the rows
     return sheet.source({ mm, caption });
   }
 

@@ -1029,7 +1029,11 @@ class View {
     if (kind === "view") text = JSON.stringify(this.share(), null, 1);
     else if (kind === "link") {
       const link = linkOf({ [doc.id]: this.share() });
-      history.replaceState(null, "", link); // the address says it too
+      try {
+        history.replaceState(null, "", link); // the address says it too
+      } catch {
+        location.hash = link; // where a page may not write its history
+      }
       text = location.href;
     } else text = kind === "caption" ? this.caption() : this.textsToCopy()[kind];
     this.clipboard = text;
