@@ -218,12 +218,7 @@ def _keys(gates: Iterable[Gate], ranked: bool) -> list[tuple[str, str]]:
 
 
 def _random(
-    records: Sequence[Found],
-    places: Sequence[NDArray[np.int64]],
-    n_gates: int,
-    draws: int,
-    seed: int,
-    ranked: bool,
+    records: Sequence[Found], places: Sequence[NDArray[np.int64]], n_gates: int, draws: int, seed: int, ranked: bool
 ) -> NDArray[np.bool_]:
     """Random replicates of the study, shape (draws, n_structures, n_gates); every structure drawn on its own."""
     alike: dict[tuple[bytes, tuple[int, ...], int], list[int]] = {}

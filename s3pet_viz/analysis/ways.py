@@ -273,11 +273,10 @@ def _of_study(
     several = rows.loc[rows["mode"] != "", "mode"].nunique() > 1
     names = rows["method"] + (" " + rows["mode"] if several else "")
     if space is None:
-        space = next((one.gates for *_, one in study.found() if one is not None), None)
-    structures = study.structures()
+        space = study.space()
     ways, left_out = [], {}
     for name, part in rows.groupby(names.str.strip(), sort=False):
-        placed = [Placed(structures[key], space) for key in part["key"] if key in structures]
+        placed = [Placed(study.structure(key), space) for key in part.loc[part["n_gates"] > 0, "key"]]
         if placed:
             ways.append(Way(str(name), tuple(placed), tuple(part["score"].astype(float))))
         else:
@@ -299,7 +298,9 @@ def _named(source: Any) -> dict[str, list[Any]]:
         for one in source:
             if not _is_scores(one):
                 found = short(one)
-                raise ConfigError(f"ways: expected a mapping of names to structures, or a list of Scores, found {found}")
+                raise ConfigError(
+                    f"ways: expected a mapping of names to structures, or a list of Scores, found {found}"
+                )
             named.setdefault(one.method, []).append(one)
         if len(tasks := {one.task for each in named.values() for one in each}) > 1:
             raise ConfigError(f"ways: expected Scores of one task, found {', '.join(sorted(tasks))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -61,21 +61,32 @@ def panels(
     """
     across = min(columns, len(made))
     down = math.ceil(len(made) / across)
-    lines = max(len(one.below) for one in made)
+    wide = 114 // across  # characters
+    heads = []
+    for one in made:
+        below = [part if len(part) <= wide else part.replace(", ", "<br>") for part in one.below]
+        heads.append("<br>".join([_style.plain(shorten(one.name, 90 // across)), *below]))
+    lines = max(head.count("<br>") for head in heads)
     between = _BETWEEN + _LINE * lines
-    heads = ["<br>".join([_style.plain(shorten(one.name, 90 // across)), *one.below]) for one in made]
     height = max(60, _ROW_PX * len(grid.rows))
     inner = down * height + (down - 1) * between
-    rows, specs = [float(height)] * down, [[{} if r * across + c < len(made) else None for c in range(across)] for r in range(down)]
+    rows = [float(height)] * down
+    specs: list[list[Any]] = [[{} if r * across + c < len(made) else None for c in range(across)] for r in range(down)]
     if beneath is not None:
         rows.append(beneath[0])
         specs.append([{"colspan": across}, *[None] * (across - 1)])
         inner += beneath[0] + between
         heads.append(_style.plain(beneath[1]))
     figure = make_subplots(
-        rows=len(rows), cols=across, specs=specs, row_heights=rows, subplot_titles=heads,
-        shared_yaxes=True, figure=_style.new_figure(look, words),
-        horizontal_spacing=0.04, vertical_spacing=between / inner if len(rows) > 1 else 0,
+        rows=len(rows),
+        cols=across,
+        specs=specs,
+        row_heights=rows,
+        subplot_titles=heads,
+        shared_yaxes=True,
+        figure=_style.new_figure(look, words),
+        horizontal_spacing=0.04,
+        vertical_spacing=between / inner if len(rows) > 1 else 0,
     )
     x, y = np.arange(len(grid.columns)), np.arange(len(grid.rows))
     ticks = [k for k, label in enumerate(grid.columns) if label]
@@ -90,7 +101,9 @@ def panels(
         colours = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": top, "hoverongaps": False}
         place = {"thickness": 10, "lenmode": "pixels", "len": 160, "y": 1, "yanchor": "top", "outlinewidth": 0}
         scale = {**place, "title": {"text": bar, "side": "top"}}
-        trace = tiles(_style.plain(one.name), x, y, z, told, "%{customdata}", **colours, showscale=not i, colorbar=scale)
+        trace = tiles(
+            _style.plain(one.name), x, y, z, told, "%{customdata}", **colours, showscale=not i, colorbar=scale
+        )
         figure.add_trace(trace.update(xgap=0.5, ygap=0.5), **at)
         selected = np.zeros(len(grid.row), dtype=bool)
         selected[one.cells[one.chosen]] = True
@@ -102,6 +115,7 @@ def panels(
         figure.update_yaxes(range=[len(y) - 0.5, -0.5], **shown, **_style.BARE, **at)
     for head in figure.layout.annotations:
         head.update(font={"size": 11}, yshift=2)
-    _style.place_top(figure, height=inner + 130, legend=False, heads=True)
-    figure.update_layout(margin_t=figure.layout.margin.t + _LINE * max(0, lines - 1), height=figure.layout.height + _LINE * max(0, lines - 1))
+    more = _LINE * max(0, lines - 1)
+    _style.place_top(figure, height=inner + 130 + more, legend=False, heads=True)
+    figure.update_layout(margin_t=figure.layout.margin.t + more)
     return figure, len(rows)

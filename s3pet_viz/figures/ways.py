@@ -66,7 +66,11 @@ def ways_table(
     among("of", of, get_args(Of))
     whole("draws", draws, 1)
     made = ways_of(source, task=task, budget=budget, seed=seed, methods=methods, space=space)
-    table = made.cells().drop(columns="place") if of == "gates" else (made.pairs if of == "pairs" else made.table)(draws=draws)
+    table = (
+        made.cells().drop(columns="place")
+        if of == "gates"
+        else (made.pairs if of == "pairs" else made.table)(draws=draws)
+    )
     table.attrs["left_out"] = dict(made.left_out)
     return table
 
@@ -106,7 +110,9 @@ def ways(
     whole("draws", draws, 1)
     made = ways_of(source, task=task, budget=budget, seed=seed, methods=methods, space=space)
     if len(made.ways) > MOST:
-        raise ConfigError(f"ways: expected at most {MOST} to draw beside each other, found {len(made.ways)}; choose some (methods=)")
+        raise ConfigError(
+            f"ways: expected at most {MOST} to draw beside each other, found {len(made.ways)}; choose some (methods=)"
+        )
     table, cells, pairs = made.table(draws=draws), made.cells(), made.pairs(draws=draws)
     grid = Grid(list(made.gates))
     drawn = []
@@ -114,7 +120,11 @@ def ways(
         part = cells[cells["method"] == row["method"]]
         told = [
             f"<b>{_style.plain(f'{cell.column} {cell.row}')}</b><br>"
-            + ("not to choose from" if np.isnan(cell.share) else f"chosen by {round(cell.share * cell.structures)} of {cell.structures}")
+            + (
+                "not to choose from"
+                if np.isnan(cell.share)
+                else f"chosen by {round(cell.share * cell.structures)} of {cell.structures}"
+            )
             + (f"<br>{cell.units:.3g} units" if cell.units else "")
             for cell in part.itertuples()
         ]
@@ -124,7 +134,9 @@ def ways(
         numbers = (part["place"].to_numpy(), part["share"].to_numpy(), told, part["most"].to_numpy())
         drawn.append(Panel(row["method"], *numbers, tuple(line for line in below if line)))
     named = [word for word in (made.task, made.budget) if word]
-    words = " · ".join(["Ways to place", *map(_style.plain, named), "share of seeds that chose a gate, outlined: more than half"])
+    words = " · ".join(
+        ["Ways to place", *map(_style.plain, named), "share of seeds that chose a gate, outlined: more than half"]
+    )
     if made.left_out:
         out = "; ".join(f"{name} {why}" for name, why in made.left_out.items())
         words += _style.plain(f" · left out: {shorten(out, 70)}")
@@ -146,7 +158,7 @@ def _score(row: dict[str, object]) -> str:
 
 def _size(row: dict[str, object]) -> str:
     params, of = float(str(row["params"])), float(str(row["of_budget"]))
-    return f"{params:,.0f} parameters" + (f", {of:.0%} of the budget" if np.isfinite(of) else "")
+    return f"{params:,.0f} params" + (f", {of:.0%} of budget" if np.isfinite(of) else "")
 
 
 def _matrix(figure: go.Figure, made: Ways, pairs: pd.DataFrame, row: int) -> None:
@@ -170,7 +182,12 @@ def _matrix(figure: go.Figure, made: Ways, pairs: pd.DataFrame, row: int) -> Non
         told[[i, j], [j, i]] = f"<b>{_style.plain(who)}</b><br>{said}"
     colours = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": 1, "showscale": False, "hoverongaps": False}
     trace = tiles("agreement", np.arange(n), np.arange(n), z, told, "%{customdata}", **colours)
-    figure.add_trace(trace.update(text=text, texttemplate="%{text}", textfont={"size": 11 if n <= 8 else 8}), row=row, col=1)
+    figure.add_trace(
+        trace.update(text=text, texttemplate="%{text}", textfont={"size": 11 if n <= 8 else 8}), row=row, col=1
+    )
     ticks = _style.named([_style.plain(shorten(name, 16)) for name in names], size=10)
-    figure.update_xaxes(range=[-0.5, n - 0.5], **ticks, **_style.BARE, row=row, col=1)
+    fits = 6.5 * n * max(len(label) for label in ticks["ticktext"]) < 560
+    figure.update_xaxes(
+        tickangle=0 if fits else -90, automargin=True, range=[-0.5, n - 0.5], **ticks, **_style.BARE, row=row, col=1
+    )
     figure.update_yaxes(range=[n - 0.5, -0.5], automargin=True, **ticks, **_style.BARE, row=row, col=1)
