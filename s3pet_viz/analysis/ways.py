@@ -1,4 +1,4 @@
-"""Ways to place PET modules, held beside each other: what each chose for one task and budget, and how far they agree."""
+"""Ways to place PET modules, beside each other: what each chose for one task and budget, and how they agree."""
 
 from __future__ import annotations
 
