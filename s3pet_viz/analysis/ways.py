@@ -358,7 +358,8 @@ def _comparable(made: Ways) -> Ways:
     """
     kept: list[Way] = []
     left_out = dict(made.left_out)
-    backbone, positions = "", set()
+    backbone = ""
+    positions: set[str] = set()
     for way in made.ways:
         own = {gate.position for one in way.placed for gate in (*one.structure.gates, *(one.gates or ()))}
         names = {one.structure.backbone for one in way.placed} - {""}

@@ -60,16 +60,14 @@ def ways(
         asked |= alone
         made = figures.ways_table(study, **asked)
         first = made["method"].iloc[0]
-        shown = o.plain_table(
-            "method", "score (95 %)", "params", "of budget", f"overlap with {first}", "by chance", right=5
-        )
+        shown = o.plain_table("method", "score (95 %)", "params", "budget", "overlap", "chance", right=5)
         for row in made.to_dict("records"):
-            score = "–" if not row["n"] else f"{row['score']:.4f}"
+            score = "–" if not row["n"] else f"{row['score']:.3f}"
             if row["low"] == row["low"]:
                 score += f" ({row['low']:.3f} to {row['high']:.3f})"
             numbers = (_number(row["of_budget"], ".0%"), _number(row["overlap"], ".2f"), _number(row["chance"], ".2f"))
             shown.add_row(*map(o.cell, (row["method"], score, f"{row['params']:,.0f}", *numbers)))
-        c.say(shown)
+        c.say(shown, o.cell(f"budget: the share of it; overlap: of the gates with {first}'s; chance: of random ones"))
         for name, why in made.attrs["left_out"].items():
             c.say(o.cell(f"left out: {name}, which {why}"))
     if table is not None:

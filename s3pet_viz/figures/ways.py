@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Unpack, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
 import pandas as pd
@@ -115,7 +115,7 @@ def ways(
         )
     table, cells, pairs = made.table(draws=draws), made.cells(), made.pairs(draws=draws)
     grid = Grid(list(made.gates))
-    drawn = []
+    drawn: list[Panel] = []
     for row in table.to_dict("records"):
         part = cells[cells["method"] == row["method"]]
         told = [
@@ -148,7 +148,7 @@ def ways(
     return figure
 
 
-def _score(row: dict[str, object]) -> str:
+def _score(row: dict[Any, Any]) -> str:
     if not row["n"]:
         return ""
     score, low, high = (float(str(row[name])) for name in ("score", "low", "high"))
@@ -156,7 +156,7 @@ def _score(row: dict[str, object]) -> str:
     return f"score {score:.3f}{between}, n = {row['n']}"
 
 
-def _size(row: dict[str, object]) -> str:
+def _size(row: dict[Any, Any]) -> str:
     params, of = float(str(row["params"])), float(str(row["of_budget"]))
     return f"{params:,.0f} params" + (f", {of:.0%} of budget" if np.isfinite(of) else "")
 
