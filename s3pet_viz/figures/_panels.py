@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._grid import Grid, outlines, tiles
+from s3pet_viz.figures._grid import Grid, cased, outlines, tiles
 from s3pet_viz.figures._theme import Look
 
 _ROW_PX, _LINE = 8, 15
@@ -108,6 +108,7 @@ def panels(
         selected = np.zeros(len(grid.row), dtype=bool)
         selected[one.cells[one.chosen]] = True
         edge_x, edge_y = outlines(grid, selected)
+        figure.add_trace(cased(edge_x, edge_y, line={"color": _style.GROUND, "width": 3}), **at)
         figure.add_trace(_style.line(edge_x, edge_y, "chosen", _style.OUTLINE, 1.5, showlegend=False), **at)
         figure.update_xaxes(**across_axis, **_style.BARE, **at)
         first = at["col"] == 1
