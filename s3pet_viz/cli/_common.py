@@ -21,7 +21,7 @@ from s3pet_viz.config.options import Option, options_of
 from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.config.search import LOADING
 from s3pet_viz.errors import ConfigError, S3PETError, printable
-from s3pet_viz.files import check_ending, expanded, is_folder, is_there, json_ready, write_text_atomic
+from s3pet_viz.files import check_ending, expanded, is_folder, is_there, json_ready, read_json, write_text_atomic
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -62,6 +62,9 @@ Split, MaxRows = kind_of(_SEARCH["split"]), kind_of(_SEARCH["max_rows"])
 Lr, BatchSize = kind_of(_TUNE["lr"]), kind_of(_TUNE["batch_size"])
 Threads = Annotated[int | None, option("CPU threads. [default: all cores]", min=1)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+ViewState = Annotated[
+    Path | None, option("A file with the state of a view (its copy menu, view.share()): the page opens with it.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -224,6 +227,11 @@ def save_text(path: Path, text: str, force: bool = False) -> None:
 def save_json(path: Path, data: Any, force: bool = False) -> None:
     """`save_text` of a value as JSON."""
     save_text(path, json.dumps(json_ready(data), indent=1) + "\n", force)
+
+
+def view_state(path: Path | None) -> Any:
+    """What a file of ``--state`` holds; None where none was given. Raises ConfigError: no file, or no JSON."""
+    return None if path is None else read_json(path, ConfigError)
 
 
 def words(text: str) -> list[str]:

@@ -179,8 +179,10 @@ def summary_table(summary: pd.DataFrame) -> Table:
     return table
 
 
-def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
-    """A page that stands alone: the viewer of a run or the heatmap of a structure, and the chosen gates."""
+def heatmap_page(source: Run | Structure, budget: Budget | None = None, state: Any = None) -> str:
+    """A page that stands alone: the viewer of a run or the heatmap of a structure, and the chosen gates. state: of a
+    view of the run.
+    """
     from s3pet_viz.figures import heatmap
     from s3pet_viz.runs import Run
     from s3pet_viz.viewer.page import run_state, standing_page
@@ -189,7 +191,7 @@ def heatmap_page(source: Run | Structure, budget: Budget | None = None) -> str:
         structure = source.structure(budget=budget)
         more = f"{source._repr_html_()}<h2>Chosen gates</h2>{structure._repr_html_()}"
         at = structure.budget if budget is not None else None
-        return standing_page(source.name, run_state(source, key="run", budget=at), more)
+        return standing_page(source.name, run_state(source, key="run", budget=at, view=state), more)
     drawn = heatmap(source).to_html(full_html=False, include_plotlyjs=True)
     return page(source.backbone or "structure", f"{drawn}\n<h2>Chosen gates</h2>{source._repr_html_()}")
 

@@ -16,7 +16,9 @@ Out = Annotated[Path, typer.Option(help="The file to write.")]
 Title = Annotated[str | None, c.option("Title of the page. [default: the run's name]")]
 
 
-def report(runs: Runs, out: Out = Path("report.html"), title: Title = None, force: c.Force = False) -> None:
+def report(
+    runs: Runs, out: Out = Path("report.html"), title: Title = None, state: c.ViewState = None, force: c.Force = False
+) -> None:
     """Write one HTML file about a search, or about several side by side.
 
     It holds all figures and tables, and opens without a network.
@@ -24,4 +26,4 @@ def report(runs: Runs, out: Out = Path("report.html"), title: Title = None, forc
     from s3pet_viz.reports import report as write
 
     c.check_free(out, ending=".html", force=force)
-    c.say(f"report: {write(runs, out, title=title)}")
+    c.say(f"report: {write(runs, out, title=title, state=c.view_state(state))}")

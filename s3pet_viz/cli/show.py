@@ -31,6 +31,7 @@ def show(
     save: Save = None,
     gates: Gates = False,
     annotate: Annotate = None,
+    state: c.ViewState = None,
     force: c.Force = False,
 ) -> None:
     """Show a run or a structure as a text heatmap.
@@ -49,6 +50,9 @@ def show(
         among("annotate", annotate, ("rank", "importance", "alpha", "params"))
         if not isinstance(source, Run):
             raise ConfigError(f"annotate: expected a run, found {target!r}")
+    if state is not None and (html is None or not isinstance(source, Run)):
+        raise ConfigError(f"--state: expected a run and --html, which opens with it, found {target!r}")
+    view = c.view_state(state)
     bare = isinstance(source, Run) and not source.n_steps
     structure = None if bare else structure_of(source, budget)
     if isinstance(source, Run):
@@ -69,7 +73,7 @@ def show(
         c.save_json(save, structure.to_dict(), force)
         c.say(f"structure: {save}")
     if html is not None:
-        c.save_text(html, o.heatmap_page(drawn, budget), force)
+        c.save_text(html, o.heatmap_page(drawn, budget, view), force)
         c.say(f"page: {html}")
 
 

@@ -3,6 +3,7 @@
 from s3pet_viz.figures.agreement import agreement, agreement_table
 from s3pet_viz.figures.budget_path import budget_path, budget_path_table
 from s3pet_viz.figures.budgets import budgets, budgets_table
+from s3pet_viz.figures.caption import caption
 from s3pet_viz.figures.compare import compare, compare_table
 from s3pet_viz.figures.consensus import consensus, consensus_structure, consensus_table
 from s3pet_viz.figures.curves import curves, curves_table
@@ -27,6 +28,7 @@ __all__ = [
     "budget_path_table",
     "budgets",
     "budgets_table",
+    "caption",
     "compare",
     "compare_table",
     "consensus",

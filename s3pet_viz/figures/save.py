@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import plotly.graph_objects as go
 
 from s3pet_viz.config.checks import among
-from s3pet_viz.errors import ConfigError, MissingExtraError
+from s3pet_viz.errors import ConfigError, MissingExtraError, short
 from s3pet_viz.figures._print import PX_PER_MM, printed
-from s3pet_viz.files import is_folder, located, write_bytes_atomic
+from s3pet_viz.files import is_folder, located, write_bytes_atomic, write_text_atomic
 
 Style = Literal["print", "screen"]
 
@@ -37,6 +37,7 @@ def save(
     style: Style = "print",
     scale: float | None = None,
     title: bool | None = None,
+    caption: str | None = None,
 ) -> Path:
     """Write a figure to a file, as a whole or not at all. The figure itself is left as it is.
 
@@ -52,6 +53,7 @@ def save(
             colour bar under the plot. ``screen``: as in the notebook.
         scale: pixels of a PNG for each 1/96 inch; 3.125 (300 dpi) for print, 2 for screen.
         title: keep the figure's title; not in print where not given, because the caption says it.
+        caption: text that is written beside it, to a file of the same name that ends in .txt; `caption` makes it.
 
     Raises:
         ConfigError: an unknown suffix or a value out of range; no Chrome, or it failed; the file cannot be written.
@@ -66,8 +68,12 @@ def save(
     among("style", style, get_args(Style))
     _in_range("width_mm", width_mm, 30, 2000)
     _in_range("scale", scale, 0.1, 20)
-    if is_folder(target):
-        raise ConfigError(f"{target}: expected a file name, found a folder")
+    if caption is not None and not (isinstance(caption, str) and caption.strip()):
+        raise ConfigError(f"caption: expected text, as figures.caption(run) gives it, found {short(caption)}")
+    beside = target.with_suffix(".txt")
+    for path_ in (target, *([beside] if caption is not None else [])):
+        if is_folder(path_):
+            raise ConfigError(f"{path_}: expected a file name, found a folder")
     if suffix == ".html":
         given = {"width_mm": width_mm, "scale": scale, "title": title}
         if wrong := [name for name, value in given.items() if value is not None]:
@@ -78,9 +84,12 @@ def save(
             raise ConfigError(f"scale: only a PNG has pixels, {suffix} has none; leave it out, or give width_mm")
         data = _rendered(figure, suffix, width_mm, style, scale or _SCALE[style], title)
     try:
-        return write_bytes_atomic(target, data)
+        written = write_bytes_atomic(target, data)
+        if caption is not None:
+            write_text_atomic(beside, caption.strip() + "\n")
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror})") from None
+        raise ConfigError(f"{error.filename or target}: cannot be written ({error.strerror})") from None
+    return written
 
 
 def _in_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -30,6 +30,7 @@ from s3pet_viz.sources import RUN, RunLike, open_sources
 from s3pet_viz.structure import Structure, ranks
 from s3pet_viz.viewer.documents import Compared
 from s3pet_viz.viewer.page import compared_state, run_state
+from s3pet_viz.viewer.state import State, states_by_viewer
 
 #: Bytes of a run's history in the file, at most.
 _HISTORY = 1 << 20
@@ -63,7 +64,13 @@ class _Opened:
     error: str | None
 
 
-def report(runs: RunLike | Iterable[RunLike], out: str | os.PathLike[str], *, title: str | None = None) -> Path:
+def report(
+    runs: RunLike | Iterable[RunLike],
+    out: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    state: State | None = None,
+) -> Path:
     """Write one HTML file about a search, or about several beside each other. It opens anywhere, without a network.
 
     It holds plotly.js (5 MB), every figure, the tables and the search's health in words. The same runs give the same
@@ -73,12 +80,14 @@ def report(runs: RunLike | Iterable[RunLike], out: str | os.PathLike[str], *, ti
         runs: a run, its directory or a recorded run's name; or several of them.
         out: the file; parents are made, a file is replaced as a whole or not at all.
         title: instead of the run's name.
+        state: what `share` of a view gave, or the page's *copy* menu: the viewer opens with it. In a report of several
+            viewers a state for each, by its name: ``run-1``, ``run-2``, ..., ``compared``.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: no run, or the file cannot be written.
+        ConfigError: no run, a wrong state (names the field), or the file cannot be written.
         RunError, StructureError: a run is missing, foreign or damaged; names the file. Nothing is written then.
     """
     target = located(out)
@@ -87,7 +96,7 @@ def report(runs: RunLike | Iterable[RunLike], out: str | os.PathLike[str], *, ti
     opened = open_sources(runs, allow=RUN, what="runs")
     names = [opened[0].name] if len(opened) == 1 else labels(opened, most=48)
     checked = [_read(run, name) for run, name in zip(opened, names, strict=True)]
-    whole = _page(checked, title).render()
+    whole = _page(checked, title, state).render()
     try:
         return write_text_atomic(target, whole)
     except OSError as error:
@@ -104,8 +113,11 @@ def _read(run: Run, label: str) -> _Opened:
     return _Opened(run, label, structure, run.scores(), None if stale else explanation, stale, status, error)
 
 
-def _page(runs: Sequence[_Opened], title: str | None) -> Page:
+def _page(runs: Sequence[_Opened], title: str | None, state: State | None) -> Page:
     several = len(runs) > 1
+    drawn = {f"run-{i}": "run" for i, one in enumerate(runs, 1) if one.structure is not None}
+    kinds = drawn | ({"compared": "compare"} if len(drawn) > 1 else {})
+    states = {} if state is None else states_by_viewer(state, kinds)
     made = Page(title or (f"{len(runs)} searches compared" if several else f"Search report: {runs[0].label}"))
     made.add(f"<header><h1>{text(made.title)}</h1><p class='muted'>{text(_subtitle(runs))}</p></header>")
     made.heading("Overview")
@@ -121,9 +133,9 @@ def _page(runs: Sequence[_Opened], title: str | None) -> Page:
             f"<b>{text(finding.title)}</b><br>{text(finding.text)}</div>"
         )
     if several:
-        _compared(made, runs)
+        _compared(made, runs, states.get("compared"))
     for number, one in enumerate(runs, 1):
-        _one(made, one, several, number)
+        _one(made, one, several, number, states.get(f"run-{number}"))
     _origins(made, runs)
     return made
 
@@ -222,7 +234,7 @@ def _trust(made: Page, runs: Sequence[Run]) -> None:
 # -- one search --------------------------------------------------------------------------------------------
 
 
-def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
+def _one(made: Page, one: _Opened, several: bool, number: int, state: State | None) -> None:
     run, level = one.run, 3 if several else 2
     if several:
         made.heading(f"Search: {one.label}")
@@ -232,7 +244,7 @@ def _one(made: Page, one: _Opened, several: bool, number: int) -> None:
         return
     made.heading("The structure", level)
     made.words(_words()["structure"], muted=True)
-    made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY)))
+    made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY, view=state)))
     captions = _words()["captions"]
     made.drawn(figures.sums(run, by="layer"), captions["layer"])
     by_module = made.figure(figures.sums(run, by="module"), captions["module"])
@@ -287,7 +299,7 @@ def _gates(made: Page, one: _Opened) -> None:
 # -- several searches --------------------------------------------------------------------------------------
 
 
-def _compared(made: Page, runs: Sequence[_Opened]) -> None:
+def _compared(made: Page, runs: Sequence[_Opened], state: State | None) -> None:
     made.heading("Side by side")
     drawn = [one for one in runs if one.structure is not None]
     if len(drawn) < 2:
@@ -295,7 +307,7 @@ def _compared(made: Page, runs: Sequence[_Opened]) -> None:
         return
     runs_at = {one.label: one.run for one in drawn}
     facts = {one.label: {name: fact(one.run, name) for name in FIELDS} for one in drawn}
-    made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"))))
+    made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"), state)))
     sources = [one.run for one in drawn]
 
     made.heading("Differences")

@@ -22,6 +22,7 @@ from s3pet_viz.structure.units import keys_by
 from s3pet_viz.viewer.feed import Frame, own_choice
 from s3pet_viz.viewer.pack import shift_of
 from s3pet_viz.viewer.seeds import seeds_doc
+from s3pet_viz.viewer.state import mark_of
 
 #: Parts of the page that show one run (js/view.js): which are open at first.
 LIVE_PARTS = ("curves", "health")
@@ -98,7 +99,7 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
     source |= {name: config[name] for name in ("task", "mode", "seed", "space") if name in config}
     source |= pins_said(run.pinned_in, config.get("pin"))
     structure = Structure((), info["backbone"] or "", info["backbone_params"] or 0, info["budget"], source)
-    return {
+    doc: Doc = {
         "id": key,
         "kind": "run",
         "theme": theme,
@@ -121,6 +122,7 @@ def run_doc(run: Run, *, key: str, parts: Sequence[str], control: bool = False, 
             **({"pinned": run.pinned_params} if run.pinned_in else {}),
         },
     }
+    return doc | {"of": mark_of(doc)}
 
 
 def live_doc(frame: Frame, key: str, rows: Doc | None) -> Doc:
@@ -156,11 +158,12 @@ def _effects(run: Run) -> list[Doc] | None:
     except S3PETError:  # said where it is asked for: explain, report
         return None
     at = {gate.key: i for i, gate in enumerate(run.gates_list)}
-    return [
+    told = [
         {"gate": at[e.gate.key], "increase": e.loss_increase, "se": e.loss_increase_se}
         for e in found.effects
         if e.gate.key in at and np.isfinite(e.loss_increase)
     ]
+    return told or None
 
 
 # -- several runs ------------------------------------------------------------------------------------------
@@ -198,6 +201,7 @@ class Compared:
             "left_out": list(left_out),
             "runs": [{"label": label, "facts": dict(facts[label])} for label in runs],
         }
+        self.doc["of"] = mark_of(self.doc)
         for index in range(min(len(runs), _FIRST)):
             if index < 2 or self._size < _AT_ONCE:
                 self._open(index)

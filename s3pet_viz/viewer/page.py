@@ -13,8 +13,9 @@ from s3pet_viz.resources import text_of
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.documents import EXPLORE_PARTS, Compared, live_doc, run_doc, text
 from s3pet_viz.viewer.feed import Feed
+from s3pet_viz.viewer.state import State, opened
 
-_FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "view.js", "many.js")
+_FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "share.js", "view.js", "many.js")
 
 
 @functools.cache
@@ -42,13 +43,29 @@ def standing_module() -> str:
     return own + text_of("viewer", "mount.js")
 
 
-def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = None, most: int = 2 << 20) -> str:
-    """A run as JSON for `standing_module`: its document, its end, and its history as far as `most` bytes hold it."""
+def run_state(
+    run: Run,
+    *,
+    key: str,
+    theme: str = "light",
+    budget: int | None = None,
+    most: int = 2 << 20,
+    view: State | None = None,
+) -> str:
+    """A run as JSON for `standing_module`: its document, its end, and its history as far as `most` bytes hold it.
+
+    Args:
+        view: the state that it opens with (`viewer.state`).
+
+    Raises:
+        ConfigError: a wrong `view`; names the field.
+    """
     feed = Feed(run)
     frame = feed.poll()
     assert frame is not None
     doc = run_doc(run, key=key, parts=EXPLORE_PARTS, theme=theme)
-    state: dict[str, Any] = {"uid": key, "doc": text(doc), "selection": []}
+    picked = [] if view is None else opened(view, doc, frame.step)
+    state: dict[str, Any] = {"uid": key, "doc": text(doc), "selection": picked}
     rows = None
     if feed.log is not None and frame.alpha is not None:
         while feed.log.history.size > most and feed.log.history.n > 2:
@@ -59,10 +76,11 @@ def run_state(run: Run, *, key: str, theme: str = "light", budget: int | None = 
     return in_script(json.dumps(state, separators=(",", ":")))
 
 
-def compared_state(compared: Compared) -> str:
-    """Several runs as JSON for `standing_module`."""
+def compared_state(compared: Compared, view: State | None = None) -> str:
+    """Several runs as JSON for `standing_module`; `view` as of `run_state`."""
     doc = compared.doc
-    state = {"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": [], "values": _base64(compared.values)}
+    picked = [] if view is None else opened(view, doc)
+    state = {"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": picked, "values": _base64(compared.values)}
     return in_script(json.dumps(state, separators=(",", ":")))
 
 

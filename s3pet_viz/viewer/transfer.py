@@ -17,6 +17,7 @@ from s3pet_viz.figures.transfer import Words, compared, yardsticks
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.units import by_rank, rank_keys
 from s3pet_viz.viewer.documents import Doc, space_doc
+from s3pet_viz.viewer.state import mark_of
 
 _DRAWS = 400  # pairs of random structures behind the overlap that chance gives
 
@@ -44,7 +45,7 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
             known &= gate_key in gates
             gates.setdefault(gate_key, gate)
     at = {gate_key: i for i, gate_key in enumerate(gates)}
-    return {
+    doc: Doc = {
         "id": key,
         "kind": "transfer",
         "theme": theme,
@@ -57,6 +58,7 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
         "structures": {name: _structure(structure, at) for name, structure in found.items()},
         "chance": _chances(found, list(gates.values())) if known else {},
     }
+    return doc | {"of": mark_of(doc)}
 
 
 def _structure(structure: Structure, at: dict[tuple[str, str], int]) -> Doc:

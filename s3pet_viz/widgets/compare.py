@@ -13,6 +13,7 @@ from s3pet_viz.files import is_folder
 from s3pet_viz.runs.listing import Listing, Runs
 from s3pet_viz.sources import RUN, names_source, open_sources
 from s3pet_viz.viewer.documents import Compared, text
+from s3pet_viz.viewer.state import State, opened
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.widgets.viewer import Viewer
 
@@ -24,24 +25,26 @@ class CompareRuns(Viewer):
     Args:
         runs: runs, their paths, or a folder that holds run directories.
         theme: ``auto``, ``light`` or ``dark``.
+        state: open as another view of these runs was: what its `share` gave.
 
     Attributes:
         listing: the runs, by label.
 
     Raises:
-        ConfigError: no run with steps, or another theme.
+        ConfigError: no run with steps, another theme, or a wrong state (names the field).
         RunError: a named run cannot be opened.
         MissingExtraError: ipywidgets or anywidget is not installed.
     """
 
-    def __init__(self, runs: Runs, *, theme: str = "auto") -> None:
+    def __init__(self, runs: Runs, *, theme: str = "auto", state: State | None = None) -> None:
         folder = isinstance(runs, (str, os.PathLike)) and os.fspath(runs) and is_folder(runs) and not names_source(runs)
         self.listing = Listing(runs if folder else open_sources(runs, allow=RUN, what="runs"))
         found = self.listing
         self._compared = Compared(
             found.runs, found.facts, key=uuid.uuid4().hex, left_out=found.problems[:20], theme=theme
         )
-        super().__init__(theme=theme, **self._state())
+        picked = [] if state is None else opened(state, self._compared.doc)
+        super().__init__(theme=theme, selection=picked, **self._state())
         self._show_static()
 
     def _state(self) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import RunError, S3PETError, StructureError
+from s3pet_viz.errors import ConfigError, RunError, S3PETError, StructureError
 from s3pet_viz.runs import Run
 from s3pet_viz.structure import Structure
 from s3pet_viz.viewer.documents import EXPLORE_PARTS, LIVE_PARTS, live_doc, of_run, run_doc, text
 from s3pet_viz.viewer.feed import Feed, Frame, Source
+from s3pet_viz.viewer.state import State, opened
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.widgets.viewer import Viewer
 
@@ -33,27 +34,28 @@ _DOING = {"pause": "pausing", "resume": "resuming", "stop": "stopping"}
 _views: dict[Path, LiveView] = {}
 
 
-def watch(run: Source, *, theme: str = "auto") -> LiveView:
+def watch(run: Source, *, theme: str = "auto", state: State | None = None) -> LiveView:
     """Show a search live; returns at once. The view follows the run directory until the search has ended.
 
-    The same view is returned again where this run is being shown already.
+    The same view is returned again where this run is being shown already, and no state is given.
 
     Args:
         run: a `Run`, the path of a run directory, or a `Launched`; live or finished.
         theme: ``auto``, ``light`` or ``dark``.
+        state: open as another view was: what its `share` gave.
 
     Raises:
         RunError: no run directory.
-        ConfigError: another theme.
+        ConfigError: another theme; a wrong state, or one of other gates (names the field), or no gates are known yet.
         MissingExtraError: ipywidgets or anywidget is not installed.
     """
     feed = Feed(run)
     key = feed.path.resolve()
     known = _views.get(key)
-    if known is not None and known.shows(feed) and known.theme == theme:
+    if state is None and known is not None and known.shows(feed) and known.theme == theme:
         known.follow()
         return known
-    _views[key] = view = LiveView(feed, theme=theme)
+    _views[key] = view = LiveView(feed, theme=theme, state=state)
     return view
 
 
@@ -67,7 +69,7 @@ class LiveView(Viewer):
     Args:
         source: as `watch`; None: nothing yet, see `attach`.
         control: with Pause, Resume and Stop. parts: what is open at first, of ``curves``, ``trace``, ``sums``,
-            ``path``, ``worth`` and ``health``. theme: as `watch`.
+            ``path``, ``worth`` and ``health``. theme, state: as `watch`.
         on_frame: called with each new `Frame`, in the thread.
 
     Attributes:
@@ -88,6 +90,7 @@ class LiveView(Viewer):
         control: bool = True,
         parts: tuple[str, ...] = LIVE_PARTS,
         theme: str = "auto",
+        state: State | None = None,
         on_frame: Callable[[Frame], None] | None = None,
     ) -> None:
         self.frame, self.updates = Frame(), 0
@@ -98,12 +101,19 @@ class LiveView(Viewer):
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock, self.theme = threading.RLock(), theme
-        doc = "null"
+        doc, picked = "null", list[int]()
         if source is not None:  # what there is goes with the opening message, which no server drops
             self._feed = source if isinstance(source, Feed) else Feed(source)
             self.frame = self._feed.poll() or self._feed.frame
-            doc = self._describe() or doc
-        super().__init__(theme=theme, whole=self._whole, doc=doc)
+            if state is not None and self._feed.run is not None:
+                made = self._doc(self._feed.run)
+                picked = opened(state, made, self.frame.step)
+                doc = text(made)
+            else:
+                doc = self._describe() or doc
+        if state is not None and doc == "null":
+            raise ConfigError("state: expected a run whose gates are known, found none yet")
+        super().__init__(theme=theme, whole=self._whole, doc=doc, selection=picked)
         if source is not None:
             self._show_static()
             if self._on_frame is not None and self._key:
@@ -123,7 +133,7 @@ class LiveView(Viewer):
         with self._lock:
             self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", ""
             self._name = "starting"
-            self.page.selection, self.page.edit, self.page.doc = [], None, "null"
+            self.page.selection, self.page.edit, self.page.view, self.page.doc = [], None, None, "null"
         self.follow()
 
     def follow(self) -> None:
@@ -232,9 +242,12 @@ class LiveView(Viewer):
         """The document of a run that none was made for yet; else nothing."""
         if self._feed is None or self._feed.run is None or self._key:
             return ""
-        self._key, self._name = uuid.uuid4().hex, _name_of(self._feed.run)
+        return text(self._doc(self._feed.run))
+
+    def _doc(self, run: Run) -> dict[str, Any]:
+        self._key, self._name = uuid.uuid4().hex, _name_of(run)
         self._told = None
-        return text(run_doc(self._feed.run, key=self._key, parts=self._parts, control=self._control, theme=self.theme))
+        return run_doc(run, key=self._key, parts=self._parts, control=self._control, theme=self.theme)
 
     def _tell(self, start: int | None = None) -> None:
         """Send what is new; the whole where it is small, at the end, and each time it has doubled."""
@@ -320,18 +333,18 @@ class StructureExplorer(LiveView):
 
     Args:
         run: a `Run`, or the path of a run directory; of a running search new steps are taken up as they come.
-        theme: ``auto``, ``light`` or ``dark``.
+        theme: ``auto``, ``light`` or ``dark``. state: as `watch`.
 
     Raises:
         RunError: no run, or one without steps.
         ConfigError, MissingExtraError: as `watch`.
     """
 
-    def __init__(self, run: Source, *, theme: str = "auto") -> None:
+    def __init__(self, run: Source, *, theme: str = "auto", state: State | None = None) -> None:
         feed = Feed(run)
         if feed.run is None or not feed.run.n_steps:
             raise RunError(f"{feed.path}: no steps recorded yet; there is nothing to explore")
-        super().__init__(feed, control=False, parts=EXPLORE_PARTS, theme=theme)
+        super().__init__(feed, control=False, parts=EXPLORE_PARTS, theme=theme, state=state)
 
     def structure(self, budget: Any = None) -> Structure:
         """The structure that the run chose, or would choose at another budget."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from s3pet_viz.figures.transfer import TransferLike, as_transfer
 from s3pet_viz.viewer.documents import text
+from s3pet_viz.viewer.state import State, opened
 from s3pet_viz.viewer.static import Panel
 from s3pet_viz.viewer.transfer import transfer_doc
 from s3pet_viz.widgets.viewer import Viewer
@@ -20,6 +21,7 @@ class TransferExplorer(Viewer):
     Args:
         matrix: a `Transfer`, its study, or the path of the study's folder.
         theme: ``auto``, ``light`` or ``dark``.
+        state: open as another view of this matrix was: what its `share` gave.
 
     Attributes:
         matrix: the `Transfer`.
@@ -29,10 +31,11 @@ class TransferExplorer(Viewer):
         ConfigError, MissingExtraError: as `watch`.
     """
 
-    def __init__(self, matrix: TransferLike, *, theme: str = "auto") -> None:
+    def __init__(self, matrix: TransferLike, *, theme: str = "auto", state: State | None = None) -> None:
         self.matrix = as_transfer(matrix)
         self._doc = transfer_doc(self.matrix, key=uuid.uuid4().hex, theme=theme)
-        super().__init__(theme=theme, doc=text(self._doc))
+        picked = [] if state is None else opened(state, self._doc)
+        super().__init__(theme=theme, doc=text(self._doc), selection=picked)
         self._show_static()
 
     def panels(self) -> list[Panel]:

@@ -17,6 +17,7 @@ from s3pet_viz.config.checks import among
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.viewer import page
 from s3pet_viz.viewer.documents import THEMES
+from s3pet_viz.viewer.state import defaults, names_of
 from s3pet_viz.viewer.static import Panel, svg
 
 #: The picture hides where the viewer's own module has drawn.
@@ -39,7 +40,7 @@ class Page(anywidget.AnyWidget):
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates. edit: a structure by hand: ``gates`` (those pinned in and out are
             numbered after the searched ones), and the budget and step that it began with, null for the run's own; None:
-            none.
+            none. view: what is looked at, as the page told it (`viewer.state`); None: untouched.
     """
 
     _esm = page.module()
@@ -53,6 +54,7 @@ class Page(anywidget.AnyWidget):
     last = t.Bytes(b"").tag(sync=True)
     selection = t.List(t.Int(min=0)).tag(sync=True)
     edit: Any = t.Dict(default_value=None, allow_none=True).tag(sync=True)
+    view: Any = t.Dict(default_value=None, allow_none=True).tag(sync=True)
 
     def __init__(self, whole: Callable[[], dict[str, Any]] | None = None, **state: Any) -> None:
         self._whole = whole
@@ -128,6 +130,24 @@ class Viewer(Pictured):
         if any(not 0 <= gate < count for gate in picked):
             raise ConfigError(f"selection: expected gates from 0 to {count - 1}, found {picked}")
         self.page.selection = picked
+
+    def share(self) -> dict[str, Any]:
+        """What is looked at, as JSON: the selection, step, budget, order of rows, groups, filters, what is shown, scale,
+        text in cells, theme and edits. ``state=`` of the views, `s3.report` and ``s3pet show --state`` open the same
+        picture with it; the page's *copy* menu gives it too. Gates are named by position and PET type, ``of`` says of
+        which gates it is. Where two pages show this view, it is the one that was changed last.
+
+        Raises:
+            ConfigError: nothing is shown yet.
+        """
+        doc = json.loads(self.page.doc)
+        if doc is None:
+            raise ConfigError("share: nothing is shown yet; expected a view of a run")
+        told = self.page.view
+        if told is None or told.get("of") != doc["of"]:
+            told = doc.get("view", {})
+        names = names_of(doc)
+        return {**defaults(doc), **told, "selection": [list(names[gate]) for gate in self.selection]}
 
     def close(self) -> None:
         """Take the view off the screen."""

@@ -75,6 +75,7 @@ export function say(value, digits = 4) {
 const short = (v) =>
   Math.abs(v) >= 1e6 ? `${+(v / 1e6).toPrecision(3)}M` : Math.abs(v) >= 1e4 ? `${+(v / 1e3).toPrecision(3)}k` : say(v, 3);
 
+const asXML = (node) => new XMLSerializer().serializeToString(node).replace(NO_XML, "\ufffd");
 //: Signs that no XML file can hold (viewer.static).
 const NO_XML = /[^\t\n\r\x20-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu;
 
@@ -152,9 +153,14 @@ export class Picture {
     return INKS[this.look()];
   }
 
+  /** The width that there is, in px; `wide`: a width that was asked for. */
+  get room() {
+    return this.wide ?? (this.el.clientWidth || this.width || 640);
+  }
+
   /** Begin anew; returns what is to be drawn on. */
   start(title, height, note = "") {
-    this.width = Math.max(220, this.el.clientWidth || this.width || 640);
+    this.width = Math.max(220, this.room);
     this.height = height;
     this.title.textContent = title;
     this.note.textContent = note ? ` ${note}` : "";
@@ -207,18 +213,25 @@ export class Picture {
     if (rows.length > 2000) this.holder.append(`the first 2,000 of ${say(rows.length)} rows; the CSV holds all`);
   }
 
-  /** The picture as a file of its own. */
-  source() {
-    const whole = this.svg.cloneNode(true);
-    const back = [s("rect", { width: this.width, height: this.height + 24, fill: this.ink.paper })];
+  /** The picture as a file of its own. paper: {mm, caption}: for a paper, which has its heading elsewhere. */
+  source(paper = null) {
+    const whole = this.svg.cloneNode(true),
+      above = paper ? 0 : 24;
+    const back = [s("rect", { width: this.width, height: this.height + above, fill: this.ink.paper })];
     for (const cell of this.cells) back.push(s("path", cell));
-    const inner = s("g", { transform: "translate(0 24)" }, back.slice(1), ...whole.childNodes);
+    const inner = s("g", { transform: `translate(0 ${above})` }, back.slice(1), ...whole.childNodes);
+    whole.setAttribute("viewBox", `0 0 ${this.width} ${this.height + above}`);
+    if (paper) {
+      whole.replaceChildren(s("desc", {}, paper.caption), back[0], inner);
+      whole.setAttribute("width", `${paper.mm}mm`);
+      whole.setAttribute("height", `${+((this.height * paper.mm) / this.width).toFixed(3)}mm`);
+      return asXML(whole);
+    }
     const text = s("text", { x: 8, y: 16, "font-size": 13, "font-weight": "bold" }, clip(this.title.textContent, this.width - 30, 13));
     text.append(s("tspan", { dx: 8, "font-size": 11, "font-weight": "normal", fill: this.ink.muted }, this.note.textContent.trim()));
     whole.replaceChildren(back[0], text, inner);
-    whole.setAttribute("viewBox", `0 0 ${this.width} ${this.height + 24}`);
-    whole.setAttribute("height", this.height + 24);
-    return new XMLSerializer().serializeToString(whole).replace(NO_XML, "\ufffd");
+    whole.setAttribute("height", this.height + above);
+    return asXML(whole);
   }
 
   async save(kind) {

@@ -85,6 +85,8 @@ export function arrange(space, p, { sort = "order", group = "none", hidePale = f
 
 /** A row is pale throughout where no gate is likelier than this. */
 export const PALE = 0.05;
+/** Widths of a paper's column and of its page. */
+const PAPER_MM = [84, 178];
 /** px of a text in a cell that can still be read. */
 const LEAST_TEXT = 6.5;
 
@@ -147,6 +149,7 @@ export class Heat extends Picture {
     inertText = "",
     held = null,
   }) {
+    this.drawn = arguments[0];
     const cells = cellsOf(space, values, state);
     if (scale === "div" && high === 1) low = -cells.most;
     if (high === 1) high = cells.most; // a sum over units reaches their number
@@ -163,15 +166,25 @@ export class Heat extends Picture {
     if (hatched) legend = [...legend, { words: "left out: cannot help", colour: this.ink.muted, hatched }];
     ({ values, state } = cells);
     this.ofCells = cells;
-    const width = Math.max(260, this.el.clientWidth || 640),
+    const width = Math.max(260, this.room),
       n = space.columns.length,
       stacks = new Set(space.columns.filter(Boolean).map((c) => c[0]));
-    const left = Math.min(width * 0.34, 12 + Math.max(20, ...rows.map((row) => (row.head ? 0 : widthOf(row.label)))));
+    const left = Math.min(width * (this.wide ? 0.46 : 0.34), 12 + Math.max(20, ...rows.map((row) => (row.head ? 0 : widthOf(row.label)))));
     const side = sums ? Math.min(90, width * 0.1) : 0,
       right = 16 + side + (bar ? 50 : 0);
     const cw = (width - left - right) / n,
       up = cw < Math.max(...space.columns.map((c) => widthOf(c))) + 4;
-    const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0);
+    // Names of signs, in as many lines as they need.
+    const needs = legend.map(({ words }) => widthOf(words) + 34),
+      signs = [];
+    const first = needs.some((need) => left + need - 17 > width) ? 8 : left;
+    for (const need of needs) {
+      const [x, line] = signs.length ? signs[signs.length - 1].next : [first, 0],
+        at = x > first && x + need - 17 > width ? [first, line + 1] : [x, line];
+      signs.push({ at, next: [at[0] + need, at[1]] });
+    }
+    const lines = signs.length ? signs[signs.length - 1].at[1] : 0;
+    const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0) + 16 * lines;
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
     const rh = Math.max(rows.some((row) => row.head) ? 12 : 5, Math.min(21, Math.floor((most - over - under) / rows.length)));
     if (texts && !fitOf(texts, values, cw, rh)) note = [note, "the cells are too narrow for text"].filter(Boolean).join("; ");
@@ -274,14 +287,15 @@ export class Heat extends Picture {
     this.focusBox = s("g", {});
     svg.append(this.focusBox);
     this.#focusOn(this.focus);
-    let x = left;
-    for (const { words, dash, colour, hatched: filled, pin } of legend) {
-      if (pin !== undefined) svg.append(...this.#pin(x + 6, 9, pin));
+    legend.forEach(({ words, dash, colour, hatched: filled, pin }, k) => {
+      const [x, line] = signs[k].at,
+        y = 4 + 16 * line;
+      if (pin !== undefined) svg.append(...this.#pin(x + 6, y + 5, pin));
       else
         svg.append(
           s("rect", {
             x,
-            y: 4,
+            y,
             width: 12,
             height: 10,
             fill: filled ? hatch : "none",
@@ -290,9 +304,8 @@ export class Heat extends Picture {
             "stroke-dasharray": dash,
           }),
         );
-      this.text(x + 17, 13, words);
-      x += widthOf(words) + 34;
-    }
+      this.text(x + 17, y + 9, words);
+    });
     if (bar) this.#bar(bar, width - 44, theme);
     this.table(() => [
       ["row", "column", "position", "parameters", bar || "value", outlined],
@@ -448,12 +461,21 @@ export class Heat extends Picture {
     });
   }
 
-  source() {
+  /** The picture as it was drawn last, at a width in mm, in light colours and without its heading: an SVG file for a
+   *  paper, whose caption is its description. */
+  paper(mm, caption) {
+    const sheet = new Heat(this.name, { look: () => "light", tip() {} }, { pick() {}, hover: () => [] });
+    sheet.wide = Math.round((mm * 96) / 25.4);
+    sheet.draw(mm < 120 ? { ...this.drawn, sums: null } : this.drawn); // a column has no room for bars beside the rows
+    return sheet.source({ mm, caption });
+  }
+
+  source(paper = null) {
     const theme = this.look();
     this.cells = this.#coloured().flatMap((gates, level) =>
       gates.map((gate) => ({ d: this.#box(gate, 0.5), fill: colourAt(theme, this.scene.scale, level) })),
     );
-    return super.source();
+    return super.source(paper);
   }
 
   /** Sums of rows at the right, of columns on top. */

@@ -1,13 +1,13 @@
 // Several runs beside each other, and the matrix of a transfer study.
 
-const RELATIVE = { "": "nothing", own: "the target's own structure", random: "random structures", full: "full fine-tuning" };
 const OVERLAP = 40; // runs in the matrix of overlaps
 
 Object.assign(View.prototype, {
   // -- compare -----------------------------------------------------------------------------------------
 
   buildCompare(doc) {
-    const facts = ["task", "budget", "seed"];
+    const facts = ["task", "budget", "seed"],
+      words = choicesOf(doc);
     this.want = { task: "", budget: "", seed: "" };
     this.pair = [0, Math.min(1, doc.runs.length - 1)];
     this.by = "gates";
@@ -25,30 +25,24 @@ Object.assign(View.prototype, {
       h(
         "div",
         { class: "s3-line" },
-        ...facts.map((name) =>
-          this.select(
-            name,
-            [["", "all"], ...[...new Set(doc.runs.map((run) => run.facts[name]))].map((v) => [v, v])],
-            (v) => (this.want[name] = v),
-          ),
-        ),
+        ...facts.map((name) => this.select(name, words[name], (v) => (this.want[name] = v), name)),
       ),
       h("div", { class: "s3-line" }, h("label", {}, "A", this.pairBoxes[0]), h("label", {}, "B", this.pairBoxes[1])),
       h(
         "div",
         { class: "s3-line" },
         ...this.rowControls(),
-        this.select(
-          "overlap",
-          [
-            ["gates", "by gates"],
-            ["params", "by parameters"],
-            ["rank", "rank correlation of p"],
-          ],
-          (v) => (this.by = v),
-        ),
+        this.select("overlap", words.overlap, (v) => (this.by = v), "overlap"),
+        ...this.copyMenu(),
       ),
     );
+    ["a", "b"].forEach((name, k) => {
+      const set = (label) => {
+        this.pair[k] = doc.runs.findIndex((run) => run.label === label);
+        this.keptPairs = null; // the boxes are filled anew
+      };
+      this.fields[name] = { get: () => doc.runs[this.pair[k]].label, set };
+    });
     const pick = (gate, event) => this.pick(gate, event);
     this.maps = ["A", "B"].map((letter, k) => new Heat(`heatmap-${letter}`, this.about, { pick, hover: (gate) => this.runWords(k, gate) }));
     this.difference = new Heat("difference", this.about, {
@@ -141,6 +135,7 @@ Object.assign(View.prototype, {
     const { doc } = this.store,
       { space } = doc,
       want = this.want;
+    this.settle();
     const passed = doc.runs
       .map((run, i) => i)
       .filter((i) => Object.keys(want).every((name) => !want[name] || doc.runs[i].facts[name] === want[name]));
@@ -355,33 +350,24 @@ Object.assign(View.prototype, {
     const elsewhere = doc.targets.findIndex((target) => target !== doc.sources[0]);
     this.cell = [0, Math.max(0, elsewhere)];
     Object.assign(this, { value: "score", relative: "", seed: "" });
-    const relatives = [...new Set(doc.matrices.map((m) => m.relative))],
-      seeds = [...new Set(doc.matrices.map((m) => m.seed))];
+    const words = choicesOf(doc);
     this.controls.append(
       h(
         "div",
         { class: "s3-line" },
-        this.select(
-          "value",
-          [
-            ["score", "score"],
-            ["loss", "held-out loss"],
-          ],
-          (v) => (this.value = v),
-        ),
-        this.select(
-          "relative to",
-          relatives.map((r) => [r, RELATIVE[r]]),
-          (v) => (this.relative = v),
-        ),
-        this.select(
-          "seed",
-          seeds.map((v) => [v, v === "" ? "all (mean)" : v]),
-          (v) => (this.seed = v),
-        ),
+        this.select("value", words.value, (v) => (this.value = v), "value"),
+        this.select("relative to", words.relative, (v) => (this.relative = v), "relative"),
+        this.select("seed", words.seed, (v) => (this.seed = v), "seed"),
         ...this.rowControls().slice(0, -1),
+        ...this.copyMenu(),
       ),
     );
+    delete this.fields.own_scale;
+    for (const [name, k, list] of [
+      ["source", 0, doc.sources],
+      ["target", 1, doc.targets],
+    ])
+      this.fields[name] = { get: () => list[this.cell[k]], set: (v) => (this.cell[k] = list.indexOf(v)) };
     this.matrix = new Matrix("transfer", this.about);
     this.maps = ["source", "own"].map(
       (name) =>
@@ -417,6 +403,7 @@ Object.assign(View.prototype, {
   drawTransfer() {
     const { doc } = this.store,
       { space } = doc;
+    this.settle();
     const table = doc.matrices.find((m) => m.value === this.value && m.relative === this.relative && m.seed === this.seed);
     put(this.words, this.note || doc.hint);
     this.matrix.draw(table.rows, doc.targets, table.cells, {

@@ -22,19 +22,19 @@ const SIGNS = {
 };
 const ACTIONS = { running: ["pause", "stop"], paused: ["resume", "stop"], stopped: ["resume"], failed: ["resume"], dead: ["resume"] };
 const DOING = { pause: "pausing", resume: "resuming", stop: "stopping" };
-const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health" };
+const TELL = 300; // ms without a change before the kernel is told what is looked at
 
 /** One view of a model: its own step, budget and filters; the selection belongs to the model. */
 class View {
   constructor(model, el) {
-    Object.assign(this, { model, el, store: storeOf(model), row: null, budget: null, playing: null, pending: null, memo: {} });
+    Object.assign(this, { model, el, store: storeOf(model), row: null, budget: null, playing: null, pending: null, memo: {}, fields: {} });
     el.classList.add("s3pet-viewer");
     el.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab's keys stay out of it
     el.tabIndex = -1;
     el.s3pet = { state: () => this.state(), view: this };
     this.tipBox = h("div", { class: "s3-tip", role: "tooltip", hidden: true });
     this.about = { look: () => this.theme, tip: (lines, event) => this.tip(lines, event) };
-    this.listen = () => this.queue();
+    this.listen = () => this.quiet || this.queue();
     this.store.listeners.add(this.listen);
     this.sized = new ResizeObserver(() => el.clientWidth !== this.drawnWidth && this.queue());
     this.sized.observe(el);
@@ -49,6 +49,7 @@ class View {
     this.sized.disconnect();
     this.themed.disconnect();
     clearInterval(this.playing);
+    clearTimeout(this.telling);
     cancelAnimationFrame(this.frame);
   }
 
@@ -61,13 +62,18 @@ class View {
   }
 
   draw() {
-    this.theme = themeOf(this.store.doc?.theme);
-    this.el.dataset.theme = this.theme;
+    this.colour();
     if (this.shape !== (this.store.doc?.id ?? "")) this.build();
     this.drawnWidth = this.el.clientWidth;
     this.status();
     if (!this.drawnWidth || !this.store.doc?.space) return; // not on the screen yet: the observer calls again
     ({ run: () => this.drawRun(), compare: () => this.drawCompare(), transfer: () => this.drawTransfer() })[this.store.doc.kind]();
+    this.tellView();
+  }
+
+  colour() {
+    this.theme = themeOf(this.ownTheme ?? this.store.doc?.theme);
+    this.el.dataset.theme = this.theme;
   }
 
   // -- controls ----------------------------------------------------------------------------------------
@@ -78,6 +84,10 @@ class View {
     this.row = this.scene = this.likeliest = this.era = null;
     this.how = { sort: "order", group: "none", hidePale: false, stack: "", type: "", module: "" }; // as the new controls say
     this.scaleOwn = false;
+    this.ownTheme = this.told = undefined;
+    this.wanted = doc?.view ?? null; // a state to open with
+    this.linkSaid = "";
+    this.fields = { theme: { get: () => this.theme, set: (v) => (this.ownTheme = v) } };
     this.edit = null; // of a structure by hand
     this.annotate = "";
     clearInterval(this.playing);
@@ -91,6 +101,7 @@ class View {
     this.controls = h("div", {});
     this.body = h("div", {});
     this.el.replaceChildren(this.head, this.words, this.trouble, this.controls, this.body, this.tipBox);
+    this.copied = h("span", { class: "s3-muted", role: "status" });
     this.title = h("b", {}, doc?.title ?? "");
     this.state_ = h("span", { class: "s3-status" });
     this.bar = h("i");
@@ -113,9 +124,12 @@ class View {
     this.head.append(this.title, h("span", { class: "s3-muted" }, doc?.subtitle ?? ""), this.state_, ...control);
     if (!doc?.space) return;
     ({ run: () => this.buildRun(doc), compare: () => this.buildCompare(doc), transfer: () => this.buildTransfer(doc) })[doc.kind]();
+    const names = namesOf(doc);
+    this.fields.selection = { get: () => this.picked.map((gate) => names[gate]), set: (picked) => (this.picked = placesOf(doc, picked)) };
   }
 
-  select(label, options, onchange, value) {
+  /** field: its name in the view's state. */
+  select(label, options, onchange, field) {
     const box = h(
       "select",
       {
@@ -126,11 +140,11 @@ class View {
       },
       options.map(([key, words]) => h("option", { value: key }, words)),
     );
-    if (value !== undefined) box.value = value;
+    if (field) this.fields[field] = { get: () => box.value, set: (v) => onchange((box.value = v)) };
     return h("label", {}, label, box);
   }
 
-  check(label, on, onchange, title = "") {
+  check(label, on, onchange, title = "", field = "") {
     const box = h("input", {
       type: "checkbox",
       ".checked": on,
@@ -139,39 +153,29 @@ class View {
         this.queue();
       },
     });
+    if (field) this.fields[field] = { get: () => box.checked, set: (v) => onchange((box.checked = v)) };
     return h("label", { title }, box, label);
+  }
+
+  /** What can be copied; of every view its state. */
+  copyMenu(more = []) {
+    const view = [["view", "this view as JSON"], ...(this.model.get("standing") ? [["link", "a link to this view"]] : [])];
+    this.copyBox = this.select("copy", [["", "…"], ...more, ...view], (v) => v && this.copy(v));
+    return [this.copyBox, this.copied];
   }
 
   /** How rows are shown, and what is saved: the same for every kind of view. */
   rowControls() {
-    const { space } = this.store.doc,
-      values = (list) => [["", "all"], ...[...new Set(list)].map((v) => [v, v])];
-    const stacks = new Set(space.stack);
+    const words = choicesOf(this.store.doc),
+      stack = this.select("stack", words.stack, (v) => (this.how.stack = v), "stack");
     return [
-      this.select(
-        "rows",
-        [
-          ["order", "in the model's order"],
-          ["p", "by p"],
-          ["params", "by parameters"],
-          ["likeness", "like rows together"],
-        ],
-        (v) => (this.how.sort = v),
-      ),
-      this.select(
-        "group",
-        [
-          ["none", "none"],
-          ["module", "by module"],
-          ["type", "by PET type"],
-        ],
-        (v) => (this.how.group = v),
-      ),
-      stacks.size > 1 && this.select("stack", values(space.stack), (v) => (this.how.stack = v)),
-      this.select("type", values(space.type), (v) => (this.how.type = v)),
-      this.select("module", values(space.module), (v) => (this.how.module = v)),
-      this.check("hide pale rows", false, (v) => (this.how.hidePale = v), `Leave out rows in which no gate has p of ${PALE} or more`),
-      this.check("own scale", false, (v) => (this.scaleOwn = v), "Colours over this picture's own range, not from 0 to 1"),
+      this.select("rows", words.rows, (v) => (this.how.sort = v), "rows"),
+      this.select("group", words.group, (v) => (this.how.group = v), "group"),
+      words.stack.length > 2 && stack,
+      this.select("type", words.type, (v) => (this.how.type = v), "type"),
+      this.select("module", words.module, (v) => (this.how.module = v), "module"),
+      this.check("hide pale rows", false, (v) => (this.how.hidePale = v), `Leave out rows in which no gate has p of ${PALE} or more`, "hide_pale"),
+      this.check("own scale", false, (v) => (this.scaleOwn = v), "Colours over this picture's own range, not from 0 to 1", "own_scale"),
     ].filter(Boolean);
   }
 
@@ -206,55 +210,50 @@ class View {
       { type: "button", onclick: () => this.askBudget(null), title: run.budget ? `Back to ${say(run.budget)} parameters` : "" },
       "the run's budget",
     );
-    const shown = new Set(doc.parts);
+    const shown = new Set(doc.parts),
+      offered = partsOf(doc);
     this.parts = shown;
-    const chips = Object.entries(PARTS)
-      .filter(([name]) => name !== "worth" || doc.effects)
-      .map(([name, words]) =>
-        this.check(words, shown.has(name), (v) => {
-          v ? shown.add(name) : shown.delete(name);
+    const show = (name, on) => (on ? shown.add(name) : shown.delete(name));
+    const chips = offered.map(([name, words]) => this.check(words, shown.has(name), (v) => show(name, v)));
+    this.fields.show = {
+      get: () => offered.map(([name]) => name).filter((name) => shown.has(name)),
+      set: (list) =>
+        offered.forEach(([name], k) => {
+          show(name, list.includes(name));
+          chips[k].firstChild.checked = list.includes(name);
         }),
-      );
-    const copy = (this.copyBox = this.select(
-      "copy",
-      [
-        ["", "…"],
-        ["code", "code that opens this"],
-        ["json", "the structure as JSON"],
-        ["lora", "a LoraConfig (PEFT)"],
-        ["picks", "the picked gates"],
-      ],
-      (v) => v && this.copy(v),
-    ));
-    this.copied = h("span", { class: "s3-muted", role: "status" });
-    const annotate = this.select(
-      "in cells",
-      [
-        ["", doc.space.unit ? "the chosen rank" : "nothing"],
-        ["rank", "rank"],
-        ...(doc.effects ? [["importance", "importance"]] : []),
-        ["alpha", "α"],
-        ["params", "parameters"],
-        ...(doc.space.inert ? [["inert", "what cannot help"]] : []),
-      ],
-      (v) => (this.annotate = v),
-    );
+    };
+    const copy = this.copyMenu([
+      ["code", "code that opens this"],
+      ["json", "the structure as JSON"],
+      ["lora", "a LoraConfig (PEFT)"],
+      ["picks", "the picked gates"],
+      ["caption", "a caption for a paper"],
+    ]);
+    const annotate = this.select("in cells", choicesOf(doc).in_cells, (v) => (this.annotate = v), "in_cells");
     const edit = this.check(
       "edit",
       false,
       (v) => this.toggleEdit(v),
       "Click gates into the structure and out of it (Shift: one unit out). In Python: view.edited; anywhere: copy, the structure as JSON",
     );
+    this.fields.step = { get: () => (this.row === null ? null : this.scene.step), set: (v) => this.goToStep(v) };
+    this.fields.budget = { get: () => this.budget, set: (v) => this.askBudget(v) };
+    this.fields.edit = { get: () => this.sharedEdit(), set: (v) => this.openEdit(v, edit.firstChild) };
     this.controls.append(
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "budget", this.budgetBox), this.budgetText, this.ownButton),
       h("div", { class: "s3-line" }, ...this.rowControls()),
-      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, annotate, edit, copy, this.copied),
+      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, annotate, edit, ...copy),
     );
     const about = this.about,
       pick = (gate, event) => (this.edit ? this.editGate(gate, event) : this.pick(gate, event));
     const pickPinned = (i) => this.edit && this.editGate(doc.space.n.length + i);
     this.map = new Heat("heatmap", about, { pick, pickPinned, hover: (gate) => this.gateWords(gate) });
+    for (const mm of PAPER_MM) {
+      const title = `Save this picture for a paper: SVG, ${mm} mm wide, light colours; its caption is copied`;
+      this.map.tools.append(h("button", { type: "button", title, onclick: () => this.forPaper(mm) }, `${mm} mm`));
+    }
     this.losses = new Lines("losses", about);
     this.entropies = new Lines("entropy", about);
     this.expected = new Lines("expected", about);
@@ -277,6 +276,15 @@ class View {
   goTo(row) {
     this.row = row >= this.count - 1 ? null : Math.max(0, row); // at the end: follow
     this.queue();
+  }
+
+  /** A step as it was recorded, from 0; null: the newest, whichever it is. */
+  goToStep(step) {
+    const { rows } = this.store,
+      row = step === null || !rows.n ? null : step > rows.scalar(rows.n - 1, "step") ? this.count - 1 : rows.rowOf(step);
+    this.goTo(row ?? this.count);
+    if (row !== null && row < rows.n && rows.scalar(row, "step") !== step)
+      this.linkSaid = `step ${say(step + 1)} is not kept here; step ${say(rows.scalar(row, "step") + 1)} is shown`;
   }
 
   /** A budget in parameters; null: the run's own. */
@@ -404,6 +412,7 @@ class View {
       notes.push(["s3-alert", `${{ dead: "the search died", failed: "the search failed" }[status] ?? "error"}: ${live.error}`]);
     if (doc?.run && !doc.run.named)
       notes.push(["s3-note", "The run names no budget, so it chose no gates: choose a budget. At first all gates fit."]);
+    if (this.linkSaid) notes.push(["s3-note", this.linkSaid]);
     if (doc?.left_out?.length) notes.push(["s3-note", `left out: ${doc.left_out.join("; ")}`]);
     const text = JSON.stringify(notes);
     if (text !== this.troubleText)
@@ -441,6 +450,12 @@ class View {
     const { rows, last } = this.store,
       n = rows.n;
     return n + (last && (!n || last.step > rows.scalar(n - 1, "step")) ? 1 : 0);
+  }
+
+  /** The newest step that is here, from 0. */
+  get lastStep() {
+    const { rows, last } = this.store;
+    return Math.max(rows.n ? rows.scalar(rows.n - 1, "step") : 0, last?.step ?? 0);
   }
 
   /** alpha, p and the choice at a row and a budget: what `run.p` and `run.structure` give. */
@@ -526,6 +541,7 @@ class View {
       count = this.count;
     this.body.hidden = this.controls.hidden = !count;
     if (!count) return put(this.words, live.words ?? "no step yet: the backbone and the data are loaded");
+    if (!store.waiting || store.gone) this.settle(this.lastStep);
     if (rows.n && rows.era !== this.era) {
       if (this.row !== null && this.era) this.row = rows.rowOf(this.lookedAt); // thinned, or taken back: not another step
       this.era = rows.era;
@@ -870,6 +886,26 @@ class View {
     this.queue();
   }
 
+  /** The structure by hand as a view's state has it: gates by name, the others as `tellEdit`. */
+  sharedEdit() {
+    const { edit } = this,
+      names = edit && namesOf(this.store.doc);
+    return edit && { gates: [...edit.gates].sort((a, b) => a - b).map((g) => names[g]), budget: edit.own ? null : edit.budget, step: edit.last ? null : edit.step };
+  }
+
+  openEdit(asked, box) {
+    box.checked = Boolean(asked);
+    this.edit = null;
+    if (asked) {
+      const { rows } = this.store,
+        last = asked.step === null || !rows.n || asked.step > rows.scalar(rows.n - 1, "step"),
+        scene = this.sceneOf(last ? this.count - 1 : rows.rowOf(asked.step), asked.budget),
+        gates = new Set(placesOf(this.store.doc, asked.gates));
+      this.edit = { base: this.chosenOf(scene), gates, budget: scene.budget, own: scene.own, step: scene.step, last: asked.step === null };
+    }
+    this.tellEdit();
+  }
+
   /** The scene with the edited choice in the place of the found one. */
   edited(scene) {
     const { edit } = this,
@@ -901,8 +937,112 @@ class View {
     return added.length || removed.length ? { edits: [{ by: "hand", added, removed }] } : {};
   }
 
-  /** What can be pasted elsewhere. */
+  // -- sharing -----------------------------------------------------------------------------------------
+
+  /** What is looked at, as JSON: `view.share()` in Python. */
+  share() {
+    const { doc } = this.store,
+      made = { version: STATE, kind: doc.kind, of: doc.of };
+    for (const name of fieldsOf(doc)) if (this.fields[name]) made[name] = this.fields[name].get();
+    return made;
+  }
+
+  /** Open what a link says, `fromLink`: now, or as soon as the history is there. */
+  open({ problem = "", states = new Map() }) {
+    const id = this.store.doc?.id;
+    if (problem || states.has(id)) this.linkSaid = problem;
+    if (states.has(id)) {
+      this.wanted = states.get(id);
+      this.el.scrollIntoView({ block: "nearest" });
+    }
+    this.queue();
+  }
+
+  /** Show the state that was asked for, whole or not at all. last: the newest step, from 0. */
+  settle(last) {
+    const { wanted } = this;
+    if (!wanted) return;
+    this.wanted = null;
+    const problem = problemOf(wanted, this.store.doc, last);
+    this.linkSaid = problem && `this view was not opened as the link says; ${problem}`;
+    if (!problem && this.playing) this.togglePlay();
+    if (!problem)
+      for (const name of fieldsOf(this.store.doc)) if (Object.hasOwn(wanted, name)) this.fields[name]?.set(wanted[name]);
+    this.colour();
+    this.status();
+  }
+
+  /** Tell the kernel what is looked at, once it rests; it need not answer, and it may be busy. */
+  tellView() {
+    if (this.wanted || !this.scene || this.model.get("standing")) return;
+    const text = JSON.stringify(this.share());
+    if (this.told === undefined) this.told = text; // as it opened
+    clearTimeout(this.telling);
+    if (text === this.told) return;
+    this.telling = setTimeout(() => {
+      this.told = text;
+      this.quiet = true; // it is drawn already
+      this.model.set("view", JSON.parse(text));
+      this.quiet = false;
+      this.model.save_changes?.();
+    }, TELL);
+  }
+
+  /** The caption of the heatmap in a paper, as figures.caption; and what else this picture shows. */
+  caption() {
+    const { scene, how } = this,
+      { doc, live } = this.store,
+      source = doc.structure?.source ?? {},
+      { pinned } = doc.space;
+    const text = captionOf({
+      ...Object.fromEntries(["task", "mode", "seed"].map((name) => [name, source[name]])),
+      backbone: doc.structure?.backbone,
+      chosen: scene.chosen.reduce((a, c) => a + (c > 0), 0),
+      gates: doc.space.n.length,
+      pinned: pinned?.inside ?? 0,
+      used: scene.used,
+      budget: scene.own && !doc.run.named ? null : scene.budget,
+      backbone_params: doc.run.backbone_params,
+      step: scene.step + 1,
+      steps: live.steps_total,
+    });
+    const only = ["stack", "type", "module"].filter((name) => how[name]).map((name) => `${name === "type" ? "PET type" : name} ${how[name]}`);
+    const more = [
+      this.edit && `Edited by hand: ${scene.added.length} put in, ${scene.removed.length} taken out`,
+      only.length && `Only gates of ${only.join(", ")} are drawn`,
+      how.hidePale && `Rows in which every p is below ${PALE} are left out`,
+      this.textsOf(scene).words.replace(/^./, (first) => first.toUpperCase()),
+    ];
+    return [text, ...more.filter(Boolean).map((words) => `${words}.`)].join(" ");
+  }
+
+  async forPaper(mm) {
+    const caption = this.caption();
+    download(`s3pet-heatmap-${mm}mm.svg`, new Blob([this.map.paper(mm, caption)], { type: "image/svg+xml" }));
+    this.clipboard = caption;
+    this.say(`${(await toClipboard(caption)) ? "its caption was copied" : "its caption"}: ${caption}`);
+  }
+
   async copy(kind) {
+    const { doc } = this.store;
+    let text;
+    if (kind === "view") text = JSON.stringify(this.share(), null, 1);
+    else if (kind === "link") {
+      const link = linkOf({ [doc.id]: this.share() });
+      try {
+        history.replaceState(null, "", link); // the address says it too
+      } catch {
+        location.hash = link; // where a page may not write its history
+      }
+      text = location.href;
+    } else text = kind === "caption" ? this.caption() : this.textsToCopy()[kind];
+    this.clipboard = text;
+    this.say((await toClipboard(text)) ? "copied" : "the browser refused the clipboard");
+    this.copyBox.lastChild.value = "";
+  }
+
+  /** Of a run, what can be pasted elsewhere. */
+  textsToCopy() {
     const { scene, store } = this,
       { space, run, code } = store.doc,
       chosen = (this.edit ? [...this.edit.gates].sort((a, b) => a - b) : this.chosenOf(scene)).map((g) => this.gateOf(g));
@@ -920,7 +1060,7 @@ class View {
         .filter(([, v]) => v !== values[0])
         .map(([gate, v]) => `${JSON.stringify(`^${gate.position.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`)}: ${v}`)
         .join(", ")}}`;
-    const texts = {
+    return {
       code: `import s3pet_viz as s3\n\nrun = ${code}\nstructure = run.structure(${at})\n`,
       json: JSON.stringify(
         {
@@ -940,10 +1080,6 @@ class View {
         this.picked.map((g) => [space.position[g], `${space.type[g]}${space.unit?.[g] >= 0 ? `.${space.unit[g]}` : ""}`]),
       ),
     };
-    this.clipboard = texts[kind];
-    const done = await toClipboard(texts[kind]);
-    this.say(done ? "copied" : "the browser refused the clipboard");
-    this.copyBox.lastChild.value = "";
   }
 }
 
