@@ -15,7 +15,7 @@ from s3pet_viz import figures
 from s3pet_viz.analysis.explanation import Explanation, GateEffect
 
 #: Names in `figures` that draw: the browser test and the themes leave none out.
-DRAWING = {name for name in figures.__all__ if not name.endswith("_table")} - {"save", "consensus_structure"}
+DRAWING = {name for name in figures.__all__ if not name.endswith("_table")} - {"save", "caption", "consensus_structure"}
 
 
 def explained(run: s3.Run) -> Explanation:

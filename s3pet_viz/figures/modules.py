@@ -15,7 +15,7 @@ from s3pet_viz.analysis.grid import MODULES
 from s3pet_viz.config.checks import whole
 from s3pet_viz.figures import _style
 from s3pet_viz.figures._data import shorten
-from s3pet_viz.figures._grid import bar, squares, tiles
+from s3pet_viz.figures._grid import bar, cased, squares, tiles
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 
@@ -121,6 +121,7 @@ def modules(
         figure.add_trace(trace.update(text=text, texttemplate="%{text}", textfont={"size": 10}), **at)
         ends = np.array(leading, dtype=float).reshape(-1, 2)
         edge_x, edge_y = squares(ends[:, 1], ends[:, 0], 0.45)
+        figure.add_trace(cased(edge_x, edge_y), **at)
         figure.add_trace(_style.line(edge_x, edge_y, "leads", _style.OUTLINE, 2, showlegend=False), **at)
         named = _style.named([_style.plain(shorten(task, 16)) for task in tasks], size=10)
         figure.update_xaxes(tickangle=-90, range=[-0.5, len(tasks) - 0.5], **named, **_style.BARE, **at)

@@ -61,7 +61,7 @@ def test_modules_that_lead(opened):
     assert table.groupby("task")["share"].sum().tolist() == pytest.approx([1, 1, 1])
     leading = table[table["leads"] & (table["task"] == "all")].iloc[0]
     assert leading["group"] in leading["says"]
-    assert len(modules("minilm-open", by="place").data) == 2
+    assert len(modules("minilm-open", by="place").data) == 3
 
 
 @pytest.mark.parametrize(
