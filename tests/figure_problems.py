@@ -15,7 +15,7 @@ from s3pet_viz import figures
 from s3pet_viz.analysis.explanation import Explanation, GateEffect
 
 #: Names in `figures` that draw: the browser test and the themes leave none out.
-DRAWING = {name for name in figures.__all__ if not name.endswith("_table")} - {"save", "consensus_structure"}
+DRAWING = {name for name in figures.__all__ if not name.endswith("_table")} - {"save", "caption", "consensus_structure"}
 
 
 def explained(run: s3.Run) -> Explanation:
@@ -42,6 +42,9 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "compare": partial(figures.compare, run, other),
         "difference": partial(figures.difference, runs, [f"entailment-0.2pct-s{seed}" for seed in range(3)]),
         "consensus": partial(figures.consensus, runs),
+        "multiples": partial(figures.multiples, runs),
+        "ways": partial(figures.ways, "tiny-t5", task="sentiment", methods=["searched", "gradient", "random", "LoRA"], draws=20),
+        "modules": partial(figures.modules, "minilm-open", by="place"),
         "trace": partial(figures.trace, run),
         "cut": partial(figures.cut, run, seeds=[other]),
         "curves": partial(figures.curves, run),

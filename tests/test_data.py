@@ -158,7 +158,7 @@ def test_task_words_are_whole_tokens(task: str, backbone: str) -> None:
 def test_the_table_in_the_readme_is_what_was_measured(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DATA.parent / "tools"))
     measure = importlib.import_module("measure")
-    rows = measure.pd.read_json(DATA / measure.PLANS[backbone].log, lines=True)
+    rows = measure.pd.DataFrame(measure.read_rows(DATA / measure.PLANS[backbone].log))
     assert measure.table(rows) in (DATA / "README.md").read_text(encoding="utf-8")
 
 

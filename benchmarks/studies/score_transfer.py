@@ -40,11 +40,15 @@ def main() -> None:
     matrix = s3.Transfer("tiny-t5")
     print(f"{matrix!r}, score on held-out rows\n")
     print(table(matrix.matrix().loc[matrix.sources]))
-    print(f"\noverlap of structures as foreteller: {foretold(matrix, matrix.overlap())}\n", flush=True)
+    print(flush=True)
+    made = {}
     for method in args.methods.split(","):
-        made = s3.score(tasks=matrix.targets, backbone="tiny-t5", method=method, rows=args.rows, progress=False)
-        show(made)
-        print(f"foretells: {foretold(matrix, made.correlation())}\n", flush=True)
+        one = s3.score(tasks=matrix.targets, backbone="tiny-t5", method=method, rows=args.rows, progress=False)
+        show(one)
+        made[method] = one
+    for row in matrix.foretold(made).to_dict("records"):
+        between = f"{row['between_low']:.2f} to {row['between_high']:.2f} between tasks"
+        print(f"{row['by']} ({between}), {row['value']}: {row['says']}", flush=True)
 
 
 def show(made: TaskScores) -> None:
@@ -60,14 +64,6 @@ def show(made: TaskScores) -> None:
         best = int(np.argmax(one.score))
         gate, share = one.gates[best], one.score[best] / one.score.sum()
         print(f"highest on {task}: {gate.column} {gate.row}, {share:.0%} of the sum", flush=True)
-
-
-def foretold(matrix: s3.Transfer, agreement: pd.DataFrame) -> str:
-    told = []
-    for value, words in (("score", "score"), ("loss", "less loss")):
-        found = matrix.foretold_by(agreement, value=value)
-        told.append(f"{words} {found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}, n = {found.n})")
-    return ", ".join(told)
 
 
 def table(numbers: pd.DataFrame) -> str:

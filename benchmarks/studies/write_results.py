@@ -1,5 +1,5 @@
-"""Write what the recorded studies say: the short tables and the figure of docs/results.md, and beside each study all of
-its tables (data/studies/NAME/TABLES.md).
+"""Write what the recorded studies say: the short tables and the figure of docs/results.md, the table of the README, and
+beside each study all of its tables (data/studies/NAME/TABLES.md).
 
     python benchmarks/studies/write_results.py
 """
@@ -114,7 +114,28 @@ def kept() -> str:
     return table(["task", "method", "smallest budget that keeps 99 %", "share kept there, or at the largest"], made)
 
 
-SHORT: dict[str, Callable[[], str]] = {"pays": pays, "cheap": cheap, "real": real, "transfer": transfer, "kept": kept}
+def in_short() -> str:
+    """The first page: the default search at 0.2 %, against what it has to beat."""
+    rows = at_home(s3.open_study("tiny-t5"))
+    sized = rows["budget"].fillna("").isin(("0.2%", ""))
+    rows = rows[sized & rows["method"].isin(("searched", "random", "gradient", "LoRA", "full"))].assign(budget="")
+    words = {
+        "random": "random gates of the same size",
+        "gradient": "one pass of gradients, no search (`s3.score`)",
+        "LoRA": "LoRA by hand, on every query and value",
+        "full": "all weights, 500 times as many",
+    }
+    return table(
+        ["searched gates against", "points, with a 95 % interval"],
+        [[said, gap(rows, "searched", method, "score")] for method, said in words.items()],
+    )
+
+
+#: Page -> the tables between its markers.
+SHORT: dict[Path, dict[str, Callable[[], str]]] = {
+    PAGE: {"pays": pays, "cheap": cheap, "real": real, "transfer": transfer, "kept": kept},
+    ROOT / "README.md": {"in short": in_short},
+}
 
 
 def main() -> None:
@@ -124,13 +145,14 @@ def main() -> None:
         )
         head = f"# Tables of the study `{name}`\n\nWritten by `python benchmarks/studies/write_results.py`; do not edit.\n"
         (STUDIES / name / "TABLES.md").write_text(f"{head}\n{done.stdout.strip()}\n", encoding="utf-8")
-    text = PAGE.read_text(encoding="utf-8")
-    for marker, make in SHORT.items():
-        begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
-        before, _, rest = text.partition(begin)
-        assert rest, f"{PAGE}: no place for {marker}"
-        text = f"{before}{begin}{make()}\n{end}{rest.partition(end)[2]}"
-    PAGE.write_text(text, encoding="utf-8")
+    for page, tables in SHORT.items():
+        text = page.read_text(encoding="utf-8")
+        for marker, make in tables.items():
+            begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+            before, _, rest = text.partition(begin)
+            assert rest, f"{page}: no place for {marker}"
+            text = f"{before}{begin}{make()}\n{end}{rest.partition(end)[2]}"
+        page.write_text(text, encoding="utf-8")
     # A page of the site is about as wide as two columns; no picture in docs/ is to be large.
     s3.figures.save(s3.figures.budgets("tiny-t5"), PICTURE, scale=1.8)
 

@@ -14,8 +14,8 @@ gates everywhere.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -104,36 +104,71 @@ def relations(found: Iterable[Found | RunLike], *, draws: int = 999, seed: int =
             space, or sizes that are not known or differ.
         RunError: as `Found.of`.
     """
-    if draws < 1:
-        raise ConfigError(f"draws: expected 1 or more, found {draws}")
     records = sorted((f if isinstance(f, Found) else Found.of(open_source(f, allow=RUN)) for f in found), key=_question)
-    chosen, places, size = _checked(records)
+    for a, b in itertools.pairwise(records):
+        if _question(a) == _question(b):
+            raise ConfigError(
+                f"relations: expected each task, budget, mode and seed once, found {a.task}, {a.budget}, "
+                f"{a.mode or 'no mode'}, seed {a.seed} twice"
+            )
     groups = {}
     for name, holds in RELATIONS.items():
         pairs = [(i, j) for i, j in itertools.combinations(range(len(records)), 2) if holds(records[i], records[j])]
         if pairs:
-            groups[name] = np.array(pairs, dtype=np.int64)
+            groups[name] = pairs
+    made = against_chance(records, groups, draws=draws, seed=seed)
+    return made.rename(columns={"group": "relation"})
+
+
+def against_chance(
+    records: Sequence[Found],
+    groups: Mapping[Any, Sequence[tuple[int, int]]],
+    *,
+    by: Sequence[str] = ("gates", "params"),
+    ranked: bool = True,
+    draws: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean overlap of the pairs of each group, against what random structures of the same budgets give.
+
+    Args:
+        records: two or more.
+        groups: which pairs of them, by a name.
+        by: ``gates``, ``params``.
+        ranked: of units, compare how many a position has. Else only whether it has any; sizes may differ then.
+        draws, seed: as of `relations`.
+
+    Returns:
+        A row per group and `by`; the columns are those of `relations`, with group in place of relation.
+
+    Raises:
+        ConfigError, StructureError: as `relations`.
+    """
+    if draws < 1:
+        raise ConfigError(f"draws: expected 1 or more, found {draws}")
+    chosen, places, size = _checked(records, ranked)
     if not groups:
         raise ConfigError(
             "relations: expected two structures that differ in one of task, budget, mode or seed, found none"
         )
-    drawn = _random(records, places, len(size), draws, seed)
+    paired = {name: np.array(pairs, dtype=np.int64) for name, pairs in groups.items()}
+    drawn = _random(records, places, len(size), draws, seed, ranked)
     rows = []
-    sizes = {"gates": np.ones(len(size)), "params": size}
-    observed = {by: _means(chosen[None], weights, groups) for by, weights in sizes.items()}
+    sizes = {name: weights for name, weights in (("gates", np.ones(len(size))), ("params", size)) if name in by}
+    observed = {name: _means(chosen[None], weights, paired) for name, weights in sizes.items()}
     block = max(1, _BLOCK // chosen.size)
     by_chance = {
-        by: np.concatenate([_means(drawn[at : at + block], weights, groups) for at in range(0, draws, block)])
-        for by, weights in sizes.items()
+        name: np.concatenate([_means(drawn[at : at + block], weights, paired) for at in range(0, draws, block)])
+        for name, weights in sizes.items()
     }
-    for i, (name, of) in enumerate(groups.items()):
-        for by in sizes:
-            overlap, chance = float(observed[by][0, i]), by_chance[by][:, i]
+    for i, (group, of) in enumerate(paired.items()):
+        for name in sizes:
+            overlap, chance = float(observed[name][0, i]), by_chance[name][:, i]
             low, high = np.quantile(chance, [0.025, 0.975]).tolist()
             reached = int((chance >= overlap - _ROUNDING).sum())
             rows.append(
                 {
-                    **{"relation": name, "by": by, "overlap": overlap},
+                    **{"group": group, "by": name, "overlap": overlap},
                     **{"chance": float(chance.mean()), "low": low, "high": high, "above": bool(overlap > high)},
                     **{"p": (1 + reached) / (1 + draws), "pairs": len(of), "structures": len(np.unique(of))},
                 }
@@ -145,16 +180,12 @@ def _question(one: Found) -> tuple[str, int, str, int]:
     return one.task, one.params, one.mode, one.seed
 
 
-def _checked(records: Sequence[Found]) -> tuple[NDArray[np.bool_], list[NDArray[np.int64]], NDArray[np.float64]]:
+def _checked(
+    records: Sequence[Found], ranked: bool
+) -> tuple[NDArray[np.bool_], list[NDArray[np.int64]], NDArray[np.float64]]:
     """Chosen gates, shape (n_structures, n_gates) over the union of the spaces; each space's places in it; sizes."""
     if len(records) < 2:
         raise ConfigError(f"relations: expected at least two structures, found {len(records)}")
-    for a, b in itertools.pairwise(records):
-        if _question(a) == _question(b):
-            raise ConfigError(
-                f"relations: expected each task, budget, mode and seed once, found {a.task}, {a.budget}, "
-                f"{a.mode or 'no mode'}, seed {a.seed} twice"
-            )
     backbones = sorted({r.structure.backbone for r in records if r.structure.backbone})
     if len(backbones) > 1:
         raise StructureError(f"relations: expected structures of one backbone, found {', '.join(backbones)}")
@@ -162,14 +193,14 @@ def _checked(records: Sequence[Found]) -> tuple[NDArray[np.bool_], list[NDArray[
     places = []
     for one in records:
         need_sizes(one.gates, "relations")
-        keys = dict(zip(rank_keys(one.gates), one.gates, strict=True))
+        keys = dict(zip(_keys(one.gates, ranked), one.gates, strict=True))
         if union and not keys.keys() & union.keys():
             raise StructureError(f"relations: the search space of {one.task} shares no gate with the others")
         if strange := sorted(one.structure.keys - {gate.key for gate in one.gates}):
             raise StructureError(f"relations: gate {' '.join(strange[0])} of {one.task} is not in its search space")
         for key, gate in keys.items():
             other = union.setdefault(key, gate)
-            if other.n_params != gate.n_params:
+            if ranked and other.n_params != gate.n_params:
                 raise StructureError(
                     f"relations: gate {gate.position} {gate.pet_type} has {gate.n_params:,} parameters in {one.task} "
                     f"and {other.n_params:,} elsewhere"
@@ -177,26 +208,32 @@ def _checked(records: Sequence[Found]) -> tuple[NDArray[np.bool_], list[NDArray[
     index = {key: i for i, key in enumerate(union)}
     chosen = np.zeros((len(records), len(index)), dtype=bool)
     for row, one in zip(chosen, records, strict=True):
-        places.append(np.array([index[key] for key in rank_keys(one.gates)], dtype=np.int64))
-        row[[index[key] for key in one.structure.rank_keys]] = True
+        places.append(np.array([index[key] for key in _keys(one.gates, ranked)], dtype=np.int64))
+        row[[index[key] for key in _keys(one.structure.gates, ranked)]] = True
     return chosen, places, np.array([gate.n_params for gate in union.values()], dtype=np.float64)
 
 
+def _keys(gates: Iterable[Gate], ranked: bool) -> list[tuple[str, str]]:
+    return rank_keys(gates) if ranked else [gate.place for gate in gates]
+
+
 def _random(
-    records: Sequence[Found], places: Sequence[NDArray[np.int64]], n_gates: int, draws: int, seed: int
+    records: Sequence[Found], places: Sequence[NDArray[np.int64]], n_gates: int, draws: int, seed: int, ranked: bool
 ) -> NDArray[np.bool_]:
     """Random replicates of the study, shape (draws, n_structures, n_gates); every structure drawn on its own."""
-    alike: dict[tuple[bytes, int], list[int]] = {}
+    alike: dict[tuple[bytes, tuple[int, ...], int], list[int]] = {}
     for i, (one, place) in enumerate(zip(records, places, strict=True)):
-        alike.setdefault((place.tobytes(), one.params), []).append(i)
+        alike.setdefault((place.tobytes(), tuple(gate.n_params for gate in one.gates), one.params), []).append(i)
     seeds = np.random.default_rng(seed).integers(2**63, size=len(alike))
     drawn = np.zeros((draws, len(records), n_gates), dtype=bool)
     for (members, own), one_seed in zip(((m, records[m[0]]) for m in alike.values()), seeds, strict=True):
         counts = [gate.n_params for gate in own.gates]
         made = random_structures(counts, own.params, draws=draws * len(members), seed=int(one_seed))
         made = by_rank(made, own.gates).reshape(draws, len(members), len(counts))
+        # The first unit of a place is there if any is: not ranked, it stands for all of them.
+        first = slice(None) if ranked else np.unique(places[members[0]], return_index=True)[1]
         for k, i in enumerate(members):
-            drawn[:, i, places[i]] = made[:, k]
+            drawn[:, i, places[i][first]] = made[:, k][:, first]
     return drawn
 
 

@@ -34,9 +34,25 @@ from s3pet_viz.structure.units import by_rank
 
 #: Columns of `RunTable.table`.
 COLUMNS = (
-    "run", "name", "task", "backbone", "budget", "mode", "seed", "status", "steps", "score", "metric", "gates",
-    "parameters", "agreement", "tags", "note", "archived", "path",
-)  # fmt: skip
+    "run",
+    "name",
+    "task",
+    "backbone",
+    "budget",
+    "mode",
+    "seed",
+    "status",
+    "steps",
+    "score",
+    "metric",
+    "gates",
+    "parameters",
+    "agreement",
+    "tags",
+    "note",
+    "archived",
+    "path",
+)
 _SHOWN = ("name", "task", "backbone", "budget", "mode", "seed", "status", "steps", "score", "agreement", "tags")
 _ROWS = 40
 #: Of a thumbnail: colours of p from 0 to 1, of a chosen cell, and of a place without a gate.

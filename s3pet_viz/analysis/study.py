@@ -24,7 +24,7 @@ from s3pet_viz.errors import StudyError
 from s3pet_viz.files import is_there, located, parse_json, read_json, read_text
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import Run, open_run
-from s3pet_viz.structure import Structure
+from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.pins import searched_of
 
 if TYPE_CHECKING:
@@ -217,6 +217,11 @@ class Study:
                 one = Found(**asked, structure=structure, gates=space, params=structure.budget or structure.n_params)
             made.append((cell["labels"], folder, one))
         return made
+
+    def space(self) -> tuple[Gate, ...] | None:
+        """The gates that its searches chose from, where one's run is at hand. Raises RunError: it is damaged."""
+        folders = (run_folder(self.path, cell["key"]) for cell in self.cells if cell["kind"] == "search")
+        return next((open_run(folder).gates_list for folder in folders if folder.is_dir()), None)
 
     def _searches(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The cells of finished searches, with their results."""

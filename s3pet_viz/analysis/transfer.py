@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,8 +12,9 @@ import pandas as pd
 
 from s3pet_viz.analysis.intervals import Interval, interval
 from s3pet_viz.analysis.measures import jaccard, spearman
+from s3pet_viz.analysis.one_pass import TaskScores
 from s3pet_viz.analysis.study import Study, open_study
-from s3pet_viz.config.checks import among
+from s3pet_viz.config.checks import among, short
 from s3pet_viz.errors import ConfigError, StudyError
 from s3pet_viz.structure import Gate, Structure
 
@@ -176,6 +178,54 @@ class Transfer:
             names = ", ".join(self.targets)
             raise ConfigError(f"agreement: expected it for at least two targets of {names}, found {len(known)}")
         return interval(known)
+
+    def foretold(self, scores: Mapping[str, TaskScores | pd.DataFrame] | TaskScores) -> pd.DataFrame:
+        """How well cheap scores foretell where structures transfer, beside what the overlap of the searched structures
+        foretells; two rows for each: of the score, and of less loss.
+
+        Columns: by (``overlap``, or the scores' name); value; between_low, between_high (the least and the largest
+        agreement between two tasks); correlation, low, high (`foretold_by`: the mean over targets of Spearman's
+        correlation, and its 95 % interval, which is widened for few targets and may leave -1 to 1); targets (that it is
+        a mean of); pairs (of source and target behind it); settled (whether the interval leaves 0 out); says (in
+        words).
+
+        Args:
+            scores: ``s3.score(tasks=[...])``; or a mapping of names to such, or to matrices of agreement, tasks x
+                tasks.
+
+        Raises:
+            ConfigError: not of these; fewer than two targets with three sources that have scores.
+        """
+        named: dict[str, pd.DataFrame] = {"overlap": self.overlap()}
+        if isinstance(scores, TaskScores):
+            scores = {next(iter(scores.values())).method: scores}
+        if not isinstance(scores, Mapping):
+            raise ConfigError(f"scores: expected s3.score(tasks=[...]), or a mapping to such, found {short(scores)}")
+        for name, one in scores.items():
+            if not isinstance(one, (TaskScores, pd.DataFrame)):
+                raise ConfigError(f"scores: {name}: expected s3.score(tasks=[...]) or a DataFrame, found {short(one)}")
+            named[str(name)] = one.correlation() if isinstance(one, TaskScores) else one
+        rows = []
+        for name, agreement in named.items():
+            tasks = [t for t in self.targets if t in agreement.index and t in agreement.columns]
+            between = agreement.loc[tasks, tasks].to_numpy(dtype=float)[~np.eye(len(tasks), dtype=bool)]
+            sources = [s for s in self.sources if s in agreement.index and s in agreement.columns]
+            for value in get_args(Value):
+                found = self.foretold_by(agreement, value=value)
+                settled = bool(found.low > 0 or found.high < 0)
+                pairs = sum(len(set(sources) - {target}) for target in tasks)
+                what = "a better score" if value == "score" else "less loss"
+                said = f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}) over {found.n} targets: "
+                if settled:
+                    said += f"more agreement goes with {what if found.mean > 0 else f'no {what}, rather the reverse'}"
+                else:
+                    said += (
+                        f"not shown to foretell {what}; {found.n} targets are few, only a strong relation would show"
+                    )
+                ends = (np.nanmin(between), np.nanmax(between))
+                rows.append((name, value, *ends, found.mean, found.low, found.high, found.n, pairs, settled, said))
+        names = "by value between_low between_high correlation low high targets pairs settled says".split()
+        return pd.DataFrame(rows, columns=names)
 
     # -- structures ------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from s3pet_viz.cli import (
     trust,
     tune,
     watch,
+    ways,
 )
 from s3pet_viz.cli._common import command
 
@@ -57,6 +58,7 @@ for _function in (
     trust.trust,
     difference.difference,
     difference.forest,
+    ways.ways,
     explain.explain,
     cut.cut,
     cut.why_not,

@@ -12,12 +12,14 @@ from s3pet_viz.figures.difference import difference, difference_table
 from s3pet_viz.figures.forest import forest, forest_table
 from s3pet_viz.figures.heatmap import heatmap, heatmap_table
 from s3pet_viz.figures.importance import importance, importance_table
+from s3pet_viz.figures.modules import modules, modules_table
 from s3pet_viz.figures.multiples import multiples, multiples_table
 from s3pet_viz.figures.overlap import overlap, overlap_table
 from s3pet_viz.figures.save import save
 from s3pet_viz.figures.sums import sums, sums_table
 from s3pet_viz.figures.trace import trace, trace_table
 from s3pet_viz.figures.transfer import transfer, transfer_table
+from s3pet_viz.figures.ways import ways, ways_table
 
 __all__ = [
     "agreement",
@@ -44,6 +46,8 @@ __all__ = [
     "heatmap_table",
     "importance",
     "importance_table",
+    "modules",
+    "modules_table",
     "multiples",
     "multiples_table",
     "overlap",
@@ -55,4 +59,6 @@ __all__ = [
     "trace_table",
     "transfer",
     "transfer_table",
+    "ways",
+    "ways_table",
 ]

@@ -80,7 +80,7 @@ def ring(x: np.ndarray, y: np.ndarray, name: str, colour: str = _style.OUTLINE, 
 
 def cased(x: np.ndarray, y: np.ndarray, **more: Any) -> go.Scatter:
     """The casing of a ring: wider, and in the ground's colour, so that the ring is seen on dark and on pale cells."""
-    line = {"color": _style.GROUND, "width": 2 * _RING}
+    line = more.pop("line", {"color": _style.GROUND, "width": 2 * _RING})
     return go.Scatter(x=x, y=y, mode="lines", name="casing", line=line, hoverinfo="skip", showlegend=False, **more)
 
 

@@ -61,8 +61,9 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
             bottom += rows
     if narrow and legend.get("y") != 0:
         bottom += _bar_below(made)
-    if any(note.yref == "paper" and (note.y or 0) >= 1 for note in made.layout.annotations):
-        top += 16  # names of the stacks
+    above = [note.text or "" for note in made.layout.annotations if note.yref == "paper" and (note.y or 0) >= 1]
+    if above:  # names of the stacks, heads of panels
+        top += 4 + 12 * max(1 + text.count("<br>") for text in above)
     made.update_layout(legend={**legend, "itemsizing": "trace"})
     height = round(top + bottom + _plot_height(figure, made))
     if legend.get("yanchor") == "top":

@@ -46,7 +46,7 @@ def cut_table(
     Args:
         run: a run, or its path.
         n: so many of each side at most.
-        seeds: runs of other seeds, or their paths.
+        seeds: runs of other seeds, or their paths; the run itself among them counts once.
         explanation: of this run's structure; None: the run's own, if it has one.
         scores: `s3.score` of the same space, where the run has recorded no gradients.
 
@@ -60,7 +60,9 @@ def cut_table(
         raise RunError(f"{source.path}: no steps recorded yet, so nothing was chosen")
     one = view(source)
     several = isinstance(seeds, (list, tuple)) and not seeds
-    others = [] if several else [view(other) for other in open_sources(seeds, allow=RUN, what="seeds")]
+    found_seeds = [] if several else open_sources(seeds, allow=RUN, what="seeds")
+    # A reader gives all seeds, the run's own among them: it counts once.
+    others = [view(run) for path, run in {run.path: run for run in found_seeds}.items() if path != source.path]
     joint = table_of([one, *others])[0]  # the gates of the first come first, in their order
     found = first_order(source, scores)
     explained = explanation or _own(source)

@@ -169,7 +169,10 @@ def _dress(figure: go.Figure, table: pd.DataFrame, labels: list[str], last: floa
     zero = {"zeroline": True, "zerolinecolor": _style.INK, "zerolinewidth": 1}
     ends = [min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds)))]
     pad = 0.04 * (ends[1] - ends[0] or 1)
-    figure.update_xaxes(title=f"difference, {unit} ({better})", range=[ends[0] - pad, ends[1] + pad], **zero)
+    what = (
+        f"{shorten(str(table['a'].iloc[0]), 24)} less {shorten(str(table['b'].iloc[0]), 24)}" if one else "difference"
+    )
+    figure.update_xaxes(title=f"{_style.plain(what)}, {unit} ({better})", range=[ends[0] - pad, ends[1] + pad], **zero)
     ticks = _style.named(
         [_style.plain(shorten(label, 32)) for label in labels] + ["<b>all</b>"], [*range(len(labels)), last]
     )

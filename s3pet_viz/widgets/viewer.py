@@ -132,10 +132,10 @@ class Viewer(Pictured):
         self.page.selection = picked
 
     def share(self) -> dict[str, Any]:
-        """What is looked at, as JSON: the selection, step, budget, order of rows, groups, filters, what is shown,
-        scale, text in cells, theme and edits. ``state=`` of the views, `s3.report` and ``s3pet show --state`` open the
-        same picture with it; the page's *copy* menu gives it too. Gates are named by position and PET type, ``of`` says
-        of which gates it is. Where two pages show this view, the one that was changed last counts.
+        """What is looked at, as JSON: selection, step, budget, order of rows, groups, filters, parts, scale,
+        text in cells, theme and edits. ``state=`` of the views, `s3.report` and ``s3pet show --state`` open the same
+        picture with it; the page's *copy* menu gives it too. Gates are named by position and PET type, ``of`` says of
+        which gates it is. Where two pages show this view, it is the one that was changed last.
 
         Raises:
             ConfigError: nothing is shown yet.

@@ -63,8 +63,8 @@ def test_figures_and_functions_take_a_table(folder):
     assert len(s3.figures.multiples_table(found)) == 3 * 12
     assert s3.figures.consensus_table(found).shape[0] == 12
     figure = s3.figures.multiples(found, columns=2)
-    assert [trace.type for trace in figure.data] == ["heatmap", "scatter"] * 3
-    assert len({(trace.zmin, trace.zmax) for trace in figure.data[::2]}) == 1
+    assert [trace.type for trace in figure.data] == ["heatmap", "scatter", "scatter"] * 3
+    assert len({(trace.zmin, trace.zmax) for trace in figure.data[::3]}) == 1
 
 
 def test_ranks_that_are_chosen_agree_whichever_units_they_are():

@@ -160,6 +160,10 @@ def test_a_picture_for_a_paper_has_its_width_and_its_caption(tmp_path):
             assert not [t for t in svg.getElementsByTagName("text") if "…" in t.firstChild.data], "no label is cut"
             assert "Gate probabilities p of" in page.locator(".s3pet-viewer").inner_text()
         assert copied(page, "caption") == figures.caption(RUN)
+        page.evaluate(f"{VIEW.format(0)}.fields.in_cells.set('alpha')")  # read at a page's width, too wide for a column's
+        said = [page.evaluate(f"(mm) => {{ const view = {VIEW.format(0)}; view.draw(); return view.map.paper(mm, (sheet) => view.caption(sheet)); }}", mm) for mm in (84, 178)]
+        assert ["In cells: α" in one for one in said] == [False, True]
+        assert [one.count("s3-rank") > 100 for one in said] == [False, True]
         assert not errors, errors
 
 

@@ -27,11 +27,12 @@ def test_it_has_at_most_150_lines_and_one_figure():
     assert text.count("![") == 1
 
 
-@pytest.mark.parametrize("name", ["pays", "real", "kept"])
-def test_its_tables_are_those_of_the_recorded_studies(written, name):
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    assert f"<!-- {name} -->\n{written.SHORT[name]()}\n<!-- /{name} -->" in text
-    assert set(written.SHORT) == set(re.findall("<!-- /(.*) -->", text))
+@pytest.mark.parametrize(("page", "name"), [("docs/results.md", "pays"), ("docs/results.md", "real"), ("docs/results.md", "kept"), ("README.md", "in short")])
+def test_tables_are_those_of_the_recorded_studies(written, page, name):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    made = written.SHORT[ROOT / page]
+    assert f"<!-- {name} -->\n{made[name]()}\n<!-- /{name} -->" in text
+    assert set(made) == set(re.findall("<!-- /(.*) -->", text))
 
 
 def test_every_table_stands_beside_its_study(written):

@@ -187,7 +187,8 @@ export class Heat extends Picture {
     const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0) + 16 * lines;
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
     const rh = Math.max(rows.some((row) => row.head) ? 12 : 5, Math.min(21, Math.floor((most - over - under) / rows.length)));
-    if (texts && !fitOf(texts, values, cw, rh)) note = [note, "the cells are too narrow for text"].filter(Boolean).join("; ");
+    this.textless = texts ? !fitOf(texts, values, cw, rh) : Boolean(named) && Math.min(cw, rh) < 8;
+    if (texts && this.textless) note = [note, "the cells are too narrow for text"].filter(Boolean).join("; ");
     const svg = this.start(title, over + Math.max(rh * rows.length + under, bar ? 70 : 0), note),
       ink = this.ink,
       theme = this.look();
@@ -462,12 +463,12 @@ export class Heat extends Picture {
   }
 
   /** The picture as it was drawn last, at a width in mm, in light colours and without its heading: an SVG file for a
-   *  paper, whose caption is its description. */
-  paper(mm, caption) {
+   *  paper, whose caption, captionOf(sheet), is its description. */
+  paper(mm, captionOf) {
     const sheet = new Heat(this.name, { look: () => "light", tip() {} }, { pick() {}, hover: () => [] });
     sheet.wide = Math.round((mm * 96) / 25.4);
     sheet.draw(mm < 120 ? { ...this.drawn, sums: null } : this.drawn); // a column has no room for bars beside the rows
-    return sheet.source({ mm, caption });
+    return sheet.source({ mm, caption: captionOf(sheet) });
   }
 
   source(paper = null) {

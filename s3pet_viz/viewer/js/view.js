@@ -988,8 +988,8 @@ class View {
     }, TELL);
   }
 
-  /** The caption of the heatmap in a paper, as figures.caption; and what else this picture shows. */
-  caption() {
+  /** The caption of the heatmap in a paper, as figures.caption; and what else this drawing of it shows. */
+  caption(heat = this.map) {
     const { scene, how } = this,
       { doc, live } = this.store,
       source = doc.structure?.source ?? {},
@@ -1011,14 +1011,15 @@ class View {
       this.edit && `Edited by hand: ${scene.added.length} put in, ${scene.removed.length} taken out`,
       only.length && `Only gates of ${only.join(", ")} are drawn`,
       how.hidePale && `Rows in which every p is below ${PALE} are left out`,
-      this.textsOf(scene).words.replace(/^./, (first) => first.toUpperCase()),
+      !heat.textless && this.textsOf(scene).words.replace(/^./, (first) => first.toUpperCase()),
     ];
     return [text, ...more.filter(Boolean).map((words) => `${words}.`)].join(" ");
   }
 
   async forPaper(mm) {
-    const caption = this.caption();
-    download(`s3pet-heatmap-${mm}mm.svg`, new Blob([this.map.paper(mm, caption)], { type: "image/svg+xml" }));
+    let caption;
+    const drawing = this.map.paper(mm, (sheet) => (caption = this.caption(sheet)));
+    download(`s3pet-heatmap-${mm}mm.svg`, new Blob([drawing], { type: "image/svg+xml" }));
     this.clipboard = caption;
     this.say(`${(await toClipboard(caption)) ? "its caption was copied" : "its caption"}: ${caption}`);
   }

@@ -1,0 +1,122 @@
+"""Small heatmaps beside each other, on one grid and one scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from s3pet_viz.figures import _style
+from s3pet_viz.figures._data import shorten
+from s3pet_viz.figures._grid import Grid, cased, outlines, tiles
+from s3pet_viz.figures._theme import Look
+
+_ROW_PX, _LINE = 8, 15
+#: px between two rows of panels: the labels of the columns, and the first line of a head.
+_BETWEEN = 43
+
+
+class Panel(NamedTuple):
+    """One of the heatmaps.
+
+    Attributes:
+        name: the first line of its head; text from outside.
+        cells: numbers of the gates it has among those of the grid, shape (n,).
+        values: what colours them, shape (n,). told: HTML shown on hovering, n of them. chosen: bool, shape (n,).
+        below: further lines of its head, of the package's own words.
+    """
+
+    name: str
+    cells: np.ndarray
+    values: np.ndarray
+    told: Sequence[str]
+    chosen: np.ndarray
+    below: tuple[str, ...] = ()
+
+
+def panels(
+    made: Sequence[Panel],
+    grid: Grid,
+    look: Look,
+    words: str,
+    *,
+    columns: int,
+    top: float,
+    bar: str,
+    beneath: tuple[int, str] | None = None,
+) -> tuple[go.Figure, int]:
+    """Draw panels, the chosen gates outlined.
+
+    Args:
+        words: of the title. columns: panels beside each other.
+        top: the end of the colour scale, which begins at 0. bar: its title.
+        beneath: height in px and head of one more plot over the whole width, which is left empty.
+
+    Returns:
+        The figure, and the row of that plot.
+    """
+    across = min(columns, len(made))
+    down = math.ceil(len(made) / across)
+    wide = 114 // across  # characters
+    heads = []
+    for one in made:
+        below = [part if len(part) <= wide else part.replace(", ", "<br>") for part in one.below]
+        heads.append("<br>".join([_style.plain(shorten(one.name, 90 // across)), *below]))
+    lines = max(head.count("<br>") for head in heads)
+    between = _BETWEEN + _LINE * lines
+    height = max(60, _ROW_PX * len(grid.rows))
+    inner = down * height + (down - 1) * between
+    rows = [float(height)] * down
+    specs: list[list[Any]] = [[{} if r * across + c < len(made) else None for c in range(across)] for r in range(down)]
+    if beneath is not None:
+        rows.append(beneath[0])
+        specs.append([{"colspan": across}, *[None] * (across - 1)])
+        inner += beneath[0] + between
+        heads.append(_style.plain(beneath[1]))
+    figure = make_subplots(
+        rows=len(rows),
+        cols=across,
+        specs=specs,
+        row_heights=rows,
+        subplot_titles=heads,
+        shared_yaxes=True,
+        figure=_style.new_figure(look, words),
+        horizontal_spacing=0.04,
+        vertical_spacing=between / inner if len(rows) > 1 else 0,
+    )
+    x, y = np.arange(len(grid.columns)), np.arange(len(grid.rows))
+    ticks = [k for k, label in enumerate(grid.columns) if label]
+    every = max(1, math.ceil(len(ticks) * across / 40))
+    across_axis = _style.named([grid.columns[k] for k in ticks[::every]], ticks[::every], 9)
+    down_axis = _style.named([_style.plain(row) for row in grid.rows], y, 8)
+    for i, one in enumerate(made):
+        at = {"row": i // across + 1, "col": i % across + 1}
+        z, told = (np.full((len(y), len(x)), fill, dtype=kind) for fill, kind in ((np.nan, float), ("", object)))
+        z[grid.row[one.cells], grid.col[one.cells]] = one.values
+        told[grid.row[one.cells], grid.col[one.cells]] = one.told
+        colours = {"colorscale": _style.SEQUENTIAL, "zmin": 0, "zmax": top, "hoverongaps": False}
+        place = {"thickness": 10, "lenmode": "pixels", "len": 160, "y": 1, "yanchor": "top", "outlinewidth": 0}
+        scale = {**place, "title": {"text": bar, "side": "top"}}
+        trace = tiles(
+            _style.plain(one.name), x, y, z, told, "%{customdata}", **colours, showscale=not i, colorbar=scale
+        )
+        figure.add_trace(trace.update(xgap=0.5, ygap=0.5), **at)
+        selected = np.zeros(len(grid.row), dtype=bool)
+        selected[one.cells[one.chosen]] = True
+        edge_x, edge_y = outlines(grid, selected)
+        figure.add_trace(cased(edge_x, edge_y, line={"color": _style.GROUND, "width": 3}), **at)
+        figure.add_trace(_style.line(edge_x, edge_y, "chosen", _style.OUTLINE, 1.5, showlegend=False), **at)
+        figure.update_xaxes(**across_axis, **_style.BARE, **at)
+        first = at["col"] == 1
+        shown = {"showticklabels": first, "automargin": first, **(down_axis if first else {})}
+        figure.update_yaxes(range=[len(y) - 0.5, -0.5], **shown, **_style.BARE, **at)
+    for head in figure.layout.annotations:
+        head.update(font={"size": 11}, yshift=2)
+    more = _LINE * max(0, lines - 1)
+    _style.place_top(figure, height=inner + 130 + more, legend=False, heads=True)
+    figure.update_layout(margin_t=figure.layout.margin.t + more)
+    return figure, len(rows)
