@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import os
-import struct
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,16 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from s3pet_viz.analysis.grid import Grid
+from s3pet_viz.analysis.run_row import Row, Spaces, read_row, stamp_of
 from s3pet_viz.config.checks import among, short
-from s3pet_viz.errors import ConfigError, RunError, S3PETError
-from s3pet_viz.files import is_there, located, read_bytes
+from s3pet_viz.errors import ConfigError, S3PETError
+from s3pet_viz.files import is_there, located
 from s3pet_viz.runs import Run, layout, open_run
-from s3pet_viz.runs.heads import StepHeads
 from s3pet_viz.runs.listing import Runs, find_runs
-from s3pet_viz.runs.marks import Marks, delete_run, read_marks, write_marks
-from s3pet_viz.runs.status import RunStatus
-from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.runs.marks import Marks, delete_run, write_marks
 from s3pet_viz.structure.units import by_rank
 
 #: Columns of `RunTable.table`.
@@ -55,66 +48,6 @@ COLUMNS = (
 )
 _SHOWN = ("name", "task", "backbone", "budget", "mode", "seed", "status", "steps", "score", "agreement", "tags")
 _ROWS = 40
-#: Of a thumbnail: colours of p from 0 to 1, of a chosen cell, and of a place without a gate.
-_PALE, _DEEP, _CHOSEN, _NONE = (230, 238, 247), (8, 48, 107), (242, 107, 29), (255, 255, 255)
-
-
-_Spaces = dict[bytes, tuple[tuple[Gate, ...], Grid]]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run of a table: its head, its last step, and what people wrote on it. p and chosen: shape (n_gates,)."""
-
-    run: str
-    path: Path
-    info: Mapping[str, Any]
-    marks: Marks
-    status: str
-    steps: int
-    gates: tuple[Gate, ...]
-    grid: Grid
-    p: NDArray[np.float64]
-    chosen: NDArray[np.bool_]
-    score: float
-    metric: str
-
-    @property
-    def name(self) -> str:
-        return self.marks.name or str(self.info["name"])
-
-    def values(self) -> dict[str, Any]:
-        """The columns that are the run's own."""
-        config, marks = self.info["config"], self.marks
-        budget = config.get("budget")
-        return {
-            "run": self.run,
-            "name": self.name,
-            "task": _text(config.get("task")),
-            "backbone": _text(self.info["backbone"]),
-            "budget": _text(self.info["budget"] if budget is None else budget),
-            "mode": _text(config.get("mode")),
-            "seed": config.get("seed") if isinstance(config.get("seed"), int) else None,
-            "status": self.status,
-            "steps": self.steps,
-            "score": self.score,
-            "metric": self.metric,
-            "gates": int(self.chosen.sum()),
-            "parameters": int(sum(g.n_params for g, one in zip(self.gates, self.chosen, strict=True) if one)),
-            "tags": ", ".join(marks.tags),
-            "note": marks.note,
-            "archived": marks.archived,
-            "path": str(self.path),
-        }
-
-    def thumbnail(self) -> bytes:
-        """The heatmap as a small PNG: a pixel a cell, chosen ones orange, others paler the less likely they are."""
-        grid = self.grid
-        level = np.clip(np.nan_to_num(grid.spread(self.p)), 0, 1)[..., None]
-        pixels = np.array(_PALE) + level * (np.array(_DEEP) - np.array(_PALE))
-        pixels[~grid.spread(True, False, bool)] = _NONE
-        pixels[grid.row[self.chosen], grid.col[self.chosen]] = _CHOSEN
-        return _png(pixels.round().astype(np.uint8))
 
 
 def open_runs(runs: Runs, *, archived: bool = False) -> RunTable:
@@ -144,7 +77,7 @@ class RunTable:
         self._named: list[Path] = []
         self._rows: dict[str, Row] = {}
         self._archived = archived
-        self._spaces: _Spaces = {}
+        self._spaces: Spaces = {}
         self._seen: dict[Path, tuple[Any, Row]] = {}
         if isinstance(runs, (str, os.PathLike)) and is_there(runs) and not is_there(located(runs) / layout.RUN_JSON):
             self._root = located(runs)
@@ -169,10 +102,10 @@ class RunTable:
         seen: dict[Path, tuple[Any, Row]] = {}
         for path in paths:
             try:
-                stamp = _stamp(path)
+                stamp = stamp_of(path)
                 known = self._seen.get(path)
                 label = known[1].run if known else self._label(path, rows)
-                row = known[1] if known and known[0] == stamp else _read(path, label, self._spaces)
+                row = known[1] if known and known[0] == stamp else read_row(path, label, self._spaces)
             except S3PETError as error:
                 if self._root is None:
                     raise
@@ -358,53 +291,6 @@ class RunTable:
         return made
 
 
-def _stamp(path: Path) -> tuple[Any, ...]:
-    """What changes when a run does; its process may end without a trace in its files."""
-    layout.check_entries(path)
-    files = [layout.RUN_JSON, layout.STRUCTURE, layout.SCORES, layout.MARKS]
-    parts = layout.part_paths(path)
-    found: list[Any] = [RunStatus(path).status, len(parts)]
-    for one in (*(path / name for name in files), *parts[-1:]):
-        with suppress(OSError):
-            stat = one.lstat()
-            found.append((one.name, stat.st_mtime_ns, stat.st_size))
-    return tuple(found)
-
-
-def _read(path: Path, label: str, space: _Spaces) -> Row:
-    """A run's row; `space` holds the gates that were read before, by the bytes of their file."""
-    about = RunStatus(path)
-    info = about.info
-    layout.check_entries(path)
-    mark = hashlib.sha256(read_bytes(path / layout.GATES, RunError, links=False)).digest()
-    if mark not in space:
-        read = layout.gates_from_parquet(path / layout.GATES, info["n_gates"])
-        space[mark] = read, Grid(read)
-    gates, grid = space[mark]
-    if len(gates) != info["n_gates"]:
-        raise RunError(f"{path}: field 'n_gates': expected {len(gates)} as in {layout.GATES}, found {info['n_gates']}")
-    heads = StepHeads(path, len(gates))
-    heads.refresh()
-    p, chosen = np.full(len(gates), np.nan), np.zeros(len(gates), dtype=bool)
-    if len(heads):
-        last = heads.row(-1)
-        p = last["p"][0].astype(np.float64)
-        if os.path.lexists(path / layout.STRUCTURE):
-            keys = Structure.load(path / layout.STRUCTURE).keys
-            chosen = np.array([gate.key in keys for gate in gates])
-        elif info["budget"]:
-            chosen[select(last["alpha"][0], np.array([g.n_params for g in gates]), info["budget"])] = True
-    score, metric = float("nan"), ""
-    if os.path.lexists(path / layout.SCORES):
-        found = layout.read_json(path / layout.SCORES).get("metrics")
-        metrics: dict[str, Any] = found if isinstance(found, dict) else {}
-        value = metrics.get("score")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            score = float(value)
-            metric = next((str(name) for name, one in metrics.items() if name != "score" and one == value), "")
-    return Row(label, path, info, read_marks(path), about.status, len(heads), gates, grid, p, chosen, score, metric)
-
-
 def image_data(row: Row) -> str:
     """A thumbnail in base64."""
     return base64.b64encode(row.thumbnail()).decode()
@@ -421,21 +307,3 @@ def said(value: Any) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return ""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _text(value: Any) -> str:
-    text = "" if value is None else str(value)
-    return text.rstrip("/").rpartition("/")[2] or text
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """RGB, shape (rows, columns, 3), as a PNG: three chunks, each with its length and checksum."""
-    height, width, _ = pixels.shape
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
-    parts = [
-        (b"IHDR", struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
-        (b"IEND", b""),
-    ]
-    chunks = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3pet_viz.cli import _common as c
-from s3pet_viz.cli.tune import Trained, defaults_of, split_trained
+from s3pet_viz.cli.tune import Trained, defaults_of, split_asked
 from s3pet_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def explain(target: Target, rows: Rows = None, no_metric: NoMetric = False, **gi
 
     The result for a run's own structure on its own task is kept in the run folder, as explain.json.
     """
-    asked, fields = split_trained(given)
+    asked, fields = split_asked(Trained, given)
     source, _, run = asked.open(target)
     defaults_of(source, asked.task, asked.backbone)  # says which option is missing
     c.use_threads(asked.threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -27,17 +27,26 @@ Save = Annotated[
 ]
 
 
+A = TypeVar("A", bound="Asked")
+
+
 @dataclass
-class Trained:
-    """Options of the commands that train the structure of a run or a file: what it is, and where the result goes."""
+class Asked:
+    """Options of the commands that train what a run or a file holds."""
 
     task: Annotated[str | None, c.option(f"{c.TASK_HELP} [default: the run's]")] = None
     backbone: Annotated[str | None, c.option(f"{c.BACKBONE_HELP} [default: the run's or structure's]")] = None
-    budget: Annotated[str | None, c.option("Take the structure that the run gives at this budget.")] = None
-    out: Annotated[Path | None, c.option("Write the result as JSON to this file too.")] = None
     threads: c.Threads = None
     quiet: c.Quiet = False
     force: c.Force = False
+
+
+@dataclass
+class Trained(Asked):
+    """Options of the commands that train one structure: which, and where the result goes."""
+
+    budget: Annotated[str | None, c.option("Take the structure that the run gives at this budget.")] = None
+    out: Annotated[Path | None, c.option("Write the result as JSON to this file too.")] = None
 
     def open(self, target: str, words: tuple[str, ...] = ()) -> tuple[Any, Any, Run | None]:
         """Source (None of one of these words), structure, and the run whose folder the result belongs in.
@@ -63,10 +72,11 @@ class Trained:
         return source, structure, source
 
 
-def split_trained(given: dict[str, Any]) -> tuple[Trained, dict[str, Any]]:
-    names = {one.name for one in dataclasses.fields(Trained)}
+def split_asked(kind: type[A], given: dict[str, Any]) -> tuple[A, dict[str, Any]]:
+    """What a command was given: the options of that kind, and the fields of the configurations."""
+    names = {one.name for one in dataclasses.fields(kind)}
     fields = {name: value for name, value in given.items() if name not in names}
-    return Trained(**{name: value for name, value in given.items() if name in names}), fields
+    return kind(**{name: value for name, value in given.items() if name in names}), fields
 
 
 @c.takes_fields(search=c.LOADED, tune=c.TUNE_FIELDS)
@@ -76,7 +86,7 @@ def tune(target: Target, save: Save = None, **given: Any) -> None:
 
     The scores of a run's own structure on its own task are kept in the run folder.
     """
-    asked, fields = split_trained(given)
+    asked, fields = split_asked(Trained, given)
     source, structure, run = asked.open(target, _WORDS)
     where = defaults_of(source, asked.task, asked.backbone)
     c.use_threads(asked.threads)

@@ -58,6 +58,20 @@ def test_a_row_for_every_run(folder):
     assert found[-1].path == found["deep/b0"].path
 
 
+def test_gates_that_were_pinned_in_count(tmp_path, tiny_folder):
+    """While it runs, too: what is left of the budget is what the search chooses under."""
+    run = s3.search(
+        task="sentiment", backbone=tiny_folder("bert", layers=1), budget="3%", pin={"in": ["*.0 SelfAttn.Q*"]}, steps=2,
+        batch_size=8, max_rows=16, mode="first-order", device="cpu", progress=False, out=tmp_path / "runs" / "a",
+    )  # fmt: skip
+    wanted = (len(run.structure()), run.structure().n_params)
+    for _ in range(2):
+        row = s3.open_runs(tmp_path / "runs").table().loc[0]
+        assert (row["gates"], row["parameters"]) == wanted
+        (run.path / "structure.json").unlink(missing_ok=True)
+    assert len(run.pinned_in) > 0
+
+
 def test_figures_and_functions_take_a_table(folder):
     found = s3.open_runs(folder)
     assert len(s3.figures.multiples_table(found)) == 3 * 12

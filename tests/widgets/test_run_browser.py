@@ -147,8 +147,8 @@ def test_what_has_not_changed_is_not_read_again(folder, monkeypatch):
     from s3pet_viz.analysis import run_table
 
     found = s3.open_runs(folder)
-    read, real = [], run_table._read
-    monkeypatch.setattr(run_table, "_read", lambda path, *rest: (read.append(path.name), real(path, *rest))[1])
+    read, real = [], run_table.read_row
+    monkeypatch.setattr(run_table, "read_row", lambda path, *rest: (read.append(path.name), real(path, *rest))[1])
     assert not found.refresh()
     write_marks(folder / "a1", note="x")
     assert found.refresh()
