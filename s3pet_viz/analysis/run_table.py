@@ -215,7 +215,9 @@ class RunTable:
             ConfigError: not sure, or no such run. RunError: a process holds one, or it cannot be deleted; those
                 before it are gone.
         """
-        rows = [self.row(run) for run in runs]
+        rows = list({row.run: row for row in map(self.row, runs)}.values())
+        if not rows:
+            raise ConfigError("delete: expected at least one run, found none")
         if not sure:
             named = ", ".join(row.run for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
             size = sum(f.stat().st_size for row in rows for f in row.path.rglob("*") if f.is_file())

@@ -71,11 +71,6 @@ class RunBrowser(w.VBox):
         self._halt = threading.Event()
         threading.Thread(target=self._follow, args=(self._halt,), name="s3pet-runs", daemon=True).start()
 
-    @property
-    def shown(self) -> str:
-        """What the table was last told, as text."""
-        return str(self.page.said)
-
     def look_at(self, *runs: str | int) -> None:
         """Show one run in the viewer, or compare several, below the table. Raises ConfigError: no such run."""
         self._look("open" if len(runs) == 1 else "compare", [self.table.row(run) for run in runs])

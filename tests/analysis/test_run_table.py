@@ -120,7 +120,9 @@ def test_deleting_asks_twice_and_takes_the_whole_run(folder):
     with pytest.raises(ConfigError, match=r"this deletes 2 run\(s\), 0.\d MB, for good: a0, a1"):
         found.delete("a0", "a1")
     assert (folder / "a0" / "run.json").exists()
-    found.delete("a0", "a1", sure=True)
+    with pytest.raises(ConfigError, match="at least one run"):
+        found.delete(sure=True)
+    found.delete("a0", "a1", "a0", sure=True)
     assert [path.name for path in folder.iterdir()] == ["deep"]
     assert [row.run for row in found.rows] == ["deep/b0"]
 
