@@ -33,14 +33,14 @@ _ANSWER = 2.0
 
 
 class Page(anywidget.AnyWidget):
-    """What a page knows of a viewer. Every attribute travels; changes that belong together go in one message.
+    """What a page knows of a viewer. All but `view` travels; changes that belong together go in one message.
 
     Attributes:
         uid: of the viewer. place: of its model in the page. doc: what stays, as JSON. live: what changes, as JSON.
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates. edit: a structure by hand: ``gates`` (those pinned in and out are
             numbered after the searched ones), and the budget and step that it began with, null for the run's own; None:
-            none. view: what is looked at, as the page told it (`viewer.state`); None: untouched.
+            none. view: what is looked at, as the page said in a message (`viewer.state`); None: untouched.
     """
 
     _esm = page.module()
@@ -54,7 +54,7 @@ class Page(anywidget.AnyWidget):
     last = t.Bytes(b"").tag(sync=True)
     selection = t.List(t.Int(min=0)).tag(sync=True)
     edit: Any = t.Dict(default_value=None, allow_none=True).tag(sync=True)
-    view: Any = t.Dict(default_value=None, allow_none=True).tag(sync=True)
+    view: Any = t.Dict(default_value=None, allow_none=True)
 
     def __init__(self, whole: Callable[[], dict[str, Any]] | None = None, **state: Any) -> None:
         self._whole = whole
@@ -117,6 +117,7 @@ class Viewer(Pictured):
         super().__init__([self._static, self.page], layout=w.Layout(width="100%", min_width="0"))
         self.add_class("s3pet-frame")
         self.page.on_msg(self._heard)
+        self.page.on_msg(self._viewed)
 
     @property
     def selection(self) -> tuple[int, ...]:
@@ -174,6 +175,11 @@ class Viewer(Pictured):
 
     def _show_static(self) -> None:
         self._static.value = _FALLBACK.replace("PICTURE", self._static_svg())
+
+    def _viewed(self, _: Any, message: Any, buffers: Any) -> None:
+        """The page says what is looked at."""
+        if isinstance(message, dict) and message.get("kind") == "view" and isinstance(message.get("view"), dict):
+            self.page.view = message["view"]
 
     def _heard(self, _: Any, message: Any, buffers: Any) -> None:
         """What the page asks; kinds that are not known are no request of ours."""

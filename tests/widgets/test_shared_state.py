@@ -40,7 +40,9 @@ def test_an_untouched_view_shares_its_defaults(run):
 def test_what_the_page_tells_is_shared_and_opens_elsewhere(run):
     view = StructureExplorer(run)
     view.selection = [4, 1]
-    view.page.view = view.share() | CHANGED | {"selection": []}  # the selection travels by itself, and is newer
+    told_by_the_page = view.share() | CHANGED | {"selection": []}  # the selection travels by itself, and is newer
+    for message in (None, {"kind": "view"}, {"kind": "view", "view": "x"}, {"kind": "view", "view": told_by_the_page}):
+        view.page._handle_custom_msg(message, [])
     shared = view.share()
     assert {name: shared[name] for name in CHANGED} == CHANGED
     assert shared["selection"] == [list(run.gates_list[i].key) for i in (4, 1)]

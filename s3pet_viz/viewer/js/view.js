@@ -34,7 +34,7 @@ class View {
     el.s3pet = { state: () => this.state(), view: this };
     this.tipBox = h("div", { class: "s3-tip", role: "tooltip", hidden: true });
     this.about = { look: () => this.theme, tip: (lines, event) => this.tip(lines, event) };
-    this.listen = () => this.quiet || this.queue();
+    this.listen = () => this.queue();
     this.store.listeners.add(this.listen);
     this.sized = new ResizeObserver(() => el.clientWidth !== this.drawnWidth && this.queue());
     this.sized.observe(el);
@@ -972,7 +972,8 @@ class View {
     this.status();
   }
 
-  /** Tell the kernel what is looked at, once it rests; it need not answer, and it may be busy. */
+  /** Tell the kernel what is looked at, once it rests; it need not answer, and it may be busy. A message of its own: as
+   * a change of the model it would hold back the selection, which waits until the kernel is done with the change before. */
   tellView() {
     if (this.wanted || !this.scene || this.model.get("standing")) return;
     const text = JSON.stringify(this.share());
@@ -981,10 +982,7 @@ class View {
     if (text === this.told) return;
     this.telling = setTimeout(() => {
       this.told = text;
-      this.quiet = true; // it is drawn already
-      this.model.set("view", JSON.parse(text));
-      this.quiet = false;
-      this.model.save_changes?.();
+      this.model.send({ kind: "view", view: JSON.parse(text) });
     }, TELL);
   }
 
