@@ -13,7 +13,7 @@ the machine hits all alike. Cases:
     fast+every4  fast with H in every fourth step, four times as large; the mean of four steps
 
 Peak memory is of the counted steps: the process's resident set (VmHWM, reset after the warm-up) less what it held before
-its model was built, or what torch's allocator says on a GPU.
+its model was built, all libraries loaded, or what torch's allocator says on a GPU.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class Clock:
 
 def case(args: argparse.Namespace) -> None:
     import torch
+    import transformers  # noqa: F401
+
+    import s3pet_viz.engine.api  # noqa: F401  # every case has the same libraries in memory: pandas is 70 MiB
 
     torch.set_num_threads(args.threads)
     base = _resident()
@@ -230,12 +233,14 @@ def _resident(field: str = "VmRSS") -> int:
 class Worker:
     """A case's process."""
 
-    def __init__(self, args: argparse.Namespace, name: str, **fixed: Any) -> None:
-        self.name = name
+    def __init__(self, args: argparse.Namespace, name: str, checkout: Path | None = None, **fixed: Any) -> None:
+        self.name = f"{name}, before" if checkout else name
+        script = checkout / "benchmarks" / "speed" / "step_cost.py" if checkout else Path(__file__)
         options = [f"--{k}={v}" for k, v in fixed.items()]
         options += [f"--warm={args.warm}", f"--threads={args.threads}", *(["--unfused"] if args.unfused else [])]
-        command = [sys.executable, __file__, "case", f"--case={name}", *options]
+        command = [sys.executable, str(script.resolve()), "case", f"--case={name}", *options]
         environment = {**os.environ, **MALLOC[args.malloc], "OMP_NUM_THREADS": str(args.threads)}
+        environment["PYTHONPATH"] = str(script.resolve().parents[2])
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.seconds: list[float] = []
         self.last: dict[str, Any] = {}
@@ -268,10 +273,13 @@ class Worker:
 def measure(args: argparse.Namespace, **fixed: Any) -> list[dict[str, Any]]:
     # One after the other: two that build a model at once disturb nobody's counted steps, but may need too much memory.
     workers = [Worker(args, name, **fixed) for name in args.cases]
+    if args.against:
+        workers += [Worker(args, name, args.against, **fixed) for name in args.cases if name not in ("bare", "plain")]
     for _ in range(args.steps):
         for worker in workers:
             worker.step()
     rows = []
+    now = {worker.name: worker.seconds for worker in workers}
     for worker in workers:
         worker.end()
         median = statistics.median(worker.seconds)
@@ -281,6 +289,9 @@ def measure(args: argparse.Namespace, **fixed: Any) -> list[dict[str, Any]]:
             "overhead": {k: statistics.median(v) / median for k, v in worker.spent.items()}, "malloc": args.malloc,
             "threads": args.threads, "fused": not args.unfused,
         })  # fmt: skip
+        if worker.name.endswith(", before"):
+            mine = now[worker.name.removesuffix(", before")]
+            rows[-1]["pairs"] = statistics.median(a / b for a, b in zip(mine, worker.seconds, strict=True))
     return rows
 
 
@@ -291,6 +302,10 @@ def show(rows: list[dict[str, Any]]) -> None:
         f"\n{first['size']}, {first['space']}, batch {first['batch']}, {first['precision']}, {first['device']}, "
         f"{first['threads']} threads, malloc {first['malloc']}{'' if first['fused'] else ', unfused'}: {first['backbone_params']:,} parameters, {first['gates']} gates\n"
     )
+    for row in rows:
+        name = row["case"].removesuffix(", before")
+        if name != row["case"]:
+            print(f"{name} against before, the median of pairs in turn: {row['pairs']:.3f}\n")
     print("| case | seconds a step (least to most) | of bare | of plain | peak MiB | of plain | solver, log | syncs |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -319,6 +334,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--malloc", default="glibc", choices=list(MALLOC))
     parser.add_argument("--unfused", action="store_true", help="the plain forms of the PET modules")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="the modes of another checkout too, in turns")
     parser.add_argument("--out", type=Path, help="append the rows to this JSON lines file")
     one = parser.add_argument_group("one case (used by this script itself)")
     one.add_argument("--case", choices=CASES)

@@ -115,13 +115,18 @@ class State:
     def sample(self, step: int, purpose: int = GATES) -> GateSample:
         return self.gates.sample(self.alpha, self.draw(step, purpose))
 
-    def run(self, half: Half, step: int, z: Tensor, masks: int, *, dw: bool = True, dz: bool = True) -> Pass:
-        """Forward and backward at the present w. `masks` names the dropout masks: equal ones are equal."""
+    def run(
+        self, half: Half, step: int, z: Tensor, masks: int, *, dw: bool = True, dz: bool = True, closed: bool = True
+    ) -> Pass:
+        """Forward and backward at the present w. `masks` names the dropout masks: equal ones are equal.
+
+        Without `closed`, gates at 0 are left out of the pass: it is cheaper, and their dz is 0.
+        """
         batch = self.problem.batch(half, step)
         gate = z.detach().to(self.w.flat).requires_grad_(dz)
         # Read on the CPU, where z is: no gate is asked on the device.
-        closed = torch.nonzero(z == 0).flatten().tolist() if self.gates.skip_below else ()
-        self.problem.closed = frozenset(closed)
+        out = torch.nonzero(z == 0).flatten().tolist() if self.gates.skip_below or not closed else ()
+        self.problem.closed = frozenset(out)
         inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
         loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), gate.new_zeros(0)
         with self.masks(step, masks), self.w.fixed() if not dw else nullcontext():
@@ -345,7 +350,8 @@ def prune_step(state: State, step: int) -> StepResult:
     assert pruning is not None
     z, rate = pruning.mask(), pruning.factor
     zeta, p = state.gates.solve(state.alpha), state.gates.probabilities(state.alpha)
-    train = state.run("train", step, z, TRAIN_MASKS)
+    still = pruning.stands_still(step)
+    train = state.run("train", step, z, TRAIN_MASKS, closed=not still)
     if not torch.isfinite(train.dz).all():
         raise NonFiniteLossError(f"step {step}: the gradient of the gates is not finite")
     # Of each weight: 1 or 0 as its gate, 1 of one pinned in, and 1 for a head, which has none and keeps its own rate.
@@ -355,7 +361,7 @@ def prune_step(state: State, step: int) -> StepResult:
         state.w_opt.moving = moving > 0
     lr = state.w_lr(step) * torch.where(state.gate_of >= 0, moving * rate, moving)
     _update_weights(state, train, state.w.flat, lr)
-    pruning.see(train.loss, None if pruning.stands_still(step) else train.dz)
+    pruning.see(train.loss, None if still else train.dz)
     held_out = state.held_out(step, pruning.mask()) if pruning.looks(step) else None
     pruning.advance(step, held_out)
     state.alpha = pruning.alpha

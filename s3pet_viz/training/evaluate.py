@@ -74,6 +74,10 @@ def evaluate(
     return {**compute_metrics(task, features.examples, predictions), "loss": loss}
 
 
+#: What the outputs of encoder-decoders say of their encoder.
+_ENCODER = {"encoder_last_hidden_state", "encoder_hidden_states", "encoder_attentions"}
+
+
 def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor], output: Any) -> list[Any]:
     """Answers to prompts. `output`: of the pass that gave their loss, whose encoder has read them already."""
     from transformers import GenerationConfig
@@ -81,7 +85,9 @@ def _generate(backbone: Backbone, task: Task, prompts: dict[str, torch.Tensor], 
 
     model: Any = backbone.model
     states = None if backbone.causal else getattr(output, "encoder_last_hidden_state", None)
-    read = {} if states is None else {"encoder_outputs": BaseModelOutput(last_hidden_state=states)}
+    # A mixture of experts asks its encoder's output for more than a `BaseModelOutput` has: it reads the text again.
+    more = {name for name in vars(output) if name.startswith("encoder_")} - _ENCODER
+    read = {} if states is None or more else {"encoder_outputs": BaseModelOutput(last_hidden_state=states)}
     # Greedy search alone. A setting that is not given here would be the checkpoint's own (BART's has beams and banned
     # repeats), also where a config is passed: so the model has no other while it writes.
     own, model.generation_config = (

@@ -455,3 +455,24 @@ def test_resumed_in_each_phase(go):
         np.testing.assert_array_equal(resumed.alphas(), whole.alphas())
         np.testing.assert_array_equal(resumed.ps(), whole.ps())
         assert resumed.pruning == whole.pruning
+
+
+def test_closed_gates_are_left_out_once_they_stand_still(tmp_path):
+    """The numbers of the open ones are the same, to the bit."""
+    state = t5_state()
+    z = (torch.arange(len(state.gates.counts)) % 3 == 0).double()
+    whole, part = (state.run("train", 0, z, TRAIN_MASKS, closed=closed) for closed in (True, False))
+    assert part.loss == whole.loss
+    torch.testing.assert_close(part.dz, whole.dz * z, rtol=0, atol=0)
+    of_open = torch.cat([torch.full((n,), float(z[i])) for n, i in zip(state.w.sizes, state.problem.gate_of, strict=True)])
+    torch.testing.assert_close(part.dw, whole.dw * of_open, rtol=0, atol=0)
+    assert whole.dz[z == 0].any()
+
+    class LeftOut(Callback):
+        def on_step_end(self, search, step, result):
+            seen.append((search.state.pruning.stands_still(step), len(search.state.problem.closed)))
+
+    seen = []
+    toy_search(tmp_path / "run", mode="prune", steps=40, callbacks=[LeftOut()])
+    assert {count for still, count in seen if not still} == {0}
+    assert {count for still, count in seen if still} - {0} == {9}  # 0 where a look followed

@@ -243,3 +243,18 @@ def test_a_text_is_read_once_for_its_loss_and_its_answer(kind, monkeypatch):
     features = wb.splits.validation
     evaluate(wb.backbone, wb.splits.data.task, features, batch_size=8)
     assert len(read) == len(written) == len(features.by_length(8)) > 1
+
+
+def test_a_mixture_of_experts_reads_it_again():
+    """Its encoder's output has fields that no plain one has, and it asks for them while it writes."""
+    from transformers import SwitchTransformersConfig, SwitchTransformersForConditionalGeneration
+
+    tiny = tiny_family("t5")
+    config = SwitchTransformersConfig(
+        vocab_size=len(tiny.make_tokenizer()), d_model=16, d_kv=8, d_ff=16, num_layers=2, num_decoder_layers=2, num_heads=2,
+        num_experts=2, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = SwitchTransformersForConditionalGeneration(config)
+    wb = Workbench.open(mood_data(16, 8), model=model, tokenizer=tiny.make_tokenizer(), task_spec=MOOD, device="cpu")
+    scores = evaluate(wb.backbone, wb.splits.data.task, wb.splits.validation, batch_size=8)
+    assert 0 <= scores["accuracy"] <= 1

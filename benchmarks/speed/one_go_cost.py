@@ -1,0 +1,50 @@
+"""What searching and training in one go costs, over plain training of as many steps with the structure it ends with.
+
+    python benchmarks/speed/one_go_cost.py                      # tiny-t5 on sentiment
+    python benchmarks/speed/one_go_cost.py --backbone minilm --task path/to/datasets/sst2 --budget 0.0139%
+
+Each pair is a prune search that hands out its adapter (``save=``) and a `tune` of its structure, both of the same steps,
+batch and evaluations, one after the other in one process; CPU seconds, so that other work on the machine counts little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import s3pet_viz as s3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="tiny-t5")
+    parser.add_argument("--task", default="sentiment")
+    parser.add_argument("--budget", default="0.2%")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    given = {"task": args.task, "backbone": args.backbone, "device": "cpu", "steps": args.steps, "progress": False}
+    ratios = []
+    for seed in range(args.pairs):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.process_time()
+            run = s3.search(
+                mode="prune", budget=args.budget, seed=seed, out=Path(folder) / "run", save=Path(folder) / "adapter", **given
+            )
+            middle = time.process_time()
+            s3.tune(run.structure(), seed=seed, save=Path(folder) / "plain", **given)
+            ended = time.process_time()
+        ratios.append((middle - began) / (ended - middle))
+        print(f"seed {seed}: in one go {middle - began:.1f} s, plain {ended - middle:.1f} s, {ratios[-1]:.2f}", flush=True)
+    print(f"median {statistics.median(ratios):.2f} of plain training, {args.steps} steps, {args.backbone}, {args.threads} threads")
+
+
+if __name__ == "__main__":
+    main()
