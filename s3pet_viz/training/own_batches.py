@@ -394,6 +394,13 @@ def _collated(rows: Iterator[Any], collate: Callable[[list[Any]], Any], batch_si
         yield collate(part)
 
 
+def digest_of(value: Any) -> str:
+    """Of what a batch holds."""
+    made = hashlib.sha256()
+    _add(made, value)
+    return made.hexdigest()
+
+
 def _add(digest: Any, value: Any) -> None:
     """What a value holds, in order."""
     if isinstance(value, Tensor):
