@@ -296,6 +296,7 @@ def halved(model, batch):
     return contrastive(model, batch)
 
 
+OTHER = Towers()
 REFUSED = {
     "no loss": ({"loss": None}, ConfigError, r"loss: expected a function loss\(model, batch\) beside train="),
     "no validation": ({"validation": None}, ConfigError, "validation: expected an iterable of batches"),
@@ -325,7 +326,7 @@ REFUSED = {
     "a number": ({"loss": lambda m, b: 0.5}, ConfigError, "loss: expected a scalar tensor .*found float, through which no gradient flows"),
     "losses": ({"loss": lambda m, b: m.encode_words(b["words"])}, ConfigError, "loss: .*found a tensor of 6 x 6 .float32."),
     "nothing": ({"loss": lambda m, b: None}, ConfigError, "loss: .*found NoneType"),
-    "another model": ({"loss": lambda m, b, other=Towers(): contrastive(other, b)}, ConfigError, "loss: expected a scalar that follows from the weights"),
+    "another model": ({"loss": lambda m, b: contrastive(OTHER, b)}, ConfigError, "loss: expected a scalar that follows from the weights"),
     "a changed batch": ({"loss": halved, "train": tower_batches(2, 1)}, ConfigError, "loss: expected it to leave a batch as it is"),
     "no gradient": ({"loss": bare}, ConfigError, "loss: expected a scalar with a gradient, found one without"),
     "NaN": ({"loss": lambda m, b: contrastive(m, b) * float("nan")}, NonFiniteLossError, "first batch of train=, found nan"),
