@@ -221,12 +221,10 @@ def _layers(
     linears = [n for n in usable if is_linear(modules[n])]
     lists: dict[str, int] = {}
     depth = dict.fromkeys(stacks, 0)
+    cores = [*_cores(modules, linears), *(n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention))]
     held = {
         core: [at for at in _numbered(core) if any(_inside(n, at) and not _inside(n, core) for n in linears)]
-        for core in (
-            *_cores(modules, linears),
-            *(n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)),
-        )
+        for core in cores
     }
     for core, around in held.items() if any(held.values()) else ():
         # One that is alone in its layer, with experts beside it: the outermost is the layer.
@@ -236,13 +234,16 @@ def _layers(
             lists[at] = depth[stack]
             depth[stack] += sum(name.isdigit() for name, _ in modules[at].named_children())
 
+    # Numbers inside blocks that have none themselves (layer1, layer2) are those of an nn.Sequential's parts.
+    plain = not lists and (not held or any(map(_numbered, held)))
+
     def number(name: str) -> tuple[str, int] | None:
         around = _numbered(name)
         inner = [at for at in around if at.rpartition(".")[0] in lists]
         if inner:
             at, _, own = inner[-1].rpartition(".")
             return _stack(name, stacks), lists[at] + int(own)
-        return None if lists or not around else (_stack(name, stacks), int(around[0].rpartition(".")[2]))
+        return (_stack(name, stacks), int(around[0].rpartition(".")[2])) if around and plain else None
 
     return number
 
@@ -332,7 +333,8 @@ class _Layer:
         around = block.holder
         others = {n for b in self.blocks if b is not block for n in b.linears.values()}
         alone = not any(_inside(n, around) for n in others) and not self._own_norms(around)
-        whole = alone and around and "residual" not in signature(type(self.modules[around]).forward).parameters
+        own = type(self.modules[around]).forward  # a container has that of nn.Module: it is not called
+        whole = alone and around and own is not nn.Module.forward and "residual" not in signature(own).parameters
         return around if whole else block.last
 
     def _attention(self) -> list[_Block]:
@@ -346,10 +348,8 @@ class _Layer:
             left = [n for n in inside if n not in roles.values()]
             area, around = core, core.rpartition(".")[0]
             if not (out := self._only_output(left)) and not self._whole(around):
-                area, out = (
-                    around,
-                    self._only_output([n for n in self.linears if _inside(n, around) and n not in inside]),
-                )
+                others = [n for n in self.linears if _inside(n, around) and n not in inside]
+                area, out = around, self._only_output(others)
             roles |= {"O": out} if out else {}
             path = ".".join(core.split(".")[len(_numbered(core)[0].split(".")) :]) if _numbered(core) else core
             second = any(b.module == "SelfAttn" for b in blocks) and "dec" in core.partition(".")[0].lower()

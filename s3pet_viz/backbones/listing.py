@@ -16,6 +16,7 @@ from s3pet_viz.backbones.families import family_of, read, reads_text
 from s3pet_viz.backbones.load import without_weights
 from s3pet_viz.backbones.position import Position, base_of
 from s3pet_viz.backbones.quantised import count
+from s3pet_viz.errors import BackboneError
 from s3pet_viz.structure.tables import read_family
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def sized(backbone: Backbone | nn.Module | str | Path, *, revision: str | None =
     if isinstance(backbone, nn.Module):
         model, name = backbone, getattr(getattr(backbone, "config", None), "_name_or_path", "")
     else:
+        if not isinstance(backbone, str | Path):
+            raise BackboneError(f"backbone: expected a name, a folder or a model, found {type(backbone).__name__}")
         model, name = without_weights(backbone, revision=revision), str(backbone)
     known = family_of(model, None if family is None else read_family(family))
     writes = getattr(model, "can_generate", None)

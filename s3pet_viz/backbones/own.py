@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,7 +31,8 @@ class OwnLoss:
         self.function = function
 
     def __call__(self, model: Any, batch: Any) -> Tensor:
-        made = self.function(model, batch)
+        # A loss may take entries out of what it is given, and is asked again of the same batch.
+        made = self.function(model, copy.copy(batch) if isinstance(batch, Mapping) else batch)
         if not isinstance(made, Tensor) or made.numel() != 1 or not made.is_floating_point():
             raise ConfigError(f"loss: expected a scalar tensor of loss(model, batch), found {_described(made)}")
         return made.reshape(())

@@ -84,6 +84,8 @@ def placing(auto: Any, config: Any, device_map: str | dict[str, Any] | None) -> 
     """
     if device_map is None:
         return {}
+    if not (device_map == "auto" or isinstance(device_map, dict)):
+        raise ConfigError(f"device_map: expected auto, or module names with places, found {device_map!r}")
     from accelerate.utils import get_max_memory
 
     room: dict[str, Any] = {}

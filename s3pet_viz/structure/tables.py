@@ -211,6 +211,8 @@ def _read_stack(table: Any, where: str) -> dict[str, Any]:
             if other != module:
                 raise ConfigError(f"{where}: fields {other!r} and {module!r}: expected one of them for {name!r}")
         made[module] = names if isinstance(names, str) else list(several)
+    if block is not None and not any(name.startswith(".") for name, _ in said):
+        raise ConfigError(f"{where}: field 'block': expected another field that lies in it (with a point), found none")
     return made
 
 

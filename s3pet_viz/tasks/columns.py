@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +80,7 @@ def completed(task: Task, tables: Mapping[str, Table]) -> tuple[Task, Tables]:
     if task.kind == "regression":
         if task.label_range is None:
             made = _typed(task, made)
-            found = [float(v) for v in _labels(task, made) if is_finite(v)]
+            found = [float(v) for v, _ in _labels(task, made) if is_finite(v)]
             if len(set(found)) < 2:
                 raise TaskError(f"{tables['train'].where}: expected numbers that differ in column {task.label!r}.")
             task = replace(task, label_range=(min(found), max(found)), label_step=(max(found) - min(found)) / 25)
@@ -105,20 +105,26 @@ def _said(task: Task, what: str) -> None:
     warnings.warn(f"task {task.name}: {task.kind} of {fields}, {what} (read off column {task.label!r})", stacklevel=5)
 
 
-def _labels(task: Task, tables: Mapping[str, Table]) -> Iterable[Any]:
-    """Of the rows that train and validate: a published test split may hide its own. Those of lists one by one."""
-    rows = (row for split in tables if split != "test" for row in tables[split].rows)
-    return (plain(one) for row in rows for one in task.of.entries(plain(row.get(task.label))))
+def _labels(task: Task, tables: Mapping[str, Table]) -> Iterator[tuple[Any, str]]:
+    """Those of the rows that train and validate, with their places: a published test split may hide its own. Those of
+    lists one by one.
+    """
+    for table in (table for split, table in tables.items() if split != "test"):
+        for i, row in enumerate(table.rows):
+            for one in task.of.entries(plain(row.get(task.label))):
+                yield plain(one), table.at(i)
 
 
 def _names(task: Task, tables: Mapping[str, Table]) -> tuple[str, ...]:
     """The labels of the rows, numbers in their order."""
-    found = {_name_of(value) for value in _labels(task, tables) if value is not None and value != ""}
     where, rows = tables["train"].where, sum(len(t) for split, t in tables.items() if split != "test")
-    texts = {name for name in found if isinstance(name, str)}
-    if other := [name for name in found if not isinstance(name, str)]:
-        raise TaskError(f"{where}: expected labels in column {task.label!r}, found {short(other[0])}.")
-    if found == {"True"} or found == {"False"}:
+    texts = set()
+    for value, at in _labels(task, tables):
+        if not isinstance(name := "" if value is None else _name_of(value), str):
+            several = "; several labels a row are a task of kind multi_label" if isinstance(value, list | tuple) else ""
+            raise TaskError(f"{at}: expected a label in column {task.label!r}, found {short(value)}{several}.")
+        texts |= {name} - {""}
+    if texts == {"True"} or texts == {"False"}:
         texts = {"True", "False"}
     if not 2 <= len(texts) <= min(MOST_CLASSES, max(2, rows // 2)):
         raise TaskError(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,12 +19,13 @@ from s3pet_viz.tasks.rows import Table, as_table, kind_of
 #: What a split's file may be called, the first that is there.
 NAMES = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "validation_matched", "dev_matched"),
+    "validation": ("validation", "valid", "val", "dev", "eval", "validation_matched", "dev_matched"),
     "test": ("test",),
 }
 #: A row's own field that says which split it is in, and what it may say.
 SPLIT_COLUMN = "split"
 SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
+_PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
 def read_folder(folder: Path) -> dict[str, Table]:
@@ -37,17 +39,45 @@ def read_folder(folder: Path) -> dict[str, Table]:
         MissingExtraError: a parquet or arrow file, without `datasets`.
     """
     if not is_folder(folder):
+        check_rows(folder)
         raise TaskError(f"{folder}: expected a task folder with train.jsonl and validation.jsonl, found no folder.")
     if (folder / "dataset_dict.json").is_file() or _is_saved(folder):
         return saved(folder)
     splits = {split: table for split in NAMES if (table := _split(folder, split)) is not None}
     if "train" in splits:
+        _said_left(folder)
         return splits
     if (folder / "data").is_dir() and _split(folder / "data", "train") is not None:
         return read_folder(folder / "data")
     found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:12]) or "an empty folder"
     endings = ", ".join(ending for ending in READERS if ending != ".jsonl")
     raise TaskError(f"{folder}: expected the file train.jsonl (or one that ends in {endings}), found: {found}.")
+
+
+def _said_left(folder: Path) -> None:
+    """Warn of files that look like rows, and are those of no split."""
+    bases = {p: (re.sub(r"-\d+-of-\d+$", "", _unpacked(p).stem), _unpacked(p).suffix.lower()) for p in folder.iterdir()}
+    rows = {p: base for p, (base, end) in bases.items() if end in READERS and (end != ".json" or base in SPLIT_OF)}
+    there = {base for p, base in rows.items() if p == _unpacked(p)}
+    taken = {next((n for n in names if n in there or _is_saved(folder / n)), None) for names in NAMES.values()}
+    if left := sorted(p.name for p, base in rows.items() if base not in taken):
+        split = f"a split's file is called {', '.join(SPLIT_OF)}, and is not packed"
+        warnings.warn(f"{folder}: not read: {', '.join(left[:8])}; {split}", stacklevel=6)
+
+
+def _unpacked(path: Path) -> Path:
+    """The name of what is in a packed file."""
+    return path.with_suffix("") if path.suffix.lower() in _PACKED else path
+
+
+def check_rows(path: str | os.PathLike[str]) -> None:
+    """Raises TaskError: a file is there whose ending `READERS` does not have."""
+    if is_there(path) and not is_folder(path) and not is_row_file(path):
+        packed = "; unpack it first" if _unpacked(Path(path)) != Path(path) else ""
+        raise TaskError(
+            f"{path}: expected a file that ends in {', '.join(READERS)}, found one that ends in "
+            f"{Path(path).suffix or 'nothing'}{packed}."
+        )
 
 
 def _split(folder: Path, split: str) -> Table | None:
@@ -88,8 +118,18 @@ def read_rows(path: Path) -> Table:
 
 
 def by_split(table: Table) -> dict[str, Table]:
-    """A single table as training rows; as splits, where each row names its own in a column `SPLIT_COLUMN`."""
+    """A single table as training rows; as splits, where each row names its own in a column `SPLIT_COLUMN`.
+
+    Raises:
+        TaskError: some rows name a split there, train among them, and others do not.
+    """
     names = [SPLIT_OF.get(str(row.get(SPLIT_COLUMN)).strip().lower(), "") for row in table.rows]
+    if "train" in names and not all(names):
+        i = names.index("")
+        raise TaskError(
+            f"{table.at(i)}: expected one of {', '.join(SPLIT_OF)} in column '{SPLIT_COLUMN}', as in other rows, found "
+            f"{kind_of(table.rows[i].get(SPLIT_COLUMN))}."
+        )
     if not all(names):
         return {"train": table}
     where: dict[str, list[int]] = {}

@@ -12,7 +12,7 @@ from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.errors import ConfigError, TaskError
 from s3pet_viz.files import expanded, is_folder, read_json
 from s3pet_viz.tasks.columns import completed, renamed, task_of_columns
-from s3pet_viz.tasks.files import NAMES, READERS, by_split, is_row_file, read_folder, read_rows
+from s3pet_viz.tasks.files import NAMES, READERS, by_split, check_rows, is_row_file, read_folder, read_rows
 from s3pet_viz.tasks.hub import load_hub
 from s3pet_viz.tasks.labels import check_numbers
 from s3pet_viz.tasks.published import PUBLISHED, TASKS
@@ -93,13 +93,17 @@ def _meaning(
         name = Path(str(opened)).stem if isinstance(opened, str | Path) else "rows"
         task = task_of_columns(tables, columns, name)
     if task is None:
-        raise TaskError(_UNSAID.format(where=tables["train"].where, found=", ".join(tables["train"].rows[0])))
+        names = [*map(str, tables["train"].rows[0])]
+        found = ", ".join(names[:20]) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
+        raise TaskError(_UNSAID.format(where=tables["train"].where, found=found))
     task = _rte_of(task, tables["train"])
     return completed(task, tables)
 
 
 def check_name(task: str | Path) -> None:
     """Before anything is loaded. Raises TaskError: `task` names no folder, no embedded task and nothing on the hub."""
+    if isinstance(task, str):
+        check_rows(task)
     if isinstance(task, str) and not (is_row_file(task) or task in PUBLISHED or "/" in task) and not _folder_of(task):
         raise _unknown(task)
 
@@ -113,6 +117,7 @@ def _open(
             path = expanded(task)
             _no_revision(revision, f"the file {path}")
             return spec, {"train": read_rows(path)}, str(path)
+        check_rows(task)
         folder = _folder_of(task)
         if folder is not None:
             _no_revision(revision, f"the folder {folder}")
@@ -209,7 +214,9 @@ def _labels_hidden(task: Task, test: Table) -> bool:
     """Whether a published test split holds no answers (label -1, or empty answer lists)."""
     if task.builder == "record":
         return all(hasattr(row.get("answers"), "__len__") and len(row["answers"]) == 0 for row in test.rows)
-    return all(isinstance(v := plain(row.get(task.label)), int | float) and v == -1 for row in test.rows)
+    said = () if "-1" in task.label_names else ("-1",)  # labels that were read off the rows are texts
+    values = (plain(row.get(task.label)) for row in test.rows)
+    return all(isinstance(v, int | float | str) and v in (-1, *said) for v in values)
 
 
 def _check_varied(task: Task, train: Table) -> None:

@@ -56,7 +56,8 @@ def as_table(rows: object, where: str = "rows") -> Table:
         names = list(getattr(rows, "columns", []))
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise TaskError(f"{where}: expected each column once, found {twice[0]!r} {names.count(twice[0])} times.")
-        return Table(where, rows.to_dict("records"))
+        held: Any = rows  # what pandas has for a missing value (NaN, NaT, NA) is None
+        return Table(where, held.astype(object).where(held.notna(), None).to_dict("records"))
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):

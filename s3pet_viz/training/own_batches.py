@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from s3pet_viz.training.batches import shuffled
 _LOOK = (0, 41)
 #: Batches that tell two sources apart, and rows of one where only rows are given.
 _PROBED, _ROWS = 2, 8
+#: From here on a source that does not say how long it is may have no end.
+_MANY = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +144,21 @@ class OwnBatches:
     def _gathered(self, indices: list[int], seed: Sequence[int]) -> Any:
         assert self.collate is not None
         several = getattr(self.given, "__getitems__", None)
-        with Numbers(seed).part():
+        with Numbers(seed).part(), self._named(indices):
             rows = several(indices) if several is not None else [self.given[i] for i in indices]
             return self.collate(list(rows))
+
+    @contextmanager
+    def _named(self, indices: Sequence[int]) -> Iterator[None]:
+        """Raises TaskError: what is done here with these rows fails."""
+        try:
+            yield
+        except Exception as error:  # any code of the user's
+            some = f"{', '.join(map(str, indices[:16]))}{', ...' if len(indices) > 16 else ''}"
+            line = (str(error).splitlines() or [""])[0][:200]
+            raise TaskError(
+                f"{self.name}: no batch can be made of the rows {some} ({type(error).__name__}: {line})"
+            ) from error
 
     def _items(self, batch_size: int, *, whole: bool) -> Iterator[Any]:
         """Batches of one pass; of rows, whole ones alone if there are any, or all."""
@@ -155,7 +170,18 @@ class OwnBatches:
         items = iter(opened)
         if self.collate is None:
             return items if self.max_rows is None else _up_to(items, self.max_rows, self.name)
-        return _collated(islice(items, self.max_rows), self.collate, batch_size, whole)
+        return self._collated(islice(items, self.max_rows), batch_size, whole)
+
+    def _collated(self, rows: Iterator[Any], batch_size: int, whole: bool) -> Iterator[Any]:
+        assert self.collate is not None
+        at = 0
+        while part := list(islice(rows, batch_size)):
+            if whole and at and len(part) < batch_size:
+                return
+            with self._named(range(at, at + len(part))):
+                batch = self.collate(part)
+            at += len(part)
+            yield batch
 
     def _opened(self, epoch: int) -> None:
         """Tell whoever shuffles by the number of the pass."""
@@ -220,6 +246,9 @@ class Reading:
         cursor = _Cursor(self)
         cursor.open(0)
         while (batch := cursor.next()) is not _END:
+            if cursor.given == _MANY and self.length is None:
+                more = "and no end yet; max_rows says how many rows are one pass"
+                warnings.warn(f"{self.batches.words}: {_MANY:,} batches were read, {more}", stacklevel=2)
             yield batch
         if len(self.starts) == 1:
             self.starts.append(cursor.given)
@@ -385,13 +414,11 @@ def _up_to(items: Iterator[Any], most: int, name: str) -> Iterator[Any]:
         yield batch
 
 
-def _collated(rows: Iterator[Any], collate: Callable[[list[Any]], Any], batch_size: int, whole: bool) -> Iterator[Any]:
-    first = True
-    while part := list(islice(rows, batch_size)):
-        if whole and not first and len(part) < batch_size:
-            return
-        first = False
-        yield collate(part)
+def digest_of(value: Any) -> str:
+    """Of what a batch holds."""
+    made = hashlib.sha256()
+    _add(made, value)
+    return made.hexdigest()
 
 
 def _add(digest: Any, value: Any) -> None:

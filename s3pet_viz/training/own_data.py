@@ -23,7 +23,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.model_state import as_found, left_as_found, set_training
 from s3pet_viz.training.own import Own, OwnTask, called
-from s3pet_viz.training.own_batches import OwnBatches, moved
+from s3pet_viz.training.own_batches import OwnBatches, digest_of, moved
 
 #: Rows of a batch on which a score is tried.
 _SCORED = 64
@@ -207,6 +207,7 @@ def _check_loss(backbone: Backbone, parts: Mapping[str, OwnBatches]) -> tuple[fl
         first = {name: moved(part.probe()[0], place) for name, part in parts.items()}
         with torch.no_grad():
             values = {name: _tried(backbone, batch, device, f"{name}=") for name, batch in first.items()}
+        read = digest_of(first["train"])
         for name, value in values.items():
             if not torch.isfinite(value):
                 raise NonFiniteLossError(
@@ -225,8 +226,31 @@ def _check_loss(backbone: Backbone, parts: Mapping[str, OwnBatches]) -> tuple[fl
                 "loss: expected a scalar with a gradient, found one without (of .item(), .detach(), numpy or no_grad, "
                 "or of another model than the one it is given)"
             )
+        if not _reached(tried) & weights.keys():
+            raise ConfigError(
+                "loss: expected a scalar that follows from the weights of the model it is given, found one that does "
+                "not: of another model, or of what the batch holds already"
+            )
+        if digest_of(first["train"]) != read:
+            raise ConfigError(
+                "loss: expected it to leave a batch as it is, for it is asked again of the same one; found the first "
+                "batch of train= changed in place (work on a copy: tensor.clone())"
+            )
         changed = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
     return float(values["train"]), changed
+
+
+def _reached(value: Tensor) -> set[int]:
+    """The ids of the weights that a tensor follows from."""
+    seen, left, found = set(), [value.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found |= {id(weight)} if (weight := getattr(node, "variable", None)) is not None else set()
+        left += [after for after, _ in node.next_functions]
+    return found
 
 
 def _tried(backbone: Backbone, batch: Any, device: Device, where: str) -> Tensor:

@@ -62,7 +62,9 @@ def chats(backbone: Backbone, examples: Sequence[Example], room: int, task: Task
                 f"task {task.name}: expected messages that the chat template of {backbone.name} takes, found the roles "
                 f"{roles}: {first}"
             ) from error
-        said.append(whole.removeprefix(asked[-1]) if whole.startswith(asked[-1]) else example.target)
+        answer = whole.removeprefix(asked[-1]) if whole.startswith(asked[-1]) else ""
+        said.append(answer if example.target.strip() in answer else example.target)
+    _say_lost(task, examples, asked)
     # What a template writes has its special tokens in it.
     sources: Ids = tokenizer(asked, add_special_tokens=not backbone.causal)["input_ids"]
     say_cut(task, sources, room, "conversations", "max_source_length")
@@ -107,6 +109,20 @@ def tagged(
         cut += len(inputs["input_ids"][i]) >= limit and len(example.words) - 1 not in seen
     _say(task, cut, len(examples), f"rows of words are longer than {limit} tokens (max_source_length)")
     return inputs, targets
+
+
+def _say_lost(task: Task, examples: Sequence[Example], asked: Sequence[str]) -> None:
+    """A warning where a chat template leaves out what was said to the assistant: the model never reads it."""
+    lost: dict[str, int] = {}
+    for example, text in zip(examples, asked, strict=True):
+        for role in {role for role, told in example.messages[:-1] if role != "assistant" and told.strip() not in text}:
+            lost[role] = lost.get(role, 0) + 1
+    for role, rows in lost.items():
+        warnings.warn(
+            f"task {task.name}: the chat template leaves out messages of the role {role} in {rows:,} of "
+            f"{len(examples):,} conversations",
+            stacklevel=4,
+        )
 
 
 def say_cut(task: Task, rows: Sequence[Sequence[int]], most: int, what: str, option: str) -> None:

@@ -12,6 +12,7 @@ from problems import MOOD, mood_data, word_tokenizer
 from quill import Quill, QuillConfig
 from read_families import _T5, READ, modules_of
 from tiny_families import _LLAMA, SIZES, VOCABULARY, tiny_family
+from torch import nn
 from typer.testing import CliRunner
 
 import s3pet_viz as s3
@@ -182,3 +183,30 @@ def test_a_model_without_layers_is_refused():
     del model.page.strokes
     with pytest.raises(BackboneError, match="no numbered layers with linear layers in Quill"):
         positions(model)
+
+
+class Boxed(nn.Module):
+    """A layer whose blocks lie in an nn.ModuleDict, which is not called, or whose parts are numbered."""
+
+    def __init__(self, d: int = 8) -> None:
+        super().__init__()
+        self.see = nn.ModuleDict({name: nn.Linear(d, d) for name in ("q_proj", "k_proj", "v_proj", "o_proj")})
+        self.parts = nn.ModuleDict({"wide": nn.Linear(d, 2 * d), "slim": nn.Linear(2 * d, d)})
+        self.last = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d))
+
+
+def test_a_container_that_is_not_called_is_no_block():
+    model = nn.Module()
+    model.layers = nn.ModuleList([Boxed(), Boxed()])
+    blocks = {p.module: p.name for p in s3.positions(model).positions if p.kind == "block" and p.layer == 0}
+    assert blocks == {"SelfAttn": "layers.0.see.o_proj", "FFN": "layers.0.parts.slim"}
+
+
+def test_numbers_inside_blocks_are_not_those_of_layers():
+    """layer1 and layer2 have attention, and no number: those of the nn.Sequential in them would mix both."""
+    model = nn.Module()
+    model.layer1, model.layer2 = Boxed(), Boxed()
+    with pytest.raises(BackboneError, match="no numbered layers with linear layers in Module; family= can name them"):
+        s3.positions(model)
+    named = s3.positions(model, family={"encoder": {"block": "layer{n}", "SelfAttn.Q": ".see.q_proj"}}).positions
+    assert [(p.name, p.layer) for p in named] == [("layer1.see.q_proj", 1), ("layer2.see.q_proj", 2)]

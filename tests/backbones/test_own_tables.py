@@ -152,6 +152,7 @@ def test_at_the_command_line(tmp_path):
         ({"encoder": {"SelfAttn.Query": "q"}}, "encoder: unknown field 'SelfAttn.Query' .expected block, left_out"),
         ({"encoder": {"SelfAttn.Q": ".q"}}, "field 'SelfAttn.Q': '.q' begins with a point, but there is no 'block'"),
         ({"encoder": {"block": "layer", "FFN": ".f"}}, "field 'block': expected a name with {n} for its number"),
+        ({"encoder": {"block": "nowhere.{n}"}}, "field 'block': expected another field that lies in it"),
         ({"encoder": {"FFN.W1": "f", "FFN.W2": "f"}}, "fields 'FFN.W1' and 'FFN.W2': expected one of them for 'f'"),
         ({"encoder": {"FFN.W1": []}}, "field 'FFN.W1': expected the name of a module, or several"),
         ({"encoder": {"FFN": "f"}, "whole": 1}, "field 'whole': expected true or false, found 1"),

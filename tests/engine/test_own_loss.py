@@ -291,6 +291,12 @@ def bare(model, batch):
     return contrastive(model, batch).detach()
 
 
+def halved(model, batch):
+    batch["more"][0].mul_(0.5)
+    return contrastive(model, batch)
+
+
+OTHER = Towers()
 REFUSED = {
     "no loss": ({"loss": None}, ConfigError, r"loss: expected a function loss\(model, batch\) beside train="),
     "no validation": ({"validation": None}, ConfigError, "validation: expected an iterable of batches"),
@@ -320,6 +326,8 @@ REFUSED = {
     "a number": ({"loss": lambda m, b: 0.5}, ConfigError, "loss: expected a scalar tensor .*found float, through which no gradient flows"),
     "losses": ({"loss": lambda m, b: m.encode_words(b["words"])}, ConfigError, "loss: .*found a tensor of 6 x 6 .float32."),
     "nothing": ({"loss": lambda m, b: None}, ConfigError, "loss: .*found NoneType"),
+    "another model": ({"loss": lambda m, b: contrastive(OTHER, b)}, ConfigError, "loss: expected a scalar that follows from the weights"),
+    "a changed batch": ({"loss": halved, "train": tower_batches(2, 1)}, ConfigError, "loss: expected it to leave a batch as it is"),
     "no gradient": ({"loss": bare}, ConfigError, "loss: expected a scalar with a gradient, found one without"),
     "NaN": ({"loss": lambda m, b: contrastive(m, b) * float("nan")}, NonFiniteLossError, "first batch of train=, found nan"),
     "a loss that fails": ({"loss": lambda m, b: b["labels"]}, ConfigError, "loss: the first batch of train= ends in KeyError: 'labels'"),
@@ -344,6 +352,14 @@ def test_what_is_refused_before_anything_is_written(case, tmp_path, monkeypatch)
         s3.search(**{name: value for name, value in {**given, **change}.items() if value is not None})
     assert type(raised.value) is kind
     assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_may_take_entries_out_of_a_batch(tmp_path):
+    def popping(model, batch):
+        return contrastive(model, {name: batch.pop(name) for name in [*batch]})
+
+    runs = [go(tmp_path / f.__name__, towers(), loss=f, train=BATCHES, validation=BATCHES[::-1], budget=60, steps=3) for f in (contrastive, popping)]
+    assert same(*runs)
 
 
 def test_a_task_s_search_takes_no_names_for_a_head():

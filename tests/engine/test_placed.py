@@ -144,6 +144,7 @@ def test_what_is_refused(tiny_folder):
     for places, says in (
         ({"model": "disk"}, "expected names of modules of BertForSequenceClassification, found 'model'"),
         ({"bert": "disk"}, "expected a place for each weight, found none for classifier"),
+        ("gpu", "expected auto, or module names with places, found 'gpu'"),
         ({"": "gpu"}, "expected cpu, disk or a device that is here, found 'gpu'"),
         ({"": "cuda:9"}, "expected cpu, disk or a device that is here, found 'cuda:9'"),
     ):

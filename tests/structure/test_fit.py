@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import s3pet_viz as s3
 from s3pet_viz.backbones.listing import sized
 from s3pet_viz.cli import app
-from s3pet_viz.errors import BudgetError, ConfigError, StructureError
+from s3pet_viz.errors import BackboneError, BudgetError, ConfigError, StructureError
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.pet.carry import counterparts
 from s3pet_viz.structure.structure import gates_by_index
@@ -129,6 +129,8 @@ def test_what_has_no_counterpart_is_listed():
 
 def test_what_is_refused():
     before = structure("small", [1, 2, 3])
+    with pytest.raises(BackboneError, match="expected a name, a folder or a model, found int"):
+        before.fit_to(5)
     with pytest.raises(ConfigError, match="ranks: expected one of keep, scale, found 'grow'"):
         carried(before, "large", ranks="grow")
     with pytest.raises(BudgetError, match="over 100 %"):

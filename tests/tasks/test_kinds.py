@@ -229,6 +229,8 @@ def test_max_rows_keeps_the_shares_of_sets_of_labels() -> None:
         ("tags", {"words": ["a", "b", 3]}, "expected a list of words in column 'words', found int 3 in it"),
         ("tags", {"words": [], "tags": []}, "one at least; found 0"),
         ("topics", {"label": ["art", "tea"]}, "expected in column 'label' labels from 0 to 2 or of art, food, war; found str 'tea'"),
+        ("topics", {"label": [1, 0, 1]}, r"expected each label once in column 'label', found \[1, 0, 1\]; of a 0 or 1 for each"),
+        ("topics", {"label": [0.0, 0.0, 0.0]}, "expected each label once"),
         ("topics", {"label": None}, "expected a list of labels in column 'label', found null"),
         ("topics", {"label": "art;war"}, "found str 'art;war'"),
     ],

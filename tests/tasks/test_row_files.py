@@ -119,6 +119,18 @@ def test_folders_of_files(layout: str, tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation) + len(data.test)) == (90, 30)
 
 
+@pytest.mark.parametrize(("name", "left"), [("holdout.csv", True), ("val.csv.gz", True), ("val-00000-of-00001.csv", False), ("extra.json", False), ("eval.csv", False)])  # fmt: skip
+def test_files_of_a_folder_that_are_not_read_are_said(name: str, left: bool, tmp_path: Path) -> None:
+    frame = pd.DataFrame(ROWS).rename(columns={"review": "text", "stars": "label"})
+    for file in ("train.csv", name):
+        frame.to_csv(tmp_path / file)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        load_task(tmp_path, form="text")
+    words = f"{tmp_path}: not read: {name}; a split's file is called train, training, validation"
+    assert any(words in str(one.message) for one in said) == left
+
+
 def test_two_files_for_a_split_and_a_missing_shard(tmp_path: Path) -> None:
     for name in ("train.csv", "train.jsonl"):
         (tmp_path / name).write_text("text,label\n")
@@ -162,6 +174,9 @@ def test_a_column_that_names_the_split(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="read off"):
         data = load_task(str(tmp_path / "all.csv"), columns=COLUMNS, form="text")
     assert (len(data.train), len(data.validation), len(data.test)) == (60, 20, 10)
+    frame.assign(split=["train"] * 60 + ["held"] * 30).to_csv(tmp_path / "all.csv")
+    with pytest.raises(TaskError, match=r"line \d+: expected one of train, .* in column 'split', .* found str 'held'"):
+        load_task(str(tmp_path / "all.csv"), columns=COLUMNS, form="text")
     frame.assign(split="part 1").to_csv(tmp_path / "all.csv")
     with pytest.warns(UserWarning, match="read off"):  # another column of that name
         assert len(load_task(str(tmp_path / "all.csv"), columns=COLUMNS, form="text").train) == 72
@@ -294,3 +309,35 @@ def test_max_rows_keeps_the_shares_of_the_classes(counts: list[int], limit: int,
         assert min(found) >= 1
         rare = sum(1 for n in counts if n * len(kept) / len(rows) < 1)
         assert all(abs(f - n * len(kept) / len(rows)) <= 1 + rare for f, n in zip(found, counts, strict=True))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_what_pandas_has_for_a_missing_value_is_none(missing: Any) -> None:
+    frame = pd.DataFrame(ROWS).rename(columns={"review": "text", "stars": "label"})
+    for column in ("text", "label"):
+        other = frame.astype(object)
+        other.loc[4, column] = missing
+        with pytest.warns(UserWarning, match="'bad, fair, good'"), pytest.raises(TaskError, match="memory, row 4: .*found null"):
+            load_task(other, form="text")
+
+
+def test_labels_that_are_none_for_one_class_alone() -> None:
+    rows = [{"text": f"t {i}", "label": ["a", "b"][: 1 + i % 2]} for i in range(8)]
+    with pytest.raises(TaskError, match=r"memory, row 0: .*found \['a'\]; several labels a row are a task of kind multi_label"):
+        load_task(rows, form="text")
+    with pytest.raises(TaskError, match=r"found only the columns 0, 1, .*, 19 and 1 more"):
+        load_task(pd.DataFrame([range(21)]), form="text")
+
+
+def test_a_hidden_test_split_is_left_out_where_labels_are_read_off_the_rows() -> None:
+    rows = [{"text": f"t {i}", "label": i % 2} for i in range(16)]
+    with pytest.warns(UserWarning, match="the labels '0, 1'"):
+        data = load_task({"train": rows, "validation": rows[:4], "test": [{**row, "label": -1} for row in rows]}, form="text")
+    assert (len(data.validation), len(data.test)) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_another_ending(kind: Any, tmp_path: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(tmp_path / "rows.csv.gz")
+    with pytest.raises(TaskError, match=r"rows\.csv\.gz: expected a file that ends in .*, found one that ends in \.gz; unpack it first"):
+        load_task(kind(tmp_path / "rows.csv.gz"), form="text")

@@ -26,6 +26,7 @@ from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.tasks import load_task, task_from_dict
 from s3pet_viz.training.batches import IGNORE, Features
 from s3pet_viz.training.evaluate import evaluate
+from s3pet_viz.training.rows_of import chats
 from s3pet_viz.tuning import Workbench
 from s3pet_viz.tuning.explain import row_losses
 
@@ -283,6 +284,15 @@ def test_messages_need_a_chat_template_that_takes_them() -> None:
     place["tokenizer"] = tokenizer("gpt", "{{ raise_exception('no such role') }}")
     with pytest.raises(TaskError, match="expected messages that the chat template of .* takes, found the roles user, assistant: no such role"):
         s3.search(task=rows("chat"), load={"task_spec": CHAT}, budget="3%", steps=3, **place)
+
+
+def test_what_a_chat_template_leaves_out_is_said() -> None:
+    """The model does not read it; an answer that it leaves out is written as it is."""
+    made = wrap_backbone(model("gpt", "chat"), tokenizer("gpt", "hello"))
+    data = s3.load_task(rows("chat"), form="text", task_spec=CHAT)
+    with pytest.warns(UserWarning, match=r"leaves out messages of the role user in (\d+) of \1 conversations"):
+        _, answers = chats(made, data.train, 16, data.task)
+    assert all(len(ids) > 1 for ids in answers)
 
 
 def test_tags_that_the_tokenizer_cannot_say() -> None:

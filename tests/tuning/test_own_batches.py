@@ -234,3 +234,20 @@ def test_numbers_go_on_where_they_ended():
         with parts.part():
             found.append((torch.rand(1).item(), random.random()))
     assert found == expected
+
+
+@pytest.mark.parametrize("given", [list(range(9)), lambda: iter(range(9))])
+def test_rows_that_make_no_batch_are_named(given):
+    def collate(rows):
+        return torch.tensor([1 / (row - 5) for row in rows])
+
+    looks = OwnBatches("train", given, collate).looked(4, torch.device("cpu"))
+    with pytest.raises(TaskError, match=r"train: no batch can be made of the rows 4, 5, 6, 7 \(ZeroDivisionError: division by zero\)"):
+        list(looks)
+
+
+def test_a_source_that_may_have_no_end_is_said(monkeypatch):
+    monkeypatch.setattr("s3pet_viz.training.own_batches._MANY", 3)
+    looks = OwnBatches("validation", lambda: iter([torch.ones(2)] * 4)).looked(4, torch.device("cpu"))
+    with pytest.warns(UserWarning, match=r"validation: .*: 3 batches were read, and no end yet; max_rows says"):
+        assert looks.count() == 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from s3pet_viz.errors import TaskError
+from s3pet_viz.errors import TaskError, short
 from s3pet_viz.tasks import fields
 from s3pet_viz.tasks.example import Example
 from s3pet_viz.tasks.kind import Kind, Prediction, as_list, label_index
@@ -51,6 +51,11 @@ class MultiLabel(Kind):
         value = column(row, task.label, at)
         found = as_list(list(self.entries(value)) if isinstance(value, str) else value, task.label, at, "labels")
         said = {label_index(one, task.label_names, task.label, at) for one in found}
+        if len(said) < len(found):
+            raise TaskError(
+                f"{at}: expected each label once in column '{task.label}', found {short(found)}; of a 0 or 1 for each "
+                "label, give the names, or the numbers from 0, of those with a 1."
+            )
         return tuple(int(i in said) for i in range(len(task.label_names)))
 
     def target_of(self, task: Task, label: Sequence[int]) -> str:
