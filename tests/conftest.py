@@ -78,7 +78,7 @@ def server(tiny_folder, tmp_path_factory):
         pytest.skip("needs /proc and fork")
     from forks import Server
 
-    made = Server(tiny_folder("t5"), tmp_path_factory.mktemp("logs"))
+    made = Server([tiny_folder(form) for form in ("t5", "bert")], tmp_path_factory.mktemp("logs"))
     yield made
     made.close()
 
