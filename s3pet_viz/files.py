@@ -320,9 +320,7 @@ def parse_json(text: str) -> Any:
     if text.count("[") + text.count("{") > MOST_PARTS or text.count(",") > MOST_VALUES:
         raise ValueError(f"it holds more than {MOST_PARTS:,} objects and lists, or more than {MOST_VALUES:,} values")
     try:
-        data = json.loads(
-            text, object_pairs_hook=no_repeats, parse_constant=_number, parse_float=_number, parse_int=_whole
-        )
+        data = _JSON.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     _check_depth(data)
@@ -384,6 +382,10 @@ def _whole(text: str) -> int:
     if len(text) > _MOST_DIGITS:
         raise ValueError(f"the number {text[:20]}..., which has {len(text):,} digits")
     return int(text)
+
+
+#: Made once: `json.loads` would make one for each text.
+_JSON = json.JSONDecoder(object_pairs_hook=no_repeats, parse_constant=_number, parse_float=_number, parse_int=_whole)
 
 
 def _check_depth(data: Any) -> None:

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-#: The files that take longest, by CPU seconds, because they start processes of their own: a worker that began one of them
-#: last would be alone with it.
+#: The files that take longest, by CPU seconds (tools/files_alone.py), most of them because they start processes of their
+#: own: a worker that began one of them last would be alone with it.
 LONGEST = (
-    "tests/test_docs.py", "tests/studies/test_study.py", "tests/reliability/test_kill.py", "tests/reliability/test_threads.py",
-    "tests/test_house.py", "notebooks/04_transfer.ipynb", "notebooks/05_your_own_model_and_task.ipynb", "tests/test_launch.py",
+    "tests/test_docs.py", "tests/backbones/test_compatibility.py", "tests/studies/test_study.py",
+    "tests/reliability/test_threads.py", "tests/reliability/test_kill.py", "tests/test_house.py",
+    "notebooks/04_transfer.ipynb", "notebooks/05_your_own_model_and_task.ipynb", "tests/test_launch.py",
     "tests/studies/test_kinds_studied.py", "tests/engine/test_processes.py", "notebooks/02_explain_a_structure.ipynb",
     "tests/test_cli_study.py", "tests/studies/test_deciding.py", "tests/engine/test_estimate.py",
     "tests/reliability/test_disk.py", "notebooks/01_watch_a_search.ipynb", "notebooks/03_compare_tasks_and_budgets.ipynb",
@@ -78,7 +79,7 @@ def server(tiny_folder, tmp_path_factory):
         pytest.skip("needs /proc and fork")
     from forks import Server
 
-    made = Server(tiny_folder("t5"), tmp_path_factory.mktemp("logs"))
+    made = Server([tiny_folder(form) for form in ("t5", "bert")], tmp_path_factory.mktemp("logs"))
     yield made
     made.close()
 

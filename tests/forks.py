@@ -16,14 +16,14 @@ from pathlib import Path
 class Server:
     """`search_server.py`, asked for processes."""
 
-    def __init__(self, backbone, folder):
+    def __init__(self, backbones, folder):
         here = Path(__file__).parent
         paths = [str(here / "reliability"), str(here.parent), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._files, theirs = socket.socketpair(socket.AF_UNIX)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, str(here / "search_server.py"), str(backbone), str(theirs.fileno())],
+                [sys.executable, str(here / "search_server.py"), str(theirs.fileno()), *map(str, backbones)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 pass_fds=[theirs.fileno()], env={**os.environ, **environment},
             )  # fmt: skip

@@ -3,8 +3,8 @@
 Reads a line of JSON per process that is wanted, forks, and says on stdout ``pid N``; to ``{"wait": N}`` it says
 ``ended STATUS`` once that process has, to ``{"poll": N}`` at once, or ``lives``. A process that is given a script goes on
 as ``python -c`` would: it ends as an interpreter ends. Its "output" is a path, or None for a file that comes through the
-socket. Arguments: a backbone, and that socket's number. Run with OMP_NUM_THREADS=1: a process with threads is not to be
-forked.
+socket. Arguments: that socket's number, and a backbone of each form that is wanted. Run with OMP_NUM_THREADS=1: a process
+with threads is not to be forked.
 """
 
 import gc
@@ -63,9 +63,10 @@ def status_of(pid, options):
     return f"ended {os.waitstatus_to_exitcode(status)}" if done else "lives"
 
 
-def serve(backbone, files):
+def serve(backbones, files):
     """Returns in a process that was given a script, with its order; None once nothing more is asked for."""
-    load_backbone(backbone)  # what transformers imports late
+    for backbone in backbones:  # what transformers imports late
+        load_backbone(backbone)
     assert threading.active_count() == 1
     gc.collect()
     gc.freeze()  # what is here is not looked through, and so not copied, in each process
@@ -90,8 +91,8 @@ def serve(backbone, files):
 
 
 if __name__ == "__main__":
-    with socket.socket(fileno=int(sys.argv[2])) as files:
-        order = serve(sys.argv[1], files)
+    with socket.socket(fileno=int(sys.argv[1])) as files:
+        order = serve(sys.argv[2:], files)
     if order is None:
         sys.exit()
     if order.get("session"):

@@ -244,7 +244,7 @@ def test_debug_shows_the_traceback():
 
 def test_search_tune_baselines(mood, tiny_folder, tmp_path):
     run, table = tmp_path / "my run", tmp_path / "table.csv"
-    chosen = ("--task", mood, "--backbone", tiny_folder("t5"), "--quiet")
+    chosen = ("--task", mood, "--backbone", tiny_folder("bert", layers=1), "--quiet")
     text = call("search", *chosen, "--budget", 600, "--steps", 4, "--batch-size", 8, "--out", run, "--warmup", 1).output
     assert "next: s3pet tune '" in text  # quoted: the path has a space
     assert "● chosen" in text
@@ -284,7 +284,7 @@ def test_an_encoder_counts_its_head_apart_and_freezes_its_pooler(mood, tiny_fold
 
 def test_demo(mood, tiny_folder, tmp_path):
     out = tmp_path / "demo"
-    options = ("--task", mood, "--backbone", tiny_folder("t5"), "--budget", 600, "--quiet", "--steps", 2, "--tune-steps", 1)
+    options = ("--task", mood, "--backbone", tiny_folder("bert", layers=1), "--budget", 600, "--quiet", "--steps", 2, "--tune-steps", 1)
     for folder in (out, tmp_path / "demo-2"):
         text = call("demo", *options, "--out", out).output
         for method in ("searched", "random", "LoRA", "untouched", "full"):
@@ -298,7 +298,7 @@ def test_interrupted_search_says_how_to_resume(mood, tiny_folder, tmp_path, monk
     from s3pet_viz.engine import loop as engine
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = ("--task", mood, "--backbone", tiny_folder("t5"), "--budget", 600, "--steps", 6, "--quiet")
+    options = ("--task", mood, "--backbone", tiny_folder("bert", layers=1), "--budget", 600, "--steps", 6, "--quiet")
     call("search", *options, "--out", whole)
     usual = engine.Search._one_step
 

@@ -214,7 +214,7 @@ def site(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     result = subprocess.run(
         [*command, "-f", str(ROOT / "docs/mkdocs/mkdocs.yml"), "-d", str(folder)],
-        text=True, capture_output=True, check=False, timeout=300,
+        text=True, capture_output=True, check=False, timeout=1800,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     return folder

@@ -33,7 +33,7 @@ FACE = {
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, text=True, capture_output=True, check=False, env={**os.environ, **environment}, timeout=300
+        command, cwd=ROOT, text=True, capture_output=True, check=False, env={**os.environ, **environment}, timeout=1800
     )
 
 

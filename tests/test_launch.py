@@ -28,7 +28,7 @@ OPTIONS = {"task": "sentiment", "budget": "0.2%", "steps": 6, "batch_size": 4, "
 @pytest.fixture
 def small(tiny_folder, forked_launches):
     """Options of a cheap search, and the processes that are made of it: forked."""
-    return {**OPTIONS, "backbone": str(tiny_folder("t5", layers=1)), "budget": "2%"}
+    return {**OPTIONS, "backbone": str(tiny_folder("bert", layers=1)), "budget": "2%"}
 
 
 def until(condition, seconds=600):

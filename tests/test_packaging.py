@@ -19,7 +19,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT],
-        check=True, timeout=300,
+        check=True, timeout=1800,
     )  # fmt: skip
     (wheel,) = folder.glob("*.whl")
     assert wheel.stat().st_size < 40e6
@@ -37,7 +37,7 @@ def test_the_embedded_task_and_backbones_are_found_by_name(installed, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr
     file, *backbones, rows = done.stdout.split()
@@ -57,7 +57,7 @@ def test_the_viewers_module_comes_along(installed):
     code = "from s3pet_viz.viewer import page; print(len(page.module()), len(page.table_module()), len(page.style()), page.__file__)"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=installed, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], cwd=installed, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr
     script, table, style, file = done.stdout.split()
@@ -81,7 +81,7 @@ def test_recorded_runs_studies_and_the_command_come_along(installed, tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr
     runs, studies, status, *_ = done.stdout.split()

@@ -24,16 +24,16 @@ from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.listing import Listing
 
-OPTIONS = {"budget": "0.2%", "space": "S3PET-L", "steps": 4, "batch_size": 4, "max_rows": 24, "progress": False}
+OPTIONS = {"budget": 300, "space": "S3PET-L", "steps": 4, "batch_size": 4, "max_rows": 24, "progress": False}
 TUNE = {"steps": 2, "batch_size": 4, "progress": False}
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
+def home(tmp_path, monkeypatch, tiny_folder) -> Path:
     """A home folder with a task and a backbone of one's own; the working folder is another."""
     made = tmp_path / "home"
     shutil.copytree(find_resource("tasks", "sentiment"), made / "mood")
-    shutil.copytree(find_resource("backbones", "tiny-t5"), made / "small")
+    shutil.copytree(tiny_folder("bert", layers=1), made / "small")
     for name, text in (("HOME", str(made)), ("USERPROFILE", str(made))):
         monkeypatch.setenv(name, text)
     (tmp_path / "work").mkdir()
@@ -79,7 +79,7 @@ def test_home_everywhere_in_python(home):
     assert s3.load_backbone("~/small").name == str(home / "small")
     assert s3.load_task("~/mood", form="text").train
     (home / "space.json").write_text(json.dumps({"gates": [{"type": "BitFit", "modules": ["*.LN"]}]}))
-    s3.search(task="~/mood", backbone="~/small", out="~/runs/c", **{**OPTIONS, "space": "~/space.json", "budget": 256})
+    s3.search(task="~/mood", backbone="~/small", out="~/runs/c", **{**OPTIONS, "space": "~/space.json", "budget": 64})
     assert s3.figures.save(s3.figures.heatmap("~/runs/a"), "~/f.html") == home / "f.html"
     s3.figures.heatmap("~/made/s.json")
     (home / "theirs.json").write_text(json.dumps(s3.to_s3delta(s3.Structure.load("~/made/s.json"))))
@@ -93,7 +93,7 @@ def test_home_everywhere_in_python(home):
 
 
 def test_home_in_a_study(home, pool):
-    study = s3.sweep(tasks="~/mood", backbone="~/small", budgets="0.2%", seeds=1, methods=["untouched"], out="~/study",
+    study = s3.sweep(tasks="~/mood", backbone="~/small", budgets="3%", seeds=1, methods=["untouched"], out="~/study",
                      executor=pool, progress=False, load={"max_rows": 24})  # fmt: skip
     assert study.path == home / "study"
     assert s3.open_study("~/study").table()["score"].notna().all()
@@ -107,7 +107,7 @@ def test_home_on_the_command_line(home):
         assert result.exit_code == 0, result.output
         return result.output
 
-    s3pet("search", "--task", "~/mood", "--backbone=~/small", "--budget", "0.2%", "--steps", "2", "--batch-size", "4",
+    s3pet("search", "--task", "~/mood", "--backbone=~/small", "--budget", "300", "--steps", "2", "--batch-size", "4",
           "--space", "S3PET-L", "--max-rows", "24", "--out", "~/run", "--quiet")  # fmt: skip
     s3pet("show", "~/run", "--save", "~/s.json", "--html", "~/h.html")
     s3pet("tune", "~/s.json", "--task", "~/mood", "--backbone", "~/small", "--steps", "1", "--max-rows", "24", "--out",
@@ -145,7 +145,7 @@ def test_handles_outlive_a_change_of_the_working_folder(home, pool, monkeypatch)
     s3.tune(s3.open_run("runs/a").structure(), task="mood", backbone="small", save="adapter", load={"max_rows": 24},
             **TUNE)  # fmt: skip
     adapter = s3.Adapter.from_pretrained("adapter")
-    study = s3.sweep(tasks="mood", backbone="small", budgets="0.2%", seeds=1, methods=["untouched"], out="study",
+    study = s3.sweep(tasks="mood", backbone="small", budgets="3%", seeds=1, methods=["untouched"], out="study",
                      executor=pool, progress=False, load={"max_rows": 24})  # fmt: skip
     os.chdir("/")
     for handle in (run, opened, next(iter(listing.runs.values()))):

@@ -335,7 +335,7 @@ def append(folder: Path, result: dict[str, Any]) -> None:
 
 
 def finished(folder: Path) -> dict[str, dict[str, Any]]:
-    return {key: json.loads(line) for key, (_, line) in packed(folder).items()}
+    return {key: result for key, (_, result) in packed(folder).items()}
 
 
 def say_left(left: list[Cell], done: dict[str, dict[str, Any]]) -> None:

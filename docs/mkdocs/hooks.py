@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def on_config(config: Any, **_: Any) -> Any:
 
 def notebook_html(path: Path) -> str:
     """A notebook as a page without scripts, as GitHub shows it: of figures and widgets the pictures."""
+    # jsonschema, which nbconvert loads, would build 38 grammars of addresses (3 s); notebooks have none to check.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 

@@ -10,6 +10,7 @@ journal.jsonl     a line per cell begun and ended
 
 from __future__ import annotations
 
+import copy
 import html
 import os
 from collections.abc import Iterator, Mapping
@@ -89,14 +90,18 @@ class Study:
 
     def results(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """(cell, result) of every planned cell that has one, in the plan's order."""
-        for cell in self.cells:
-            found = self.result(cell["key"])
+        yield from copy.deepcopy(list(self._results()))
+
+    def _results(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """As `results`, but only to be read."""
+        for cell in self.info["cells"]:
+            found = _read(self.path, cell["key"])
             if found is not None:
                 yield cell, found
 
     def status(self) -> dict[str, int]:
         """Counts: planned, done, failed, missing."""
-        states = [r["status"] for _, r in self.results()]
+        states = [r["status"] for _, r in self._results()]
         done, failed = states.count("done"), states.count("failed")
         planned = len(self.info["cells"])
         return {"planned": planned, "done": done, "failed": failed, "missing": planned - done - failed}
@@ -112,7 +117,7 @@ class Study:
         """
         rows = [
             {**cell["labels"], **result["row"], "key": cell["key"]}
-            for cell, result in self.results()
+            for cell, result in self._results()
             if cell["kind"] == "tune" and result["status"] == "done"
         ]
         made = pd.DataFrame(rows)
@@ -127,7 +132,7 @@ class Study:
                 "error": f"{result['error']['kind']}: {result['error']['message']}",
                 "attempts": result.get("attempts", 1),
             }
-            for cell, result in self.results()
+            for cell, result in self._results()
             if result["status"] == "failed"
         ]
         return pd.DataFrame(rows, columns=["key", "task", "method", "seed", "error", "attempts"])
@@ -138,7 +143,7 @@ class Study:
         Raises:
             StudyError: the cell is not done, or trained none (full, head).
         """
-        result = self.result(key)
+        result = _read(self.path, key)
         if result is None or result["status"] != "done" or not result.get("structure"):
             raise StudyError(f"{self.path}: cell {key!r} has no structure (not done, or a method without one)")
         return self._structure(key, result)
@@ -147,12 +152,12 @@ class Study:
         """The structure of each finished cell that trained one, by key."""
         return {
             cell["key"]: self._structure(cell["key"], result)
-            for cell, result in self.results()
+            for cell, result in self._results()
             if result["status"] == "done" and result.get("structure")
         }
 
     def _structure(self, key: str, result: Mapping[str, Any]) -> Structure:
-        return Structure.from_dict(result["structure"], where=f"{self.path}: cell {key}")
+        return Structure.from_dict(copy.deepcopy(result["structure"]), where=f"{self.path}: cell {key}")
 
     def runs(self) -> list[Run]:
         """The finished searches, opened, in the plan's order; none where the study was passed on without them."""
@@ -225,7 +230,7 @@ class Study:
 
     def _searches(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """The cells of finished searches, with their results."""
-        pairs = self.results()
+        pairs = self._results()
         return [(cell, result) for cell, result in pairs if cell["kind"] == "search" and result["status"] == "done"]
 
     def at_home(self) -> pd.DataFrame:
@@ -274,21 +279,26 @@ def run_folder(folder: Path, key: str) -> Path:
     own = folder / "runs" / key
     if own.is_dir():
         return own
-    name = (read_result(folder, key) or {}).get("recorded")
+    name = (_read(folder, key) or {}).get("recorded")
     recorded = find_resource("runs", name) if isinstance(name, str) else None
     return recorded or own
 
 
 def read_result(folder: Path, key: str) -> dict[str, Any] | None:
     """What is written of a cell, or None. Raises StudyError: the file is damaged."""
+    return copy.deepcopy(_read(folder, key))
+
+
+def _read(folder: Path, key: str) -> dict[str, Any] | None:
+    """As `read_result`, but only to be read: of a packed study it is what was read before."""
     path: Path | str = folder / "cells" / f"{key}.json"
     if is_there(path):
         data = read_json(path, StudyError, hint="; delete it to redo the cell")
     else:
-        number, line = packed(folder).get(key, (0, ""))
-        if not line:
+        number, data = packed(folder).get(key, (0, None))
+        if data is None:
             return None
-        path, data = f"{folder / PACKED}, line {number}", parse_json(line)
+        path = f"{folder / PACKED}, line {number}"
     if not isinstance(data, dict) or data.get("status") not in ("done", "failed"):
         raise StudyError(f"{path}: field 'status': expected done or failed; delete it to do the cell again")
     part = "row" if data["status"] == "done" else "error"
@@ -304,9 +314,9 @@ def read_result(folder: Path, key: str) -> dict[str, Any] | None:
     return data
 
 
-def packed(folder: Path) -> Mapping[str, tuple[int, str]]:
-    """Key -> number and text of its line in cells.jsonl; empty where there is none. Raises StudyError: the file is
-    damaged.
+def packed(folder: Path) -> Mapping[str, tuple[int, dict[str, Any]]]:
+    """Key -> number and content of its line in cells.jsonl, only to be read; empty where there is none. Raises
+    StudyError: the file is damaged.
     """
     path = folder / PACKED
     if not is_there(path):
@@ -316,8 +326,8 @@ def packed(folder: Path) -> Mapping[str, tuple[int, str]]:
 
 
 @lru_cache(maxsize=8)  # a study is read cell by cell
-def _packed(path: Path, *_state: int) -> Mapping[str, tuple[int, str]]:
-    lines: dict[str, tuple[int, str]] = {}
+def _packed(path: Path, *_state: int) -> Mapping[str, tuple[int, dict[str, Any]]]:
+    lines: dict[str, tuple[int, dict[str, Any]]] = {}
     for number, line in enumerate(read_text(path, StudyError, what="JSON lines").split("\n"), 1):
         if not line:
             continue
@@ -331,7 +341,7 @@ def _packed(path: Path, *_state: int) -> Mapping[str, tuple[int, str]]:
             first = (str(problem).splitlines() or [""])[0][:200]
             hint = "delete the line to do the cell again"
             raise StudyError(f"{path}, line {number}: it is damaged ({first}); {hint}") from None
-        lines[data["key"]] = (number, line)
+        lines[data["key"]] = (number, data)
     return lines
 
 

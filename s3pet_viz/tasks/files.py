@@ -303,7 +303,7 @@ def _parse(line: str, at: str) -> dict[str, Any] | None:
     if not line:
         return None
     try:
-        row = json.loads(line, object_pairs_hook=no_repeats, parse_constant=_not_finite)
+        row = _JSON.decode(line)
     except (ValueError, RecursionError) as error:
         raise TaskError(f"{at}: expected one JSON object, found: {error}.") from error
     if not isinstance(row, dict):
@@ -314,6 +314,9 @@ def _parse(line: str, at: str) -> dict[str, Any] | None:
 def _not_finite(constant: str) -> NoReturn:
     raise ValueError(f"the number {constant}, which is not finite")
 
+
+#: Made once: `json.loads` would make one for each line.
+_JSON = json.JSONDecoder(object_pairs_hook=no_repeats, parse_constant=_not_finite)
 
 #: How a file is read, by its ending.
 READERS: dict[str, Callable[[Path], Table]] = {

@@ -34,7 +34,7 @@ def mood_folder(tmp_path_factory):
 def options(request, tiny_folder, mood_folder):
     """Of the search that every test here interrupts."""
     own = getattr(request, "param", {})
-    return {**OPTIONS, "task": str(mood_folder), "backbone": str(tiny_folder("t5", layers=1)), **own}
+    return {**OPTIONS, "task": str(mood_folder), "backbone": str(tiny_folder("bert", layers=1)), **own}
 
 
 @pytest.fixture(scope="session")
