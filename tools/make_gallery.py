@@ -101,10 +101,10 @@ def text() -> str:
     lines = [
         "# Gallery",
         "",
-        "Written by `python tools/make_gallery.py`, which runs the lines as they stand here. Each figure is a pure function "
-        "that\nreturns a plotly figure; with `_table` behind its name it returns the numbers as a DataFrame "
-        "([reference](api.md#figures)).\n`s3.figures.save(figure, path)` writes it for a paper "
-        "([the views](views.md)). The runs and the study are recorded and come\nwith the package:",
+        "Written by `python tools/make_gallery.py`, which runs the lines as they stand here. Each figure is a pure function that",
+        "returns a plotly figure; with `_table` behind its name it returns the numbers as a DataFrame",
+        "([reference](api.md#figures)). `s3.figures.save(figure, path)` writes it for a paper ([the views](views.md)). The runs",
+        "and the study are recorded and come with the package:",
         "",
         f"```python\n{SETUP}```",
     ]
