@@ -23,7 +23,7 @@ _DIGITS = 6
 QUICK = {
     "01_watch_a_search": {"steps": 20},
     "02_explain_a_structure": {"tune_steps": 2, "rows": 16},
-    "04_transfer": {"steps": 2, "workers": 1, "max_rows": 16, "out": "runs/transfer-quick"},
+    "04_transfer": {"score_rows": 4, "steps": 2, "workers": 1, "max_rows": 16, "out": "runs/transfer-quick"},
     "05_your_own_model_and_task": {"steps": 15},
 }
 

@@ -201,8 +201,9 @@ def test_every_figure_file_is_listed():
 
 
 def test_pictures_are_small():
-    for picture in (ROOT / "docs").glob("*.png"):
-        assert picture.stat().st_size < 150_000, picture
+    sizes = {picture: picture.stat().st_size for picture in (ROOT / "docs").rglob("*.png")}
+    assert all(size < 150_000 for size in sizes.values()), sizes
+    assert sum(sizes.values()) < 1_500_000
 
 
 # -- the site ----------------------------------------------------------------------------------------------

@@ -94,6 +94,14 @@ def refresh():
     return load(ROOT / "tools/refresh_notebooks.py")
 
 
+@pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
+def test_figures_are_written_on_a_line(path, refresh):
+    book = nbformat.read(path, as_version=4)
+    assert refresh.written(book) == path.read_text(encoding="utf-8"), "python tools/refresh_notebooks.py"
+    assert nbformat.reads(refresh.written(book), as_version=4) == book
+    assert all(len(cell.source.splitlines()) <= 40 for cell in book.cells if cell.cell_type == "code")
+
+
 class Drawn:
     """A widget that can draw itself, as the kernel holds it, in cells that use nothing but ipywidgets."""
 

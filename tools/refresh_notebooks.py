@@ -3,7 +3,7 @@
     python tools/refresh_notebooks.py [NAME ...] [--pictures]
 
 Each is run top to bottom in its own kernel. Saved are its static outputs; not the widgets' state (5 MB for one figure), nor
-run times and progress bars. GitHub, nbviewer and the site draw no figure and no widget, so that a figure's output gets a
+run times and progress bars. A figure is one line of the file: indented like the rest it would take a third more. GitHub, nbviewer and the site draw no figure and no widget, so that a figure's output gets a
 PNG beside it, and a widget's the SVG of its last frame.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import copy
 import io
 import json
 import time
@@ -84,6 +85,22 @@ def add_pictures(book: nbformat.NotebookNode, frames: dict[str, str]) -> None:
             cell.outputs = [o for o in cell.outputs if not (WIDGET in o.get("data", {}) and SVG not in o.data)]
 
 
+def written(book: nbformat.NotebookNode) -> str:
+    """The file's text: as Jupyter writes it, but each figure on one line."""
+    book, lines = copy.deepcopy(book), {}
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if FIGURE in data:
+                mark = f"figure {len(lines)} of {FIGURE}"
+                lines[mark] = json.dumps(data[FIGURE], separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+                data[FIGURE] = mark
+    text: str = nbformat.writes(book, version=4)
+    for mark, line in lines.items():
+        text = text.replace(json.dumps(mark), line, 1)
+    return text + "\n"
+
+
 def png(figure: dict[str, Any]) -> str:
     """The picture of a figure's JSON in base64, with as many colours as its size allows."""
     picture = _draw(go.Figure({key: figure[key] for key in ("data", "layout")}))
@@ -118,7 +135,7 @@ def main() -> None:
         seconds = time.perf_counter() - began
         clean(book)
         add_pictures(book, frames)
-        nbformat.write(book, path)
+        path.write_text(written(book), encoding="utf-8")
         print(f"{path.name}: {seconds:.0f} s, {path.stat().st_size / 1e3:.0f} kB", flush=True)
     kaleido.stop_sync_server()
 

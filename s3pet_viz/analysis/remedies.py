@@ -80,7 +80,7 @@ def a_study(run: Run, methods: Sequence[str]) -> Remedy:
     given = {"tasks": [config["task"]], "backbone": config["backbone"], "budgets": [config["budget"]]}
     given |= {"modes": [config["mode"]]} if config.get("mode") else {}
     given |= {name: options.pop(name) for name in ("space", "split", "precision") if name in options}
-    load = {name: options.pop(name) for name in ("max_rows", "revision", "task_revision") if name in options}
+    load = {name: options.pop(name) for name in ("max_rows", "columns", "revision", "task_revision") if name in options}
     given |= {"methods": ["searched", *methods], "seeds": SEEDS}
     given |= ({"load": load} if load else {}) | ({"search": options} if options else {})
     return Remedy(_python("sweep", {**given, "out": f"studies/{run.name}"}), took)
@@ -130,6 +130,10 @@ def _words(run: Run, **more: Any) -> list[str] | None:
     words = ["s3pet", "search"]
     for name, value in (first | asked(run) | more).items():
         flag = f"--{name.replace('_', '-')}"
+        if name == "columns" and value is not None:
+            if any(sign in word for pair in value.items() for word in pair for sign in ",="):
+                return None
+            value = ",".join(map("=".join, value.items()))
         if isinstance(value, (Mapping, list)):
             return None
         if isinstance(value, bool):

@@ -115,6 +115,16 @@ def test_one_seed_says_nothing_and_how_to_find_out(tmp_path):
     assert "To find out (agreement of seeds, about 30 s): s3pet search" in repr(made)
 
 
+def test_columns_of_a_file_are_part_of_the_call(tmp_path):
+    """A file's columns can be written in a shell, and a training of a study reads the same file."""
+    one = {"columns": {"text": "review", "label": "stars"}}
+    table = s3.trust(write(tmp_path, range(8), **one)).table.set_index("line")
+    assert " --columns text=review,label=stars --seed 1 " in table.loc["seeds", "command"]
+    assert "load={'columns': {'text': 'review', 'label': 'stars'}}" in table.loc["searched - random", "command"]
+    odd = {"columns": {"text": "the review, in short", "label": "stars"}}
+    assert "in memory" in s3.trust(write(tmp_path, range(8), seed=1, **odd)).table.set_index("line").loc["seeds", "command"]
+
+
 def test_runs_of_other_options_are_not_pooled(tmp_path):
     runs = [write(tmp_path, range(8), seed=s, steps=60 + s // 2) for s in range(4)]
     made = s3.trust(runs)
