@@ -213,6 +213,10 @@ class Compared:
     def values(self) -> bytes:
         return np.concatenate(self._values).tobytes() if self._values else b""
 
+    def run(self, index: int) -> Run:
+        """A run by its number in the document. Raises LookupError: no such number."""
+        return self._runs[self.doc["runs"][index]["label"]]
+
     def open(self, index: int) -> bool:
         """Read a run's end; False where that was done before. Raises RunError, StructureError: it is damaged."""
         before = self._size

@@ -33,7 +33,8 @@ Object.assign(View.prototype, {
         { class: "s3-line" },
         ...this.rowControls(),
         this.select("overlap", words.overlap, (v) => (this.by = v), "overlap"),
-        ...this.copyMenu(),
+        ...this.partChips(doc),
+        ...this.viewMenu(),
       ),
     );
     ["a", "b"].forEach((name, k) => {
@@ -66,6 +67,7 @@ Object.assign(View.prototype, {
     this.pickedBars = new Bars("picked", this.about);
     this.health = h("div", {});
     this.body.append(
+      this.trust.el,
       h(
         "div",
         { class: "s3-grid" },
@@ -149,6 +151,7 @@ Object.assign(View.prototype, {
         box.value = this.pair[k];
       });
     }
+    this.trust.drawSeveral(passed);
     const runs = this.pair.map((i) => this.runOf(i));
     put(
       this.words,
@@ -359,7 +362,8 @@ Object.assign(View.prototype, {
         this.select("relative to", words.relative, (v) => (this.relative = v), "relative"),
         this.select("seed", words.seed, (v) => (this.seed = v), "seed"),
         ...this.rowControls().slice(0, -1),
-        ...this.copyMenu(),
+        ...this.partChips(doc),
+        ...this.viewMenu(),
       ),
     );
     delete this.fields.own_scale;
@@ -382,6 +386,7 @@ Object.assign(View.prototype, {
         }),
     );
     this.body.append(
+      this.trust.el,
       this.matrix.el,
       (this.pairWords = h("div", { class: "s3-line", role: "status" })),
       h(
@@ -406,6 +411,7 @@ Object.assign(View.prototype, {
     this.settle();
     const table = doc.matrices.find((m) => m.value === this.value && m.relative === this.relative && m.seed === this.seed);
     put(this.words, this.note || doc.hint);
+    this.trust.drawAll();
     this.matrix.draw(table.rows, doc.targets, table.cells, {
       title: table.title,
       note: table.note,

@@ -22,8 +22,8 @@ const OVERLAPS = [
 ];
 const VALUES = { score: "score", loss: "held-out loss" };
 const RELATIVE = { "": "nothing", own: "the target's own structure", random: "random structures", full: "full fine-tuning" };
-const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health" };
-const partsOf = (doc) => Object.entries(PARTS).filter(([name]) => name !== "worth" || doc.effects);
+const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health", trust: "can I trust it?" };
+const partsOf = (doc) => Object.entries(PARTS).filter(([name]) => (doc.kind === "run" ? name !== "worth" || doc.effects : name === "trust"));
 
 /** The fields that are one of some words: [[value, words], ...] of each (viewer.state.choices). */
 export function choicesOf(doc) {
@@ -122,11 +122,11 @@ export function problemOf(state, doc, last) {
 /** The names of a state's fields (viewer.state.defaults). */
 export function fieldsOf({ kind }) {
   const own = {
-    run: ["own_scale", "in_cells", "show", "step", "budget", "edit"],
+    run: ["own_scale", "in_cells", "step", "budget", "edit"],
     compare: ["own_scale", "a", "b", "task", "budget", "seed", "overlap"],
     transfer: ["source", "target", "value", "relative", "seed"],
   }[kind];
-  return ["version", "kind", "of", "theme", "rows", "group", "stack", "type", "module", "hide_pale", ...own, "selection"];
+  return ["version", "kind", "of", "theme", "rows", "group", "stack", "type", "module", "hide_pale", "show", ...own, "selection"];
 }
 
 const clipped = (text) => (text.length <= 60 ? text : `${text.slice(0, 57)}...`);

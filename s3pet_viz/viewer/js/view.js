@@ -87,7 +87,8 @@ class View {
     this.ownTheme = this.told = undefined;
     this.wanted = doc?.view ?? null; // a state to open with
     this.linkSaid = "";
-    this.fields = { theme: { get: () => this.theme, set: (v) => (this.ownTheme = v) } };
+    this.fields = {};
+    this.trust = new TrustCard(this);
     this.edit = null; // of a structure by hand
     this.annotate = "";
     clearInterval(this.playing);
@@ -157,11 +158,13 @@ class View {
     return h("label", { title }, box, label);
   }
 
-  /** What can be copied; of every view its state. */
-  copyMenu(more = []) {
+  /** The theme, and what can be copied; of every view its state. */
+  viewMenu(more = []) {
+    const theme = this.select("theme", choicesOf(this.store.doc).theme, (v) => (this.ownTheme = v), "theme");
+    theme.lastChild.value = this.store.doc.theme;
     const view = [["view", "this view as JSON"], ...(this.model.get("standing") ? [["link", "a link to this view"]] : [])];
     this.copyBox = this.select("copy", [["", "…"], ...more, ...view], (v) => v && this.copy(v));
-    return [this.copyBox, this.copied];
+    return [theme, this.copyBox, this.copied];
   }
 
   /** How rows are shown, and what is saved: the same for every kind of view. */
@@ -177,6 +180,23 @@ class View {
       this.check("hide pale rows", false, (v) => (this.how.hidePale = v), `Leave out rows in which no gate has p of ${PALE} or more`, "hide_pale"),
       this.check("own scale", false, (v) => (this.scaleOwn = v), "Colours over this picture's own range, not from 0 to 1", "own_scale"),
     ].filter(Boolean);
+  }
+
+  /** Which parts are shown. */
+  partChips(doc) {
+    const shown = (this.parts = new Set(doc.parts)),
+      offered = partsOf(doc);
+    const show = (name, on) => (on ? shown.add(name) : shown.delete(name));
+    const chips = offered.map(([name, words]) => this.check(words, shown.has(name), (v) => show(name, v)));
+    this.fields.show = {
+      get: () => offered.map(([name]) => name).filter((name) => shown.has(name)),
+      set: (list) =>
+        offered.forEach(([name], k) => {
+          show(name, list.includes(name));
+          chips[k].firstChild.checked = list.includes(name);
+        }),
+    };
+    return [h("span", { class: "s3-muted" }, "show"), ...chips];
   }
 
   buildRun(doc) {
@@ -210,20 +230,8 @@ class View {
       { type: "button", onclick: () => this.askBudget(null), title: run.budget ? `Back to ${say(run.budget)} parameters` : "" },
       "the run's budget",
     );
-    const shown = new Set(doc.parts),
-      offered = partsOf(doc);
-    this.parts = shown;
-    const show = (name, on) => (on ? shown.add(name) : shown.delete(name));
-    const chips = offered.map(([name, words]) => this.check(words, shown.has(name), (v) => show(name, v)));
-    this.fields.show = {
-      get: () => offered.map(([name]) => name).filter((name) => shown.has(name)),
-      set: (list) =>
-        offered.forEach(([name], k) => {
-          show(name, list.includes(name));
-          chips[k].firstChild.checked = list.includes(name);
-        }),
-    };
-    const copy = this.copyMenu([
+    const chips = this.partChips(doc),
+      menu = this.viewMenu([
       ["code", "code that opens this"],
       ["json", "the structure as JSON"],
       ["lora", "a LoraConfig (PEFT)"],
@@ -244,7 +252,7 @@ class View {
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "budget", this.budgetBox), this.budgetText, this.ownButton),
       h("div", { class: "s3-line" }, ...this.rowControls()),
-      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, annotate, edit, ...copy),
+      h("div", { class: "s3-line" }, ...chips, annotate, edit, ...menu),
     );
     const about = this.about,
       pick = (gate, event) => (this.edit ? this.editGate(gate, event) : this.pick(gate, event));
@@ -270,7 +278,7 @@ class View {
       { class: "s3-three" },
       this.sums.map((one) => one.el),
     );
-    this.body.append(this.map.el, this.curvesRow, this.traceRow, this.sumsRow, this.path.el, this.worth.el, this.health);
+    this.body.append(this.trust.el, this.map.el, this.curvesRow, this.traceRow, this.sumsRow, this.path.el, this.worth.el, this.health);
   }
 
   goTo(row) {
@@ -611,6 +619,7 @@ class View {
       held: this.edit && ((i) => this.edit.gates.has(n + i)),
       legend: [{ words: "chosen" }, ...(fills ? [{ words: "chosen to fill what is left of the budget", dash: "3 2" }] : [])],
     });
+    this.trust.drawRun();
     this.drawCurves(scene, row);
     this.drawTraces(scene, row);
     this.drawSums(scene, shown);
