@@ -255,6 +255,10 @@ class Compared:
         entry |= {
             "name": run.name,
             "status": run.status,
+            "source": {name: run.config[name] for name in ("task", "mode", "seed") if name in run.config},
+            "backbone": run.info["backbone"],
+            "backbone_params": run.info["backbone_params"],
+            "pinned": len(run.pinned_in),
             "budget": run.info["budget"],
             "used": int(run.counts[own].sum()) + run.pinned_params,
             "step": int(last["step"]),

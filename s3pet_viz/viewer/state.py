@@ -51,7 +51,8 @@ def choices(doc: Mapping[str, Any]) -> dict[str, list[str]]:
         made["in_cells"] = ["", "rank", *explained, "alpha", "params", *inert]
     elif kind == "compare":
         labels = [run["label"] for run in doc["runs"]]
-        made |= {"a": labels, "b": labels, "overlap": list(_OVERLAPS)}
+        seeds = ["seeds"] if doc["seeds"]["sets"] else []
+        made |= {"a": labels, "b": labels, "overlap": list(_OVERLAPS), "in_cells": ["", "rank", *seeds, "params"]}
         made |= {name: values(run["facts"][name] for run in doc["runs"]) for name in ("task", "budget", "seed")}
     else:
         made |= {"source": list(doc["sources"]), "target": list(doc["targets"])}
@@ -92,7 +93,7 @@ def defaults(doc: Mapping[str, Any]) -> dict[str, Any]:
     elif kind == "compare":
         labels = [run["label"] for run in doc["runs"]]
         made |= {"own_scale": False, "a": labels[0], "b": labels[min(1, len(labels) - 1)]}
-        made |= {"task": "", "budget": "", "seed": "", "overlap": "gates"}
+        made |= {"task": "", "budget": "", "seed": "", "overlap": "gates", "in_cells": ""}
     else:
         elsewhere = [target for target in doc["targets"] if target != doc["sources"][0]]
         made |= {"source": doc["sources"][0], "target": [*elsewhere, doc["targets"][0]][0]}

@@ -61,6 +61,9 @@ const DO = {
   link: (states) => viewer.linkOf(states),
   linked: ({ hashes, viewers }) => hashes.map((hash) => { const found = viewer.fromLink(String(hash), viewers); return found?.states ? { states: Object.fromEntries(found.states) } : found; }),
   caption: (facts) => viewer.captionOf(facts),
+  difference: ({ a, b, shared, either }) => viewer.differenceOf(a, b, shared, either),
+  seedsDifference: ({ a, b, told }) => viewer.seedsDifferenceOf(a, b, told),
+  cardKey: ([id, about]) => viewer.cardKey(id, about),
   rows: ({ messages, gates }) => {
     const rows = new Rows();
     const gaps = messages.map(([about, scalars, values]) => rows.take(about, bytes(scalars), bytes(values), gates));

@@ -90,6 +90,7 @@ class View {
     this.fields = {};
     this.trust = new TrustCard(this);
     this.edit = null; // of a structure by hand
+    this.captions = {}; // for a paper, by what copies them
     this.annotate = "";
     clearInterval(this.playing);
     this.playing = null;
@@ -258,10 +259,8 @@ class View {
       pick = (gate, event) => (this.edit ? this.editGate(gate, event) : this.pick(gate, event));
     const pickPinned = (i) => this.edit && this.editGate(doc.space.n.length + i);
     this.map = new Heat("heatmap", about, { pick, pickPinned, hover: (gate) => this.gateWords(gate) });
-    for (const mm of PAPER_MM) {
-      const title = `Save this picture for a paper: SVG, ${mm} mm wide, light colours; its caption is copied`;
-      this.map.tools.append(h("button", { type: "button", title, onclick: () => this.forPaper(mm) }, `${mm} mm`));
-    }
+    this.captions.caption = (sheet) => this.caption(sheet);
+    this.paperButtons(this.map, this.captions.caption);
     this.losses = new Lines("losses", about);
     this.entropies = new Lines("entropy", about);
     this.expected = new Lines("expected", about);
@@ -997,7 +996,7 @@ class View {
 
   /** The caption of the heatmap in a paper, as figures.caption; and what else this drawing of it shows. */
   caption(heat = this.map) {
-    const { scene, how } = this,
+    const { scene } = this,
       { doc, live } = this.store,
       source = doc.structure?.source ?? {},
       { pinned } = doc.space;
@@ -1013,20 +1012,35 @@ class View {
       step: scene.step + 1,
       steps: live.steps_total,
     });
-    const only = ["stack", "type", "module"].filter((name) => how[name]).map((name) => `${name === "type" ? "PET type" : name} ${how[name]}`);
+    const edits = this.edit && `Edited by hand: ${scene.added.length} put in, ${scene.removed.length} taken out`;
+    return this.captionWith(text, [edits], heat, this.textsOf(scene).words);
+  }
+
+  /** A caption, and what else is seen in a drawing: filters, and what stands in its cells. */
+  captionWith(text, first, heat, inCells) {
+    const { how } = this,
+      only = ["stack", "type", "module"].filter((name) => how[name]).map((name) => `${name === "type" ? "PET type" : name} ${how[name]}`);
     const more = [
-      this.edit && `Edited by hand: ${scene.added.length} put in, ${scene.removed.length} taken out`,
+      ...first,
       only.length && `Only gates of ${only.join(", ")} are drawn`,
       how.hidePale && `Rows in which every p is below ${PALE} are left out`,
-      !heat.textless && this.textsOf(scene).words.replace(/^./, (first) => first.toUpperCase()),
+      !heat.textless && inCells.replace(/^./, (letter) => letter.toUpperCase()),
     ];
     return [text, ...more.filter(Boolean).map((words) => `${words}.`)].join(" ");
   }
 
-  async forPaper(mm) {
+  /** Buttons that save a heatmap for a paper. captionOf(sheet): the caption of a drawing. */
+  paperButtons(map, captionOf) {
+    for (const mm of PAPER_MM) {
+      const title = `Save this picture for a paper: SVG, ${mm} mm wide, light colours; its caption is copied`;
+      map.tools.append(h("button", { type: "button", title, onclick: () => this.forPaper(mm, map, captionOf) }, `${mm} mm`));
+    }
+  }
+
+  async forPaper(mm, map, captionOf) {
     let caption;
-    const drawing = this.map.paper(mm, (sheet) => (caption = this.caption(sheet)));
-    download(`s3pet-heatmap-${mm}mm.svg`, new Blob([drawing], { type: "image/svg+xml" }));
+    const drawing = map.paper(mm, (sheet) => (caption = captionOf(sheet)));
+    download(`s3pet-${map.name}-${mm}mm.svg`, new Blob([drawing], { type: "image/svg+xml" }));
     this.clipboard = caption;
     this.say(`${(await toClipboard(caption)) ? "its caption was copied" : "its caption"}: ${caption}`);
   }
@@ -1043,7 +1057,7 @@ class View {
         location.hash = link; // where a page may not write its history
       }
       text = location.href;
-    } else text = kind === "caption" ? this.caption() : this.textsToCopy()[kind];
+    } else text = this.captions[kind] ? this.captions[kind]() : this.textsToCopy()[kind];
     this.clipboard = text;
     this.say((await toClipboard(text)) ? "copied" : "the browser refused the clipboard");
     this.copyBox.lastChild.value = "";
