@@ -244,7 +244,9 @@ def _one(made: Page, one: _Opened, several: bool, number: int, judged: Trust, st
         return
     made.heading("The structure", level)
     made.words(_words()["structure"], muted=True)
-    made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY, view=state, card=None if several else judged)))
+    made.add(
+        made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY, view=state, card=None if several else judged))
+    )
     captions = _words()["captions"]
     made.drawn(figures.sums(run, by="layer"), captions["layer"])
     by_module = made.figure(figures.sums(run, by="module"), captions["module"])
