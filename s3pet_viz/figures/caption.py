@@ -31,8 +31,8 @@ def caption(
     budget: Budget | None = None,
     step: int = -1,
 ) -> str:
-    """The caption of a heatmap, or of a difference of two: task, backbone, mode, steps and seeds, how many of the gates are chosen, and the
-    budget in parameters and as a share of the backbone.
+    """The caption of a heatmap, or of a difference of two: task, backbone, mode, steps and seeds, how many of the gates
+    are chosen, and the budget in parameters and as a share of the backbone.
 
     Of several seeds also the mean overlap (Jaccard) of each two structures, with its 95 % interval over the seeds (a
     jackknife that leaves one seed out, Student's t; from 3 seeds on), and what random structures of the budget give.
@@ -100,15 +100,15 @@ def _of_two(a: Sequence[Run], b: Sequence[Run], budget: Budget | None, step: int
         chosen = compare_table(a[0], b[0], budget=budget, step=step)["chosen"]
         shared, either = int((chosen == "both").sum()), int((chosen != "").sum())
         return (
-            f"Gate probabilities p of B minus A. {'. '.join(sides)}. Both chose {shared:,} of the {either:,} gates that "
-            f"one or both chose (Jaccard {shared / either if either else 1:.2f}). One seed a side: seeds alone may make "
+            f"Gate probabilities p of B minus A. {'. '.join(sides)}. Both chose {shared:,} of the {either:,} gates "
+            f"that one or both chose (Jaccard {shared / either if either else 1:.2f}). One seed a side: seeds alone may make "
             "the difference."
         )
     told = difference_told(difference_table(a, b, budget=budget)).replace(" · ", ": ")
     searches = ". ".join(f"{name}: {_search(runs[0], _how_many(runs))}" for name, runs in (("A", a), ("B", b)))
     return (
-        f"Gate probabilities p of B minus A, means over seeds. {searches}. Tested, {told} (Benjamini and Hochberg, q at "
-        "most 0.05). Hatched: the interval holds 0."
+        f"Gate probabilities p of B minus A, means over seeds. {searches}. Tested, {told} (Benjamini and Hochberg, q "
+        "at most 0.05). Hatched: the interval holds 0."
     )
 
 
@@ -126,8 +126,8 @@ def _of_seeds(runs: Sequence[Run], budget: Budget | None) -> str:
         told += f" (95 % interval {low:.2f} to {high:.2f} over seeds)"
     pinned = f" and {len(runs[0].pinned_in):,} pinned in by hand" if runs[0].pinned_in else ""
     return (
-        f"Gate probabilities p, mean over seeds, of {_search(runs[0], _how_many(runs))}. Each seed chose {_span(chosen)} of "
-        f"{len(runs[0].gates_list):,} gates{pinned}; {_span(used)} parameters{_within(made[0])}. Mean overlap "
+        f"Gate probabilities p, mean over seeds, of {_search(runs[0], _how_many(runs))}. Each seed chose {_span(chosen)} "
+        f"of {len(runs[0].gates_list):,} gates{pinned}; {_span(used)} parameters{_within(made[0])}. Mean overlap "
         f"(Jaccard) of two seeds: {told}; of random structures of this budget {row['chance']:.2f} "
         f"(95 % of them {row['low']:.2f} to {row['high']:.2f})."
     )

@@ -45,8 +45,8 @@ class Page(anywidget.AnyWidget):
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates. edit: a structure by hand: ``gates`` (those pinned in and out are
             numbered after the searched ones), and the budget and step that it began with, null for the run's own; None:
-            none. trust: cards of `s3.trust` that were asked for, by key, as JSON. view: what is looked at, as the page said
-            in a message (`viewer.state`); None: untouched.
+            none. trust: cards of `s3.trust` that were asked for, by key, as JSON. view: what is looked at, as the page
+            said in a message (`viewer.state`); None: untouched.
     """
 
     _esm = page.module()
