@@ -100,7 +100,8 @@ def _of_two(a: Sequence[Run], b: Sequence[Run], budget: Budget | None, step: int
         chosen = compare_table(a[0], b[0], budget=budget, step=step)["chosen"]
         shared, either = int((chosen == "both").sum()), int((chosen != "").sum())
         return (
-            f"Gate probabilities p of B minus A. {'. '.join(sides)}. Both chose {shared:,} of the {either:,} gates "
+            f"Gate probabilities p of B minus A. {'. '.join(sides)}. "
+            f"Both chose {shared:,} of the {either:,} gates "
             f"that one or both chose (Jaccard {shared / either if either else 1:.2f}). One seed a side: seeds alone may make "
             "the difference."
         )
@@ -126,7 +127,8 @@ def _of_seeds(runs: Sequence[Run], budget: Budget | None) -> str:
         told += f" (95 % interval {low:.2f} to {high:.2f} over seeds)"
     pinned = f" and {len(runs[0].pinned_in):,} pinned in by hand" if runs[0].pinned_in else ""
     return (
-        f"Gate probabilities p, mean over seeds, of {_search(runs[0], _how_many(runs))}. Each seed chose {_span(chosen)} "
+        f"Gate probabilities p, mean over seeds, of {_search(runs[0], _how_many(runs))}. "
+        f"Each seed chose {_span(chosen)} "
         f"of {len(runs[0].gates_list):,} gates{pinned}; {_span(used)} parameters{_within(made[0])}. Mean overlap "
         f"(Jaccard) of two seeds: {told}; of random structures of this budget {row['chance']:.2f} "
         f"(95 % of them {row['low']:.2f} to {row['high']:.2f})."
