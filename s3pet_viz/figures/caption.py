@@ -102,8 +102,8 @@ def _of_two(a: Sequence[Run], b: Sequence[Run], budget: Budget | None, step: int
         return (
             f"Gate probabilities p of B minus A. {'. '.join(sides)}. "
             f"Both chose {shared:,} of the {either:,} gates "
-            f"that one or both chose (Jaccard {shared / either if either else 1:.2f}). One seed a side: seeds alone may make "
-            "the difference."
+            f"that one or both chose (Jaccard {shared / either if either else 1:.2f}). "
+            "One seed a side: seeds alone may make the difference."
         )
     told = difference_told(difference_table(a, b, budget=budget)).replace(" · ", ": ")
     searches = ". ".join(f"{name}: {_search(runs[0], _how_many(runs))}" for name, runs in (("A", a), ("B", b)))
