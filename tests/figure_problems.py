@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +22,25 @@ def explained(run: s3.Run) -> Explanation:
     p = run.p()
     effects = tuple(
         GateEffect(gate, float(p[gate.index]), 0.0, i + 1, 0.1 * math.cos(2 * i), 0.02, -0.01 * i, 0.05 * math.cos(2 * i))
-        for i, gate in enumerate(run.structure().gates)
+        for i, gate in enumerate(gate for gate in run.structure().gates if gate.index < len(p))  # none that was pinned in
     )
     return Explanation(effects, "sentiment", "tiny-t5", run.name, n_rows=50, loss=0.3, score=0.9)
 
 
-def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
-    """What draws each, given `theme` or nothing; named by the function and, after a space, the form."""
-    runs = [s3.open_run(f"sentiment-0.2pct-s{seed}") for seed in range(3)]
+def every_figure(
+    folder: Path, runs: Sequence[s3.Run] | None = None, others: Sequence[s3.Run] | None = None
+) -> dict[str, Callable[..., go.Figure]]:
+    """What draws each, given `theme` or nothing; named by the function and, after a space, the form.
+
+    Args:
+        runs, others: three seeds of a task and of another, instead of the recorded ones.
+    """
+    ways = partial(figures.ways, "tiny-t5", task="sentiment", methods=["searched", "gradient", "random", "LoRA"], draws=20)
+    if runs is not None and others is not None:
+        ways = partial(figures.ways, {"searched": list(runs), "entailment's": list(others), "one": runs[0]}, draws=20)
+    else:
+        runs, others = ([s3.open_run(f"{task}-0.2pct-s{seed}") for seed in range(3)] for task in ("sentiment", "entailment"))
+    runs = list(runs)
     run, other = runs[:2]
     matrix = write_transfer(folder / "transfer", even)
     made = {
@@ -40,10 +51,11 @@ def every_figure(folder: Path) -> dict[str, Callable[..., go.Figure]]:
         "heatmap selected": partial(figures.heatmap, run.structure()),
         "heatmap count": partial(figures.heatmap, runs, value="count"),
         "compare": partial(figures.compare, run, other),
-        "difference": partial(figures.difference, runs, [f"entailment-0.2pct-s{seed}" for seed in range(3)]),
+        "difference": partial(figures.difference, runs, list(others)),
+        "heatmap annotated": partial(figures.heatmap, runs, annotate="seeds"),
         "consensus": partial(figures.consensus, runs),
         "multiples": partial(figures.multiples, runs),
-        "ways": partial(figures.ways, "tiny-t5", task="sentiment", methods=["searched", "gradient", "random", "LoRA"], draws=20),
+        "ways": ways,
         "modules": partial(figures.modules, "minilm-open", by="place"),
         "trace": partial(figures.trace, run),
         "cut": partial(figures.cut, run, seeds=[other]),

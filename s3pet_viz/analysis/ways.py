@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz.analysis.agreement import Found, against_chance
-from s3pet_viz.analysis.intervals import interval
+from s3pet_viz.analysis.intervals import Interval, interval
 from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.analysis.transfer import Transfer
@@ -145,7 +145,8 @@ class Ways:
     def table(self, *, draws: int = 199) -> pd.DataFrame:
         """One row per way: method, structures (how many), gates and params (means), of_budget (mean params over the
         budget; NaN where it has none), score, low, high (mean, and its interval, `analysis.intervals`; NaN where not
-        known), n (trainings), metric, overlap, chance, above (with the first, as in `pairs`).
+        known; of scores from 0 to 1 cut at 0 and 1, which no mean of them can pass), n (trainings), metric, overlap,
+        chance, above (with the first, as in `pairs`).
         """
         with_first = self.pairs(draws=draws).iloc[: len(self.ways)]
         rows = []
@@ -153,7 +154,7 @@ class Ways:
             sizes = [one.structure.n_params for one in way.placed]
             budgets = [self.params or one.structure.budget or 0 for one in way.placed]
             of = np.mean([n / b if b else np.nan for n, b in zip(sizes, budgets, strict=True)])
-            score = interval(way.scores) if way.scores else None
+            score = _within_scores(interval(way.scores), way.scores) if way.scores else None
             rows.append(
                 {
                     **{"method": way.name, "structures": len(sizes)},
@@ -195,6 +196,13 @@ class Ways:
             return {}
         made = against_chance(list(records.values()), asked, by=("gates",), ranked=self.ranked, draws=draws)
         return {row["group"]: (row["chance"], row["low"], row["high"]) for row in made.to_dict("records")}
+
+
+def _within_scores(found: Interval, scores: Sequence[float]) -> Interval:
+    """The interval, of scores from 0 to 1 within them: widened for few values it may leave what their mean can be."""
+    if not all(0 <= score <= 1 for score in scores):
+        return found
+    return found._replace(low=np.maximum(found.low, 0.0), high=np.minimum(found.high, 1.0))
 
 
 def ways_of(

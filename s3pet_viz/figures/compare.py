@@ -10,8 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.figures import _style
-from s3pet_viz.figures._data import joint_gates, labels, spread, view
-from s3pet_viz.figures._grid import Grid, Scale, axes, cased, cells, limits, outlines, ring
+from s3pet_viz.figures._data import joint_gates, labels, pinned, spread, view
+from s3pet_viz.figures._grid import Grid, Scale, add_pinned, axes, cased, cells, limits, outlines, ring
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.figures.heatmap import gates_frame, places_of, shown
 from s3pet_viz.runs.reader import Budget
@@ -88,8 +88,9 @@ def compare(
         title: instead of the labels and the overlap. theme: ``light`` or ``dark``.
 
     Returns:
-        A figure with a heatmap ("gates"), and three outlines with their casings: both, only a, only b. Where p of one
-        is not known (a structure), cells are grey and only the choices differ.
+        A figure with a heatmap ("gates"), and three outlines with their casings: both, only a, only b;
+        marks of the gates that either pinned in or out. Where p of one is not known (a structure), cells are grey and
+        only the choices differ.
     """
     opened = open_source(a), open_source(b)
     table, gates = _table(*opened, budget, step)
@@ -99,7 +100,8 @@ def compare(
     figure = _style.new_figure(look, words)
 
     table, leads = _by_cell(table, gates)
-    grid = Grid(leads)
+    inside, outside = pinned(opened)
+    grid = Grid(leads, pinned=[*inside, *outside])
     difference = table["difference"].to_numpy()
     known = np.isfinite(difference).any()
     low, high = limits(scale, np.abs(difference), 0, max(1, table["units"].max() if "units" in table else 1))
@@ -131,6 +133,7 @@ def compare(
         x, y = (grid.col[mask], grid.row[mask]) if mask.any() else ([None], [None])
         style = {"color": colour, "symbol": symbol, "size": 7, "line": {"color": _style.GROUND, "width": 1}}
         figure.add_trace(_style.markers(x, y, label, style, legendgroup=who, zorder=2))
+    add_pinned(figure, grid, inside, outside)
     axes(figure, grid)
     figure.update_layout(legend_itemsizing="constant")  # the markers are small
     return figure

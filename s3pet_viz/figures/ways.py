@@ -50,8 +50,8 @@ def ways_table(
         space: a run or scores, whose gates are the search space of structures that come without one: random
             structures, which say what chance gives, are drawn from it.
         of: ``ways``, a row per way: method, structures (how many), gates and params (means), of_budget (params over the
-            budget), score, low, high (mean and 95 % interval; NaN where not known), n (trainings), metric, overlap
-            (mean Jaccard with the first), chance, above.
+            budget), score, low, high (mean and 95 % interval, of scores from 0 to 1 cut there; NaN where not
+            known), n (trainings), metric, overlap (mean Jaccard with the first), chance, above.
             ``gates``, a row per way and place: method, row, column, position, pet_type, share (of its structures; NaN
             where it could not choose the place), units (mean number chosen), most (whether more than half chose it),
             structures.

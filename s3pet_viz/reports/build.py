@@ -17,7 +17,7 @@ import yaml
 from s3pet_viz import figures
 from s3pet_viz.analysis.explanation import EXPLAIN, Explanation, kept, shown
 from s3pet_viz.analysis.health import health
-from s3pet_viz.analysis.trust import trust
+from s3pet_viz.analysis.trust import Trust, trust
 from s3pet_viz.errors import ConfigError, RunError, S3PETError
 from s3pet_viz.figures._data import labels, shorten
 from s3pet_viz.files import is_folder, located, write_text_atomic
@@ -124,7 +124,8 @@ def _page(runs: Sequence[_Opened], title: str | None, state: State | None) -> Pa
     _beside(made, runs, [_facts_of(one) for one in runs], "search")
     for one in runs:
         _state(made, one, several)
-    _trust(made, [one.run for one in runs])
+    judged = trust([one.run for one in runs])
+    _trust(made, judged)
     made.heading("Search health, in words")
     made.words("Rules of thumb on the numbers of the search; none of them proves anything.", muted=True)
     for finding in health([one.run for one in runs] if several else runs[0].run):
@@ -133,9 +134,9 @@ def _page(runs: Sequence[_Opened], title: str | None, state: State | None) -> Pa
             f"<b>{text(finding.title)}</b><br>{text(finding.text)}</div>"
         )
     if several:
-        _compared(made, runs, states.get("compared"))
+        _compared(made, runs, judged, states.get("compared"))
     for number, one in enumerate(runs, 1):
-        _one(made, one, several, number, states.get(f"run-{number}"))
+        _one(made, one, several, number, judged, states.get(f"run-{number}"))
     _origins(made, runs)
     return made
 
@@ -218,8 +219,7 @@ def _beside(
             made.add(table(["", ""], [(name, cells[name][0]) for name in same]))
 
 
-def _trust(made: Page, runs: Sequence[Run]) -> None:
-    judged = trust(runs)
+def _trust(made: Page, judged: Trust) -> None:
     made.heading("Can it be trusted?")
     made.add(f"<p><b>{text(judged.verdict)}.</b></p>")
     made.add(table(["question", "answer", "in words"], judged.rows()))
@@ -234,7 +234,7 @@ def _trust(made: Page, runs: Sequence[Run]) -> None:
 # -- one search --------------------------------------------------------------------------------------------
 
 
-def _one(made: Page, one: _Opened, several: bool, number: int, state: State | None) -> None:
+def _one(made: Page, one: _Opened, several: bool, number: int, judged: Trust, state: State | None) -> None:
     run, level = one.run, 3 if several else 2
     if several:
         made.heading(f"Search: {one.label}")
@@ -244,7 +244,9 @@ def _one(made: Page, one: _Opened, several: bool, number: int, state: State | No
         return
     made.heading("The structure", level)
     made.words(_words()["structure"], muted=True)
-    made.add(made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY, view=state)))
+    made.add(
+        made.viewer(run_state(run, key=f"run-{number}", most=_HISTORY, view=state, card=None if several else judged))
+    )
     captions = _words()["captions"]
     made.drawn(figures.sums(run, by="layer"), captions["layer"])
     by_module = made.figure(figures.sums(run, by="module"), captions["module"])
@@ -299,7 +301,7 @@ def _gates(made: Page, one: _Opened) -> None:
 # -- several searches --------------------------------------------------------------------------------------
 
 
-def _compared(made: Page, runs: Sequence[_Opened], state: State | None) -> None:
+def _compared(made: Page, runs: Sequence[_Opened], judged: Trust, state: State | None) -> None:
     made.heading("Side by side")
     drawn = [one for one in runs if one.structure is not None]
     if len(drawn) < 2:
@@ -307,8 +309,9 @@ def _compared(made: Page, runs: Sequence[_Opened], state: State | None) -> None:
         return
     runs_at = {one.label: one.run for one in drawn}
     facts = {one.label: {name: fact(one.run, name) for name in FIELDS} for one in drawn}
-    made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"), state)))
     sources = [one.run for one in drawn]
+    card = judged if len(drawn) == len(runs) else trust(sources)
+    made.add(made.viewer(compared_state(Compared(runs_at, facts, key="compared", theme="light"), card, state)))
 
     made.heading("Differences")
     if len(drawn) > 2:

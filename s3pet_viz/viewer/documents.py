@@ -213,6 +213,10 @@ class Compared:
     def values(self) -> bytes:
         return np.concatenate(self._values).tobytes() if self._values else b""
 
+    def run(self, index: int) -> Run:
+        """A run by its number in the document. Raises LookupError: no such number."""
+        return self._runs[self.doc["runs"][index]["label"]]
+
     def open(self, index: int) -> bool:
         """Read a run's end; False where that was done before. Raises RunError, StructureError: it is damaged."""
         before = self._size
@@ -251,6 +255,10 @@ class Compared:
         entry |= {
             "name": run.name,
             "status": run.status,
+            "source": {name: run.config[name] for name in ("task", "mode", "seed") if name in run.config},
+            "backbone": run.info["backbone"],
+            "backbone_params": run.info["backbone_params"],
+            "pinned": len(run.pinned_in),
             "budget": run.info["budget"],
             "used": int(run.counts[own].sum()) + run.pinned_params,
             "step": int(last["step"]),

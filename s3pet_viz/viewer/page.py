@@ -9,13 +9,15 @@ import json
 from string import Template
 from typing import Any
 
+from s3pet_viz.analysis.trust import Trust, trust
 from s3pet_viz.resources import text_of
 from s3pet_viz.runs import Run
 from s3pet_viz.viewer.documents import EXPLORE_PARTS, Compared, live_doc, run_doc, text
 from s3pet_viz.viewer.feed import Feed
 from s3pet_viz.viewer.state import State, opened
+from s3pet_viz.viewer.trust import trust_doc
 
-_FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "share.js", "view.js", "many.js")
+_FILES = ("numbers.js", "store.js", "draw.js", "heat.js", "share.js", "trust.js", "view.js", "many.js")
 
 
 @functools.cache
@@ -51,10 +53,13 @@ def run_state(
     budget: int | None = None,
     most: int = 2 << 20,
     view: State | None = None,
+    card: Trust | None = None,
 ) -> str:
-    """A run as JSON for `standing_module`: its document, its end, and its history as far as `most` bytes hold it.
+    """A run as JSON for `standing_module`: its document, its end, its history as far as `most` bytes hold it, and the
+    card of `s3.trust`.
 
     Args:
+        card: of this run, where it was made already.
         view: the state that it opens with (`viewer.state`).
 
     Raises:
@@ -66,6 +71,7 @@ def run_state(
     doc = run_doc(run, key=key, parts=EXPLORE_PARTS, theme=theme)
     picked = [] if view is None else opened(view, doc, frame.step)
     state: dict[str, Any] = {"uid": key, "doc": text(doc), "selection": picked}
+    state["trust"] = text({key: trust_doc(card or trust(run), run.n_steps)})
     rows = None
     if feed.log is not None and frame.alpha is not None:
         while feed.log.history.size > most and feed.log.history.n > 2:
@@ -76,11 +82,12 @@ def run_state(
     return in_script(json.dumps(state, separators=(",", ":")))
 
 
-def compared_state(compared: Compared, view: State | None = None) -> str:
-    """Several runs as JSON for `standing_module`; `view` as of `run_state`."""
+def compared_state(compared: Compared, card: Trust, view: State | None = None) -> str:
+    """Several runs, and the card of all, as JSON for `standing_module`; `view` as of `run_state`."""
     doc = compared.doc
     picked = [] if view is None else opened(view, doc)
     state = {"uid": doc["id"], "doc": text(doc), "live": "{}", "selection": picked, "values": _base64(compared.values)}
+    state["trust"] = text({doc["id"]: trust_doc(card)})
     return in_script(json.dumps(state, separators=(",", ":")))
 
 

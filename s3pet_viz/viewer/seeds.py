@@ -52,4 +52,4 @@ def seeds_doc(runs: Mapping[int, Run], places: Mapping[tuple[str, str], int]) ->
     for group in sets:
         with contextlib.suppress(S3PETError):  # a structure that is damaged is said where it is opened
             agreement.append(agreement_of(group, _DRAWS))
-    return {"agreement": agreement, "pairs": pairs}
+    return {"agreement": agreement, "pairs": pairs, "sets": [[number[run.path] for run in group] for group in sets]}

@@ -21,7 +21,7 @@ _ROWS, _GROUPS, _OVERLAPS = (
     ("none", "module", "type"),
     ("gates", "params", "rank"),
 )
-_THEMES, _PARTS = ("auto", "light", "dark"), ("curves", "trace", "sums", "path", "worth", "health")
+_THEMES, _PARTS = ("auto", "light", "dark"), ("curves", "trace", "sums", "path", "worth", "health", "trust")
 _FLAGS = ("hide_pale", "own_scale")
 
 
@@ -51,7 +51,8 @@ def choices(doc: Mapping[str, Any]) -> dict[str, list[str]]:
         made["in_cells"] = ["", "rank", *explained, "alpha", "params", *inert]
     elif kind == "compare":
         labels = [run["label"] for run in doc["runs"]]
-        made |= {"a": labels, "b": labels, "overlap": list(_OVERLAPS)}
+        seeds = ["seeds"] if doc["seeds"]["sets"] else []
+        made |= {"a": labels, "b": labels, "overlap": list(_OVERLAPS), "in_cells": ["", "rank", *seeds, "params"]}
         made |= {name: values(run["facts"][name] for run in doc["runs"]) for name in ("task", "budget", "seed")}
     else:
         made |= {"source": list(doc["sources"]), "target": list(doc["targets"])}
@@ -75,23 +76,29 @@ def names_of(doc: Mapping[str, Any]) -> list[tuple[str, str]]:
     return made
 
 
+def _parts_of(doc: Mapping[str, Any]) -> list[str]:
+    """Parts that can be shown or not."""
+    if doc["kind"] != "run":
+        return ["trust"]
+    return [part for part in _PARTS if part != "worth" or doc.get("effects")]
+
+
 def defaults(doc: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a view that nobody has touched."""
     kind = doc["kind"]
     made: dict[str, Any] = {"version": VERSION, "kind": kind, "of": mark_of(doc), "theme": doc["theme"]}
     made |= {"rows": "order", "group": "none", "stack": "", "type": "", "module": "", "hide_pale": False}
     if kind == "run":
-        shown = [name for name in _PARTS if name in doc["parts"] and (name != "worth" or doc.get("effects"))]
-        made |= {"own_scale": False, "in_cells": "", "show": shown, "step": None, "budget": None, "edit": None}
+        made |= {"own_scale": False, "in_cells": "", "step": None, "budget": None, "edit": None}
     elif kind == "compare":
         labels = [run["label"] for run in doc["runs"]]
         made |= {"own_scale": False, "a": labels[0], "b": labels[min(1, len(labels) - 1)]}
-        made |= {"task": "", "budget": "", "seed": "", "overlap": "gates"}
+        made |= {"task": "", "budget": "", "seed": "", "overlap": "gates", "in_cells": ""}
     else:
         elsewhere = [target for target in doc["targets"] if target != doc["sources"][0]]
         made |= {"source": doc["sources"][0], "target": [*elsewhere, doc["targets"][0]][0]}
         made |= {"value": "score", "relative": "", "seed": ""}
-    return made | {"selection": []}
+    return made | {"show": [name for name in _parts_of(doc) if name in doc.get("parts", ())], "selection": []}
 
 
 def check_state(state: Any, doc: Mapping[str, Any], last: int | None = None) -> dict[str, Any]:
@@ -123,7 +130,7 @@ def check_state(state: Any, doc: Mapping[str, Any], last: int | None = None) -> 
         elif name in numbers:
             _number(name, value, *numbers[name])
         elif name == "show":
-            parts = [part for part in _PARTS if part != "worth" or doc.get("effects")]
+            parts = _parts_of(doc)
             if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v in parts for v in value):
                 raise _wrong(name, f"a list of some of {', '.join(parts)}", value)
         elif name == "selection":

@@ -10,6 +10,7 @@ import numpy as np
 
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.files import is_folder
+from s3pet_viz.runs import Run
 from s3pet_viz.runs.listing import Listing, Runs
 from s3pet_viz.sources import RUN, names_source, open_sources
 from s3pet_viz.viewer.documents import Compared, text
@@ -60,6 +61,9 @@ class CompareRuns(Viewer):
                 return
             if new or self._due():
                 self.page.tell(**self._state(), live="{}")
+
+    def _trusted(self, runs: Any) -> list[Run]:
+        return [self._compared.run(int(index)) for index in runs]
 
     def panels(self) -> list[Panel]:
         made = []

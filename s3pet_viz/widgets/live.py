@@ -69,7 +69,7 @@ class LiveView(Viewer):
     Args:
         source: as `watch`; None: nothing yet, see `attach`.
         control: with Pause, Resume and Stop. parts: what is open at first, of ``curves``, ``trace``, ``sums``,
-            ``path``, ``worth`` and ``health``. theme, state: as `watch`.
+            ``path``, ``worth``, ``health`` and ``trust``. theme, state: as `watch`.
         on_frame: called with each new `Frame`, in the thread.
 
     Attributes:
@@ -134,6 +134,7 @@ class LiveView(Viewer):
             self._feed, self.frame, self._key, self._doing, self._refused = feed, Frame(), "", "", ""
             self._name = "starting"
             self.page.selection, self.page.edit, self.page.view, self.page.doc = [], None, None, "null"
+            self.page.trust = "{}"
         self.follow()
 
     def follow(self) -> None:
@@ -295,6 +296,11 @@ class LiveView(Viewer):
             self._seen = max(self._seen, int(message.get("seq", -1)))
         elif self._control and message.get("kind") == "request" and message.get("request") in _DOING:
             self.ask(message["request"])
+
+    def _trusted(self, runs: Any) -> Run:
+        if self.run is None:
+            raise RunError("no run is shown yet; there is nothing to judge")
+        return Run(self.run.path)  # the other thread reads on
 
     def ask(self, request: str) -> None:
         """Write a request (``pause``, ``resume``, ``stop``) into the run directory; the thread sees what follows."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import numpy as np
 
+from s3pet_viz.analysis import Transfer
 from s3pet_viz.figures.transfer import TransferLike, as_transfer
 from s3pet_viz.viewer.documents import text
 from s3pet_viz.viewer.state import State, opened
@@ -37,6 +39,9 @@ class TransferExplorer(Viewer):
         picked = [] if state is None else opened(state, self._doc)
         super().__init__(theme=theme, doc=text(self._doc), selection=picked)
         self._show_static()
+
+    def _trusted(self, runs: Any) -> Transfer:
+        return self.matrix
 
     def panels(self) -> list[Panel]:
         table = self._doc["matrices"][0]

@@ -13,12 +13,15 @@ import anywidget
 import ipywidgets as w
 import traitlets as t
 
+from s3pet_viz.analysis.trust import TrustLike, trust
 from s3pet_viz.config.checks import among
-from s3pet_viz.errors import ConfigError
+from s3pet_viz.errors import ConfigError, S3PETError
+from s3pet_viz.runs import Run
 from s3pet_viz.viewer import page
-from s3pet_viz.viewer.documents import THEMES
+from s3pet_viz.viewer.documents import THEMES, text
 from s3pet_viz.viewer.state import defaults, names_of
 from s3pet_viz.viewer.static import Panel, svg
+from s3pet_viz.viewer.trust import trust_doc
 
 #: The picture hides where the viewer's own module has drawn.
 _FALLBACK = (
@@ -30,6 +33,8 @@ SENTENCE = (
 )
 #: Questions that wait for a busy kernel are answered once in so many seconds.
 _ANSWER = 2.0
+#: Cards that a page keeps.
+_CARDS = 8
 
 
 class Page(anywidget.AnyWidget):
@@ -40,7 +45,8 @@ class Page(anywidget.AnyWidget):
         scalars, values: rows of history, float64 and float32 or codes. last: alpha of the newest step, float32.
         selection: indices of the picked gates. edit: a structure by hand: ``gates`` (those pinned in and out are
             numbered after the searched ones), and the budget and step that it began with, null for the run's own; None:
-            none. view: what is looked at, as the page said in a message (`viewer.state`); None: untouched.
+            none. trust: cards of `s3.trust` that were asked for, by key, as JSON. view: what is looked at, as the page
+            said in a message (`viewer.state`); None: untouched.
     """
 
     _esm = page.module()
@@ -54,6 +60,7 @@ class Page(anywidget.AnyWidget):
     last = t.Bytes(b"").tag(sync=True)
     selection = t.List(t.Int(min=0)).tag(sync=True)
     edit: Any = t.Dict(default_value=None, allow_none=True).tag(sync=True)
+    trust = t.Unicode("{}").tag(sync=True)
     view: Any = t.Dict(default_value=None, allow_none=True)
 
     def __init__(self, whole: Callable[[], dict[str, Any]] | None = None, **state: Any) -> None:
@@ -113,11 +120,13 @@ class Viewer(Pictured):
         self.theme = among("theme", theme, THEMES)
         self._lock, self._answered = threading.RLock(), float("-inf")
         self.page = Page(whole, **state)
+        self._judging: set[str] = set()
         self._static = w.HTML()
         super().__init__([self._static, self.page], layout=w.Layout(width="100%", min_width="0"))
         self.add_class("s3pet-frame")
         self.page.on_msg(self._heard)
         self.page.on_msg(self._viewed)
+        self.page.on_msg(self._judge)
 
     @property
     def selection(self) -> tuple[int, ...]:
@@ -180,6 +189,38 @@ class Viewer(Pictured):
         """The page says what is looked at."""
         if isinstance(message, dict) and message.get("kind") == "view" and isinstance(message.get("view"), dict):
             self.page.view = message["view"]
+
+    def _judge(self, _: Any, message: Any, buffers: Any) -> None:
+        """The page asks for the card of `s3.trust`. It takes seconds: a thread makes it, and the view goes on."""
+        key = message.get("key") if isinstance(message, dict) and message.get("kind") == "trust" else None
+        if not isinstance(key, str):
+            return
+        with self._lock:
+            if key in json.loads(self.page.trust):  # the answer was lost
+                if self._due():
+                    self.page.tell(trust=self.page.trust)
+                return
+            if key in self._judging:
+                return
+            self._judging.add(key)
+        threading.Thread(
+            target=self._tell_card, args=(key, message.get("runs")), name="s3pet-trust", daemon=True
+        ).start()
+
+    def _tell_card(self, key: str, runs: Any) -> None:
+        try:
+            asked = self._trusted(runs)
+            card = trust_doc(trust(asked), asked.n_steps if isinstance(asked, Run) else None)
+        except (S3PETError, OSError, LookupError, TypeError, ValueError) as error:
+            card = {"problem": str(error)}
+        with self._lock:
+            kept = dict(list(json.loads(self.page.trust).items())[1 - _CARDS :])
+            self.page.tell(trust=text(kept | {key: card}))
+            self._judging.discard(key)
+
+    def _trusted(self, runs: Any) -> TrustLike:
+        """What is judged. runs: numbers of some of several runs, as the page says them."""
+        raise NotImplementedError
 
     def _heard(self, _: Any, message: Any, buffers: Any) -> None:
         """What the page asks; kinds that are not known are no request of ours."""

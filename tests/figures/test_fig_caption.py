@@ -42,6 +42,16 @@ def test_several_seeds():
     assert said == figures.caption(SEEDS[::-1])
 
 
+def test_a_difference_says_both_sides_and_what_may_be_noise():
+    said = figures.caption(ONE, minus=SEEDS[0])
+    assert said.index("A: a structure search for entailment") < said.index("B: a structure search for similarity")
+    assert f"(Jaccard {jaccard(open_run(ONE).structure(), open_run(SEEDS[0]).structure()):.2f}). One seed a side" in said
+    with pytest.raises(ConfigError, match="expected a run"):
+        figures.caption(ONE, minus=5)
+    with pytest.raises(ConfigError, match="differ by nothing but their seed"):
+        figures.caption(ONE, minus=[ONE, SEEDS[0]])
+
+
 def test_what_has_no_caption():
     with pytest.raises(ConfigError, match="differ by nothing but their seed"):
         figures.caption([ONE, SEEDS[0]])

@@ -146,3 +146,5 @@ def test_gates_that_were_not_searched_say_so(tmp_path):
     assert found[outside.label] == "pinned out"
     assert s3.why_not(run, [inside])["reason"].tolist() == ["pinned in"]
     assert inside.label not in figures.cut_table(run, n=99)["name"].tolist()
+    marks = {trace.name: list(trace.x) for trace in figures.compare(run, run).data if trace.name and "pinned" in trace.name}
+    assert {name: len(x) for name, x in marks.items()} == {"pinned in by hand": 1, "pinned out by hand": 1}

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import s3pet_viz as s3
+from s3pet_viz.analysis.intervals import interval
 from s3pet_viz.analysis.measures import jaccard
+from s3pet_viz.analysis.ways import Placed, Way, Ways
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import modules, modules_table, ways, ways_table
 
@@ -49,6 +51,21 @@ def test_own_ways(opened):
     table = ways_table({"search": opened, "foreign": foreign}, draws=20)
     assert list(table["method"]) == ["search"]
     assert table.attrs["left_out"] == {"foreign": "is for other"}
+
+
+def test_an_interval_of_accuracies_stays_within_what_they_can_be(opened):
+    def scored(*values):
+        way = Way("a", (Placed(opened[0].structure(), None),), values)
+        return Ways("t", "", 0, "accuracy", (way,), {}).table(draws=1).iloc[0]
+
+    near = scored(0.9, 0.99, 0.98)
+    assert near["high"] == 1.0
+    assert near["low"] == pytest.approx(interval([0.9, 0.99, 0.98]).low)
+    assert interval([0.9, 0.99, 0.98]).high > 1
+    assert scored(0.0, 0.02, 0.01)["low"] == 0.0
+    other = scored(0.9, 1.4, 1.1)  # no share
+    assert other["high"] == pytest.approx(interval([0.9, 1.4, 1.1]).high)
+    assert np.isnan(scored(0.9)["high"])
 
 
 def test_modules_that_lead(opened):

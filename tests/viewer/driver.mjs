@@ -59,8 +59,11 @@ const DO = {
   shared: ({ doc }) => ({ choices: Object.fromEntries(Object.entries(viewer.choicesOf(doc)).map(([name, list]) => [name, list.map(([value]) => value)])), fields: viewer.fieldsOf(doc), names: viewer.namesOf(doc) }),
   problems: ({ doc, states, last }) => states.map((text) => viewer.problemOf(JSON.parse(text), doc, last)),
   link: (states) => viewer.linkOf(states),
-  linked: ({ hashes, viewers }) => hashes.map((hash) => { const found = viewer.fromLink(hash, viewers); return found?.states ? { states: Object.fromEntries(found.states) } : found; }),
+  linked: ({ hashes, viewers }) => hashes.map((hash) => { const found = viewer.fromLink(String(hash), viewers); return found?.states ? { states: Object.fromEntries(found.states) } : found; }),
   caption: (facts) => viewer.captionOf(facts),
+  difference: ({ a, b, shared, either }) => viewer.differenceOf(a, b, shared, either),
+  seedsDifference: ({ a, b, told }) => viewer.seedsDifferenceOf(a, b, told),
+  cardKey: ([id, about]) => viewer.cardKey(id, about),
   rows: ({ messages, gates }) => {
     const rows = new Rows();
     const gaps = messages.map(([about, scalars, values]) => rows.take(about, bytes(scalars), bytes(values), gates));

@@ -14,6 +14,7 @@ from transfer_problems import write_study
 from s3pet_viz import figures, open_run
 from s3pet_viz.analysis import Transfer
 from s3pet_viz.errors import ConfigError
+from s3pet_viz.figures.difference import told as difference_said
 from s3pet_viz.viewer.documents import EXPLORE_PARTS, Compared, run_doc, text
 from s3pet_viz.viewer.state import check_state, choices, defaults, mark_of, names_of
 from s3pet_viz.viewer.transfer import transfer_doc
@@ -155,3 +156,33 @@ def test_the_caption_is_pythons_to_the_letter(node, docs, tmp_path):
             assert node("caption", told) == figures.caption(run, budget=budget, step=step)
     recorded = open_run("minilm-sst2-0.0139pct-s0")
     assert "0.0139 % of the backbone" in figures.caption(recorded)
+
+
+def facts_of(run):
+    made = run.structure()
+    source = {key: run.config.get(key) for key in ("task", "mode", "seed")}
+    return {
+        **source, "backbone": run.info["backbone"], "chosen": len(made), "gates": len(run.gates_list), "pinned": 0, "used": made.n_params,
+        "budget": made.budget, "backbone_params": run.info["backbone_params"], "step": run.n_steps, "steps": run.info["steps_total"],
+    }  # fmt: skip
+
+
+def test_the_caption_of_a_difference_is_pythons_to_the_letter(node):
+    a, b = open_run("sentiment-0.2pct-s0"), open_run("entailment-0.2pct-s0")
+    chosen = figures.compare_table(a, b)["chosen"]
+    told = {"a": facts_of(a), "b": facts_of(b), "shared": int((chosen == "both").sum()), "either": int((chosen != "").sum())}
+    assert node("difference", told) == figures.caption(b, minus=a)
+
+
+def test_the_caption_of_a_difference_over_seeds_is_pythons_to_the_letter(node):
+    sides = [[open_run(f"{task}-0.2pct-s{seed}") for seed in seeds] for task, seeds in (("sentiment", (1, 0)), ("entailment", (0, 1, 2)))]
+    said = figures.caption(sides[1], minus=sides[0])
+    told = {"a": [*map(facts_of, sides[0])], "b": [*map(facts_of, sides[1])], "told": difference_said(figures.difference_table(*sides))}
+    assert node("seedsDifference", told) == said
+    assert "A: a structure search for sentiment on tiny-t5 (mode fast, 200 steps, n = 2 seeds: 0, 1)." in said
+    assert f"{int(figures.difference_table(*sides)['remains'].sum())} of 156 gates differ beyond seeds" in said
+
+
+def test_a_card_is_asked_for_by_what_is_shown(node):
+    asked = [{"step": 8}, {"runs": [0, 2]}, {}]
+    assert [node("cardKey", ["k", about]) for about in asked] == ["k@8", "k:0,2", "k"]

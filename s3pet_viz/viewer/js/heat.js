@@ -89,6 +89,8 @@ export const PALE = 0.05;
 const PAPER_MM = [84, 178];
 /** px of a text in a cell that can still be read. */
 const LEAST_TEXT = 6.5;
+/** Below these px a shorter text is taken, where there is one. */
+const EASY_TEXT = 9;
 
 /** The font size, in px, at which the longest text fits a cell; 0 where it could not be read. */
 export function fitOf(textOf, values, width, height) {
@@ -127,7 +129,7 @@ export class Heat extends Picture {
 
   /** space; rows: from `arrange`; values: a gate each, NaN where nothing is drawn; state: 0, 1 chosen, 2 fills the rest;
    *  picks: [{gate, colour}]; scale, low, high: of the colours; sums: of rows and columns, weights for them;
-   *  texts(gate): what stands in its cell; held(i): whether the pinned gate i is in, where that was edited. */
+   *  texts(gate): what stands in its cell, shorter(gate): where that is too long; noise: gates with a stroke across; held(i): whether the pinned gate i is in, where that was edited. */
   draw({
     space,
     rows,
@@ -148,6 +150,8 @@ export class Heat extends Picture {
     texts = null,
     inertText = "",
     held = null,
+    shorter = null,
+    noise = [],
   }) {
     this.drawn = arguments[0];
     const cells = cellsOf(space, values, state);
@@ -187,6 +191,7 @@ export class Heat extends Picture {
     const over = (sums ? 34 : 0) + (stacks.size > 1 ? 18 : 4) + (legend.length ? 22 : 0) + 16 * lines;
     const under = up ? 8 + Math.max(...space.columns.map((c) => widthOf(c))) : 20;
     const rh = Math.max(rows.some((row) => row.head) ? 12 : 5, Math.min(21, Math.floor((most - over - under) / rows.length)));
+    if (texts && shorter && fitOf(texts, values, cw, rh) < EASY_TEXT) texts = shorter;
     this.textless = texts ? !fitOf(texts, values, cw, rh) : Boolean(named) && Math.min(cw, rh) < 8;
     if (texts && this.textless) note = [note, "the cells are too narrow for text"].filter(Boolean).join("; ");
     const svg = this.start(title, over + Math.max(rh * rows.length + under, bar ? 70 : 0), note),
@@ -272,6 +277,11 @@ export class Heat extends Picture {
         }),
       );
     }
+    const strokes = noise
+      .filter((gate) => this.#drawn(gate))
+      .map((gate) => `M${left + this.columnAt[gate] * cw + 2} ${over + (this.rowAt[gate] + 1) * rh - 2}l${cw - 4} ${4 - rh}`);
+    if (strokes.length)
+      svg.append(s("path", { d: strokes.join(""), stroke: ink.muted, "stroke-width": 1, fill: "none", class: "s3-noise", "pointer-events": "none" }));
     if (texts || cells.most > 1)
       this.#texts(texts ?? ((gate) => (cells.units[gate] > 1 && cells.ranks[gate] ? String(cells.ranks[gate]) : "")));
     this.held = held;

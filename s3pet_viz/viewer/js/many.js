@@ -33,7 +33,9 @@ Object.assign(View.prototype, {
         { class: "s3-line" },
         ...this.rowControls(),
         this.select("overlap", words.overlap, (v) => (this.by = v), "overlap"),
-        ...this.copyMenu(),
+        this.select("in cells", words.in_cells, (v) => (this.annotate = v), "in_cells"),
+        ...this.partChips(doc),
+        ...this.viewMenu(["A", "B", "difference"].map((name) => [name, `a caption for ${name.length > 1 ? `the ${name}` : name}`])),
       ),
     );
     ["a", "b"].forEach((name, k) => {
@@ -61,11 +63,27 @@ Object.assign(View.prototype, {
         `q = ${say(this.overSeeds.q[gate])}: ${this.overSeeds.state[gate] ? "differs beyond seeds" : "seeds alone may make it"}`,
       ],
     });
+    const both = () => this.captionFacts(),
+      overSeeds = (sheet) => this.captionWith(this.overSeeds.caption, ["Outlined: differs beyond seeds"], sheet, "");
+    this.captions = {
+      A: (sheet = this.maps[0]) => this.captionWith(captionOf(both()[0]), [], sheet, this.cellTexts(0).words),
+      B: (sheet = this.maps[1]) => this.captionWith(captionOf(both()[1]), [], sheet, this.cellTexts(1).words),
+      difference: (sheet = this.difference) => {
+        const [a, b] = this.shownRuns.map((run) => Array.from(run.chosen, Boolean)),
+          count = (test) => a.reduce((n, inA, g) => n + test(inA, b[g]), 0),
+          text = differenceOf(...both(), count((x, y) => x && y), count((x, y) => x || y));
+        return this.captionWith(text, ["Outlined: chosen by one of the two"], sheet, "");
+      },
+    };
+    this.maps.forEach((map, k) => this.paperButtons(map, this.captions["AB"[k]]));
+    this.paperButtons(this.difference, this.captions.difference);
+    this.paperButtons(this.seeded, overSeeds);
     this.seedWords = h("div", { class: "s3-line", role: "status" });
     this.overlap = new Matrix("overlap", this.about);
     this.pickedBars = new Bars("picked", this.about);
     this.health = h("div", {});
     this.body.append(
+      this.trust.el,
       h(
         "div",
         { class: "s3-grid" },
@@ -110,6 +128,47 @@ Object.assign(View.prototype, {
     return this.alphas.get(index);
   },
 
+  /** What a caption says of runs: by default A and B. */
+  captionFacts(runs = this.shownRuns) {
+    return runs.map((run) => ({
+      ...run.source,
+      backbone: run.backbone,
+      backbone_params: run.backbone_params,
+      chosen: run.own.length,
+      gates: run.size,
+      pinned: run.pinned,
+      used: run.used,
+      budget: run.budget,
+      step: run.step + 1,
+      steps: run.steps,
+    }));
+  },
+
+  /** What stands in the cells of A or B: analysis.annotate.annotation. */
+  cellTexts(k) {
+    const { space, seeds } = this.store.doc,
+      run = this.shownRuns[k];
+    if (!this.annotate) return { texts: null, words: "" };
+    if (this.annotate === "rank") return { texts: (g) => (run.rank[g] > 0 ? String(run.rank[g]) : ""), words: "in cells: rank" };
+    if (this.annotate === "params") return { texts: (g) => shortCount(space.n[g]), words: "in cells: parameters" };
+    const set = seeds.sets.find((one) => one.includes(this.pair[k]));
+    if (!set) return { texts: null, words: "no other seed of it is here" };
+    // Of units how many seeds chose any of them at the position.
+    const lead = leadsOf(space),
+      counts = new Int32Array(space.n.length);
+    for (const i of set) {
+      const cells = new Set();
+      this.runOf(i).chosen.forEach((state, g) => state && cells.add(lead[g]));
+      for (const g of cells) counts[g] += 1;
+    }
+    const n = set.length;
+    return {
+      texts: (g) => (counts[g] ? `${counts[g]}/${n}` : ""),
+      shorter: (g) => (counts[g] ? String(counts[g]) : ""),
+      words: `in cells: chosen in k of ${n} seeds`,
+    };
+  },
+
   /** What tells a run from the others. */
   shortOf(run) {
     const { runs } = this.store.doc,
@@ -149,6 +208,7 @@ Object.assign(View.prototype, {
         box.value = this.pair[k];
       });
     }
+    this.trust.drawSeveral(passed);
     const runs = this.pair.map((i) => this.runOf(i));
     put(
       this.words,
@@ -176,7 +236,8 @@ Object.assign(View.prototype, {
         (!this.how.module || space.module[g] === this.how.module),
     };
     const { rows } = arrange(space, mean, how);
-    runs.forEach((run, k) =>
+    runs.forEach((run, k) => {
+      const { texts, shorter, words } = this.cellTexts(k);
       this.maps[k].draw({
         space,
         rows,
@@ -187,8 +248,11 @@ Object.assign(View.prototype, {
         high,
         legend: [{ words: `${run.own.length} gates chosen, ${say(run.used)} of ${say(run.budget)} parameters` }],
         most: 380,
-      }),
-    );
+        texts,
+        shorter,
+        note: words,
+      });
+    });
     const delta = b.p.map((v, g) => v - a.p[g]),
       reach = this.scaleOwn ? finite(sums(delta)).reduce((x, y) => Math.max(x, Math.abs(y)), 1e-9) : 1;
     const only = a.chosen.map((c, g) => (Boolean(c) !== Boolean(b.chosen[g]) ? 1 : 0));
@@ -252,6 +316,9 @@ Object.assign(View.prototype, {
     });
     found.remains.forEach((k) => (made.state[found.at[k]] = 1));
     this.overSeeds = made;
+    const told = straight ? found.words : found.words.replace(/^(\d+) against (\d+)/, "$2 against $1"),
+      sides = [found.a, found.b].map((set) => this.captionFacts(set.map((one) => doc.runs[one])));
+    made.caption = seedsDifferenceOf(...(straight ? sides : sides.reverse()), told);
     const reach = this.scaleOwn ? made.values.reduce((x, y) => (Number.isNaN(y) ? x : Math.max(x, Math.abs(y))), 1e-9) : 1;
     this.seeded.draw({
       space,
@@ -260,7 +327,7 @@ Object.assign(View.prototype, {
       state: made.state,
       picks: this.picks,
       title: "B minus A, means over seeds",
-      note: `${found.words}; hatched: its interval holds 0`,
+      note: `${told}; hatched: its interval holds 0`,
       scale: "div",
       low: -reach,
       high: reach,
@@ -269,20 +336,8 @@ Object.assign(View.prototype, {
       outlined: "differs beyond seeds",
       legend: [{ words: "differs beyond seeds" }],
       most: 380,
+      noise: found.at.filter((gate) => !made.state[gate]),
     });
-    this.hatch(
-      this.seeded,
-      found.at.filter((gate) => !made.state[gate]),
-    );
-  },
-
-  /** A stroke across the cells of these gates. */
-  hatch(heat, gates) {
-    const { left, over, cw, rh } = heat.geometry;
-    const d = gates
-      .filter((gate) => heat.rowAt[gate] >= 0)
-      .map((gate) => `M${left + heat.columnAt[gate] * cw + 2} ${over + (heat.rowAt[gate] + 1) * rh - 2}l${cw - 4} ${4 - rh}`);
-    heat.svg.append(s("path", { d: d.join(""), stroke: heat.ink.muted, "stroke-width": 1, fill: "none", class: "s3-noise", "pointer-events": "none" }));
   },
 
   ownGates(run) {
@@ -359,7 +414,8 @@ Object.assign(View.prototype, {
         this.select("relative to", words.relative, (v) => (this.relative = v), "relative"),
         this.select("seed", words.seed, (v) => (this.seed = v), "seed"),
         ...this.rowControls().slice(0, -1),
-        ...this.copyMenu(),
+        ...this.partChips(doc),
+        ...this.viewMenu(),
       ),
     );
     delete this.fields.own_scale;
@@ -382,6 +438,7 @@ Object.assign(View.prototype, {
         }),
     );
     this.body.append(
+      this.trust.el,
       this.matrix.el,
       (this.pairWords = h("div", { class: "s3-line", role: "status" })),
       h(
@@ -406,6 +463,7 @@ Object.assign(View.prototype, {
     this.settle();
     const table = doc.matrices.find((m) => m.value === this.value && m.relative === this.relative && m.seed === this.seed);
     put(this.words, this.note || doc.hint);
+    this.trust.drawAll();
     this.matrix.draw(table.rows, doc.targets, table.cells, {
       title: table.title,
       note: table.note,

@@ -22,8 +22,8 @@ const OVERLAPS = [
 ];
 const VALUES = { score: "score", loss: "held-out loss" };
 const RELATIVE = { "": "nothing", own: "the target's own structure", random: "random structures", full: "full fine-tuning" };
-const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health" };
-const partsOf = (doc) => Object.entries(PARTS).filter(([name]) => name !== "worth" || doc.effects);
+const PARTS = { curves: "curves", trace: "traces", sums: "sums", path: "other budgets", worth: "what gates are worth", health: "health", trust: "can I trust it?" };
+const partsOf = (doc) => Object.entries(PARTS).filter(([name]) => (doc.kind === "run" ? name !== "worth" || doc.effects : name === "trust"));
 
 /** The fields that are one of some words: [[value, words], ...] of each (viewer.state.choices). */
 export function choicesOf(doc) {
@@ -43,6 +43,12 @@ export function choicesOf(doc) {
       ...(space.inert ? [["inert", "what cannot help"]] : []),
     ];
   else if (kind === "compare") {
+    made.in_cells = [
+      ["", space.unit ? "the chosen rank" : "nothing"],
+      ["rank", "rank"],
+      ...(doc.seeds.sets.length ? [["seeds", "k of n seeds"]] : []),
+      ["params", "parameters"],
+    ];
     made.a = made.b = same(doc.runs.map((run) => run.label));
     made.overlap = OVERLAPS;
     for (const name of ["task", "budget", "seed"]) made[name] = any(doc.runs.map((run) => run.facts[name]));
@@ -122,11 +128,11 @@ export function problemOf(state, doc, last) {
 /** The names of a state's fields (viewer.state.defaults). */
 export function fieldsOf({ kind }) {
   const own = {
-    run: ["own_scale", "in_cells", "show", "step", "budget", "edit"],
-    compare: ["own_scale", "a", "b", "task", "budget", "seed", "overlap"],
+    run: ["own_scale", "in_cells", "step", "budget", "edit"],
+    compare: ["own_scale", "in_cells", "a", "b", "task", "budget", "seed", "overlap"],
     transfer: ["source", "target", "value", "relative", "seed"],
   }[kind];
-  return ["version", "kind", "of", "theme", "rows", "group", "stack", "type", "module", "hide_pale", ...own, "selection"];
+  return ["version", "kind", "of", "theme", "rows", "group", "stack", "type", "module", "hide_pale", "show", ...own, "selection"];
 }
 
 const clipped = (text) => (text.length <= 60 ? text : `${text.slice(0, 57)}...`);
@@ -157,18 +163,51 @@ export function fromLink(hash, viewers) {
   return { states };
 }
 
+const known = (value) => value !== null && value !== undefined && value !== "";
+const searchOf = ({ task, backbone, mode }, how) => {
+  const folder = known(task) ? ` for ${String(task).replace(/\/+$/, "").split("/").pop()}` : "";
+  return `a structure search${folder}${known(backbone) ? ` on ${backbone}` : ""} (${[known(mode) && `mode ${mode}`, ...how].filter(Boolean).join(", ")})`;
+};
+const howOf = ({ step, steps, seed }) => [
+  `step ${say(step)}${steps ? ` of ${say(steps)}` : ""}`,
+  known(seed) ? `n = 1 seed: ${seed}` : "n = 1 search",
+];
+const gatesOf = ({ chosen, gates, pinned }, are = "") =>
+  `${say(chosen)} of ${say(gates)} gates${are}${pinned ? ` and ${say(pinned)} pinned in by hand` : ""}`;
+const sizeOf = ({ used, budget, backbone_params: all }) => {
+  const share = all ? ` (${+((100 * budget) / all).toPrecision(3)} % of the backbone's ${say(all)})` : "";
+  return `${say(used)} parameters${budget ? ` of a budget of ${say(budget)}${share}` : "; no budget was named"}`;
+};
+
 /** What a paper needs to know of a picture of one run: figures.caption. facts: task, backbone, mode, seed, pinned, chosen,
  *  gates, used, budget (null: none was named), backbone_params, step (from 1), steps. */
 export function captionOf(facts) {
-  const { task, backbone, mode, seed, chosen, gates, pinned, used, budget, backbone_params: all, step, steps } = facts,
-    know = (value) => value !== null && value !== undefined && value !== "";
-  const how = [know(mode) && `mode ${mode}`, `step ${say(step)}${steps ? ` of ${say(steps)}` : ""}`, know(seed) ? `n = 1 seed: ${seed}` : "n = 1 search"];
-  const folder = know(task) ? ` for ${String(task).replace(/\/+$/, "").split("/").pop()}` : "";
-  const share = all ? ` (${+((100 * budget) / all).toPrecision(3)} % of the backbone's ${say(all)})` : "";
-  const within = budget ? ` of a budget of ${say(budget)}${share}` : "; no budget was named";
   return (
-    `Gate probabilities p of a structure search${folder}${know(backbone) ? ` on ${backbone}` : ""} (${how.filter(Boolean).join(", ")}). ` +
-    `Outlined: the ${say(chosen)} of ${say(gates)} gates that are chosen${pinned ? ` and ${say(pinned)} pinned in by hand` : ""}; ` +
-    `${say(used)} parameters${within}. One seed: no interval can be given.`
+    `Gate probabilities p of ${searchOf(facts, howOf(facts))}. ` +
+    `Outlined: the ${gatesOf(facts, " that are chosen")}; ${sizeOf(facts)}. One seed: no interval can be given.`
+  );
+}
+
+/** Of B minus A, a run each: figures.caption(b, minus=a). shared, either: how many gates both chose, and one or both. */
+export function differenceOf(a, b, shared, either) {
+  const side = (name, facts) => `${name}: ${searchOf(facts, howOf(facts))}, ${gatesOf(facts, " chosen")}, ${sizeOf(facts)}`;
+  return (
+    `Gate probabilities p of B minus A. ${side("A", a)}. ${side("B", b)}. Both chose ${say(shared)} of the ${say(either)} gates that one ` +
+    `or both chose (Jaccard ${(either ? shared / either : 1).toFixed(2)}). One seed a side: seeds alone may make the difference.`
+  );
+}
+
+/** Of B minus A, means over the seeds of each: figures.caption(b, minus=a). a, b: facts of each seed; told: what is left. */
+export function seedsDifferenceOf(a, b, told) {
+  const side = (name, seeds) => {
+    const steps = seeds.map((one) => one.step),
+      [low, high] = [Math.min(...steps), Math.max(...steps)],
+      named = seeds.map((one) => one.seed).sort((x, y) => x - y);
+    const how = [`${low === high ? say(low) : `${say(low)} to ${say(high)}`} steps`, `n = ${seeds.length} seed${seeds.length > 1 ? "s" : ""}: ${named.join(", ")}`];
+    return `${name}: ${searchOf(seeds[0], how)}`;
+  };
+  return (
+    `Gate probabilities p of B minus A, means over seeds. ${side("A", a)}. ${side("B", b)}. Tested, ${told.replace(" · ", ": ")} ` +
+    "(Benjamini and Hochberg, q at most 0.05). Hatched: the interval holds 0."
   );
 }

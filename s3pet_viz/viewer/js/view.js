@@ -87,8 +87,10 @@ class View {
     this.ownTheme = this.told = undefined;
     this.wanted = doc?.view ?? null; // a state to open with
     this.linkSaid = "";
-    this.fields = { theme: { get: () => this.theme, set: (v) => (this.ownTheme = v) } };
+    this.fields = {};
+    this.trust = new TrustCard(this);
     this.edit = null; // of a structure by hand
+    this.captions = {}; // for a paper, by what copies them
     this.annotate = "";
     clearInterval(this.playing);
     this.playing = null;
@@ -157,11 +159,13 @@ class View {
     return h("label", { title }, box, label);
   }
 
-  /** What can be copied; of every view its state. */
-  copyMenu(more = []) {
+  /** The theme, and what can be copied; of every view its state. */
+  viewMenu(more = []) {
+    const theme = this.select("theme", choicesOf(this.store.doc).theme, (v) => (this.ownTheme = v), "theme");
+    theme.lastChild.value = this.store.doc.theme;
     const view = [["view", "this view as JSON"], ...(this.model.get("standing") ? [["link", "a link to this view"]] : [])];
     this.copyBox = this.select("copy", [["", "…"], ...more, ...view], (v) => v && this.copy(v));
-    return [this.copyBox, this.copied];
+    return [theme, this.copyBox, this.copied];
   }
 
   /** How rows are shown, and what is saved: the same for every kind of view. */
@@ -177,6 +181,23 @@ class View {
       this.check("hide pale rows", false, (v) => (this.how.hidePale = v), `Leave out rows in which no gate has p of ${PALE} or more`, "hide_pale"),
       this.check("own scale", false, (v) => (this.scaleOwn = v), "Colours over this picture's own range, not from 0 to 1", "own_scale"),
     ].filter(Boolean);
+  }
+
+  /** Which parts are shown. */
+  partChips(doc) {
+    const shown = (this.parts = new Set(doc.parts)),
+      offered = partsOf(doc);
+    const show = (name, on) => (on ? shown.add(name) : shown.delete(name));
+    const chips = offered.map(([name, words]) => this.check(words, shown.has(name), (v) => show(name, v)));
+    this.fields.show = {
+      get: () => offered.map(([name]) => name).filter((name) => shown.has(name)),
+      set: (list) =>
+        offered.forEach(([name], k) => {
+          show(name, list.includes(name));
+          chips[k].firstChild.checked = list.includes(name);
+        }),
+    };
+    return [h("span", { class: "s3-muted" }, "show"), ...chips];
   }
 
   buildRun(doc) {
@@ -210,20 +231,8 @@ class View {
       { type: "button", onclick: () => this.askBudget(null), title: run.budget ? `Back to ${say(run.budget)} parameters` : "" },
       "the run's budget",
     );
-    const shown = new Set(doc.parts),
-      offered = partsOf(doc);
-    this.parts = shown;
-    const show = (name, on) => (on ? shown.add(name) : shown.delete(name));
-    const chips = offered.map(([name, words]) => this.check(words, shown.has(name), (v) => show(name, v)));
-    this.fields.show = {
-      get: () => offered.map(([name]) => name).filter((name) => shown.has(name)),
-      set: (list) =>
-        offered.forEach(([name], k) => {
-          show(name, list.includes(name));
-          chips[k].firstChild.checked = list.includes(name);
-        }),
-    };
-    const copy = this.copyMenu([
+    const chips = this.partChips(doc),
+      menu = this.viewMenu([
       ["code", "code that opens this"],
       ["json", "the structure as JSON"],
       ["lora", "a LoraConfig (PEFT)"],
@@ -244,16 +253,14 @@ class View {
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "step", this.stepBox), this.stepWords, this.play),
       h("div", { class: "s3-line" }, h("label", { class: "s3-slider" }, "budget", this.budgetBox), this.budgetText, this.ownButton),
       h("div", { class: "s3-line" }, ...this.rowControls()),
-      h("div", { class: "s3-line" }, h("span", { class: "s3-muted" }, "show"), ...chips, annotate, edit, ...copy),
+      h("div", { class: "s3-line" }, ...chips, annotate, edit, ...menu),
     );
     const about = this.about,
       pick = (gate, event) => (this.edit ? this.editGate(gate, event) : this.pick(gate, event));
     const pickPinned = (i) => this.edit && this.editGate(doc.space.n.length + i);
     this.map = new Heat("heatmap", about, { pick, pickPinned, hover: (gate) => this.gateWords(gate) });
-    for (const mm of PAPER_MM) {
-      const title = `Save this picture for a paper: SVG, ${mm} mm wide, light colours; its caption is copied`;
-      this.map.tools.append(h("button", { type: "button", title, onclick: () => this.forPaper(mm) }, `${mm} mm`));
-    }
+    this.captions.caption = (sheet) => this.caption(sheet);
+    this.paperButtons(this.map, this.captions.caption);
     this.losses = new Lines("losses", about);
     this.entropies = new Lines("entropy", about);
     this.expected = new Lines("expected", about);
@@ -270,7 +277,7 @@ class View {
       { class: "s3-three" },
       this.sums.map((one) => one.el),
     );
-    this.body.append(this.map.el, this.curvesRow, this.traceRow, this.sumsRow, this.path.el, this.worth.el, this.health);
+    this.body.append(this.trust.el, this.map.el, this.curvesRow, this.traceRow, this.sumsRow, this.path.el, this.worth.el, this.health);
   }
 
   goTo(row) {
@@ -611,6 +618,7 @@ class View {
       held: this.edit && ((i) => this.edit.gates.has(n + i)),
       legend: [{ words: "chosen" }, ...(fills ? [{ words: "chosen to fill what is left of the budget", dash: "3 2" }] : [])],
     });
+    this.trust.drawRun();
     this.drawCurves(scene, row);
     this.drawTraces(scene, row);
     this.drawSums(scene, shown);
@@ -988,7 +996,7 @@ class View {
 
   /** The caption of the heatmap in a paper, as figures.caption; and what else this drawing of it shows. */
   caption(heat = this.map) {
-    const { scene, how } = this,
+    const { scene } = this,
       { doc, live } = this.store,
       source = doc.structure?.source ?? {},
       { pinned } = doc.space;
@@ -1004,20 +1012,35 @@ class View {
       step: scene.step + 1,
       steps: live.steps_total,
     });
-    const only = ["stack", "type", "module"].filter((name) => how[name]).map((name) => `${name === "type" ? "PET type" : name} ${how[name]}`);
+    const edits = this.edit && `Edited by hand: ${scene.added.length} put in, ${scene.removed.length} taken out`;
+    return this.captionWith(text, [edits], heat, this.textsOf(scene).words);
+  }
+
+  /** A caption, and what else is seen in a drawing: filters, and what stands in its cells. */
+  captionWith(text, first, heat, inCells) {
+    const { how } = this,
+      only = ["stack", "type", "module"].filter((name) => how[name]).map((name) => `${name === "type" ? "PET type" : name} ${how[name]}`);
     const more = [
-      this.edit && `Edited by hand: ${scene.added.length} put in, ${scene.removed.length} taken out`,
+      ...first,
       only.length && `Only gates of ${only.join(", ")} are drawn`,
       how.hidePale && `Rows in which every p is below ${PALE} are left out`,
-      !heat.textless && this.textsOf(scene).words.replace(/^./, (first) => first.toUpperCase()),
+      !heat.textless && inCells.replace(/^./, (letter) => letter.toUpperCase()),
     ];
     return [text, ...more.filter(Boolean).map((words) => `${words}.`)].join(" ");
   }
 
-  async forPaper(mm) {
+  /** Buttons that save a heatmap for a paper. captionOf(sheet): the caption of a drawing. */
+  paperButtons(map, captionOf) {
+    for (const mm of PAPER_MM) {
+      const title = `Save this picture for a paper: SVG, ${mm} mm wide, light colours; its caption is copied`;
+      map.tools.append(h("button", { type: "button", title, onclick: () => this.forPaper(mm, map, captionOf) }, `${mm} mm`));
+    }
+  }
+
+  async forPaper(mm, map, captionOf) {
     let caption;
-    const drawing = this.map.paper(mm, (sheet) => (caption = this.caption(sheet)));
-    download(`s3pet-heatmap-${mm}mm.svg`, new Blob([drawing], { type: "image/svg+xml" }));
+    const drawing = map.paper(mm, (sheet) => (caption = captionOf(sheet)));
+    download(`s3pet-${map.name}-${mm}mm.svg`, new Blob([drawing], { type: "image/svg+xml" }));
     this.clipboard = caption;
     this.say(`${(await toClipboard(caption)) ? "its caption was copied" : "its caption"}: ${caption}`);
   }
@@ -1034,7 +1057,7 @@ class View {
         location.hash = link; // where a page may not write its history
       }
       text = location.href;
-    } else text = kind === "caption" ? this.caption() : this.textsToCopy()[kind];
+    } else text = this.captions[kind] ? this.captions[kind]() : this.textsToCopy()[kind];
     this.clipboard = text;
     this.say((await toClipboard(text)) ? "copied" : "the browser refused the clipboard");
     this.copyBox.lastChild.value = "";
