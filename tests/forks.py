@@ -21,13 +21,14 @@ class Server:
         paths = [str(here / "reliability"), str(here.parent), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._files, theirs = socket.socketpair(socket.AF_UNIX)
-        with theirs:
+        said = folder / "server.txt"
+        with theirs, said.open("w") as log:
             self._process = subprocess.Popen(
                 [sys.executable, str(here / "search_server.py"), str(theirs.fileno()), *map(str, backbones)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 pass_fds=[theirs.fileno()], env={**os.environ, **environment},
             )  # fmt: skip
-        assert self._process.stdout.readline() == "ready\n"
+        assert self._process.stdout.readline() == "ready\n", said.read_text()
         self._folder, self._logs, self._turn = folder, [], threading.Lock()
 
     def close(self):
