@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from s3pet_viz.errors import ConfigError, S3PETError
 from s3pet_viz.files import located
 
 CARD = "README.md"
+
+
+def unreachable() -> bool:
+    """Whether there is no way to the hub, in about a second: its own client tries each file for half a minute. False
+    where its name is resolved, without a request; else that client (which may have a proxy) is asked twice.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False  # it is quick then, and says so
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+        return False
+    except (OSError, UnicodeError):
+        pass
+    for again in (True, False):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=5)
+            return False
+        except Exception:  # of whatever client it is
+            time.sleep(1 if again else 0)
+    return True
 
 
 def folder_of(
@@ -50,13 +76,14 @@ def folder_of(
     # By commit, once one file has said which: a branch may move between two downloads.
     at = revision
     found = ""
+    if cut_off := not hub.get("local_files_only") and unreachable():
+        hub["local_files_only"] = True
     for file in files:
         try:
             found = hf_hub_download(text, file, revision=at, **hub)
         except (OSError, HfHubHTTPError, HFValidationError) as failure:  # OSError: no network, and not in the cache
-            raise error(
-                f"{text}: {file} cannot be fetched from the Hugging Face hub: {_first_line(failure)}"
-            ) from failure
+            why = "it cannot be reached, and its cache has no such file" if cut_off else _first_line(failure)
+            raise error(f"{text}: {file} cannot be fetched from the Hugging Face hub: {why}") from failure
         at = Path(found).parent.name
     return Path(found).parent
 

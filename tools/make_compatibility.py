@@ -77,10 +77,10 @@ Linear layers and norms that are no position:
 ## Families without a table
 
 The families above have a table each (`structure/families.yaml`). Of any other text model of `transformers`, and of a
-model in memory, positions are read off the model: layers by their numbers, attention and feed-forward blocks by what
-they hold, linear layers by name, place and width (`backbones/discovery.py` says the rules; with the tables switched off
-they name every position above as the tables do). `s3.positions(name_or_model)` and `s3pet positions NAME` show what was
-found, and what was left out and why.
+model in memory, positions are read off the model: layers by their numbers (where none has one, as modules of one class
+side by side), attention and feed-forward blocks by what they hold, linear layers by name, place and width
+(`backbones/discovery.py` says the rules; with the tables switched off they name every position above as the tables do).
+`s3.positions(name_or_model)` and `s3pet positions NAME` show what was found, and what was left out and why.
 
 {read}
 

@@ -1,7 +1,8 @@
 """Positions read off a model that has no table: by numbers, by what blocks hold, by names and by widths.
 
 1. Layers are numbered modules that hold an attention block and more linear layers; where no module holds both, all
-   modules of one number are a layer.
+   modules of one number are a layer. Where none is numbered, they are modules of one class side by side (``layer1``,
+   ``layer2``), or the only one.
 2. An attention block holds queries, keys and values (by the last part of their names), or says so in its class's name.
    Its output is the linear layer left in it, or else the only other one in the module around it.
 3. A feed-forward block widens the stream and narrows it again: one linear layer up (or two, or both in one), one down.
@@ -14,30 +15,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from itertools import takewhile
 
 from torch import nn
 
+from s3pet_viz.backbones.layers import cores_of, layers_of, lies_in, numbered, role_of, stack_of, unnumbered
 from s3pet_viz.backbones.position import Position, base_of, block_width, hidden_size, is_linear, widths
 from s3pet_viz.structure.gate import EMBEDDING_LAYER
 from s3pet_viz.structure.tables import Kind
 
-_STEMS = {
-    "Q": "q|query|queries|q_b",
-    "K": "k|key|keys",
-    "V": "v|value|values",
-    "KV": "kv|key_value|kv_b",
-    "QKV": "qkv|query_key_value|c_attn|w_pack|in_proj",
-}
-#: Last parts of names: to_q, q_proj, query, q_lin, wqkv, ...; q_b and kv_b widen what is of low rank (DeepSeek).
-_ROLES = {
-    role: re.compile(rf"(to_|w_?|project_)?({x})(_?(proj|lin|linear|head|layer))?", re.I) for role, x in _STEMS.items()
-}
 _OUTPUT = re.compile(r"(to_|w_?|c_|att(entio)?n?_)?(o|o_b|out|output|dense|proj)(_?(proj|lin|linear|layer))?", re.I)
-_ATTENTION = re.compile("att(entio)?n", re.I)
 _FEED_FORWARD = re.compile("ffn|mlp|feed_?forward|moe|experts", re.I)
 #: Blocks that widen and narrow the stream too: they mix tokens, or came later.
 _NO_FEED_FORWARD = re.compile("mamba|ssm|recurren|rnn|lru|adapter", re.I)
@@ -95,9 +85,21 @@ def discover(model: nn.Module, stacks: tuple[str, ...], *, text: bool = True) ->
             is the one that most inputs and outputs of its linear layers have.
     """
     modules, hidden = dict(base_of(model).named_modules()), hidden_size(model) if text else None
+    found = _found(model, modules, stacks, hidden, text)
+    if any(p.kind == "linear" for p in found.positions):
+        return found
+    made, own = unnumbered(modules, [n for n in modules if _usable(n, modules, {}, text)], stacks)
+    found = _found(model, made, stacks, hidden, text)
+    named = [replace(p, name=own[p.name]) for p in found.positions]
+    return Discovered(named, {own[name]: why for name, why in found.left_out.items()})
+
+
+def _found(
+    model: nn.Module, modules: dict[str, nn.Module], stacks: tuple[str, ...], hidden: int | None, text: bool
+) -> Discovered:
     found = Discovered()
     usable = {name: None for name in modules if _usable(name, modules, found.left_out, text)}  # in order
-    numbers = _layers(modules, usable, stacks)
+    numbers = layers_of(modules, usable, stacks)
     layers: dict[tuple[str, int], list[str]] = {}
     for name in usable:
         if (at := numbers(name)) is not None:
@@ -115,8 +117,10 @@ def discover(model: nn.Module, stacks: tuple[str, ...], *, text: bool = True) ->
     for name, target in modules.items():
         at, kinds = placed.get(name), named.get(name, [])
         if name in loose:
-            outside = _outside(name, target, hidden, (stack := _stack(name, stacks)) in normed_inside)
-            if outside == "Final.LN" and name != _last_norm(modules, [n for n in loose if _stack(n, stacks) == stack]):
+            stack = stack_of(name, stacks)
+            outside = _outside(name, target, hidden, stack in normed_inside)
+            peers = [n for n in loose if stack_of(n, stacks) == stack]
+            if outside == "Final.LN" and name != _last_norm(modules, peers):
                 outside = "another norm is the last: what it normalises is not certain"
             if outside.endswith(".LN"):
                 at, kinds = (stack, EMBEDDING_LAYER if outside == "Emb.LN" else depth[stack]), [(outside, "norm")]
@@ -168,84 +172,6 @@ def _usable(name: str, modules: dict[str, nn.Module], left_out: dict[str, str], 
     ):
         left_out[name] = f"no PET type is written for a {type(module).__name__}"
     return layer and name not in left_out
-
-
-def _role(name: str, modules: dict[str, nn.Module]) -> str | None:
-    last = name.rpartition(".")[2]
-    role = next((role for role, pattern in _ROLES.items() if pattern.fullmatch(last)), None)
-    # Others than attention blocks have an in_proj too.
-    return None if last == "in_proj" and not _ATTENTION.search(_around(name, modules)) else role
-
-
-def _around(name: str, modules: dict[str, nn.Module]) -> str:
-    """The names of the module around this one: its own, and its class's."""
-    around = name.rpartition(".")[0]
-    return f"{around.rpartition('.')[2]} {type(modules[around]).__name__}"
-
-
-# -- layers ------------------------------------------------------------------------------------------------------
-
-
-def _inside(name: str, holder: str) -> bool:
-    return not holder or name == holder or name.startswith(f"{holder}.")
-
-
-def _stack(name: str, stacks: tuple[str, ...]) -> str:
-    return stacks[0] if len(stacks) == 1 else "decoder" if "dec" in name.partition(".")[0].lower() else "encoder"
-
-
-def _numbered(name: str) -> list[str]:
-    """The modules around this one, and itself, whose names end with a number; outermost first."""
-    parts = name.split(".")
-    return [".".join(parts[: i + 1]) for i, part in enumerate(parts) if part.isdigit()]
-
-
-def _cores(modules: dict[str, nn.Module], linears: Iterable[str]) -> list[str]:
-    """Modules that hold queries, keys and values directly, or whose class is called attention. Of one inside another
-    the inner one, unless the outer is both (DeepSeek's has an index of keys in it).
-    """
-    held: dict[str, set[str | None]] = {}
-    for name in linears:
-        held.setdefault(name.rpartition(".")[0], set()).add(_role(name, modules))
-    whole = {at for at, roles in held.items() if {"Q", "K", "V"} <= roles or {"Q", "KV"} <= roles or "QKV" in roles}
-    called = {at for at in held if _ATTENTION.search(type(modules[at]).__name__)}
-    cores = [at for at, roles in held.items() if at in whole or (at in called and roles & {"Q", "K", "V", "KV"})]
-    cores = [core for core in cores if not any(at != core and _inside(core, at) for at in whole & called)]
-    return [core for core in cores if not any(other != core and _inside(other, core) for other in cores)]
-
-
-def _layers(
-    modules: dict[str, nn.Module], usable: Iterable[str], stacks: tuple[str, ...]
-) -> Callable[[str], tuple[str, int] | None]:
-    """A function from a module's name to its stack and layer; None: it is in no layer."""
-    linears = [n for n in usable if is_linear(modules[n])]
-    lists: dict[str, int] = {}
-    depth = dict.fromkeys(stacks, 0)
-    cores = [*_cores(modules, linears), *(n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention))]
-    held = {
-        core: [at for at in _numbered(core) if any(_inside(n, at) and not _inside(n, core) for n in linears)]
-        for core in cores
-    }
-    for core, around in held.items() if any(held.values()) else ():
-        # One that is alone in its layer, with experts beside it: the outermost is the layer.
-        at = next(iter(around[-1:] or _numbered(core)[:1]), "").rpartition(".")[0]
-        if at and at not in lists:
-            stack = _stack(at, stacks)
-            lists[at] = depth[stack]
-            depth[stack] += sum(name.isdigit() for name, _ in modules[at].named_children())
-
-    # Numbers inside blocks that have none themselves (layer1, layer2) are those of an nn.Sequential's parts.
-    plain = not lists and (not held or any(map(_numbered, held)))
-
-    def number(name: str) -> tuple[str, int] | None:
-        around = _numbered(name)
-        inner = [at for at in around if at.rpartition(".")[0] in lists]
-        if inner:
-            at, _, own = inner[-1].rpartition(".")
-            return _stack(name, stacks), lists[at] + int(own)
-        return (_stack(name, stacks), int(around[0].rpartition(".")[2])) if around and plain else None
-
-    return number
 
 
 def _outside(name: str, target: nn.Module, hidden: int | None, normed_inside: bool) -> str:
@@ -316,7 +242,7 @@ class _Layer:
 
     def _own_norms(self, holder: str) -> list[str]:
         """Norms of the stream inside a module."""
-        return [n for n in self.norms if _inside(n, holder) and not self._of_queries(n) and not self._inner(n)]
+        return [n for n in self.norms if lies_in(n, holder) and not self._of_queries(n) and not self._inner(n)]
 
     def _of_queries(self, norm: str) -> bool:
         return bool(_QK_NORM.fullmatch(_own(norm)))
@@ -332,26 +258,26 @@ class _Layer:
         assert block.last
         around = block.holder
         others = {n for b in self.blocks if b is not block for n in b.linears.values()}
-        alone = not any(_inside(n, around) for n in others) and not self._own_norms(around)
+        alone = not any(lies_in(n, around) for n in others) and not self._own_norms(around)
         own = type(self.modules[around]).forward  # a container has that of nn.Module: it is not called
         whole = alone and around and own is not nn.Module.forward and "residual" not in signature(own).parameters
         return around if whole else block.last
 
     def _attention(self) -> list[_Block]:
         blocks: list[_Block] = []
-        for core in _cores(self.modules, self.linears):
-            inside = [n for n in self.linears if _inside(n, core)]
+        for core in cores_of(self.modules, self.linears):
+            inside = [n for n in self.linears if lies_in(n, core)]
             own = [n for n in inside if n.rpartition(".")[0] == core]
-            roles = {role: n for n in own if (role := _role(n, self.modules))}
+            roles = {role: n for n in own if (role := role_of(n, self.modules))}
             if self._whole(core):
                 inside = [n for n in inside if n in roles.values() or _OUTPUT.fullmatch(_own(n))]
             left = [n for n in inside if n not in roles.values()]
             area, around = core, core.rpartition(".")[0]
             if not (out := self._only_output(left)) and not self._whole(around):
-                others = [n for n in self.linears if _inside(n, around) and n not in inside]
+                others = [n for n in self.linears if lies_in(n, around) and n not in inside]
                 area, out = around, self._only_output(others)
             roles |= {"O": out} if out else {}
-            path = ".".join(core.split(".")[len(_numbered(core)[0].split(".")) :]) if _numbered(core) else core
+            path = ".".join(core.split(".")[len(numbered(core)[0].split(".")) :]) if numbered(core) else core
             second = any(b.module == "SelfAttn" for b in blocks) and "dec" in core.partition(".")[0].lower()
             module = "CrossAttn" if _CROSS.search(path) or second else "SelfAttn"
             blocks.append(_Block(module, roles, _common(roles.values()), area))
@@ -359,7 +285,7 @@ class _Layer:
 
     def _whole(self, at: str) -> bool:
         """Whether this module holds all of the layer: then it is no block."""
-        return all(_inside(n, at) for n in (*self.linears, *self.norms))
+        return all(lies_in(n, at) for n in (*self.linears, *self.norms))
 
     def _only_output(self, names: list[str]) -> str | None:
         names = [n for n in names if widths(self.modules[n])[1] == self.hidden]
@@ -368,13 +294,13 @@ class _Layer:
         return names[0] if len(names) == 1 else None
 
     def _experts(self) -> list[str]:
-        roots = {".".join(n.split(".")[: len(_numbered(n)[0].split("."))]) for n in (*self.linears, *self.norms)}
-        return [n for n in self.modules if n.endswith(".experts") and any(_inside(n, at) for at in roots)]
+        roots = {".".join(n.split(".")[: len(numbered(n)[0].split("."))]) for n in (*self.linears, *self.norms)}
+        return [n for n in self.modules if n.endswith(".experts") and any(lies_in(n, at) for at in roots)]
 
     def _feed_forward(self) -> list[_Block]:
         taken = {n for b in self.blocks for n in b.linears.values()}
         areas = [b.area for b in self.blocks if not self._whole(b.area)]
-        rest = [n for n in self.linears if n not in taken and not any(_inside(n, at) for at in areas)]
+        rest = [n for n in self.linears if n not in taken and not any(lies_in(n, at) for at in areas)]
         rest = [n for n in rest if "norm" not in n.rpartition(".")[0]]  # a norm's own gate
         held: dict[str, list[str]] = {}
         for n in rest:
@@ -419,7 +345,7 @@ class _Layer:
         made = {}
         owners = {b.module: b for b in self.blocks}
         for n in self.norms:
-            around = [b for b in self.blocks if _inside(n, b.area) and not self._whole(b.area)]
+            around = [b for b in self.blocks if lies_in(n, b.area) and not self._whole(b.area)]
             if self._of_queries(n):
                 made[n] = f"{around[0].module if around else 'SelfAttn'}.{_own(n)[0].upper()}.LN"
             elif self._inner(n):
@@ -446,5 +372,5 @@ class _Layer:
     def _beside(self, norm: str) -> list[_Block]:
         """The block that a sublayer holds with this norm (T5: layer.0 holds the norm and the attention)."""
         at = norm.rpartition(".")[0]
-        held = [b for b in self.blocks if all(_inside(n, at) for n in b.linears.values())]
+        held = [b for b in self.blocks if all(lies_in(n, at) for n in b.linears.values())]
         return held if len(held) == 1 and not self._whole(at) else []

@@ -25,6 +25,7 @@ from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
 from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
+from s3pet_viz.hub import unreachable
 from s3pet_viz.resources import find_resource, list_resources
 from s3pet_viz.structure.tables import families_environment, read_family, registered_family
 from s3pet_viz.threads import LOCK
@@ -235,7 +236,10 @@ def _source(name: str, revision: str | None, weights: bool = True) -> tuple[str,
     if revision and is_folder(source):
         raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
     # None would ask on a terminal, and an environment variable can answer.
-    return source, {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
+    if not is_folder(source) and unreachable():
+        hub["local_files_only"] = True
+    return source, hub
 
 
 def _config(source: str, hub: dict[str, Any], name: str) -> Any:

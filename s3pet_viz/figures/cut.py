@@ -165,9 +165,15 @@ def cut(
     for side, colour, name in sides:
         mine = (table["side"] == side).to_numpy()
         if mine.any():
-            bar = {"marker": {"color": colour, "line": {"width": 0}}, "orientation": "h", "showlegend": True}
+            bar = {
+                "marker": {"color": colour, "line": {"width": 0}},
+                "orientation": "h",
+                "showlegend": True,
+                "width": 0.7,
+            }
             x, data = table["distance"].to_numpy()[mine], np.array(facts, dtype=object)[mine]
-            # A gate on the cut itself has no length: a dot shows it.
+            # A gate on the cut itself has no length: a dot shows it. Without a width, a bar is as wide as its trace's
+            # next one is far.
             figure.add_trace(go.Bar(name=name, x=x, y=places[mine], customdata=data, hovertemplate=text, **bar))
     on = np.abs(table["distance"].to_numpy()) == 0
     dot = {"symbol": "line-ns", "size": 12, "line": {"color": _style.INK, "width": 2}}
@@ -187,7 +193,7 @@ def cut(
     zero = {"zeroline": True, "zerolinecolor": _style.INK, "zerolinewidth": 1}
     words = "α less that of the first gate that did not fit"
     axis = {"domain": [0, 0.66 if measured else 1], "title": {"text": words, "standoff": 8}, **zero}
-    figure.update_layout(xaxis=axis, barmode="overlay", bargap=0.3)
+    figure.update_layout(xaxis=axis, barmode="overlay")
     shown = "gate · parameters" + (" · runs that chose it" if (table["of"] > 1).any() else "")
     figure.update_yaxes(title={"text": shown, "standoff": 8, "font": {"size": 11}})
     _style.place_top(figure, height=max(260, 160 + _ROW_PX * len(table)))

@@ -101,7 +101,8 @@ def importance(explanation: ExplanationLike, *, top: int | None = 40, **look: Un
 
 
 def _bars(name: str, x: pd.Series, y: Any, colour: str, told: Any, hover: str, **more: Any) -> go.Bar:
-    look = {"marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": f"{hover}<extra></extra>"}
+    # Without a width, a bar is as wide as the next one of its trace is far.
+    look = {"marker": {"color": colour, "line": {"width": 0}}, "width": 0.7, "hovertemplate": f"{hover}<extra></extra>"}
     return go.Bar(name=name, orientation="h", x=x.to_numpy(), y=y, customdata=told, **look, **more)
 
 
@@ -116,7 +117,7 @@ def _dress(figure: go.Figure, names: list[str], with_p: bool, unit: str) -> None
     if with_p:
         look = {"title": {"text": "gate probability p", "standoff": 8}, "anchor": "y", "rangemode": "tozero"}
         figure.update_layout(xaxis2={**look, "domain": [_RIGHT, 1], "nticks": 4, "showline": False})
-    figure.update_layout(barmode="overlay", bargap=0.3)
+    figure.update_layout(barmode="overlay")
     _style.place_top(figure, height=max(260, 170 + _ROW_PX * n))
 
 

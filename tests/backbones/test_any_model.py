@@ -202,11 +202,44 @@ def test_a_container_that_is_not_called_is_no_block():
     assert blocks == {"SelfAttn": "layers.0.see.o_proj", "FFN": "layers.0.parts.slim"}
 
 
-def test_numbers_inside_blocks_are_not_those_of_layers():
-    """layer1 and layer2 have attention, and no number: those of the nn.Sequential in them would mix both."""
+def module_of(**parts: nn.Module) -> nn.Module:
     model = nn.Module()
-    model.layer1, model.layer2 = Boxed(), Boxed()
+    for name, part in parts.items():
+        model.add_module(name, part)
+    return model
+
+
+def named(model: nn.Module) -> list[tuple[str, int, str]]:
+    return [(p.stack, p.layer, p.module) for p in s3.positions(model).positions]
+
+
+@pytest.mark.parametrize("names", [("layer1", "layer2"), ("first", "second"), ("only",)], ids="-".join)
+def test_layers_without_numbers_are_those_of_one_class_side_by_side(names):
+    """As if they stood in a list; numbers of the nn.Sequential in them are not those of layers."""
+    model = module_of(**{name: Boxed() for name in names}, norm=nn.LayerNorm(8), head=nn.Linear(8, 2))
+    listed = module_of(layers=nn.ModuleList(Boxed() for _ in names), norm=nn.LayerNorm(8), head=nn.Linear(8, 2))
+    assert named(model) == named(listed)
+    found = s3.positions(model)
+    own = dict(model.named_modules())
+    assert all(own[p.name] is p.target for p in found.positions)
+    assert found.left_out == {"head": "in front of the layers, or behind them"}
+
+
+def test_stacks_of_layers_without_numbers():
+    both = {"encoder": Boxed(), "decoder": Boxed()}
+    assert {at[:2] for at in named(module_of(**both))} == {("encoder", 0), ("decoder", 0)}
+    deeper = {name: module_of(layer1=Boxed(), layer2=Boxed()) for name in both}
+    assert {at[:2] for at in named(module_of(**deeper))} == {(stack, n) for stack in both for n in (0, 1)}
+
+
+class Wide(Boxed):
+    """Boxed by another name."""
+
+
+def test_layers_of_several_classes_without_numbers_are_named_by_a_table():
+    model = module_of(one=Boxed(), two=Wide())
     with pytest.raises(BackboneError, match="no numbered layers with linear layers in Module; family= can name them"):
         s3.positions(model)
-    named = s3.positions(model, family={"encoder": {"block": "layer{n}", "SelfAttn.Q": ".see.q_proj"}}).positions
-    assert [(p.name, p.layer) for p in named] == [("layer1.see.q_proj", 1), ("layer2.see.q_proj", 2)]
+    model = module_of(layer1=Boxed(), layer2=Wide())
+    given = s3.positions(model, family={"encoder": {"block": "layer{n}", "SelfAttn.Q": ".see.q_proj"}}).positions
+    assert [(p.name, p.layer) for p in given] == [("layer1.see.q_proj", 1), ("layer2.see.q_proj", 2)]

@@ -6,16 +6,19 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from problems import FORMS, save_tiny, tiny_model, tokenizer_of
 from transformers import BertModel
 
+import s3pet_viz as s3
 from s3pet_viz.backbones import load_backbone, positions, wrap_backbone
-from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError
+from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
 from s3pet_viz.pet import PRESETS, candidate_gates
 
 ENCODERS = ("bert", "roberta")
@@ -225,6 +228,24 @@ def test_no_such_name(name, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(BackboneError, match=f"'{name}' cannot be loaded: .*; expected tiny-qwen3, tiny-t5, minilm, a folder or"):
         load_backbone(name)
+
+
+@pytest.mark.parametrize("open_it", [load_backbone, s3.Structure.from_pretrained, s3.Adapter.from_pretrained])
+def test_without_a_network_a_name_fails_at_once(open_it, tmp_path, monkeypatch):
+    """The hub's client tries each request six times, with 23 s of waiting; here it is asked twice in a second."""
+    import huggingface_hub.constants
+
+    def lost(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    slept = []
+    monkeypatch.setattr(socket, "getaddrinfo", lost)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(S3PETError, match="someone/no-such.*(be reached, and its cache|couldn't connect).*"):
+        open_it("someone/no-such")
+    assert sum(slept) <= 1
 
 
 # -- a hub cache, without a network --------------------------------------------------------------------

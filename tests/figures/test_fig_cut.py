@@ -88,6 +88,13 @@ def test_gains_come_from_what_was_recorded(tmp_path):
         first_order(wrong)
 
 
+def test_bars_of_a_few_gates_are_no_wider_than_those_of_all(run):
+    """plotly makes them as wide as the next one of their trace is far: they would cover other gates' rows."""
+    bars = [trace for trace in figures.cut(run, n=4).data if trace.type == "bar"]
+    assert len(bars) == 3
+    assert {trace.width for trace in bars} == {0.7}
+
+
 def test_importance_stands_beside(run):
     effects = [GateEffect(gate, loss_increase=float(i), loss_increase_se=0.5) for i, gate in enumerate(run.structure().gates)]
     explained = Explanation(tuple(effects), "mood", "tiny")
