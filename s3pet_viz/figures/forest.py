@@ -66,8 +66,8 @@ def forest_table(
         pair = rows[rows["method"].isin([method, reference])]
         scale: Any = "points" if value == "score" and fractions else "raw"
         pair, nearest = at_one_size(pair)
-        found = differences(pair, a=method, b=reference, by=question(pair), value=value, scale=scale)
-        made.append(found.assign(nearest=nearest))
+        rows_of = differences(pair, a=method, b=reference, by=question(pair), value=value, scale=scale)
+        made.append(rows_of.assign(nearest=nearest))
     # Task by task as they come, the smallest budget first.
     tasks, sizes = list(dict.fromkeys(rows["task"])), rows.groupby("budget")["budget_params"].min()
     table = pd.concat(made, ignore_index=True)

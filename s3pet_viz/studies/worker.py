@@ -177,7 +177,7 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any, config: Any) -> t
         from s3pet_viz.tuning.one_pass import one_pass_structure
 
         started = time.perf_counter()
-        asked = {name: recipe.get(name) for name in ("budget", "space", "seed", "pin")}
+        asked: dict[str, Any] = {name: recipe.get(name) for name in ("budget", "space", "seed", "pin")}
         made = one_pass_structure(bench, recipe["name"], progress=False, **asked)
         return made, {"search_seconds": time.perf_counter() - started}
     if kind in ("everywhere", "adalora"):

@@ -103,8 +103,8 @@ def score_rest(
         return score_gates(bench, kind, gates, **options)
     made = score_gates(bench, kind, (*pinned.gates, *pinned.inside), **options)
     n = len(pinned.gates)
-    rest = {"gates": made.gates[:n], "score": made.score[:n]}
-    return replace(made, **rest, pin=pin, pinned_in=pinned.inside, pinned_out=pinned.outside)
+    sides: dict[str, Any] = {"pin": pin, "pinned_in": pinned.inside, "pinned_out": pinned.outside}
+    return replace(made, gates=made.gates[:n], score=made.score[:n], **sides)
 
 
 def parse_method(name: str) -> tuple[str, Per]:
