@@ -99,7 +99,7 @@ def _lay_panels(made: go.Figure, width: float) -> float:
     need = max(_LEAST_PLOT, _style.CHAR * size * max(map(len, lines)))
     across = max(1, min(len(starts), int(room / need)))
     axis, last = next(iter(made.select_yaxes())), list(made.select_yaxes())[n:]
-    height = max(_LEAST_PLOT / 2, 1.15 * (axis.tickfont.size or USUAL) * len(axis.tickvals))
+    height = max(_LEAST_PLOT / 2, 1.25 * (axis.tickfont.size or USUAL) * len(axis.tickvals))
     labels = 1.4 * USUAL
     between = labels + 1.35 * size * max((one.text or "").count("<br>") + 1 for one in heads) + 6
     beneath = 2.6 * USUAL * len(last[0].tickvals) if last else 0.0
