@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +20,7 @@ from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.structure import FinalAlphas, Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.gate import MOST_UNITS
+from s3pet_viz.structure.pins import left_for, pins_said
 from s3pet_viz.structure.structure import gates_by_index
 from s3pet_viz.structure.units import at_rank
 
@@ -50,6 +51,8 @@ class OnePassScores(FinalAlphas):
         budget: in parameters, of `structure` where it is given none; 0: it has to be given one.
         per: of `structure`, where it is given none.
         inert: gates of the space that cannot help and were left out (`pet.inert`).
+        pin: what was in or out beforehand, as a search's `pin` keeps it. pinned_in, pinned_out: its gates, which are
+            not among `gates`. Those in are in every structure, and were open while the others were scored.
     """
 
     name: str = field(init=False)
@@ -65,6 +68,9 @@ class OnePassScores(FinalAlphas):
     task: str
     per: Per = "gate"
     inert: tuple[Gate, ...] = ()
+    pin: Mapping[str, Sequence[str]] | None = None
+    pinned_in: tuple[Gate, ...] = ()
+    pinned_out: tuple[Gate, ...] = ()
 
     # Arrays have no single truth: two results are equal only where they are one.
     __eq__ = object.__eq__
@@ -74,7 +80,7 @@ class OnePassScores(FinalAlphas):
         alpha = self._alpha()
         p = np.full(len(alpha), np.nan)
         if self.budget:
-            p = probabilities(alpha, solve_shift(alpha, self.counts, self.budget))
+            p = probabilities(alpha, solve_shift(alpha, self.counts, self.searched_budget()))
         for name, value in (("name", f"{self.method} on {self.task}"), ("alpha", alpha), ("p", p)):
             object.__setattr__(self, name, value)
 
@@ -110,7 +116,7 @@ class OnePassScores(FinalAlphas):
         if not self.budget:
             return made
         chosen = np.zeros(len(self.gates), dtype=bool)
-        chosen[self._chosen(self.budget, self.per)] = True
+        chosen[self._chosen(self.searched_budget(), self.per)] = True
         return made.assign(chosen=chosen)
 
     def parameters(self, budget: str | int | float | None = None) -> int:
@@ -124,6 +130,14 @@ class OnePassScores(FinalAlphas):
         if not self.budget:
             raise ConfigError("budget: expected one, found none; the scores were taken without")
         return self.budget
+
+    def searched_budget(self, budget: str | int | float | None = None) -> int:
+        """What the gates pinned in leave of a budget, in parameters; of its own for None.
+
+        Raises:
+            BudgetError, ConfigError: as `parameters`; BudgetError: they leave nothing.
+        """
+        return left_for(self.parameters(budget), self.pinned_in)
 
     def structure(self, budget: str | int | float | None = None, per: Per | None = None) -> Structure:
         """The gates of the highest scores that fit a budget, by the rule that makes a structure of a search's alpha.
@@ -145,7 +159,7 @@ class OnePassScores(FinalAlphas):
         """
         per = self.per if per is None else per
         parameters = self._checked(budget, per)
-        gates = gates_by_index(self.gates, self._chosen(parameters, per))
+        gates = gates_by_index(self.gates, self._chosen(self.searched_budget(budget), per))
         if self.kind == "domlora":
             gates = _at_full_rank(gates, parameters, len(self.gates))
         source = {
@@ -156,8 +170,9 @@ class OnePassScores(FinalAlphas):
             "warm_steps": self.warm_steps,
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
+            **pins_said(self.pinned_in, self.pin),
         }
-        return Structure(gates, self.backbone, self.backbone_params, parameters, source)
+        return Structure((*gates, *self.pinned_in), self.backbone, self.backbone_params, parameters, source)
 
     def heatmap(self, *, scale: Any = "own", **options: Any) -> Any:
         """`s3pet_viz.figures.heatmap` of the scores, the chosen gates outlined; its options, and its Figure."""
@@ -182,7 +197,7 @@ class OnePassScores(FinalAlphas):
         if per == "param" and self.kind in LAYER_SCORES:
             raise ConfigError(f"per: expected 'gate' for {self.kind!r}, which has a rule of its own, found 'param'")
         parameters = self.parameters(budget)
-        check_size(self.kind, self.gates, parameters)
+        check_size(self.kind, self.gates, left_for(parameters, self.pinned_in))
         return parameters
 
     def _chosen(self, budget: int, per: Per) -> NDArray[np.int64]:

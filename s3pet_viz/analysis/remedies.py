@@ -86,12 +86,17 @@ def a_study(run: Run, methods: Sequence[str]) -> Remedy:
     return Remedy(_python("sweep", {**given, "out": f"studies/{run.name}"}), took)
 
 
+def recorded_study(study: Study) -> bool:
+    """Whether it is one of the package's own."""
+    found = find_resource("studies", study.path.name)
+    return found is not None and found.resolve() == study.path.resolve()
+
+
 def more_methods(study: Study, rows: pd.DataFrame, methods: Sequence[str]) -> Remedy:
     """The study's own calls with further methods; of a recorded study, a new one with them."""
     sweeps = [call for call in study.info["calls"] if call["study"] == "sweep" and call.get("tasks")]
     calls = [call for call in sweeps if "searched" in call.get("methods", ())] or sweeps
-    recorded = find_resource("studies", study.path.name)
-    own = recorded is None or recorded.resolve() != study.path.resolve()
+    own = not recorded_study(study)
     wanted, lines, took = [*methods] if own else ["searched", *methods], [], 0.0
     searches = rows.loc[rows["search_seconds"].notna(), "search_seconds"]
     for call in calls:

@@ -53,6 +53,23 @@ def summary(
     return pd.DataFrame(made, columns=columns)
 
 
+def at_one_size(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows to hold a method of one size (LoRA by hand, which has no budget) against others at budgets: those of the
+    budget nearest to its size (by ratio) alone, for over all budgets it would be compared with what has twice its
+    parameters, too.
+
+    Returns:
+        The rows, and that budget; all rows and "" where no method has one size, or there are no two budgets.
+    """
+    own = table[(table["budget"] == "") & (table.get("n_gates", 0) > 0)]
+    sizes = table[table["budget"] != ""].groupby("budget", sort=False)["budget_params"].max()
+    sizes = sizes[sizes > 0]
+    if own.empty or len(sizes) < 2:
+        return table, ""
+    nearest = str(np.abs(np.log(sizes / float(own["pet_params"].mean()))).idxmin())
+    return table[table["budget"].isin(["", nearest])], nearest
+
+
 class _Sample(NamedTuple):
     """Values whose mean is a part of a group's difference; `units` name what is drawn again: seeds, or single runs."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from s3pet_viz.analysis.intervals import Interval, interval
 from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.analysis.transfer import Transfer
+from s3pet_viz.analysis.ways_missing import SCORED, TRAINED, commands, scored
 from s3pet_viz.config.checks import among, short
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run
@@ -29,6 +31,7 @@ from s3pet_viz.structure import Gate, Structure, parse_budget
 WaysLike: TypeAlias = "Study | Transfer | str | os.PathLike[str] | Mapping[str, Any] | Iterable[Any]"
 
 Key: TypeAlias = tuple[str, str]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Placed(NamedTuple):
@@ -56,6 +59,7 @@ class Ways:
         metric: what the scores are; "" where not known.
         ways: in the order in which they are drawn.
         left_out: what could not be compared, by name, and why.
+        missing: of a study, ways to place that it could have, and the call that would make each.
     """
 
     task: str
@@ -64,6 +68,7 @@ class Ways:
     metric: str
     ways: tuple[Way, ...]
     left_out: Mapping[str, str]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def ranked(self) -> bool:
@@ -205,47 +210,84 @@ def _within_scores(found: Interval, scores: Sequence[float]) -> Interval:
     return found._replace(low=np.maximum(found.low, 0.0), high=np.minimum(found.high, 1.0))
 
 
-def ways_of(
-    source: WaysLike,
-    *,
-    task: str | None = None,
-    budget: Budget | None = None,
-    seed: int | None = None,
-    methods: Sequence[str] | None = None,
-    space: Source | None = None,
-) -> Ways:
-    """Gather the ways to place that a study, or the caller, has for one task and budget.
+class Choice(TypedDict, total=False):
+    """What of a source is compared.
 
-    Args:
-        source: see `WaysLike`. Of a study its finished trainings, at home: not those of other tasks' structures.
+    Attributes:
         task: of a study that has several.
         budget: of a study, as it is written there; None: that of most trainings of the task. Methods without a budget
             (LoRA, BitFit) are beside those of any. Of a mapping: runs and scores are solved at it; structures have
             theirs.
         seed: of a study, of the trainings; None: all.
         methods: which, in this order; None: all.
-        space: a run or scores whose gates are the search space of structures that come without one. None: of a study
-            that of its searches; of a mapping that of a run or scores in it that holds all gates of the structure.
+        space: a run or scores whose gates are the search space of structures that come without one: random structures,
+            which say what chance gives, are drawn from it. None: of a study that of its searches; of a mapping that of
+            a run or scores in it that holds all gates of the structure.
+        compute: score ``gora`` and ``plop`` on the spot for a study that has none: of its task, backbone and budget,
+            once for each seed (`s3.score`: seconds each; the task's rows are needed).
+    """
+
+    task: str | None
+    budget: Budget | None
+    seed: int | None
+    methods: Sequence[str] | None
+    space: Source | None
+    compute: bool
+
+
+def takes_choice(function: F) -> F:
+    """Decorator: the signature names `Choice`, which the function takes as keywords."""
+    own = inspect.signature(function)
+    *named, rest = own.parameters.values()
+    choice = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "compute" else None).replace(
+            annotation=getattr(kind, "__forward_arg__", kind)
+        )
+        for name, kind in Choice.__annotations__.items()
+    ]
+    more = [] if rest.name == "choice" else [rest]  # there is more that it takes
+    function.__signature__ = own.replace(parameters=[*named, *choice, *more])  # type: ignore[attr-defined]
+    return function
+
+
+@takes_choice
+def ways_of(source: WaysLike, **choice: Unpack[Choice]) -> Ways:
+    """Gather the ways to place that a study, or the caller, has for one task and budget.
+
+    Args:
+        source: see `WaysLike`. Of a study its finished trainings, at home: not those of other tasks' structures.
+        task, budget, seed, methods, space, compute: see `Choice`.
 
     Raises:
         ConfigError: a task, budget, seed or method that there is none of; nothing to compare.
         StudyError, SourceError, RunError, StructureError, BudgetError: what is not to be opened, or solved again.
     """
+    if unknown := choice.keys() - Choice.__annotations__.keys():
+        raise TypeError(f"ways got an unexpected keyword argument {min(unknown)!r}")
+    given: dict[str, Any] = {"compute": False, **choice}
+    task, budget, seed, methods, space = (given.get(n) for n in ("task", "budget", "seed", "methods", "space"))
+    compute = given["compute"]
+    if not isinstance(compute, bool):
+        raise ConfigError(f"compute: expected True or False, found {short(compute)}")
+    if methods is not None and (isinstance(methods, str) or not isinstance(methods, Iterable)):
+        raise ConfigError(f"methods: expected a list of names, found {short(methods)}")
+    wanted = None if methods is None else list(dict.fromkeys(methods))
     gates = None if space is None else _space(space)
     if isinstance(source, (Study, Transfer, str, os.PathLike)):
         study = source.study if isinstance(source, Transfer) else open_study(source)
-        made = _of_study(study, task, budget, seed, gates)
+        made = _of_study(study, task, budget, seed, gates, compute, wanted)
     else:
-        for name, value in (("task", task), ("seed", seed)):
+        for name, value in (("task", task), ("seed", seed), ("compute", compute or None)):
             if value is not None:
                 raise ConfigError(f"{name}: expected a study to choose from, found {short(value)} beside other sources")
         made = _of_mapping(_named(source), budget, gates)
-    if methods is not None:
-        if isinstance(methods, str) or not isinstance(methods, Iterable):
-            raise ConfigError(f"methods: expected a list of names, found {short(methods)}")
+    if wanted is not None:
         by_name = {way.name: way for way in made.ways}
-        wanted = [by_name[among("methods", name, by_name)] for name in dict.fromkeys(methods)]
-        made = replace(made, ways=tuple(wanted), left_out={})
+        for name in wanted:
+            if isinstance(name, str) and (how := made.missing.get(name)):
+                raise ConfigError(f"methods: {name} is not there; it is made by: {how}")
+        found = [by_name[among("methods", name, by_name)] for name in wanted]
+        made = replace(made, ways=tuple(found), left_out={}, missing={})
     return _comparable(made)
 
 
@@ -257,7 +299,13 @@ def _space(source: Source) -> tuple[Gate, ...]:
 
 
 def _of_study(
-    study: Study, task: str | None, budget: Budget | None, seed: int | None, space: tuple[Gate, ...] | None
+    study: Study,
+    task: str | None,
+    budget: Budget | None,
+    seed: int | None,
+    space: tuple[Gate, ...] | None,
+    compute: bool,
+    wanted: Sequence[str] | None,
 ) -> Ways:
     rows = study.at_home()
     tasks = list(dict.fromkeys(rows["task"]))
@@ -291,7 +339,22 @@ def _of_study(
             left_out[str(name)] = "has no structure"
     params = rows.loc[rows["budget"] != "", "budget_params"]
     metric = str(rows["metric"].iloc[0]) if rows["metric"].nunique() == 1 else ""
-    return Ways(str(task), str(budget or ""), int(params.max()) if len(params) else 0, metric, tuple(ways), left_out)
+    lacking = [] if budget is None else [name for name in (*SCORED, *TRAINED) if name not in set(rows["method"])]
+    if compute:
+        if budget is None:
+            raise ConfigError("compute: expected a study with a budget, found none")
+        asked = [name for name in SCORED if name in lacking and (wanted is None or name in wanted)]
+        found, out = scored(study, str(task), str(budget), sorted(set(rows["seed"].tolist())), asked)
+        if why := next((out[name] for name in asked if name in out and wanted is not None), None):
+            raise ConfigError(f"compute: {why}")
+        left_out |= out
+        ways += [
+            Way(name, tuple(Placed(one.structure(), one.gates) for one in each), ()) for name, each in found.items()
+        ]
+        lacking = [name for name in lacking if name not in asked]
+    missing = commands(study, study.at_home(), str(task), str(budget), lacking)
+    size = int(params.max()) if len(params) else 0
+    return Ways(str(task), str(budget or ""), size, metric, tuple(ways), left_out, missing)
 
 
 def _named(source: Any) -> dict[str, list[Any]]:

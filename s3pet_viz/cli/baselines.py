@@ -41,7 +41,7 @@ With = Annotated[
 Out = Annotated[Path | None, c.option("Write the table as CSV, one row per training.")]
 
 
-@c.takes_fields(search=("space", *c.LOADED), tune=(name for name in c.TUNE_FIELDS if name != "seed"))
+@c.takes_fields(search=("space", "pin", *c.LOADED), tune=(name for name in c.TUNE_FIELDS if name != "seed"))
 def baselines(
     task: c.Task = None,
     backbone: c.Backbone = None,

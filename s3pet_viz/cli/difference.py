@@ -74,7 +74,8 @@ def forest(
     shown = o.plain_table("task", f"{method} less", "difference (95 %)", "settled", "n", right=1)
     for row in made.to_dict("records"):
         unit = " points" if row["unit"] == "points" else ""
-        cells = (row["label"], row["b"], said(row) + unit, "yes" if row["settled"] else "no")
+        other = row["b"] + (f", at {row['nearest']}" if row["nearest"] else "")
+        cells = (row["label"], other, said(row) + unit, "yes" if row["settled"] else "no")
         shown.add_row(*map(o.cell, (*cells, int(row["n_pairs"]) or f"{row['n_a']}/{row['n_b']}")))
     c.say(shown)
     _write(made, lambda: figures.forest(study, **asked), table, html, force)

@@ -17,6 +17,9 @@ Methods = Annotated[str | None, c.option("Which methods, in this order, separate
 Space = Annotated[
     str | None, c.option("A run whose search space random structures are drawn from, if the study has none.")
 ]
+Compute = Annotated[
+    bool, typer.Option("--compute", help="Score gora and plop here, where the study lacks them: a pass for each seed.")
+]
 By = Annotated[str, typer.Option(help="Sum over tasks by module, layer or place (with --modules).")]
 Modules = Annotated[bool, typer.Option("--modules", help="Over all tasks: which module leads, and how stable that is.")]
 Table = Annotated[Path | None, c.option("Write the numbers as CSV.")]
@@ -30,6 +33,7 @@ def ways(
     seed: Seed = None,
     methods: Methods = None,
     space: Space = None,
+    compute: Compute = False,
     modules: Modules = False,
     by: By = "module",
     table: Table = None,
@@ -42,11 +46,12 @@ def ways(
     """
     c.check_free(table, html, force=force)
     from s3pet_viz import figures
+    from s3pet_viz.analysis.ways import ways_of
     from s3pet_viz.cli import _output as o
     from s3pet_viz.errors import ConfigError
 
     asked: dict[str, Any] = {"budget": budget, "methods": None if methods is None else c.words(methods)}
-    alone = {"task": task, "seed": seed, "space": space}
+    alone: dict[str, Any] = {"task": task, "seed": seed, "space": space, "compute": compute or None}
     if modules:
         for name, value in alone.items():
             if value is not None:
@@ -57,8 +62,8 @@ def ways(
             shown.add_row(*map(o.cell, (row["method"], row["task"], row["says"])))
         c.say(shown)
     else:
-        asked |= alone
-        made = figures.ways_table(study, **asked)
+        gathered = ways_of(study, **{**asked, **alone, "compute": compute})
+        made = figures.ways_table(gathered)
         first = made["method"].iloc[0]
         shown = o.plain_table("method", "score (95 %)", "params", "budget", "overlap", "chance", right=5)
         for row in made.to_dict("records"):
@@ -70,11 +75,14 @@ def ways(
         c.say(shown, o.cell(f"budget: the share of it; overlap: of the gates with {first}'s; chance: of random ones"))
         for name, why in made.attrs["left_out"].items():
             c.say(o.cell(f"left out: {name}, which {why}"))
+        missing = made.attrs["missing"]
+        for how in dict.fromkeys(missing.values()):
+            c.say(o.cell(f"not there: {', '.join(name for name in missing if missing[name] == how)}; made by: {how}"))
     if table is not None:
         c.save_text(table, made.to_csv(index=False), force)
         c.say(f"table: {table}")
     if html is not None:
-        figure = figures.modules(study, by=by, **asked) if modules else figures.ways(study, **asked)  # type: ignore[arg-type]
+        figure = figures.modules(study, by=by, **asked) if modules else figures.ways(gathered)  # type: ignore[arg-type]
         c.save_text(html, figure.to_html(include_plotlyjs=True), force)
         c.say(f"figure: {html}")
 

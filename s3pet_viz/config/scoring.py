@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from s3pet_viz.config.names import ONE_PASS_METHODS
 from s3pet_viz.config.options import check_options, described, like, option
+from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig
 
 #: Training rows that the scores read, unless said otherwise. A mean over n rows leaves 1/n of the rows' variance in a
@@ -38,6 +40,7 @@ class ScoreConfig:
         None, help="Steps of training all gates before the scores are taken.", unset=_said(WARM_STEPS), least=0
     )
     max_source_length: int | None = like(TuneConfig, "max_source_length")
+    pin: dict[str, Any] | None = like(SearchConfig, "pin")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -84,8 +84,7 @@ def view(source: Opened, *, budget: Budget | None = None, step: int = -1) -> Vie
         number = int(source.steps(last=1)["step"].iloc[0]) if step == -1 else step
     keys = structure.keys
     selected = np.array([g.key in keys for g in gates], dtype=bool)
-    searched = source.searched_budget(budget) if isinstance(source, Run) else structure.budget
-    fill, cut = filled(gates, alpha, searched, selected)
+    fill, cut = filled(gates, alpha, source.searched_budget(budget), selected)
     p, alpha = (np.asarray(values, dtype=np.float64) for values in (p, alpha))
     rank = ranks(alpha).astype(np.float64)
     return View(source.name, gates, p, alpha, rank, selected, fill, cut, whole=True, step=number)

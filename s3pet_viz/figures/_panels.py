@@ -18,6 +18,10 @@ from s3pet_viz.figures._theme import Look
 _ROW_PX, _LINE = 8, 15
 #: px between two rows of panels: the labels of the columns, and the first line of a head.
 _BETWEEN = 43
+#: Between two panels beside each other, in parts of the plot.
+_SPACE = 0.04
+#: px that all panels beside each other have on a narrow screen (900 px), and what a column's label needs of them.
+_WIDTH, _LABEL = 640, 27
 
 
 class Panel(NamedTuple):
@@ -61,7 +65,7 @@ def panels(
     """
     across = min(columns, len(made))
     down = math.ceil(len(made) / across)
-    wide = 114 // across  # characters
+    wide = 105 // across  # characters
     heads = []
     for one in made:
         below = [part if len(part) <= wide else part.replace(", ", "<br>") for part in one.below]
@@ -69,29 +73,22 @@ def panels(
     lines = max(head.count("<br>") for head in heads)
     between = _BETWEEN + _LINE * lines
     height = max(60, _ROW_PX * len(grid.rows))
-    inner = down * height + (down - 1) * between
-    rows = [float(height)] * down
     specs: list[list[Any]] = [[{} if r * across + c < len(made) else None for c in range(across)] for r in range(down)]
     if beneath is not None:
-        rows.append(beneath[0])
         specs.append([{"colspan": across}, *[None] * (across - 1)])
-        inner += beneath[0] + between
         heads.append(_style.plain(beneath[1]))
     figure = make_subplots(
-        rows=len(rows),
-        cols=across,
-        specs=specs,
-        row_heights=rows,
-        subplot_titles=heads,
-        shared_yaxes=True,
-        figure=_style.new_figure(look, words),
-        horizontal_spacing=0.04,
-        vertical_spacing=between / inner if len(rows) > 1 else 0,
+        rows=len(specs), cols=across, specs=specs, subplot_titles=heads, figure=_style.new_figure(look, words)
     )
+    figure.update_layout(meta={"panels": len(made)})
     x, y = np.arange(len(grid.columns)), np.arange(len(grid.rows))
-    ticks = [k for k, label in enumerate(grid.columns) if label]
-    every = max(1, math.ceil(len(ticks) * across / 40))
-    across_axis = _style.named([grid.columns[k] for k in ticks[::every]], ticks[::every], 9)
+    every = max(1, math.ceil(len(x) * across * _LABEL / _WIDTH))
+    stacks: dict[str, list[int]] = {}
+    for k, label in enumerate(grid.columns):
+        stacks.setdefault(label.partition(".")[0], []).append(k)
+    ticks = [k for stack, mine in stacks.items() if stack for k in mine[::every]]
+    ticks = [k for k, after in zip(ticks, [*ticks[1:], math.inf], strict=True) if after - k >= every]
+    across_axis = _style.named([grid.columns[k] for k in ticks], ticks, 9)
     down_axis = _style.named([_style.plain(row) for row in grid.rows], y, 8)
     for i, one in enumerate(made):
         at = {"row": i // across + 1, "col": i % across + 1}
@@ -110,13 +107,39 @@ def panels(
         edge_x, edge_y = outlines(grid, selected)
         figure.add_trace(cased(edge_x, edge_y, line={"color": _style.GROUND, "width": 3}), **at)
         figure.add_trace(_style.line(edge_x, edge_y, "chosen", _style.OUTLINE, 1.5, showlegend=False), **at)
-        figure.update_xaxes(**across_axis, **_style.BARE, **at)
-        first = at["col"] == 1
-        shown = {"showticklabels": first, "automargin": first, **(down_axis if first else {})}
-        figure.update_yaxes(range=[len(y) - 0.5, -0.5], **shown, **_style.BARE, **at)
+        figure.update_xaxes(tickangle=0, **across_axis, **_style.BARE, **at)
+        figure.update_yaxes(range=[len(y) - 0.5, -0.5], **down_axis, **_style.BARE, **at)
     for head in figure.layout.annotations:
         head.update(font={"size": 11}, yshift=2)
+    gap = _BETWEEN if beneath is None else _BETWEEN + _LINE * beneath[1].count("<br>")
+    inner = lay(figure, across, height, between, 0 if beneath is None else beneath[0], gap)
     more = _LINE * max(0, lines - 1)
-    _style.place_top(figure, height=inner + 130 + more, legend=False, heads=True)
+    _style.place_top(figure, height=round(inner) + 130 + more, legend=False, heads=True)
     figure.update_layout(margin_t=figure.layout.margin.t + more)
-    return figure, len(rows)
+    return figure, len(specs)
+
+
+def lay(figure: go.Figure, across: int, height: float, between: float, beneath: float = 0, gap: float = 0) -> float:
+    """Place the panels of a figure so many beside each other; rows are named at the left ones alone.
+
+    Args:
+        height: of a panel. between: two rows of them. beneath: of the plot under them, if any. gap: above it. In px.
+
+    Returns:
+        The height of all, in px.
+    """
+    n = figure.layout.meta["panels"]
+    down = math.ceil(n / across)
+    inner = down * height + (down - 1) * between + (gap + beneath if beneath else 0)
+    x_axes, y_axes, heads = list(figure.select_xaxes()), list(figure.select_yaxes()), figure.layout.annotations
+    width = (1 - _SPACE * (across - 1)) / across
+    for i in range(n):
+        row, column = divmod(i, across)
+        left, top = column * (width + _SPACE), 1 - row * (height + between) / inner
+        x_axes[i].domain = [left, min(1.0, left + width)]
+        y_axes[i].update(domain=[max(0.0, top - height / inner), top], showticklabels=not column, automargin=not column)
+        heads[i].update(x=left + width / 2, y=top)
+    if beneath:
+        x_axes[n].domain, y_axes[n].domain = [0, 1], [0, beneath / inner]
+        heads[n].update(x=0.5, y=beneath / inner)
+    return inner

@@ -6,7 +6,10 @@ Lengths are CSS pixels of 1/96 inch, in which Chrome writes PNG (at scale 1), SV
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import re
+import textwrap
 import warnings
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from s3pet_viz.figures import _style
+from s3pet_viz.figures._panels import lay
 from s3pet_viz.figures._theme import LIGHT, recoloured
 
 PX_PER_MM = 96 / 25.4
@@ -25,6 +29,7 @@ NARROW_MM = 120.0
 #: A paper's plot beside the screen's: fonts 12 -> 10 px, lines and heights with them.
 _FONTS, _LINES, _HEIGHT = 10 / 12, 0.75, 0.68
 _LEAST_PLOT = 110.0
+_NUMBERED = re.compile(r"[A-Za-z]+\.?\d+")
 
 
 def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Figure:
@@ -47,6 +52,10 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
     for axis in (*made.select_xaxes(), *made.select_yaxes()):
         axis.title.font.size = axis.title.font.size or USUAL
     top = _title(made, width, title)
+    bar = _bar_below(made) if narrow and _panels(made) else 0.0
+    of_panels = _lay_panels(made, width) if _panels(made) else None
+    _turn_ticks(made, width)
+    _wrap_axis_titles(made, width)
     bottom = 8.0 + _axis_height(made)
     legend: dict[str, Any] = {}
     if _legend_names(made):
@@ -60,18 +69,56 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
             legend |= {"yref": "container", "y": 0, "yanchor": "bottom"}
             bottom += rows
     if narrow and legend.get("y") != 0:
-        bottom += _bar_below(made)
+        bottom += bar or _bar_below(made)
     above = [note.text or "" for note in made.layout.annotations if note.yref == "paper" and (note.y or 0) >= 1]
     if above:  # names of the stacks, heads of panels
         top += 4 + 12 * max(1 + text.count("<br>") for text in above)
     made.update_layout(legend={**legend, "itemsizing": "trace"})
-    height = round(top + bottom + _plot_height(figure, made))
+    height = round(top + bottom + (_plot_height(figure, made) if of_panels is None else of_panels))
     if legend.get("yanchor") == "top":
         made.layout.legend.y = 1 - at / height
     made.update_layout(height=height, margin={"t": top, "b": bottom, "l": 40, "r": 8})
     _thin_ticks(made, width)
     _fit_texts(made, width)
+    _fit_marks(made, width)
     return made
+
+
+def _panels(figure: go.Figure) -> int:
+    """How many small heatmaps a figure has (`_panels.panels`); 0 of other figures."""
+    return int((figure.layout.meta or {}).get("panels", 0))
+
+
+def _lay_panels(made: go.Figure, width: float) -> float:
+    """Small heatmaps as many beside each other as their heads allow, else beneath; returns the height of the plot."""
+    n, room = _panels(made), _room(made, width)
+    heads = made.layout.annotations[:n]
+    lines = [line for one in heads for line in (one.text or "").split("<br>")]
+    size = heads[0].font.size or USUAL
+    starts = {round(axis.domain[0], 6) for axis in list(made.select_xaxes())[:n]}
+    need = max(_LEAST_PLOT, _style.CHAR * size * max(map(len, lines)))
+    across = max(1, min(len(starts), int(room / need)))
+    axis, last = next(iter(made.select_yaxes())), list(made.select_yaxes())[n:]
+    height = max(_LEAST_PLOT / 2, 1.25 * (axis.tickfont.size or USUAL) * len(axis.tickvals))
+    labels = 1.4 * USUAL
+    between = labels + 1.35 * size * max((one.text or "").count("<br>") + 1 for one in heads) + 6
+    beneath = 2.6 * USUAL * len(last[0].tickvals) if last else 0.0
+    return lay(made, across, height, between, beneath, labels + 1.35 * size + 12)
+
+
+def _turn_ticks(figure: go.Figure, width: float) -> None:
+    """Names of columns that are too long to stand beside each other are turned, as long as they fit so: those of a
+    matrix, of which none can be left out. Numbered ones (E.0, E.1) are thinned."""
+    for axis in figure.select_xaxes():
+        labels, at = axis.ticktext, axis.tickvals
+        if labels is None or at is None or len(labels) < 2 or any(_NUMBERED.fullmatch(str(one)) for one in labels):
+            continue
+        low, high = axis.domain or (0, 1)
+        pitch = _room(figure, width) * (high - low) / len(labels)
+        size = axis.tickfont.size or USUAL
+        longest = max(len(line) for label in labels for line in str(label).split("<br>"))
+        if _style.CHAR * size * longest + 4 > pitch >= 1.1 * size:
+            axis.update(tickangle=-90)
 
 
 def _smaller(node: Any) -> Any:
@@ -110,14 +157,29 @@ def _axis_height(figure: go.Figure) -> float:
         labels = [str(label) for label in axis.ticktext] if axis.ticktext is not None else []
         upright = axis.tickangle in (90, -90)
         need = _style.CHAR * size * max(map(len, labels), default=0) if upright else 1.2 * size
-        deepest = max(deepest, need + 6 + (1.8 * USUAL if axis.title.text else 0))
+        deepest = max(deepest, need + 6 + _title_height(axis.title.text))
     return deepest
+
+
+def _title_height(text: str | None) -> float:
+    return (0.5 + 1.3 * (text.count("<br>") + 1)) * USUAL if text else 0.0
+
+
+def _wrap_axis_titles(figure: go.Figure, width: float) -> None:
+    """Break titles of x axes that are wider than their axis: they stand at its middle, and would leave the page."""
+    room = _room(figure, width)
+    for axis in figure.select_xaxes():
+        low, high = axis.domain or (0, 1)
+        most = max(12, int(room * (high - low) / (_style.CHAR * (axis.title.font.size or USUAL))))
+        if axis.title.text and "<" not in axis.title.text and len(axis.title.text) > most:
+            axis.title.text = "<br>".join(textwrap.wrap(axis.title.text, most))
 
 
 def _legend_names(figure: go.Figure) -> list[str]:
     if figure.layout.showlegend is False:
         return []
-    return [trace.name or "" for trace in figure.data if trace.showlegend is not False and trace.visible is not False]
+    shown = [t for t in figure.data if t.visible is not False and t.showlegend is not False]
+    return [t.name or "" for t in shown if t.type != "heatmap" or t.showlegend]  # a heatmap is in none by itself
 
 
 def _legend_height(figure: go.Figure, width: float) -> float:
@@ -131,10 +193,12 @@ def _legend_height(figure: go.Figure, width: float) -> float:
 def _bar_below(figure: go.Figure) -> float:
     """Lay a single colour bar under the plot, where a narrow figure has room for it; returns its height."""
     bars = [t for t in figure.data if t.type == "heatmap" and t.showscale is not False]
-    if len(bars) != 1 or len(list(figure.select_xaxes())) > 1:
+    if len(bars) != 1 or (len(list(figure.select_xaxes())) > 1 and not _panels(figure)):
         return 0.0
     place = {"orientation": "h", "x": 0.5, "xanchor": "center", "yref": "container", "y": 0, "yanchor": "bottom"}
-    bars[0].update(colorbar={**place, "len": 1, "thickness": 7, "ypad": 2, "title": {"side": "bottom"}})
+    bars[0].update(
+        colorbar={**place, "len": 1, "lenmode": "fraction", "thickness": 7, "ypad": 2, "title": {"side": "bottom"}}
+    )
     return 40.0
 
 
@@ -166,14 +230,16 @@ def _thin_ticks(figure: go.Figure, width: float) -> None:
         span = abs(axis.range[1] - axis.range[0]) if axis.range else max(at) - min(at) + 1
         pitch = room * (high - low) / span
         size = axis.tickfont.size or USUAL
+        stacks = [str(label).partition(".")[0] for label in labels]
         upright = axis.tickangle in (90, -90)
         need = 1.1 * size if upright else _style.CHAR * size * max(map(len, labels)) + 4
-        stride = math.ceil(need / pitch)
+        stride = math.ceil(need / (pitch * float(np.median(np.diff(at)))))  # some may be left out already
         if stride < 2:
             continue
-        group = np.cumsum(np.diff(at, prepend=at[0]) > 1)
+        group = np.cumsum([a != b for a, b in itertools.pairwise([stacks[0], *stacks])])
         kept = np.flatnonzero((np.arange(len(at)) - np.searchsorted(group, group)) % stride == 0)
-        axis.update(tickvals=[at[i] for i in kept], ticktext=[labels[i] for i in kept])
+        clear = np.diff(np.asarray(at, dtype=float)[kept], append=np.inf) * pitch >= need  # of the next stack's first
+        axis.update(tickvals=[at[i] for i in kept[clear]], ticktext=[labels[i] for i in kept[clear]])
 
 
 def _room(figure: go.Figure, width: float) -> float:
@@ -181,7 +247,27 @@ def _room(figure: go.Figure, width: float) -> float:
     y_labels = [len(label) for axis in figure.select_yaxes() for label in axis.ticktext or ()]
     room = width - 24 - _style.CHAR * USUAL * max(y_labels, default=6)
     bars = any(t.type == "heatmap" and t.showscale is not False and t.colorbar.orientation != "h" for t in figure.data)
-    return room - 60 if bars else room
+    titles = any(axis.title.text for axis in figure.select_yaxes())
+    return room - 60 * bars - 1.6 * USUAL * titles
+
+
+def _fit_marks(figure: go.Figure, width: float) -> None:
+    """Outlines and marks on the cells of a gate grid no larger than narrow cells allow: their colours stay in sight."""
+    grids = {
+        t.xaxis or "x": len(t.x) for t in figure.data if t.type == "heatmap" and (t.name == "gates" or _panels(figure))
+    }
+    for trace in figure.data:
+        if trace.type != "scatter" or (trace.xaxis or "x") not in grids:
+            continue
+        low, high = figure.layout["xaxis" + (trace.xaxis or "x")[1:]].domain or (0, 1)
+        pitch = _room(figure, width) * (high - low) / grids[trace.xaxis or "x"]
+        if trace.mode == "markers" and isinstance(trace.marker.size, (int, float)):
+            if trace.marker.size > 0.7 * pitch:
+                figure.layout.legend.itemsizing = "constant"
+                trace.marker.update(size=max(2.0, 0.7 * pitch), line={"width": 0})
+        elif trace.line.width:
+            share = 0.4 if trace.line.color == _style.GROUND else 0.2  # the casing is under the outline
+            trace.line.width = min(trace.line.width, max(0.75, share * pitch))
 
 
 def _fit_texts(figure: go.Figure, width: float) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis import Transfer, open_study
-from s3pet_viz.analysis.statistics import differences
+from s3pet_viz.analysis.statistics import at_one_size, differences
 from s3pet_viz.analysis.study import question
 from s3pet_viz.config.checks import among, short
 from s3pet_viz.errors import ConfigError
@@ -28,11 +28,12 @@ def forest_table(
     study: StudyLike, *, method: str = "searched", against: str | Sequence[str] = "random", value: Value = "score"
 ) -> pd.DataFrame:
     """The numbers behind `forest`: a row a task and budget (and mode, where there are several) and one for all of
-    them, for each reference in turn.
+    them, for each reference in turn. A method of one size (LoRA by hand) stands against the budget nearest to it alone.
 
-    Columns: label (the task and what tells it from the others; "all"), settled (whether the interval leaves 0 out), and
-    those of `Study.differences`: task, budget, a, b, value, unit ("points": scores that are fractions times 100),
-    mean_a, mean_b, difference, low, high, level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test.
+    Columns: label (the task and what tells it from the others; "all"), settled (whether the interval leaves 0 out),
+    those of `Study.differences` (task, budget, a, b, value, unit ("points": scores that are fractions times 100),
+    mean_a, mean_b, difference, low, high, level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test) and nearest
+    (the budget that a method of one size is held against; "" where neither has one).
 
     Args:
         study: a study, its folder, or a recorded study's name.
@@ -64,7 +65,9 @@ def forest_table(
     for reference in references:
         pair = rows[rows["method"].isin([method, reference])]
         scale: Any = "points" if value == "score" and fractions else "raw"
-        made.append(differences(pair, a=method, b=reference, by=question(pair), value=value, scale=scale))
+        pair, nearest = at_one_size(pair)
+        rows_of = differences(pair, a=method, b=reference, by=question(pair), value=value, scale=scale)
+        made.append(rows_of.assign(nearest=nearest))
     # Task by task as they come, the smallest budget first.
     tasks, sizes = list(dict.fromkeys(rows["task"])), rows.groupby("budget")["budget_params"].min()
     table = pd.concat(made, ignore_index=True)
@@ -92,7 +95,8 @@ def forest(
 ) -> go.Figure:
     """Draw paired differences with their intervals, a row a task, and all of them together at the bottom.
 
-    Marks are filled where the interval leaves 0 out. Of one reference, the numbers stand at the right.
+    Marks are filled where the interval leaves 0 out. Of one reference, the numbers stand at the right. The title (of
+    several the legend) names the budget that a method of one size is held against.
 
     Args:
         study, method, against, value: as `forest_table`.
@@ -107,15 +111,18 @@ def forest(
     parts = table[table["label"] != ALL]
     shown = [shorten(one, 24) for one in (method, *references)]
     one = len(references) == 1
-    words = (
-        f"{shown[0]} less {shown[1] if one else 'each'} · settled in {int(parts['settled'].sum())} of {len(parts)} rows"
-    )
+    near = {reference: f", at {at}" if at else "" for reference, at in zip(table["b"], table["nearest"], strict=True)}
+    what = f"{shown[1]}{near[references[0]]}" if one else "each"
+    words = f"{shown[0]} less {what} · settled in {int(parts['settled'].sum())} of {len(parts)} rows"
     figure = _style.new_figure(look, _style.plain(words))
     at = {label: i for i, label in enumerate(labels)} | {ALL: len(labels) + 0.4}
     for k, reference in enumerate(references):
         mine = table[table["b"] == reference]
         y = np.array([at[label] for label in mine["label"]]) + 0.6 * ((k + 0.5) / len(references) - 0.5)
-        colour, name = _style.CATEGORICAL[k % len(_style.CATEGORICAL)], _style.plain(f"less {reference}")
+        colour, name = (
+            _style.CATEGORICAL[k % len(_style.CATEGORICAL)],
+            _style.plain(f"less {reference}{near[reference]}"),
+        )
         gap = np.full(len(mine), np.nan)
         x_bars, y_bars = np.stack([mine["low"], mine["high"], gap], axis=1), np.stack([y, y, gap], axis=1)
         bars = _style.line(x_bars.ravel(), y_bars.ravel(), name, colour, 2, legendgroup=reference, showlegend=False)
@@ -169,9 +176,9 @@ def _dress(figure: go.Figure, table: pd.DataFrame, labels: list[str], last: floa
     zero = {"zeroline": True, "zerolinecolor": _style.INK, "zerolinewidth": 1}
     ends = [min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds)))]
     pad = 0.04 * (ends[1] - ends[0] or 1)
-    what = (
-        f"{shorten(str(table['a'].iloc[0]), 24)} less {shorten(str(table['b'].iloc[0]), 24)}" if one else "difference"
-    )
+    sides = [shorten(str(table[side].iloc[0]), 24) for side in ("a", "b")]
+    at = f", at {table['nearest'].iloc[0]}" if table["nearest"].iloc[0] else ""
+    what = f"{sides[0]} less {sides[1]}{at}" if one else "difference"
     figure.update_xaxes(title=f"{_style.plain(what)}, {unit} ({better})", range=[ends[0] - pad, ends[1] + pad], **zero)
     ticks = _style.named(
         [_style.plain(shorten(label, 32)) for label in labels] + ["<b>all</b>"], [*range(len(labels)), last]
@@ -179,7 +186,7 @@ def _dress(figure: go.Figure, table: pd.DataFrame, labels: list[str], last: floa
     figure.update_yaxes(range=[last + 0.6, -0.6], showgrid=False, ticklabelstandoff=4, zeroline=False, **ticks)
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": last - 0.7, "y1": last - 0.7}
     figure.add_shape(**line, line={"color": _style.PALE, "width": 1})
-    names = [f"less {name}" for name in dict.fromkeys(table["b"])]
+    names = [trace.name for trace in figure.data if trace.showlegend is not False]
     height = round(150 + _ROW_PX * max(1.0, 0.6 * references) * (last + 1.2))
     _style.place_top(figure, height=height, legend=not one, names=names)
     if one:

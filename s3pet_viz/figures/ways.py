@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Unpack, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack, cast, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.ways import Ways, WaysLike, ways_of
+from s3pet_viz.analysis.ways import Choice, Ways, WaysLike, takes_choice, ways_of
+from s3pet_viz.analysis.ways_missing import SCORED, TRAINED
 from s3pet_viz.config.checks import among, whole
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.figures import _style
@@ -17,8 +18,6 @@ from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._grid import Grid, tiles
 from s3pet_viz.figures._panels import Panel, panels
 from s3pet_viz.figures._theme import Look, themed
-from s3pet_viz.runs.reader import Budget
-from s3pet_viz.sources import Source
 
 Of = Literal["ways", "gates", "pairs"]
 #: More are no longer told apart.
@@ -26,29 +25,21 @@ MOST = 24
 _ROW_PX = 34
 
 
-def ways_table(
-    source: WaysLike,
-    *,
-    task: str | None = None,
-    budget: Budget | None = None,
-    seed: int | None = None,
-    methods: Sequence[str] | None = None,
-    space: Source | None = None,
-    of: Of = "ways",
-    draws: int = 199,
-) -> pd.DataFrame:
-    """The numbers behind `ways`. What could not be compared is in ``.attrs["left_out"]``, with the reason.
+@takes_choice
+def ways_table(source: WaysLike | Ways, *, of: Of = "ways", draws: int = 199, **choice: Unpack[Choice]) -> pd.DataFrame:
+    """The numbers behind `ways`. What could not be compared is in ``.attrs["left_out"]``, with the reason; what a study
+    lacks in ``.attrs["missing"]``, with the call that makes it.
 
     Args:
         source: a study, its folder or a recorded study's name; a mapping of names to runs, structures, scores, paths,
-            what was trained (`Scores`), or lists of these (seeds); or a list of `Scores`, by their methods.
+            what was trained (`Scores`), or lists of these (seeds); or a list of `Scores`, by their methods. Or what
+            `ways_of` gathered.
         task: of a study that has several.
-        budget: of a study, as it is written there; None: that of most trainings. Methods without a budget (LoRA) are
-            beside those of any. Of a mapping: runs and scores are solved at it; structures stay as they are.
-        seed: of a study: of the trainings; None: all.
-        methods: which, in this order; None: all.
-        space: a run or scores, whose gates are the search space of structures that come without one: random
-            structures, which say what chance gives, are drawn from it.
+        budget: of a study, as it is written there; None: that of most trainings. Of a mapping: runs and scores are
+            solved at it.
+        seed: of a study; None: all. methods: which, in this order; None: all.
+        space: a run or scores, whose gates random structures are drawn from where a structure comes without a space.
+        compute: score ``gora`` and ``plop`` on the spot where a study lacks them. More: `analysis.ways.Choice`.
         of: ``ways``, a row per way: method, structures (how many), gates and params (means), of_budget (params over the
             budget), score, low, high (mean and 95 % interval, of scores from 0 to 1 cut there; NaN where not
             known), n (trainings), metric, overlap (mean Jaccard with the first), chance, above.
@@ -65,29 +56,30 @@ def ways_table(
     """
     among("of", of, get_args(Of))
     whole("draws", draws, 1)
-    made = ways_of(source, task=task, budget=budget, seed=seed, methods=methods, space=space)
+    made = _gathered(source, choice)
     table = (
         made.cells().drop(columns="place")
         if of == "gates"
         else (made.pairs if of == "pairs" else made.table)(draws=draws)
     )
-    table.attrs["left_out"] = dict(made.left_out)
+    table.attrs |= {"left_out": dict(made.left_out), "missing": dict(made.missing)}
     return table
 
 
+class _Drawn(Choice, Look, total=False):
+    """What `ways` takes beside its own."""
+
+
+def _gathered(source: WaysLike | Ways, choice: Mapping[str, Any]) -> Ways:
+    """What `ways_of` has gathered already, if it is that."""
+    return (
+        source if isinstance(source, Ways) and not any(choice.values()) else ways_of(cast(WaysLike, source), **choice)
+    )
+
+
 @themed
-def ways(
-    source: WaysLike,
-    *,
-    task: str | None = None,
-    budget: Budget | None = None,
-    seed: int | None = None,
-    methods: Sequence[str] | None = None,
-    space: Source | None = None,
-    columns: int = 3,
-    draws: int = 199,
-    **look: Unpack[Look],
-) -> go.Figure:
+@takes_choice
+def ways(source: WaysLike | Ways, *, columns: int = 3, draws: int = 199, **options: Unpack[_Drawn]) -> go.Figure:
     """Draw where each way places, a small heatmap each, and beneath how far they agree.
 
     A cell's colour is the share of the way's structures (seeds) that chose it; those chosen by more than half are
@@ -96,7 +88,7 @@ def ways(
     how far a way's own seeds agree.
 
     Args:
-        source, task, budget, seed, methods, space, draws: as `ways_table`.
+        source, task, budget, seed, methods, space, compute, draws: as `ways_table`.
         columns: panels beside each other.
         title: instead of task and budget. theme: ``light`` or ``dark``.
 
@@ -108,7 +100,9 @@ def ways(
     """
     whole("columns", columns, 1)
     whole("draws", draws, 1)
-    made = ways_of(source, task=task, budget=budget, seed=seed, methods=methods, space=space)
+    choice: Any = {name: value for name, value in options.items() if name in Choice.__annotations__}
+    look: Any = {name: value for name, value in options.items() if name not in choice}
+    made = _gathered(source, choice)
     if len(made.ways) > MOST:
         raise ConfigError(
             f"ways: expected at most {MOST} to draw beside each other, found {len(made.ways)}; choose some (methods=)"
@@ -140,6 +134,9 @@ def ways(
     if made.left_out:
         out = "; ".join(f"{name} {why}" for name, why in made.left_out.items())
         words += _style.plain(f" · left out: {shorten(out, 70)}")
+    for name, how in (("not scored", SCORED), ("not trained", TRAINED)):
+        if lacking := [one for one in made.missing if one in how]:
+            words += f" · {name}: {', '.join(lacking)}{' (compute=True)' if how is SCORED else ''}"
     n = len(made.ways)
     known = pairs["chance"].notna().any()
     head = f"Agreement (mean Jaccard{'' if made.ranked else ' of places'}{'; in brackets: by chance' if known else ''})"

@@ -68,11 +68,15 @@ class FinalAlphas:
             )
         return parsed.parameters(self.backbone_params or None)
 
+    def searched_budget(self, budget: str | int | float | None = None) -> int:
+        """What these gates are chosen under, in parameters: all of a budget, for nothing is pinned beside them."""
+        return self.parameters(budget)
+
     def p_at(self, budget: str | int | float | None = None) -> np.ndarray:
         """p as recorded, or with the shift solved again for another budget; float64, shape (n_gates,)."""
         if budget is None:
             return self.p
-        return probabilities(self.alpha, solve_shift(self.alpha, self.counts, self.parameters(budget)))
+        return probabilities(self.alpha, solve_shift(self.alpha, self.counts, self.searched_budget(budget)))
 
     def structure(self, budget: str | int | float | None = None) -> Structure:
         """The structure that these alphas select.

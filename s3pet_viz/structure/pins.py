@@ -146,6 +146,14 @@ def left_for(budget: int, inside: Sequence[Gate]) -> int:
     return budget - used
 
 
+def with_pinned(
+    structure: Structure, pinned: Pinned, pin: Mapping[str, Sequence[str]] | None, budget: int
+) -> Structure:
+    """A structure chosen among `pinned.gates`, with the gates pinned in, for the whole budget; its source says both."""
+    source = {**structure.source, **pins_said(pinned.inside, pin)}
+    return replace(structure, gates=(*structure.gates, *pinned.inside), budget=budget, source=source)
+
+
 def pins_said(inside: Sequence[Gate], pin: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
     """What the source of a structure says of pins, under ``pinned``: names of the gates in it, patterns of those kept
     out. Nothing of none.

@@ -19,6 +19,7 @@ from s3pet_viz.pet import candidate_gates, load_space
 from s3pet_viz.pet.space import recorded_space
 from s3pet_viz.structure import Structure
 from s3pet_viz.structure.budget import Budget, check_budget
+from s3pet_viz.structure.pins import part, read_pin
 from s3pet_viz.studies.cells import Cell, key_of
 from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.worker import Given
@@ -27,7 +28,7 @@ from s3pet_viz.training.device import check_device
 from s3pet_viz.training.pair import check_head, load_pair
 from s3pet_viz.tuning import adalora
 from s3pet_viz.tuning.baselines import EVERYWHERE, MANUAL, OTHERS
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, parse_method, space_types
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, check_pin, parse_method, space_types
 
 _SEARCH = {f.name for f in fields(SearchConfig)} - {"task", "backbone", "budget", "space", "mode", "seed", "steps"}
 _TUNE = {f.name for f in fields(TuneConfig)} - {"steps", "seed"}
@@ -151,14 +152,31 @@ class Ground:
     def _random(self, task: str, budget: Any, budget_params: int, seed: int, which: int) -> Cell:
         """A random structure of its own for each seed: draw 100 * which + seed."""
         draw = 100 * which + seed
-        structure = {"kind": "random", "budget": budget, "space": self.space, "draw": draw}
+        structure = {"kind": "random", "budget": budget, "space": self.space, "draw": draw, **self._pin(task)}
         return self.tune(task, "random", structure, seed, budget=budget, budget_params=budget_params, draw=draw)
 
     def _one_pass(self, task: str, name: str, budget: Any, budget_params: int, seed: int) -> Cell:
         """A structure that one-pass scores pick; recorded studies call its kind ``rival``."""
-        check_lora(parse_method(name)[0], space_types(load_space(self.space)))
+        kind = parse_method(name)[0]
+        check_lora(kind, space_types(load_space(self.space)))
+        check_pin(kind, self.pinned(task))
         structure = {"kind": "rival", "name": name, "budget": budget, "space": self.space, "seed": seed}
+        structure |= self._pin(task)
         return self.tune(task, name, structure, seed, budget=budget, budget_params=budget_params)
+
+    def pinned(self, task: str) -> dict[str, list[str]] | None:
+        """What the searches of a task have in or out beforehand. What chooses from the same space beside them (random
+        structures, one-pass scores) holds it too, or the two would not be of one problem.
+
+        Raises:
+            ConfigError: as `read_pin`.
+        """
+        given = self.recipes[task].search.get("pin")
+        return None if given is None else read_pin("pin", given)
+
+    def _pin(self, task: str) -> dict[str, Any]:
+        """For a recipe; nothing of none, so that cells of recorded studies stay as they are."""
+        return {"pin": pin} if (pin := self.pinned(task)) else {}
 
     # -- checks ----------------------------------------------------------------------------------------
 
@@ -185,13 +203,15 @@ class Ground:
                 config = SearchConfig.from_dict({k: v for k, v in cell.what.items() if k not in extra})
                 if self.given is None:
                     check_head(config.head)
-        for task in self.tasks.values():
+        for label, task in self.tasks.items():
             made, _ = _loaded_pair(task, self.backbone, self.options, self.given)
             sizes = {given: budget.parameters(made.n_params) for given, budget in parsed.items()}
             if sizes:
                 gates, _ = candidate_gates(made.positions(), load_space(self.space))
                 for size in sizes.values():
                     check_budget([g.n_params for g in gates], size)
+                    if pin := self.pinned(label):
+                        part(gates, pin, size)
             for structure in structures:
                 insert(made.model, structure.gates).detach()
         return sizes

@@ -15,6 +15,7 @@ from s3pet_viz.files import expanded
 from s3pet_viz.runs import Run
 from s3pet_viz.sources import A_SOURCE, ANY, names_source, open_source
 from s3pet_viz.structure import Structure
+from s3pet_viz.structure.pins import SIDES
 from s3pet_viz.studies.cells import Cell, as_list, task_names
 from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
@@ -71,6 +72,9 @@ def transfer(
         raise ConfigError("sources: a consensus needs source tasks, found none")
     check_methods(references, ())
     ground = make_ground({**source_tasks, **target_names}, backbone, shared)
+    inside = {tuple((ground.pinned(task) or {}).get(SIDES[0], ())) for task in source_tasks}
+    if CONSENSUS in names and len(inside) > 1:
+        raise ConfigError("per_task: expected the same gates pinned in for all sources of a consensus, found others")
     given = [s.structure for s in found if s.structure is not None]
     size = ground.check([budget], [mode] if source_tasks else (), given)[budget]
     for s in found:

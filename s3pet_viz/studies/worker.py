@@ -172,14 +172,13 @@ def _method(root: Path, recipe: Mapping[str, Any], bench: Any, config: Any) -> t
     if kind == "random":
         gates = bench.candidates(load_space(recipe["space"])).gates
         budget = parse_budget(recipe["budget"], bench.backbone.n_params)
-        return random_structure(gates, budget, bench.backbone, recipe["draw"]), {}
+        return random_structure(gates, budget, bench.backbone, recipe["draw"], recipe.get("pin")), {}
     if kind == "rival":
         from s3pet_viz.tuning.one_pass import one_pass_structure
 
         started = time.perf_counter()
-        made = one_pass_structure(
-            bench, recipe["name"], budget=recipe["budget"], space=recipe["space"], seed=recipe["seed"], progress=False
-        )
+        asked: dict[str, Any] = {name: recipe.get(name) for name in ("budget", "space", "seed", "pin")}
+        made = one_pass_structure(bench, recipe["name"], progress=False, **asked)
         return made, {"search_seconds": time.perf_counter() - started}
     if kind in ("everywhere", "adalora"):
         budget = parse_budget(recipe["budget"], bench.backbone.n_params)

@@ -26,6 +26,7 @@ from s3pet_viz.pet import load_space
 from s3pet_viz.sources import A_SOURCE, Source, open_source, structure_of
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.structure.budget import Budget, check_budget
+from s3pet_viz.structure.pins import part, read_pin
 from s3pet_viz.training.evaluate import evaluate as evaluate_backbone
 from s3pet_viz.training.scores import Scores
 from s3pet_viz.tuning import adalora
@@ -39,7 +40,7 @@ from s3pet_viz.tuning.baselines import (
     manual_structure,
     random_structure,
 )
-from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, check_lora, parse_method, score_gates
+from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, OnePassScores, check_lora, parse_method, parted, score_rest
 from s3pet_viz.tuning.origin import PlaceOptions, TrainOptions, bench_of, split_options, takes_place, warn_of_scored
 
 DEFAULT_BASELINES = ("untouched", "head", *MANUAL, "random", "full")
@@ -156,6 +157,7 @@ def baselines(
     methods: Sequence[str] = DEFAULT_BASELINES,
     n_random: int = 3,
     structures: Mapping[str, Source] | None = None,
+    pin: Mapping[str, Any] | str | None = None,
     progress: bool = True,
     on_scores: Callable[[Scores], None] | None = None,
     **options: Unpack[TrainOptions],
@@ -174,6 +176,8 @@ def baselines(
             ``head`` is left out, with a warning, where the backbone has none; ``full``, of the default, where the
             backbone's weights are quantised, or wait elsewhere.
         n_random: random structures; structure k is drawn with seed k and trained once with each of `seeds`.
+        pin: gates that the random structures and those of one-pass scores have, and others that they have not, as of
+            `search`: beside a search with pins. The other methods take nothing from the space, and hold none.
         structures: further structures by name (or what names one, see `sources.Source`), e.g. ``{"searched": run}``.
         options: fields of `TuneConfig`, but seed.
 
@@ -192,6 +196,7 @@ def baselines(
     config_of(TuneConfig, others)  # says what is wrong before a file is opened
     chosen_space = load_space(space)
     parsed = Budget.parse(budget)
+    held = None if pin is None else read_pin("pin", pin)
     n_random = whole("n_random", n_random, 1)
     numbers = seed_list(seeds)
     allowed = {*MANUAL, *OTHERS, *ONE_PASS_METHODS, EVERYWHERE, adalora.NAME, "random"}
@@ -220,14 +225,18 @@ def baselines(
     if {"random", *ONE_PASS_METHODS} & set(chosen):
         gates = bench.candidates(chosen_space).gates
         check_budget([g.n_params for g in gates], size)
+        if held:
+            part(gates, held, size)
 
     @cache  # per gate and per parameter share their scores
     def scored(kind: str, seed: int) -> OnePassScores:
-        return score_gates(bench, kind, gates, seed=seed, config=replace(config, seed=seed), progress=progress)
+        options: Any = {"seed": seed, "config": replace(config, seed=seed), "progress": progress}
+        return score_rest(bench, kind, gates, held, parted(kind, gates, held, size), **options)
 
     def one_pass(name: str) -> Callable[[int], Structure]:
         kind, per = parse_method(name)
         check_lora(kind, (g.pet_type for g in gates))
+        parted(kind, gates, held, size)
         return lambda seed: scored(kind, seed).structure(size, per)
 
     def pruned(seed: int) -> AdaLoRA:
@@ -237,7 +246,7 @@ def baselines(
     plan: list[tuple[str, int, Any]] = [(name, 0, structure) for name, structure in given.items()]
     for name in chosen:
         if name == "random":
-            plan += [(name, k, random_structure(gates, size, bench.backbone, k)) for k in range(n_random)]
+            plan += [(name, k, random_structure(gates, size, bench.backbone, k, held)) for k in range(n_random)]
         elif name in ONE_PASS_METHODS:
             plan.append((name, 0, one_pass(name)))
         elif name == EVERYWHERE:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from s3pet_viz.backbones import Backbone
 from s3pet_viz.errors import BudgetError, ConfigError
 from s3pet_viz.pet import Space, SpaceEntry, candidate_gates
 from s3pet_viz.structure import Gate, Structure, select
+from s3pet_viz.structure.pins import left_for, part, with_pinned
 from s3pet_viz.structure.structure import gates_by_index
 from s3pet_viz.structure.units import at_rank
 
@@ -95,12 +96,21 @@ def against_budget(structure: Structure | None, budget: int | None) -> dict[str,
     return {"budget": budget, "meets_budget": meets, "words": "" if meets else words}
 
 
-def random_structure(gates: Sequence[Gate], budget: int, backbone: Backbone, seed: int) -> Structure:
+def random_structure(
+    gates: Sequence[Gate], budget: int, backbone: Backbone, seed: int, pin: Mapping[str, Sequence[str]] | None = None
+) -> Structure:
     """A random structure: gates in random order, each taken if it still fits.
 
+    Args:
+        pin: what is in or out beforehand, as a search's `pin` keeps it; the others are drawn under what is left.
+
     Raises:
-        BudgetError: no gate fits.
+        BudgetError: no gate fits. ConfigError: as `structure.pins.part`.
     """
+    if pin:
+        pinned = part(gates, pin, budget)
+        drawn = random_structure(pinned.gates, left_for(budget, pinned.inside), backbone, seed)
+        return with_pinned(drawn, pinned, pin, budget)
     alpha = np.random.default_rng([seed, 77]).random(len(gates))
     chosen = select(alpha, [g.n_params for g in gates], budget)
     if not len(chosen):

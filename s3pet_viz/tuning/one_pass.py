@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, SpaceError, StructureError
 from s3pet_viz.pet import PETs, Space, insert, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
+from s3pet_viz.structure.pins import Pinned
+from s3pet_viz.structure.pins import part as part_by_pins
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.fit import fit
@@ -35,15 +37,25 @@ from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
 from s3pet_viz.tuning.layer_scores import Draw, eva_ratios, gaussian, gora_scores, plop_scores
 from s3pet_viz.tuning.workbench import Workbench
 
+Pin: TypeAlias = Mapping[str, Sequence[str]] | None
+
 
 def one_pass_structure(
-    bench: Workbench, name: str, *, budget: str | int | float, space: Any = "S3PET-M", seed: int = 0, **options: Any
+    bench: Workbench,
+    name: str,
+    *,
+    budget: str | int | float,
+    space: Any = "S3PET-M",
+    seed: int = 0,
+    pin: Pin = None,
+    **options: Any,
 ) -> Structure:
     """The structure that one-pass scores pick for a budget.
 
     Args:
         name: one of `ONE_PASS_METHODS`, e.g. ``gradient`` or ``gradient/param``.
         budget: as `OnePassScores.structure`.
+        pin: as of `score_rest`.
         space, seed, options: as `one_pass_scores`.
 
     Returns:
@@ -55,8 +67,44 @@ def one_pass_structure(
     """
     kind, per = parse_method(name)
     gates = candidates_of(bench, kind, space).gates
-    check_size(kind, gates, parse_budget(budget, bench.backbone.n_params))
-    return score_gates(bench, kind, gates, seed=seed, **options).structure(budget, per)
+    pinned = parted(kind, gates, pin, parse_budget(budget, bench.backbone.n_params))
+    return score_rest(bench, kind, gates, pin, pinned, seed=seed, **options).structure(budget, per)
+
+
+def parted(kind: str, gates: Sequence[Gate], pin: Pin, budget: int) -> Pinned | None:
+    """What pins leave to choose from, at a budget in parameters; None where nothing is pinned.
+
+    Raises:
+        BudgetError: below the smallest module. BudgetError, ConfigError: as `structure.pins.part`; ConfigError: a
+            method that cannot hold pins.
+    """
+    if not pin:
+        check_size(kind, gates, budget)
+        return None
+    check_pin(kind, pin)
+    return part_by_pins(gates, pin, budget)
+
+
+def check_pin(kind: str, pin: Pin) -> None:
+    """Raises ConfigError: a method that cannot hold pins."""
+    if pin and kind == "domlora":
+        raise ConfigError("pin: expected no gates pinned with 'domlora', which puts all of the budget into one module")
+
+
+def score_rest(
+    bench: Workbench, kind: str, gates: Sequence[Gate], pin: Pin, pinned: Pinned | None, **options: Any
+) -> OnePassScores:
+    """`score_gates` of what pins leave, as a search sees it: those in are open beside it, those out are not there.
+
+    Args:
+        gates: of the space. pin: as a search's `pin` keeps it. pinned: what it means (`parted`).
+    """
+    if pinned is None:
+        return score_gates(bench, kind, gates, **options)
+    made = score_gates(bench, kind, (*pinned.gates, *pinned.inside), **options)
+    n = len(pinned.gates)
+    sides: dict[str, Any] = {"pin": pin, "pinned_in": pinned.inside, "pinned_out": pinned.outside}
+    return replace(made, gates=made.gates[:n], score=made.score[:n], **sides)
 
 
 def parse_method(name: str) -> tuple[str, Per]:

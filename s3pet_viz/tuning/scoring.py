@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from torch import nn
 
-from s3pet_viz.analysis.one_pass import OnePassScores, TaskScores, check_size
+from s3pet_viz.analysis.one_pass import OnePassScores, TaskScores
 from s3pet_viz.config.checks import short
 from s3pet_viz.config.names import LAYER_SCORES, SPACES
 from s3pet_viz.config.options import config_of, takes
@@ -21,7 +21,7 @@ from s3pet_viz.structure.budget import Budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.own import Own
 from s3pet_viz.tuning.layer_scores import Draw
-from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, score_gates, space_types
+from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, parted, score_rest, space_types
 from s3pet_viz.tuning.origin import check_workbench
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -126,11 +126,12 @@ def score(
         candidates = candidates_of(bench, kind, chosen)
         gates = candidates.gates
         parameters = parsed.parameters(bench.backbone.n_params)
-        check_size(kind, gates, parameters)
-        made = score_gates(
+        made = score_rest(
             bench,
             kind,
             gates,
+            config.pin,
+            parted(kind, gates, config.pin, parameters),
             seed=config.seed,
             rows=config.rows,
             batch_size=config.batch_size,

@@ -33,6 +33,32 @@ def test_rows_are_the_study_s_differences_and_all_comes_last():
     assert (table["settled"] == ((table["low"] > 0) | (table["high"] < 0))).all()
 
 
+def test_a_method_of_one_size_is_held_against_the_nearest_budget():
+    """LoRA by hand has 0.199 %: over searches of 0.1, 0.2 and 0.5 % it would win where they are smaller."""
+    table = figures.forest_table("tiny-t5", against=["LoRA", "BitFit", "random", "full"]).set_index("b")
+    assert table["nearest"].groupby("b").first().to_dict() == {"LoRA": "0.2%", "BitFit": "0.5%", "random": "", "full": ""}
+    assert set(table.loc["LoRA", "budget"]) == {"0.2%", ""}
+    assert set(table.loc["BitFit", "budget"]) == {"0.5%", ""}  # 14,080 parameters
+    assert set(table.loc["full", "budget"]) == {"0.1%", "0.2%", "0.5%", ""}
+    lora = table.loc["LoRA"]
+    assert len(lora) == 6
+    every = lora[lora["label"] == "all"].iloc[0]
+    assert not every["settled"]
+    assert every["difference"] == pytest.approx(-1.8, abs=0.05)  # as docs/results.md has it
+    parts = lora[lora["label"] != "all"]
+    assert every["difference"] == pytest.approx(parts["difference"].mean())
+    reversed_ = figures.forest_table("tiny-t5", method="LoRA", against="searched")
+    assert reversed_["difference"].iloc[-1] == pytest.approx(-every["difference"])
+    assert set(reversed_["nearest"]) == {"0.2%"}
+    one = figures.forest("tiny-t5", against="LoRA")
+    assert one.layout.title.text.startswith("searched less LoRA, at 0.2% · settled in")
+    assert "less LoRA, at 0.2%" in one.layout.xaxis.title.text
+    out = CliRunner().invoke(app, ["forest", "tiny-t5", "--against", "LoRA"])
+    assert "LoRA, at 0.2%" in out.output
+    names = {trace.name for trace in figures.forest("tiny-t5", against=["random", "LoRA"]).data}
+    assert names == {"less random", "less LoRA, at 0.2%"}
+
+
 def test_structures_of_a_source_against_the_targets_own(study):
     table = figures.forest_table(study, method="sentiment", against="searched")
     assert table["label"].tolist() == ["entailment", "similarity", "all"]

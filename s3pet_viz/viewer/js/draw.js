@@ -216,7 +216,7 @@ export class Picture {
   /** The picture as a file of its own. paper: {mm, caption}: for a paper, which has its heading elsewhere. */
   source(paper = null) {
     const whole = this.svg.cloneNode(true),
-      above = paper ? 0 : 24;
+      above = paper ? 5 : 24; // a legend's border would stand at the edge
     const back = [s("rect", { width: this.width, height: this.height + above, fill: this.ink.paper })];
     for (const cell of this.cells) back.push(s("path", cell));
     const inner = s("g", { transform: `translate(0 ${above})` }, back.slice(1), ...whole.childNodes);
@@ -224,7 +224,7 @@ export class Picture {
     if (paper) {
       whole.replaceChildren(s("desc", {}, paper.caption), back[0], inner);
       whole.setAttribute("width", `${paper.mm}mm`);
-      whole.setAttribute("height", `${+((this.height * paper.mm) / this.width).toFixed(3)}mm`);
+      whole.setAttribute("height", `${+(((this.height + above) * paper.mm) / this.width).toFixed(3)}mm`);
       return asXML(whole);
     }
     const text = s("text", { x: 8, y: 16, "font-size": 13, "font-weight": "bold" }, clip(this.title.textContent, this.width - 30, 13));
