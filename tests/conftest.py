@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import subprocess
 import sys
@@ -24,6 +26,10 @@ LONGEST = (
 )  # fmt: skip
 
 
+#: tiny-t5, as it was read with these arguments.
+_READ: dict[str, object] = {}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Among workers the longest files first, then those with the most tests, so that all of them end together."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -41,6 +47,33 @@ def no_wait_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
         yield
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def embedded_backbone_read_once(request, monkeypatch):
+    """tiny-t5 is read from its files once; each load has a copy of its own. Not where loading is what is tested."""
+    module = sys.modules.get("s3pet_viz.backbones.load")
+    if module is None or request.path.parent.name == "backbones":
+        return
+    real = module._load
+
+    def load(name, *args, **options):
+        if name != "tiny-t5" or Path(name).exists() or any(options.values()) or families_environment():
+            return real(name, *args, **options)
+        key = repr(args)
+        if key not in _READ:
+            _READ[key] = real(name, *args, **options)
+        return copy.deepcopy(_READ[key])
+
+    from s3pet_viz.structure.tables import families_environment
+
+    monkeypatch.setattr(module, "_load", load)
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,9 @@
 
 from s3pet_viz.backbones.backbone import Backbone
 from s3pet_viz.backbones.families import FAMILIES, family_of, positions
-from s3pet_viz.backbones.load import load_backbone, wrap_backbone
+from s3pet_viz.backbones.load import load_backbone
 from s3pet_viz.backbones.position import Position, is_conv1d
+from s3pet_viz.backbones.wrap import wrap_backbone
 from s3pet_viz.structure.tables import Family
 
 __all__ = [

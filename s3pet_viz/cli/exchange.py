@@ -47,7 +47,6 @@ Partial = Annotated[bool, typer.Option("--partial", help="Leave out what PEFT ca
 AnyWeights = Annotated[
     bool, typer.Option("--any-weights", help="Accept a backbone of the same shape with other weights.")
 ]
-#: Forms that are one file; all but the first go through PEFT's config.
 #: What is one file, and how its name ends; all but the first come from PEFT's form.
 _FILES = {"s3delta": ".json", "peft-json": ".json", "trl": ".py", "axolotl": ".yaml", "llama-factory": ".yaml"}
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists; write into a folder with files.")]

@@ -14,8 +14,8 @@ from s3pet_viz.backbones.backbone import Loss, model_loss
 from s3pet_viz.engine.problem import Half
 from s3pet_viz.pet import PETs
 from s3pet_viz.threads import LOCK
+from s3pet_viz.training.batch_contents import rows_of
 from s3pet_viz.training.batches import answered
-from s3pet_viz.training.own_batches import rows_of
 
 
 class BackboneProblem:

@@ -18,8 +18,9 @@ from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import short
 from s3pet_viz.errors import ConfigError, NonFiniteLossError
 from s3pet_viz.threads import LOCK
+from s3pet_viz.training.batch_contents import rows_of
 from s3pet_viz.training.device import Device
-from s3pet_viz.training.own_batches import OwnBatches, rows_of
+from s3pet_viz.training.own_batches import OwnBatches
 
 #: What a run is said to be about.
 OWN = "own loss"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import random
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,12 +18,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from s3pet_viz.backbones.shared import RandomStream
 from s3pet_viz.errors import TaskError
+from s3pet_viz.training.batch_contents import add_to, moved, up_to
 from s3pet_viz.training.batches import shuffled
+from s3pet_viz.training.random_numbers import Numbers, generators_of, holders
 
 #: Of readings that nothing is trained on.
 _LOOK = (0, 41)
@@ -134,7 +133,7 @@ class OwnBatches:
                 for k, batch in enumerate(reading):
                     if k == 0:
                         self._known.setdefault("first", batch)
-                    _add(made, batch)
+                    add_to(made, batch)
                 found.append(made.hexdigest()[:16])
             if "first" not in self._known:
                 raise TaskError(f"{self.words}: expected at least one batch, found none")
@@ -169,7 +168,7 @@ class OwnBatches:
             vars(opened).update(persistent_workers=False, _iterator=None)
         items = iter(opened)
         if self.collate is None:
-            return items if self.max_rows is None else _up_to(items, self.max_rows, self.name)
+            return items if self.max_rows is None else up_to(items, self.max_rows, self.name)
         return self._collated(islice(items, self.max_rows), batch_size, whole)
 
     def _collated(self, rows: Iterator[Any], batch_size: int, whole: bool) -> Iterator[Any]:
@@ -185,7 +184,7 @@ class OwnBatches:
 
     def _opened(self, epoch: int) -> None:
         """Tell whoever shuffles by the number of the pass."""
-        for holder in _holders(self.given):
+        for holder in holders(self.given):
             if callable(told := getattr(holder, "set_epoch", None)):
                 told(epoch)
 
@@ -282,7 +281,7 @@ class _Cursor:
         of = self.reading
         self.epoch, self.given = epoch, 0
         of.batches._opened(epoch)
-        self.numbers = Numbers([*of.seed, epoch], _generators(of.batches.given))
+        self.numbers = Numbers([*of.seed, epoch], generators_of(of.batches.given))
         with self.numbers.part():
             items = of.batches._items(of.batch_size, whole=of.whole)
         self.items = items
@@ -316,130 +315,3 @@ class _Cursor:
                 continue
             self.last, self.number = item, self.number + 1
         return self.last
-
-
-# -- random numbers ------------------------------------------------------------------------------------------
-
-
-class Numbers:
-    """Torch's, NumPy's and Python's random numbers, and those of generators, from a seed on; used in parts.
-
-    Afterwards all of them go on as if nothing had been drawn.
-    """
-
-    def __init__(self, seed: Sequence[int], generators: Sequence[torch.Generator] = ()) -> None:
-        own = [g.initial_seed() for g in generators]
-        words = np.random.SeedSequence([*seed, *own]).generate_state(2, np.uint64) >> np.uint64(1)
-        self._stream, self._generators = RandomStream(int(words[0])), tuple(generators)
-        self._seed, self._states = int(words[1]), None
-
-    @contextmanager
-    def part(self) -> Iterator[None]:
-        with self._stream.part():
-            before = self._held()
-            if self._states is None:
-                random.seed(self._seed)
-                np.random.seed(self._seed % 2**32)  # noqa: NPY002 - the one that other code draws from
-                for generator in self._generators:
-                    generator.manual_seed(self._seed)
-            else:
-                self._put(self._states)
-            try:
-                yield
-            finally:
-                self._states = self._held()
-                self._put(before)
-
-    def _held(self) -> Any:
-        return random.getstate(), np.random.get_state(), [g.get_state() for g in self._generators]  # noqa: NPY002
-
-    def _put(self, states: Any) -> None:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        for generator, state in zip(self._generators, states[2], strict=True):
-            generator.set_state(state)
-
-
-def _holders(given: Any) -> list[Any]:
-    """A loader and what it draws from."""
-    made = [given]
-    for path in (("dataset",), ("sampler",), ("batch_sampler",), ("batch_sampler", "sampler")):
-        held = given
-        for name in path:
-            held = getattr(held, name, None)
-        if held is not None:
-            made.append(held)
-    return made
-
-
-def _generators(given: Any) -> list[torch.Generator]:
-    found = (getattr(holder, "generator", None) for holder in _holders(given))
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-
-
-# -- batches -------------------------------------------------------------------------------------------------
-
-
-def moved(batch: Any, device: torch.device) -> Any:
-    """A batch whose tensors are on the device, however they are nested."""
-    from accelerate.utils import send_to_device
-
-    # A mapping of the tokenizers moves itself; a loss may take entries out of what it is given.
-    made = copy.copy(batch) if isinstance(batch, Mapping) else batch
-    return send_to_device(made, device, non_blocking=True)
-
-
-def rows_of(batch: Any) -> int | None:
-    """The rows of a batch: of a list of rows their number, else the first size of its first tensor; None: unknown."""
-    if isinstance(batch, (Tensor, np.ndarray)):
-        return int(batch.shape[0]) if batch.ndim else None
-    if isinstance(batch, (list, tuple)):
-        if batch and all(isinstance(row, (Mapping, str)) for row in batch):
-            return len(batch)
-        return next((n for part in batch if (n := rows_of(part)) is not None), None)
-    if isinstance(batch, Mapping):
-        return next((n for part in batch.values() if (n := rows_of(part)) is not None), None)
-    return None
-
-
-def _up_to(items: Iterator[Any], most: int, name: str) -> Iterator[Any]:
-    """Whole batches until there are so many rows."""
-    seen = 0
-    while seen < most and (batch := next(items, _END)) is not _END:
-        if (rows := rows_of(batch)) is None:
-            raise TaskError(
-                f"max_rows: expected batches whose rows can be counted, found {type(batch).__name__} ({name}=)"
-            )
-        seen += rows
-        yield batch
-
-
-def digest_of(value: Any) -> str:
-    """Of what a batch holds."""
-    made = hashlib.sha256()
-    _add(made, value)
-    return made.hexdigest()
-
-
-def _add(digest: Any, value: Any) -> None:
-    """What a value holds, in order."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype == torch.bfloat16 else value
-        digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(np.ascontiguousarray(value.numpy()).tobytes())
-    elif isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            digest.update(f"{key}:".encode())
-            _add(digest, part)
-    elif isinstance(value, (list, tuple)):
-        digest.update(f"{type(value).__name__}{len(value)}".encode())
-        for part in value:
-            _add(digest, part)
-    elif isinstance(value, (str, bytes, int, float, bool, type(None))):
-        digest.update(repr(value).encode())
-    else:
-        digest.update(type(value).__name__.encode())
-        _add(digest, dict(sorted(vars(value).items())) if hasattr(value, "__dict__") else None)

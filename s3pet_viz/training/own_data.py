@@ -20,10 +20,11 @@ from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import short
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError, S3PETError, TaskError
 from s3pet_viz.runs import Run
+from s3pet_viz.training.batch_contents import digest_of, moved
 from s3pet_viz.training.device import Device
 from s3pet_viz.training.model_state import as_found, left_as_found, set_training
 from s3pet_viz.training.own import Own, OwnTask, called
-from s3pet_viz.training.own_batches import OwnBatches, digest_of, moved
+from s3pet_viz.training.own_batches import OwnBatches
 
 #: Rows of a batch on which a score is tried.
 _SCORED = 64

@@ -28,11 +28,12 @@ from s3pet_viz.pet import PETs, Space, insert, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.pins import Pinned
 from s3pet_viz.structure.pins import part as part_by_pins
+from s3pet_viz.training.batch_contents import rows_of
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.fit import fit
 from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
-from s3pet_viz.training.own_batches import OwnBatches, rows_of
+from s3pet_viz.training.own_batches import OwnBatches
 from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
 from s3pet_viz.tuning.layer_scores import Draw, eva_ratios, gaussian, gora_scores, plop_scores
 from s3pet_viz.tuning.workbench import Workbench

@@ -21,10 +21,10 @@ def minilm():
 
 
 def plain_minilm():
-    from s3pet_viz.backbones.load import _locate
+    from s3pet_viz.backbones.locate import locate
 
     torch.manual_seed(11)  # another head than ours
-    return AutoModelForSequenceClassification.from_pretrained(_locate("minilm", weights=True), num_labels=3)
+    return AutoModelForSequenceClassification.from_pretrained(locate("minilm", weights=True), num_labels=3)
 
 
 def test_merged(minilm, tmp_path):

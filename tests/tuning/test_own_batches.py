@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from transformers import BatchEncoding
 
 from s3pet_viz.errors import TaskError
-from s3pet_viz.training.own_batches import Numbers, OwnBatches, Reading, moved, rows_of
+from s3pet_viz.training.batch_contents import moved, rows_of
+from s3pet_viz.training.own_batches import OwnBatches, Reading
+from s3pet_viz.training.random_numbers import Numbers
 
 CPU = torch.device("cpu")
 SEED = [3, 20]
