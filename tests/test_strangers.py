@@ -373,8 +373,8 @@ def test_the_search_for_them_finds_them(code):
 
 
 def test_every_backbone_is_loaded_as_safetensors_without_code():
-    tree = ast.parse((ROOT / "s3pet_viz" / "backbones" / "load.py").read_text())
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr in ("from_pretrained", "get_config_dict")]
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "s3pet_viz" / "backbones").glob("*.py"))]
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr in ("from_pretrained", "get_config_dict")]
     assert len(calls) >= 4
     for call in calls:
         assert any(k.arg is None and ast.unparse(k.value) == "hub" for k in call.keywords), ast.unparse(call)

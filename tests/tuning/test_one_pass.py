@@ -27,7 +27,6 @@ from s3pet_viz.tuning import (
     ONE_PASS_METHODS,
     OnePassScores,
     Workbench,
-    api,
     baselines,
     one_pass,
     one_pass_scores,
@@ -392,7 +391,7 @@ def test_gates_of_another_backbone(bert):
 
 def test_one_pass_methods_among_the_baselines(bert, monkeypatch):
     asked, trained = [], []
-    score, run = api.score_gates, Workbench.run
+    score, run = score_gates, Workbench.run
 
     def spy(wb, kind, gates, **options):
         asked.append((kind, options["seed"], options["config"].seed, options["config"].lr))
@@ -402,7 +401,7 @@ def test_one_pass_methods_among_the_baselines(bert, monkeypatch):
         trained.append((options["label"], config.seed, method))
         return run(wb, method, config, **options)
 
-    monkeypatch.setattr(api, "score_gates", spy)
+    monkeypatch.setattr(one_pass, "score_gates", spy)
     monkeypatch.setattr(Workbench, "run", train)
     methods = ["gradient", "random", "gradient/param", "sensitivity"]
     table = baselines(
