@@ -140,11 +140,17 @@ def _above_floor(data: pd.DataFrame, whole: Floats, rows: int | None) -> tuple[s
     return "", math.nan
 
 
+def is_correlation(metric: str) -> bool:
+    """Whether a metric's values lie from -1 to 1, by its name."""
+    return any(name in metric.lower() for name in ("matthews", "pearson", "spearman"))
+
+
 def _standard_error(scores: Floats, metric: str, rows: int | None) -> float:
     """Of the mean score: of its seeds, or of sampling the held-out rows where larger; NaN where neither is known."""
     errors = [float(scores.std(ddof=1)) / math.sqrt(len(scores))] if len(scores) > 1 else []
     if rows is not None and rows > 1:
         s = float(scores.mean())
-        correlation = any(name in metric.lower() for name in ("matthews", "pearson", "spearman"))
-        errors.append((1 - s**2) / math.sqrt(rows - 1) if correlation else math.sqrt(max(0.0, s * (1 - s)) / rows))
+        errors.append(
+            (1 - s**2) / math.sqrt(rows - 1) if is_correlation(metric) else math.sqrt(max(0.0, s * (1 - s)) / rows)
+        )
     return max(errors, default=math.nan)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from s3pet_viz.analysis.agreement import Found, against_chance
 from s3pet_viz.analysis.intervals import Interval, interval
+from s3pet_viz.analysis.keeping import is_correlation
 from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.analysis.transfer import Transfer
@@ -159,7 +160,7 @@ class Ways:
             sizes = [one.structure.n_params for one in way.placed]
             budgets = [self.params or one.structure.budget or 0 for one in way.placed]
             of = np.mean([n / b if b else np.nan for n, b in zip(sizes, budgets, strict=True)])
-            score = _within_scores(interval(way.scores), way.scores) if way.scores else None
+            score = _within_scores(interval(way.scores), way.scores, self.metric) if way.scores else None
             rows.append(
                 {
                     **{"method": way.name, "structures": len(sizes)},
@@ -203,11 +204,14 @@ class Ways:
         return {row["group"]: (row["chance"], row["low"], row["high"]) for row in made.to_dict("records")}
 
 
-def _within_scores(found: Interval, scores: Sequence[float]) -> Interval:
-    """The interval, of scores from 0 to 1 within them: widened for few values it may leave what their mean can be."""
-    if not all(0 <= score <= 1 for score in scores):
+def _within_scores(found: Interval, scores: Sequence[float], metric: str) -> Interval:
+    """The interval, of scores from 0 to 1 (of a correlation from -1) within them: widened for few values it may leave
+    what their mean can be.
+    """
+    least = -1.0 if is_correlation(metric) else 0.0
+    if not all(least <= score <= 1 for score in scores):
         return found
-    return found._replace(low=np.maximum(found.low, 0.0), high=np.minimum(found.high, 1.0))
+    return found._replace(low=np.maximum(found.low, least), high=np.minimum(found.high, 1.0))
 
 
 class Choice(TypedDict, total=False):

@@ -109,3 +109,13 @@ def test_foretold_says_how_few():
     assert made["says"].str.contains("5 targets are few").equals(~made["settled"])
     with pytest.raises(ConfigError, match="scores: expected"):
         matrix.foretold(5)
+
+
+def test_a_correlation_may_be_below_0():
+    from s3pet_viz.analysis.intervals import Interval
+    from s3pet_viz.analysis.ways import _within_scores
+
+    wide = Interval(0.1, -0.6, 1.2, 3)
+    assert _within_scores(wide, [0.0, 0.1, 0.2], "accuracy")[1:3] == (0, 1)
+    assert _within_scores(wide, [0.0, 0.1, 0.2], "pearson")[1:3] == (-0.6, 1)
+    assert _within_scores(wide, [0.0, 0.1, 20.0], "rouge") == wide

@@ -10,15 +10,6 @@ from pin_problems import PIN, check
 import s3pet_viz as s3
 from s3pet_viz.errors import BudgetError, ConfigError
 
-SMALL = {
-    "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16}, "batch_size": 8, "progress": False,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def small(tiny_folder):
-    return {"backbone": str(tiny_folder("bert", layers=1)), **SMALL}
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, small):

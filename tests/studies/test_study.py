@@ -15,6 +15,7 @@ from dataclasses import fields
 import pytest
 import torch
 from forks import Forked
+from study_problems import SMALL
 
 import s3pet_viz as s3
 from s3pet_viz.analysis import Study
@@ -25,16 +26,6 @@ from s3pet_viz.studies.executors import JobExecutor
 from s3pet_viz.studies.options import StudyOptions
 from s3pet_viz.studies.runner import pool_size
 from s3pet_viz.studies.worker import execute
-
-SMALL = {
-    "steps": 2, "tune_steps": 2, "evaluations": 1, "device": "cpu", "load": {"max_rows": 16}, "batch_size": 8, "progress": False,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def small(tiny_folder):
-    """Options of a cheap study: an encoder, which has no answer to generate."""
-    return {"backbone": str(tiny_folder("bert", layers=1)), **SMALL}
 
 
 @pytest.fixture(scope="module")
