@@ -61,7 +61,8 @@ def test_two_that_resume_at_once(server, options, whole, tmp_path):
     both = [server.start(options={"resume": str(folder)}) for _ in range(2)]
     assert sorted(server.end(pid) for pid in both) == [0, 2]
     (said,) = [text for text in (server.said(1), server.said(2)) if "error" in text]
-    assert "[LockHeldError]" in said
+    # The one that lost found the lock held or, where the machine was busy, the run at its end.
+    assert "[LockHeldError]" in said or "has already taken all of its 8 steps" in said
     assert_same_result(folder, whole[0])
 
 
