@@ -12,6 +12,13 @@ from s3pet_viz.runs.status import pruning
 
 #: The task was not learned where the training loss ends above this share of what one answer to every row would have.
 UNLEARNED = 0.95
+
+
+def is_learned(loss: float, constant: float | None) -> bool | None:
+    """Whether a loss says that the task is learned; None where what one answer to every row costs is not known."""
+    return loss <= UNLEARNED * constant if constant else None
+
+
 #: A loss fell at once where its first few values are above the last fifth by so many standard errors.
 _EARLY = 4
 

@@ -41,7 +41,7 @@ LABELS = ("task", "budget", "budget_params", "method", "mode", "source", "draw",
 #: Of these the whole numbers; the others are text.
 _WHOLE = ("budget_params", "draw", "seed")
 #: Of a row, what is true or false.
-_FLAGS = ("cap_reached", "task_learned", "meets_budget")
+_FLAGS = ("cap_reached", "learned", "task_learned", "meets_budget")
 _MEASURED = tuple(
     "score metric loss validation pet_params percent head_params n_gates best_step seconds search_seconds".split()
 )
@@ -306,7 +306,7 @@ def _read(folder: Path, key: str) -> dict[str, Any] | None:
         raise StudyError(f"{path}: field {part!r}: expected an object; delete it to do the cell again")
     words = ("metric", "words") if part == "row" else ("kind", "message")
     for name, value in data[part].items():
-        if (name in words or part == "row") and not (name in _FLAGS and isinstance(value, bool)):
+        if (name in words or part == "row") and not (name in _FLAGS and isinstance(value, bool | None)):
             _check_value(value, name in words, f"{path}: field '{part}.{name}'")
     for name in words if part == "error" else ():
         if name not in data[part]:

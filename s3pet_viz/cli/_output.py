@@ -136,6 +136,8 @@ def scores_table(scores: Scores) -> Table:
         "pooler": {"frozen": "frozen", "trained": "trained, counted with the head"}.get(scores.pooler),
         "time": f"{scores.seconds:.1f} s",
     }
+    if scores.learned is False:
+        facts["task"] = f"{scores.task}, NOT LEARNED: the validation loss is about that of one answer to every row"
     if scores.method == "full":
         facts["trained"] = facts.pop("PET")
     return facts_table(facts)
@@ -143,6 +145,8 @@ def scores_table(scores: Scores) -> Table:
 
 def steps_said(scores: Scores) -> str:
     """How a training of ``auto`` steps ended."""
+    if scores.cap_reached and scores.learned is False:
+        return f"{scores.steps_taken:,} steps: the cap was reached and the task is NOT LEARNED (--max-steps)"
     if scores.cap_reached:
         return f"{scores.steps_taken:,} steps: the cap was reached while the held-out loss still fell (--max-steps)"
     return f"{scores.steps_taken:,} steps: the held-out loss fell no further, the cap was not reached"

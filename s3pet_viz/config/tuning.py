@@ -49,8 +49,8 @@ class TuneConfig:
     max_steps: int = option(1200, help="Steps of steps=auto at most.", least=1)
     patience: int = option(
         6,
-        help="steps=auto: so many evaluations in a row without a lower held-out loss, then the rates decay to 0 and "
-        "training ends.",
+        help="steps=auto: so many evaluations in a row without a lower held-out loss, once the task is learned, then "
+        "the rates decay to 0 and training ends.",
         least=1,
     )
     batch_size: int = option(32, help="Rows of a batch, in each process.", least=1)

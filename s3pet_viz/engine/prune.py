@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s3pet_viz.analysis.learned import UNLEARNED
+from s3pet_viz.analysis.learned import is_learned
 from s3pet_viz.engine.optim import AdamW
 from s3pet_viz.structure import select
 from s3pet_viz.structure.budget import budget_at
@@ -126,7 +126,7 @@ class Pruning:
         taken = step + 1
         if self.opened is None:
             # What is not learned on the rows that it trains on is not learned on others.
-            return taken == self.cap or (taken % self.every == 0 and self._is_learned(self.loss, self.constant))
+            return taken == self.cap or (taken % self.every == 0 and is_learned(self.loss, self.constant) is not False)
         return taken == self.steps or (self.at_budget is not None and taken % self.every == 0)
 
     def stands_still(self, step: int) -> bool:
@@ -155,7 +155,7 @@ class Pruning:
             self.at_budget = taken
 
     def _open(self, taken: int, before: float, held_out: float | None) -> None:
-        learned = held_out is not None and self._is_learned(held_out, self.held_out_constant)
+        learned = held_out is not None and is_learned(held_out, self.held_out_constant) is not False
         if taken >= self.cap or (learned and self.held_out > before - GAIN * (self.held_out_constant or 0)):
             self.learned = learned if self.constant else None
             self.opened, self.shrunk = taken, 1 if self.shrink_steps else 0
@@ -173,13 +173,9 @@ class Pruning:
     @property
     def _lost(self) -> bool:
         """Whether what was learned is lost in part: then the budget waits, and gradients say nothing of the task."""
-        if self.constant is None or not self._is_learned(self.low, self.constant):
+        if self.constant is None or not is_learned(self.low, self.constant):
             return False
         return self.loss > self.constant - KEPT * (self.constant - self.low)
-
-    @staticmethod
-    def _is_learned(loss: float, constant: float | None) -> bool:
-        return constant is None or loss <= UNLEARNED * constant
 
     # -- what others are told ----------------------------------------------------------------------------
 
@@ -198,7 +194,7 @@ class Pruning:
             return "unknown"
         if not self.learned:
             return "not learned"
-        return "learned" if self._is_learned(self.held_out, self.held_out_constant) else "lost"
+        return "learned" if is_learned(self.held_out, self.held_out_constant) else "lost"
 
     def report(self) -> dict[str, Any]:
         """For run.json; JSON values."""

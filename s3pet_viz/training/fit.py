@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from s3pet_viz.analysis.learned import is_learned
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.shared import RandomStream
 from s3pet_viz.config.tuning import TuneConfig
@@ -70,6 +71,7 @@ class TrainResult:
     seconds: float
     steps_taken: int = 0
     cap_reached: bool = False
+    learned: bool | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -110,7 +112,8 @@ def train(
         said = score(splits.validation)
         return TrainResult(said, score(splits.test) if test else {}, 0, time.perf_counter() - started)
 
-    plan = stopping(config, splits.validation.constant_loss() or 0.0)
+    one_answer = splits.validation.constant_loss() or None
+    plan = stopping(config, one_answer)
     best: tuple[float, ...] | None = None
     taken, best_step, best_weights, best_validation = 0, 0, [], {}
     history = []
@@ -152,7 +155,8 @@ def train(
     if not plan.scored:
         best_validation = score(splits.validation)
     tested, seconds = score(splits.test) if test else {}, time.perf_counter() - started
-    return TrainResult(best_validation, tested, best_step, seconds, taken, plan.cap_reached, history)
+    learned = is_learned(best_validation["loss"], one_answer)
+    return TrainResult(best_validation, tested, best_step, seconds, taken, plan.cap_reached, learned, history)
 
 
 def fit(

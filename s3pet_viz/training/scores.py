@@ -17,7 +17,10 @@ class Scores:
         metrics: on the held-out split; ``score`` is the task's main one, ``loss`` the mean loss.
         validation: the same on the split that chose the best weights.
         steps: as asked for, a number or ``auto`` (0: nothing was trained). steps_taken: those that were.
-        cap_reached: whether ``max_steps`` ended a training of ``auto`` steps whose held-out loss still fell.
+        cap_reached: whether ``max_steps`` ended a training of ``auto`` steps: the held-out loss still fell, or the task
+            was not learned yet.
+        learned: whether the loss on the split that chose the weights is below 95 % of what one answer to every row
+            costs; None where nobody can tell that (free texts, an own loss), or nothing was trained.
         decided_on: the rows that chose the best weights, and ended a training of ``auto`` steps.
         pet_params: trained PET parameters (all weights for ``full``). head_params: trained parameters of an
             encoder's head (and pooler, if asked for): they are needed by every method and counted apart.
@@ -39,6 +42,7 @@ class Scores:
     seconds: float
     steps_taken: int = 0
     cap_reached: bool = False
+    learned: bool | None = None
     decided_on: str = ""
     n_gates: int = 0
     pooler: str = ""
@@ -72,13 +76,15 @@ class Scores:
             "best_step": self.best_step,
             "steps_taken": self.steps_taken,
             "cap_reached": self.cap_reached,
+            "learned": self.learned,
             "seconds": self.seconds,
             **{k: v for k, v in self.metrics.items() if k not in ("score", "loss")},
         }
 
     def __repr__(self) -> str:
         head = f" + {self.head_params:,} of the head" if self.head_params else ""
+        said = ", NOT LEARNED" if self.learned is False else ""
         return (
-            f"Scores({self.method} on {self.task}: {self.score:.4f}, loss {self.metrics['loss']:.4f}, "
+            f"Scores({self.method} on {self.task}: {self.score:.4f}, loss {self.metrics['loss']:.4f}{said}, "
             f"{self.pet_params:,} PET parameters{head})"
         )

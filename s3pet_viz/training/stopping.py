@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from s3pet_viz.analysis.learned import is_learned
 from s3pet_viz.config.tuning import TuneConfig
 
 #: Steps of the decay that ends a training without a planned end, as a share of the steps before it (a fifth of all).
@@ -48,6 +49,9 @@ class FixedSteps:
 class AutoSteps(FixedSteps):
     """Validation decides: the full rate until `patience` looks in a row saw no lower loss, then linearly down to 0.
 
+    A task that is not learned yet (`is_learned`) is not given up: small tasks stay for hundreds of steps where one
+    answer to every row would be.
+
     A schedule for an unknown end: constant, then a decay of a fifth of all steps, from the best weights so far (Hägele
     et al. 2024, arXiv 2405.18392: as good as a schedule that knew the end). The lowest held-out loss is best.
 
@@ -55,12 +59,12 @@ class AutoSteps(FixedSteps):
         most: steps at most, decay included; where they begin the decay, the cap is reached.
         looks: at equal distances over `most`.
         constant_loss: of one answer to every held-out row, the scale of what counts as lower (`GAIN`); None: not
-            known, then the lowest loss so far is the scale.
+            known, then the lowest loss so far is the scale, and every look counts.
     """
 
     scored = False
 
-    def __init__(self, most: int, looks: int, patience: int, constant_loss: float | None = 0.0) -> None:
+    def __init__(self, most: int, looks: int, patience: int, constant_loss: float | None = None) -> None:
         super().__init__(most)
         self.patience, self.waited, self.lowest = patience, 0, float("inf")
         self._scale = constant_loss
@@ -71,7 +75,7 @@ class AutoSteps(FixedSteps):
             self._decay(0)
 
     def _decay(self, taken: int) -> None:
-        self.begun, self.cap_reached = taken, taken >= self._hold and self.waited < self.patience
+        self.begun, self.cap_reached = taken, taken >= self._hold and not self._ended
         self._end = self.most if taken >= self._hold else taken + max(1, round(DECAY * taken))
 
     def rate(self, step: int) -> float | None:
@@ -87,17 +91,21 @@ class AutoSteps(FixedSteps):
         scale = abs(self.lowest) if self._scale is None else self._scale
         if math.isinf(self.lowest) or loss < self.lowest - GAIN * scale:
             self.waited, self.lowest = 0, loss
-        if self.begun is not None or (self.waited < self.patience and taken < self._hold):
+        if self.begun is not None or (not self._ended and taken < self._hold):
             return False
         self._decay(taken)
         return True
+
+    @property
+    def _ended(self) -> bool:
+        return self.waited >= self.patience and is_learned(self.lowest, self._scale) is not False
 
     @staticmethod
     def rank(said: dict[str, float]) -> tuple[float, ...]:
         return (-said["loss"],)
 
 
-def stopping(config: TuneConfig, constant_loss: float | None = 0.0) -> FixedSteps:
+def stopping(config: TuneConfig, constant_loss: float | None = None) -> FixedSteps:
     """What the options ask for."""
     if config.steps == "auto":
         return AutoSteps(config.max_steps, config.looks, config.patience, constant_loss)

@@ -183,9 +183,9 @@ def baselines(
 
     Returns:
         Columns method, task, seed, score, loss, validation, pet_params, percent, head_params, n_gates,
-        best_step, steps_taken, cap_reached, seconds, structure (which random one) and the task's metrics; then budget
-        (in parameters), meets_budget (from 95 % of it to all of it; None of methods without a budget), words (by how
-        much it is missed) and passes (those that the structure took: 0 where it took none, None of `structures`;
+        best_step, steps_taken, cap_reached, learned, seconds, structure (which random one) and the task's metrics; then
+        budget (in parameters), meets_budget (from 95 % of it to all of it; None of methods without a budget), words (by
+        how much it is missed) and passes (those that the structure took: 0 where it took none, None of `structures`;
         ``AdaLoRA``'s are the first steps of its own training). ``seconds`` are of the training alone: what one-pass
         scores took is not in it.
     """

@@ -152,6 +152,7 @@ class Workbench:
                     seconds=result.seconds,
                     steps_taken=result.steps_taken,
                     cap_reached=result.cap_reached,
+                    learned=result.learned,
                     decided_on=self.splits.decided_on,
                     n_gates=len(structure) if structure else 0,
                     pooler="" if not pooler else "trained" if extra or full else "frozen",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 import s3pet_viz as s3
 from s3pet_viz.cli import app
+from s3pet_viz.cli._output import steps_said
 from s3pet_viz.config.options import config_of
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import ConfigError
@@ -66,8 +68,16 @@ def test_patience_that_ends_with_the_cap_is_patience(losses, reached):
 
 def test_a_loss_that_hardly_falls_does_not_keep_training_up():
     plan = AutoSteps(1000, 100, 4, constant_loss=0.4)  # a gain is 0.002 or more
-    rates, _ = played(plan, [1 - 0.001 * min(k, 3) - 1e-5 * k for k in range(100)])
+    rates, _ = played(plan, [0.3 - 0.001 * min(k, 3) - 1e-5 * k for k in range(100)])
     assert len(rates) == 70 + 18  # the third look is such a gain, the first and second together
+
+
+@pytest.mark.parametrize(("plateau", "reached"), [(10, False), (99, True)])
+def test_a_task_that_is_not_learned_yet_is_not_given_up(plateau, reached):
+    plan = AutoSteps(1000, 100, 4, constant_loss=0.7)
+    rates, _ = played(plan, [0.71 if k < plateau else 0.1 for k in range(120)])
+    # The first look below 95 % of 0.7 is the eleventh; four more are not lower, then a fifth of all steps.
+    assert (len(rates), plan.cap_reached) == ((1000, True) if reached else (150 + 38, False))
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 7])
@@ -95,16 +105,17 @@ def learned(form, **options):
 def test_a_task_that_is_learned_ends_early():
     scores = learned("t5", max_steps=400, evaluations=40)
     assert scores.score >= 0.9
+    assert scores.learned is True
     assert scores.steps == "auto"
     assert scores.best_step <= scores.steps_taken < 400
     assert scores.history[-1]["step"] == scores.steps_taken
     assert not scores.cap_reached
 
 
-def test_what_cannot_move_ends_by_patience():
+def test_what_cannot_move_goes_on_to_the_cap_and_says_that_nothing_was_learned():
     scores = learned("bert", lr=1e-12)
-    assert scores.steps_taken == 8 + 2  # a look that is the lowest so far, three that are not, a fifth of all steps
-    assert not scores.cap_reached
+    assert (scores.steps_taken, scores.cap_reached, scores.learned) == (40, True, False)
+    assert "NOT LEARNED" in repr(scores)
 
 
 def test_the_cap_is_said():
@@ -243,20 +254,30 @@ def call(*words):
     return CliRunner().invoke(app, [str(w) for w in words], catch_exceptions=False)
 
 
-@pytest.mark.parametrize(("most", "end"), [(4, "4 steps: the cap was reached"), (40, "fell no further")])
-def test_the_command_ends_with_how_training_ended(most, end, tmp_path):
+def test_the_command_ends_with_how_training_ended(tmp_path):
     out = tmp_path / "scores.json"
     result = call(
-        "tune", "full", "--task", "sentiment", "--backbone", "tiny-t5", "--max-rows", 16, "--steps", "auto", "--max-steps", most,
-        "--patience", 1, "--full-lr", 1e-4 if most == 4 else 1e-12, "--batch-size", 4, "--quiet", "--out", out,
+        "tune", "full", "--task", "sentiment", "--backbone", "tiny-t5", "--max-rows", 16, "--steps", "auto", "--max-steps", 4,
+        "--patience", 1, "--full-lr", 1e-12, "--batch-size", 4, "--quiet", "--out", out,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert end in result.output.strip().splitlines()[-1]
+    assert "4 steps: the cap was reached and the task is NOT LEARNED" in result.output.strip().splitlines()[-1]
     scores = json.loads(out.read_text())
-    assert scores["steps"] == "auto"
-    assert scores["cap_reached"] is (most == 4)
-    assert f"{scores['steps_taken']} steps" in result.output.strip().splitlines()[-1]
+    assert (scores["steps"], scores["steps_taken"], scores["cap_reached"], scores["learned"]) == ("auto", 4, True, False)
     assert "16 rows: the validation split" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("cap", "known", "end"),
+    [
+        (True, True, "the cap was reached while the held-out loss still fell"),
+        (True, None, "the cap was reached while the held-out loss still fell"),
+        (True, False, "the cap was reached and the task is NOT LEARNED"),
+        (False, True, "the held-out loss fell no further, the cap was not reached"),
+    ],
+)
+def test_how_a_training_ended_in_words(cap, known, end):
+    assert end in steps_said(SimpleNamespace(steps_taken=40, cap_reached=cap, learned=known))
 
 
 @pytest.mark.parametrize("wrong", ["soon", "0", "-3"])

@@ -93,7 +93,7 @@ def test_the_table_of_baselines(bert):
     )  # fmt: skip
     assert list(table.columns) == [
         "method", "task", "seed", "score", "loss", "validation", "pet_params", "percent", "head_params", "n_gates",
-        "best_step", "steps_taken", "cap_reached", "seconds", "accuracy", "structure", "budget", "meets_budget", "words", "passes",
+        "best_step", "steps_taken", "cap_reached", "learned", "seconds", "accuracy", "structure", "budget", "meets_budget", "words", "passes",
     ]  # fmt: skip
     counts = {
         "searched": 2, "untouched": 1, "head": 2, "LoRA": 2, "Adapter": 2, "LowRankAdapter": 2, "Compacter": 2,
