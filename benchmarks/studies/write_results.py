@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from deciding_tables import MODES, at, budgets, decide, pooled, said
 from print_study import by_origin
 from studies_common import STUDIES
 
@@ -24,6 +25,7 @@ ROOT = HERE.parents[1]
 PAGE, PICTURE = ROOT / "docs/results.md", ROOT / "docs/results.png"
 #: Study -> what prints all of its tables.
 PRINTED = {
+    "deciding": ["deciding_tables.py", "deciding"],
     "tiny-t5": ["print_study.py", "tiny-t5"],
     "minilm": ["print_study.py", "minilm"],
     "minilm-open": ["minilm_open.py", "--print"],
@@ -39,11 +41,7 @@ def gap(rows: pd.DataFrame, a: str, b: str, value: str) -> str:
     """``+12.3 (+1.9 to +24.5)``: the difference over all groups, with its 95 % interval; in bold where it excludes 0."""
     scale, form = ("points", "+.1f") if value == "score" else ("raw", "+.3f")
     found = differences(rows, a=a, b=b, by=("task",), value=value, scale=scale).iloc[-1]
-    low, high = found["low"], found["high"]
-    if pd.isna(low):
-        return f"{found['difference']:{form}} (no interval)"
-    words = f"{found['difference']:{form}} ({low:{form}} to {high:{form}})"
-    return f"**{words}**" if low > 0 or high < 0 else words
+    return said(found, form)
 
 
 def mean(rows: pd.DataFrame) -> str:
@@ -58,26 +56,54 @@ def at_home(study: s3.Study) -> pd.DataFrame:
     return rows[(rows["source"] == "") | (rows["source"] == rows["task"])].assign(mode="", source="", draw=0)
 
 
+#: Of the study that decides: what the tables call each way.
+WAYS = {
+    "one-go": "prune, its own weights",
+    "fast": "fast",
+    "prune": "prune, trained anew",
+    "gradient": "gradient",
+    "random": "random",
+    "LoRA": "LoRA on Q, V",
+    "full": "full",
+}
+
+
 def pays() -> str:
-    rows, made = at_home(s3.open_study("tiny-t5")), []
-    for budget in ("0.1%", "0.2%", "0.5%"):
-        both = rows[(rows["budget"] == budget) & rows["method"].isin(("searched", "random"))]
-        means = [f"{100 * both.loc[both['method'] == m, 'score'].mean():.1f}" for m in ("searched", "random")]
-        made.append([budget, *means, *(gap(both, "searched", "random", value) for value in ("score", "loss"))])
-    return table(["budget", "searched", "random", "difference, points", "in held-out loss"], made)
+    rows, made = s3.open_study("deciding").at_home(), []
+    for budget in budgets(rows):
+        here = at(rows, budget)
+        full = here[here["method"] == "full"].groupby("task")["score"].mean()
+        for method, name in WAYS.items():
+            if method in ("LoRA", "full") and budget != "0.2%":
+                continue
+            mine = here[here["method"] == method]
+            kept = mine.groupby("task")["score"].mean() / full
+            gaps = [said(pooled(here, method, "random", value), form) if method != "random" else ""
+                    for value, form in (("score", "+.1f"), ("loss", "+.3f"))]  # fmt: skip
+            sized = method not in ("LoRA", "full")
+            named = [budget if sized else "", name, f"{100 * mine['score'].mean():.1f}"]
+            passes = f"{mine['passes'].mean():,.0f}" if sized else ""
+            made.append([*named, *gaps, passes, f"{100 * kept.mean():.1f} %"])
+    heads = ["budget", "structure", "score", "- random, points", "in held-out loss", "passes", "of full"]
+    return table(heads, made)
 
 
 def cheap() -> str:
-    rows, made = at_home(s3.open_study("tiny-t5")), []
-    pairs = [("gradient", "0.1%"), ("gradient", "0.2%"), ("gradient", "0.5%"), ("LoRA", "0.2%"), ("BitFit", "0.2%"),
-             ("LNFit", "0.2%"), ("LowRankAdapter", "0.2%"), ("resolved", "0.1%"), ("resolved", "0.5%")]  # fmt: skip
-    for method, budget in pairs:
-        mine = rows[(rows["method"] == "searched") & (rows["budget"] == budget)]
-        theirs = rows[(rows["method"] == method) & rows["budget"].fillna("").isin((budget, ""))]
-        both = pd.concat([mine, theirs]).assign(budget="")
-        gaps = [gap(both, "searched", method, value) for value in ("score", "loss")]
-        made.append([method, budget, f"{theirs['pet_params'].mean():,.0f}", *gaps])
-    return table(["against", "search's budget", "its parameters", "searched - it, points", "in held-out loss"], made)
+    rows, made = s3.open_study("deciding").at_home(), []
+    for budget in budgets(rows):
+        here = at(rows, budget)
+        for method in MODES:
+            gaps = [said(pooled(here, method, other)) for other in ("gradient", "LoRA", "full")]
+            made.append([budget, WAYS[method], *gaps])
+    return table(["budget", "structure", "- gradient, points", "- LoRA on Q, V", "- full"], made)
+
+
+def mode() -> str:
+    rows = s3.open_study("deciding").at_home()
+    _, made = decide(rows[rows["budget"].fillna("") != ""])
+    return table(
+        ["structure", "passes, training too", "score", "to the best, points"], [[WAYS[n], *rest] for n, *rest in made]
+    )
 
 
 def real() -> str:
@@ -103,37 +129,38 @@ def transfer() -> str:
 
 
 def kept() -> str:
-    made = []
-    for study, methods in (("tiny-t5", ("searched", "LoRA")), ("minilm", ("random", "LoRA"))):
-        found = s3.open_study(study).keeps(methods=methods)
-        for row in found.to_dict("records"):
+    """A row a task; a cell the smallest budget that keeps 99 %, or "none", and the share kept there or at the largest."""
+    made: dict[str, dict[str, str]] = {}
+    shown = {"deciding": ("one-go", "fast", "gradient", "random"), "minilm": ("random", "LoRA")}
+    for study, methods in shown.items():
+        for row in s3.open_study(study).keeps(methods=methods).to_dict("records"):
             if pd.isna(row["ratio"]) or row["task"] == "qnli":
                 continue
             bounds = f" ({row['low']:.2f} to {row['high']:.2f})" if row["low"] == row["low"] else ""
-            made.append([row["task"], row["method"], row["budget"] or "none", f"{row['ratio']:.2f}{bounds}"])
-    return table(["task", "method", "smallest budget that keeps 99 %", "share kept there, or at the largest"], made)
+            made.setdefault(row["task"], {})[row["method"]] = f"{row['budget'] or 'none'}: {row['ratio']:.2f}{bounds}"
+    methods = ("one-go", "fast", "gradient", "random", "LoRA")
+    lines = [[task, *(cells.get(method, "–") for method in methods)] for task, cells in made.items()]
+    return table(["task", *(WAYS[method] for method in methods)], lines)
 
 
 def in_short() -> str:
-    """The first page: the default search at 0.2 %, against what it has to beat."""
-    rows = at_home(s3.open_study("tiny-t5"))
-    sized = rows["budget"].fillna("").isin(("0.2%", ""))
-    rows = rows[sized & rows["method"].isin(("searched", "random", "gradient", "LoRA", "full"))].assign(budget="")
+    """The first page: what searches hand out at the smaller budget, against what they have to beat."""
+    rows = at(s3.open_study("deciding").at_home(), "0.1%")
     words = {
         "random": "random gates of the same size",
         "gradient": "one pass of gradients, no search (`s3.score`)",
-        "LoRA": "LoRA by hand, on every query and value",
-        "full": "all weights, 500 times as many",
+        "LoRA": "LoRA by hand, on every query and value (twice the size)",
+        "full": "all weights, 1,000 times as many",
     }
     return table(
-        ["searched gates against", "points, with a 95 % interval"],
-        [[said, gap(rows, "searched", method, "score")] for method, said in words.items()],
+        ["points, with a 95 % interval, against", "mode fast: a structure", "mode prune: a trained adapter"],
+        [[name, *(said(pooled(rows, mode, method)) for mode in ("fast", "one-go"))] for method, name in words.items()],
     )
 
 
 #: Page -> the tables between its markers.
 SHORT: dict[Path, dict[str, Callable[[], str]]] = {
-    PAGE: {"pays": pays, "cheap": cheap, "real": real, "transfer": transfer, "kept": kept},
+    PAGE: {"pays": pays, "mode": mode, "cheap": cheap, "real": real, "transfer": transfer, "kept": kept},
     ROOT / "README.md": {"in short": in_short},
 }
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import s3pet_viz as s3
+from s3pet_viz.analysis.study import packed
+from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.errors import StudyError
+from s3pet_viz.training.stopping import stopping
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "studies"))
 from deciding_tables import complete, decide, over_tasks
@@ -58,3 +62,21 @@ def test_the_table_over_tasks_gives_the_share_of_full_fine_tuning():
     assert (name, n, score, loss) == ("fast", "15", "60.0", "0.400")
     assert gap.startswith("**+20.0 (+1")
     assert rest == ["90", "580", "1", "75.0 %", "15", "–"]
+
+
+def test_recorded_trainings_ended_as_the_rule_of_now_says():
+    seen = 0
+    for _, cell in packed(s3.open_study("deciding").path).values():
+        if not cell.get("history"):  # one go: a search
+            continue
+        # Validation and test rows of these tasks have the same labels' shares.
+        plan = stopping(TuneConfig(steps="auto", max_steps=1200), cell["row"]["one_answer"])
+        for look in cell["history"]:
+            assert plan.looks(int(look["step"])), cell["key"]
+            plan.see(int(look["step"]), look["loss"])
+        taken = cell["row"]["steps_taken"]
+        assert plan.rate(taken - 1) is not None
+        assert plan.rate(taken) is None
+        assert plan.cap_reached is cell["row"]["cap_reached"], cell["key"]
+        seen += 1
+    assert seen > 100
