@@ -119,15 +119,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def server(tiny_folder, tmp_path_factory):
-    """Processes of their own for all that need some: to start it costs more than a search."""
+def server():
+    """Processes of their own for all that need some."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs /proc and fork")
-    from forks import Server
+    import forks
 
-    made = Server([tiny_folder(form) for form in ("t5", "bert")], tmp_path_factory.mktemp("logs"))
-    yield made
-    made.close()
+    return forks.shared()
 
 
 @pytest.fixture
