@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/s3pet demo
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser \
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/browser \
 		-m "not browser"
 
 # What is drawn in a headless Chromium (JupyterLab, figures, reports, pictures), one after the other.

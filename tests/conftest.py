@@ -26,6 +26,9 @@ LONGEST = (
 )  # fmt: skip
 
 
+#: Files that look at what a search takes before its first step.
+_MEASURING = ("test_estimate", "test_placed", "test_cheaper")
+
 #: tiny-t5, as it was read with these arguments.
 _READ: dict[str, object] = {}
 
@@ -77,6 +80,18 @@ def embedded_backbone_read_once(request, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def inert_gates_measured_once(request, monkeypatch):
+    """The inert gates of one model on one batch are measured once: a quarter of a search of two steps. Not where
+    measuring, its memory, or several threads that measure at once are what is tested."""
+    module = sys.modules.get("s3pet_viz.training.candidates")
+    if module is None or request.path.parent.name in ("pet", "reliability") or request.path.stem in _MEASURING:
+        return
+    from measured_once import inert_gates_once
+
+    monkeypatch.setattr(module, "inert_gates", inert_gates_once)
+
+
+@pytest.fixture(autouse=True)
 def threads_as_told():
     """No test leaves torch with more threads than OMP_NUM_THREADS says: they would wait for each other on a busy machine."""
     yield
@@ -97,24 +112,20 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
 
     def folder(form: str, layers: int = 2) -> Path:
         if (form, layers) not in made:
-            names = ("num_layers", "num_decoder_layers") if form in ("t5", "gated") else ("num_hidden_layers",)
-            place = tmp_path_factory.mktemp(f"tiny-{form}")
-            made[form, layers] = save_tiny(form, place, **dict.fromkeys(names, layers))
+            made[form, layers] = save_tiny(form, tmp_path_factory.mktemp(f"tiny-{form}"), layers=layers)
         return made[form, layers]
 
     return folder
 
 
 @pytest.fixture(scope="session")
-def server(tiny_folder, tmp_path_factory):
-    """Processes of their own for all that need some: to start it costs more than a search."""
+def server():
+    """Processes of their own for all that need some."""
     if not sys.platform.startswith("linux"):
         pytest.skip("needs /proc and fork")
-    from forks import Server
+    import forks
 
-    made = Server([tiny_folder(form) for form in ("t5", "bert")], tmp_path_factory.mktemp("logs"))
-    yield made
-    made.close()
+    return forks.shared()
 
 
 @pytest.fixture

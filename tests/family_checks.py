@@ -36,7 +36,7 @@ from s3pet_viz.structure.budget import solve_shift
 PASS = "pass"
 Check = Callable[[TinyFamily], str]
 
-BUDGET = 1000
+BUDGET = 500
 
 
 def logits(model: nn.Module, tiny: TinyFamily) -> torch.Tensor:
@@ -59,7 +59,7 @@ def check_insertion(tiny: TinyFamily) -> str:
     """PET modules change nothing at the start, something once they have moved, and nothing when they are gone."""
     silent = Space("silent", tuple(e for e in EVERYTHING.entries if e.type in ("LoRA", "BitFit", "LNFit")))
     for dtype, tolerance in ((torch.float32, 0.0), (torch.float64, 1e-12)):
-        model = tiny.model().to(dtype).eval().requires_grad_(False)
+        model = tiny.model(layers=1).to(dtype).eval().requires_grad_(False)
         before, start = snapshot(model), logits(model, tiny)
         pets = inserted(model, silent)
         for pets.fused in (True, False):
@@ -79,7 +79,7 @@ def check_insertion(tiny: TinyFamily) -> str:
 
 def check_search(tiny: TinyFamily, mode: str) -> str:
     """A search of two steps in this mode leaves a run whose numbers hold together, and the backbone as it was."""
-    model, tokenizer = tiny.model(), tiny.make_tokenizer()
+    model, tokenizer = tiny.model(layers=1), tiny.make_tokenizer()
     before, start = snapshot(model), logits(model.eval(), tiny)
     with tempfile.TemporaryDirectory() as folder:
         run = s3.search(

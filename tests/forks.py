@@ -1,22 +1,28 @@
-"""Processes that import nothing anew: a server that has torch and forks, once per session."""
+"""Processes that import nothing anew: a server that has torch and forks, one for all tests of a process (`shared`)."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
+
+#: What a kernel imports, beside torch; not plotly, which looks whether it is in a notebook.
+KERNEL = ["ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "IPython"]
 
 
 class Server:
     """`search_server.py`, asked for processes."""
 
-    def __init__(self, backbones, folder):
+    def __init__(self, folder):
         here = Path(__file__).parent
         paths = [str(here / "reliability"), str(here.parent), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -24,7 +30,7 @@ class Server:
         said = folder / "server.txt"
         with theirs, said.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(here / "search_server.py"), str(theirs.fileno()), *map(str, backbones)],
+                [sys.executable, str(here / "search_server.py"), str(theirs.fileno())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 pass_fds=[theirs.fileno()], env={**os.environ, **environment},
             )  # fmt: skip
@@ -48,11 +54,18 @@ class Server:
     def popen(self, command, *, stdout, env, **_):
         """In the place of `subprocess.Popen`, for `s3pet_viz.runs.process.spawn`."""
         assert command[:3] == [sys.executable, "-m", "s3pet_viz"]
-        order = {
-            "script": "from s3pet_viz.cli import main\nmain()", "argv": command[3:], "log": None, "environment": env,
-            "session": True, "folder": str(Path.cwd()),
-        }  # fmt: skip
-        return Forked(self, int(self._ask(order, stdout)))
+        script = "from s3pet_viz.cli import main\nmain()"
+        order = {"script": script, "argv": command[3:], "environment": env, "session": True, "folder": str(Path.cwd())}
+        return Forked(self, int(self._ask({**order, "log": None}, stdout)))
+
+    def kernel(self, command, env, folder):
+        """A Jupyter kernel in this folder, in the place of `jupyter_client.launcher.launch_kernel`."""
+        self._ask({"import": KERNEL})
+        module, argv = command[command.index("-m") + 1], command[command.index("-m") + 2 :]
+        wide = "import pandas\npandas.set_option('display.max_columns', 20)\n"  # as where it is imported in a kernel
+        script = f"{wide}import runpy\nrunpy.run_module({module!r}, run_name='__main__')"
+        order = {"script": script, "argv": argv, "environment": env, "session": True, "folder": str(folder)}
+        return Forked(self, self.start(**order))
 
     def poll(self, pid):
         """As `end`, but None while it lives."""
@@ -82,8 +95,25 @@ class Server:
             return (*self._process.stdout.readline().split(), None)[1]
 
 
+_shared = ExitStack()
+
+
+@functools.cache
+def shared():
+    """The server of this process, begun when it is first asked for: that costs more than a search."""
+    folder = _shared.enter_context(tempfile.TemporaryDirectory(prefix="s3pet-forks-"))
+    return _shared.enter_context(closing(Server(Path(folder))))
+
+
+def close():
+    _shared.close()
+    shared.cache_clear()
+
+
 class Forked:
-    """What a launcher needs of a `subprocess.Popen`."""
+    """What a launcher, and the manager of a kernel, need of a `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
 
     def __init__(self, server, pid):
         self._server, self.pid, self.returncode = server, pid, None
@@ -95,12 +125,19 @@ class Forked:
                 self.returncode = self._server.poll(self.pid)
             return self.returncode
 
-    def wait(self, timeout):
+    def wait(self, timeout=600):
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
 
     def kill(self):
         if self.poll() is None:

@@ -1,7 +1,7 @@
 """nbval compares the figures of the notebooks too: as numbers, to 6 digits, because the last ones differ between processors.
 
 Their pictures are drawn from them afterwards (tools/refresh_notebooks.py), and are not compared. Searches and trainings
-whose outputs are not compared either take fewer steps here (`QUICK`).
+whose outputs are not compared either take fewer steps here (`QUICK`). Kernels are forked from a process that has torch.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # jsonschema, which nbformat loads, would build 38 grammars of addresses (5 s in every process); notebooks have none to check.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+import forks  # noqa: E402
+from jupyter_client.provisioning import local_provisioner  # noqa: E402
 from nbval.plugin import IPyNbCell  # noqa: E402
 
 _DIGITS = 6
+_NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 #: Notebook -> what stands at the end of its cell of parameters here. None of them changes an output that is compared.
 QUICK = {
@@ -75,3 +79,20 @@ def runtest(cell: IPyNbCell) -> None:
 
 
 IPyNbCell.runtest = runtest
+
+_launch_kernel = local_provisioner.launch_kernel
+
+
+def launch_kernel(cmd: list[str], **options: Any) -> Any:
+    """Of the notebooks: to import torch takes seconds in each. Others' kernels begin as they do."""
+    ours = sys.platform.startswith("linux") and Path(options.get("cwd") or ".").resolve() == _NOTEBOOKS
+    if not ours:
+        return _launch_kernel(cmd, **options)
+    return forks.shared().kernel(cmd, dict(options["env"]), _NOTEBOOKS)
+
+
+local_provisioner.launch_kernel = launch_kernel
+
+
+def pytest_unconfigure() -> None:
+    forks.close()

@@ -132,9 +132,11 @@ def encoder_config(form: str, **changes: Any) -> Any:
 FORMS = ("t5", "gated", "bert", "roberta")
 
 
-def tiny_model(form: str, *, seed: int = 0, **changes: Any) -> nn.Module:
-    """A model of one of `FORMS` with random weights; ``gated`` is T5 v1.1 (wi_0, wi_1)."""
+def tiny_model(form: str, *, seed: int = 0, layers: int = 2, **changes: Any) -> nn.Module:
+    """A model of one of `FORMS` with random weights; ``gated`` is T5 v1.1 (wi_0, wi_1). `layers`: of each stack."""
     torch.manual_seed(seed)
+    names = ("num_layers", "num_decoder_layers") if form in ("t5", "gated") else ("num_hidden_layers",)
+    changes = {**dict.fromkeys(names, layers), **changes}
     if form == "t5":
         return T5ForConditionalGeneration(t5_config(**changes))
     if form == "gated":

@@ -18,6 +18,10 @@ _ENDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 _LM = {"vocab_size": VOCABULARY["gpt"], "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1, "initializer_range": 0.3}
 
 
+#: Of the config of a family, whichever it has.
+_LAYERS = {"num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers"}
+
+
 @dataclass(frozen=True)
 class TinyFamily:
     """How to make a tiny model.
@@ -39,10 +43,13 @@ class TinyFamily:
     left_out: dict[str, str] = field(default_factory=dict)
     build: Callable[..., nn.Module] | None = None
 
-    def model(self, *, seed: int = 0, **changes: Any) -> nn.Module:
+    def model(self, *, seed: int = 0, layers: int | None = None, **changes: Any) -> nn.Module:
+        """A model; `layers` of each stack, where one is like the next."""
         if self.build is not None:
-            return self.build(seed=seed, **changes)
+            return self.build(seed=seed, layers=layers or 2, **changes)
         torch.manual_seed(seed)
+        if layers is not None:
+            changes = {**dict.fromkeys(_LAYERS & self.config.keys(), layers), **changes}
         config = getattr(hf, self.config_class)(**{**self.config, **changes})
         return getattr(hf, self.model_class)(config)
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from playwright.sync_api import Page, sync_playwright
 
 #: As this is run as root in CI; the rest keeps Chromium from calling home.
@@ -77,6 +78,14 @@ def page_of(executable: str, width: int = 1300, height: int = 1500) -> Iterator[
 
 def harmless(text: str) -> bool:
     return any(part in text for part in HARMLESS)
+
+
+def notebook(path: Path, cells: Sequence[str]) -> str:
+    """Writes a notebook of these cells, which opens without a question for its kernel; its name."""
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(made, path)
+    return path.name
 
 
 def open_notebook(page: Page, address: str, name: str) -> None:

@@ -169,8 +169,7 @@ def test_a_picture_for_a_paper_has_its_width_and_its_caption(tmp_path):
 
 def test_the_kernel_knows_what_is_looked_at(server):
     """In JupyterLab, though a cell blocked the kernel while the view was changed."""
-    import nbformat
-    from lab import open_notebook, page_of, run_all, until, views
+    from lab import notebook, open_notebook, page_of, run_all, until, views
 
     root, address = server
     cells = [
@@ -179,9 +178,7 @@ def test_the_kernel_knows_what_is_looked_at(server):
         "time.sleep(12)",
         "import asyncio\nwhile e.share()['step'] != 30:\n    await asyncio.sleep(0.1)\ns = e.share(); print('told:', s['step'], s['rows'])",
     ]
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(made, root / "shared.ipynb")
+    notebook(root / "shared.ipynb", cells)
     with page_of(CHROMIUM) as (page, errors):
         open_notebook(page, address, "shared.ipynb")
         run_all(page)

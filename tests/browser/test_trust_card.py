@@ -52,14 +52,11 @@ def test_a_report_has_the_card_of_each_view_and_of_all_in_both_themes(tmp_path):
 
 
 def test_a_busy_kernel_is_waited_for_and_the_view_goes_on(server):
-    import nbformat
-    from lab import open_notebook, page_of, run_all, until, views
+    from lab import notebook, open_notebook, page_of, run_all, until, views
 
     root, address = server
     cells = ["import s3pet_viz as s3, time", f"e = s3.widgets.StructureExplorer({RUNS[0]!r})\ne", "from pathlib import Path\nwhile not Path('go').exists():\n    time.sleep(0.1)"]
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(made, root / "trust.ipynb")
+    notebook(root / "trust.ipynb", cells)
     with page_of(CHROMIUM) as (page, errors):
         open_notebook(page, address, "trust.ipynb")
         run_all(page)

@@ -7,7 +7,6 @@ import shutil
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from s3pet_viz.runs import open_run
@@ -69,16 +68,15 @@ TESTS = str(Path(__file__).parent.parent)
 @pytest.fixture
 def book(server, request):
     """Writes a notebook of these cells; gives its name and the run's folder."""
+    from lab import notebook
+
     root, _ = server
 
     def write(*cells: str, steps: int = 60, pause: float = 0.15, search: bool = True) -> tuple[str, Path]:
         name = request.node.name.replace("[", "-").replace("]", "")
         path = root / f"run-{name}"
         first = [WRITER.format(tests=TESTS, path=str(path), steps=steps, pause=pause)] if search else ["import s3pet_viz as s3"]
-        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (*first, *cells)])
-        made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(made, root / f"{name}.ipynb")
-        return f"{name}.ipynb", path
+        return notebook(root / f"{name}.ipynb", (*first, *cells)), path
 
     return write
 
@@ -368,17 +366,13 @@ def test_one_step_is_seen_and_what_is_saved_is_whole(tmp_path):
 
 def test_without_anywidget_beside_the_server_a_picture_says_what_to_install(tmp_path_factory, shots):
     """JupyterLab in another environment than the kernel: it cannot load the module."""
-    from lab import jupyterlab, open_notebook, page_of, run_all
+    from lab import jupyterlab, notebook, open_notebook, page_of, run_all
 
     root = tmp_path_factory.mktemp("other")
     settings = root / ".jupyter" / "config" / "labconfig"
     settings.mkdir(parents=True)
     (settings / "page_config.json").write_text('{"disabledExtensions": {"anywidget": true}}')
-    made = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("import s3pet_viz as s3\ns3.widgets.StructureExplorer('similarity-0.2pct-s0')")]
-    )
-    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(made, root / "other.ipynb")
+    notebook(root / "other.ipynb", ["import s3pet_viz as s3\ns3.widgets.StructureExplorer('similarity-0.2pct-s0')"])
     with jupyterlab(root) as address, page_of(CHROMIUM) as (page, _):
         open_notebook(page, address, "other.ipynb")
         run_all(page)

@@ -104,7 +104,7 @@ def tiny_t5(*, act="gelu", dropout=0.0, seed=0, smooth=True, dtype=torch.float64
     torch.manual_seed(seed)
     config = T5Config(
         **{
-            "vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2,
+            "vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_decoder_layers": 1,
             "num_heads": 4, "relative_attention_num_buckets": 8, "feed_forward_proj": act, "dropout_rate": dropout,
             "decoder_start_token_id": 0, "pad_token_id": 0, **sizes,
         }

@@ -27,9 +27,9 @@ GIVEN = {"task": mood_data(24, 8), "load": {"task_spec": MOOD}, "budget": 400, "
 def bare(tiny_folder, tmp_path_factory):
     """Folders with a config and a tokenizer, and no weights."""
 
-    def folder(form):
+    def folder(form, layers=1):
         out = tmp_path_factory.mktemp("bare") / form
-        return shutil.copytree(tiny_folder(form), out, ignore=shutil.ignore_patterns("*.safetensors"))
+        return shutil.copytree(tiny_folder(form, layers), out, ignore=shutil.ignore_patterns("*.safetensors"))
 
     return folder
 
@@ -44,9 +44,9 @@ def frozen(loaded):
 def test_what_it_says_is_what_is_held(bare, tiny_folder, form):
     """The bytes of a real pass, counted in the same way, and those of the loaded weights."""
     made = s3.estimate(backbone=bare(form), **GIVEN)
-    loaded = load_backbone(tiny_folder(form))
+    loaded = load_backbone(tiny_folder(form, layers=1))
     assert (made.backbone_params, made.budget, made.batch) == (loaded.n_params, 400, 8)
-    half = load_backbone(tiny_folder(form), dtype="bfloat16")
+    half = load_backbone(tiny_folder(form, layers=1), dtype="bfloat16")
     assert made.weights == frozen(loaded)
     assert s3.estimate(backbone=bare(form), dtype="bfloat16", **GIVEN).weights == frozen(half) < 0.6 * made.weights
     assert "SelfAttn.Q" in made._repr_html_()
@@ -70,7 +70,7 @@ def test_what_it_says_is_what_is_held(bare, tiny_folder, form):
 
 
 def test_what_makes_it_less(bare):
-    folder = bare("t5")
+    folder = bare("t5", layers=2)
     passes = lambda **more: s3.estimate(backbone=folder, **{**GIVEN, **more}).passes  # noqa: E731
     whole = passes()
     assert passes(accumulation=4) < 0.5 * whole
@@ -81,7 +81,7 @@ def test_what_makes_it_less(bare):
 @pytest.mark.parametrize("name", ["gpt2", "llama", "deberta-v2 / v3"])
 def test_other_families(tmp_path, name):
     tiny = tiny_family(name)
-    tiny.model().config.save_pretrained(tmp_path)
+    tiny.model(layers=1).config.save_pretrained(tmp_path)
     tiny.make_tokenizer().save_pretrained(tmp_path)
     made = s3.estimate(backbone=tmp_path, **GIVEN)
     assert made.passes, made.why

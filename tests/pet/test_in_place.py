@@ -24,15 +24,8 @@ SPACES = {
 }  # fmt: skip
 
 
-#: Of the config of a family, whichever it has: one layer is like the next.
-LAYERS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers")
-
-
 def _model(tiny):
-    changes = {name: 1 for name in LAYERS if name in tiny.config}
-    if tiny.build is not None:
-        changes = dict.fromkeys(("num_layers", "num_decoder_layers") if tiny.tokenizer == "t5" else ("num_hidden_layers",), 1)
-    return tiny.model(**changes).eval().requires_grad_(False)
+    return tiny.model(layers=1).eval().requires_grad_(False)
 
 
 def _changed(output, in_place):

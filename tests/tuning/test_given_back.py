@@ -60,7 +60,7 @@ class State:
 
 def used(form: str, **changes: Any) -> nn.Module:
     """A model in use: in training mode but for a part, half frozen, with gradients and a hook of its owner's."""
-    model = tiny_model(form, **changes).train()
+    model = tiny_model(form, **{"layers": 1, **changes}).train()
     base = model.base_model.encoder
     base.eval()
     for i, p in enumerate(model.parameters()):
@@ -84,7 +84,7 @@ def by_workbench(model: nn.Module, form: str) -> Workbench:
 
 def _search(**options: Any) -> Any:
     def do(model: nn.Module, form: str) -> None:
-        s3.search(**GIVEN, model=model, tokenizer=tokenizer_of(form), budget=300, space=BIASES, **FAST, **options)
+        s3.search(**GIVEN, model=model, tokenizer=tokenizer_of(form), budget=200, space=BIASES, **FAST, **options)
 
     return do
 
@@ -125,7 +125,7 @@ def test_it_comes_back(work, form, tmp_path, monkeypatch):
 def test_every_family_comes_back(name, dtype, tmp_path):
     """In half precision what is trained is float32, and the model is what it was all the same."""
     tiny = tiny_family(name)
-    model, tokenizer = tiny.model().to(dtype).train(), tiny.make_tokenizer()
+    model, tokenizer = tiny.model(layers=1).to(dtype).train(), tiny.make_tokenizer()
     state = State(model)
     given = {**GIVEN, "model": model, "tokenizer": tokenizer, "budget": 400, **FAST}
     run = s3.search(**given, out=tmp_path / "run")

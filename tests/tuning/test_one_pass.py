@@ -41,11 +41,12 @@ QUIET = {"progress": False}
 LAYERS = {kind: {"space": "S3PET-L", "warm_steps": 0} for kind in LAYER_SCORES}
 
 
-def double_bench(form: str, rows: int = 24) -> Workbench:
+def double_bench(form: str, rows: int = 24, layers: int = 1) -> Workbench:
     """In float64, and with few training rows."""
     return Workbench.open(
-        mood_data(rows, 8), model=tiny_model(form).double(), tokenizer=tokenizer_of(form), task_spec=MOOD, device="cpu"
-    )
+        mood_data(rows, 8), model=tiny_model(form, layers=layers).double(), tokenizer=tokenizer_of(form), task_spec=MOOD,
+        device="cpu",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["bert", "t5"])
@@ -177,7 +178,7 @@ def test_sensitivity_is_the_last_weights_times_their_gradient(double, monkeypatc
 
 def test_sensitivity_is_the_derivative_along_a_gate(monkeypatch):
     """Against finite differences; not on T5, whose norms round to float32."""
-    wb, step, seen = double_bench("bert"), 1e-5, []
+    wb, step, seen = double_bench("bert", layers=2), 1e-5, []
 
     def check(pets):
         features = wb.splits.train
@@ -405,19 +406,19 @@ def test_one_pass_methods_among_the_baselines(bert, monkeypatch):
     monkeypatch.setattr(Workbench, "run", train)
     methods = ["gradient", "random", "gradient/param", "sensitivity"]
     table = baselines(
-        workbench=bert, budget=400, space=BIASES, seeds=[4, 9], n_random=1, methods=methods, progress=False, **FAST
+        workbench=bert, budget=200, space=BIASES, seeds=[4, 9], n_random=1, methods=methods, progress=False, **FAST
     )
     assert list(table.method) == [m for m in methods for _ in range(2)]
     assert list(table.seed) == [4, 9] * 4
     assert (table.structure == 0).all()
-    assert (table.pet_params <= 400).all()
+    assert (table.pet_params <= 200).all()
     # once per seed and kind, with that seed, as the tuning is told to train
     assert asked == [("gradient", s, s, FAST["lr"]) for s in (4, 9)] + [("sensitivity", s, s, FAST["lr"]) for s in (4, 9)]
     for name, seed, method in trained:
         assert method.source["baseline"] == name
         if name != "random":
             assert method.source["seed"] == seed
-            again = one_pass_structure(bert, name, budget=400, space=BIASES, seed=seed, config=TuneConfig(**FAST), **QUIET)
+            again = one_pass_structure(bert, name, budget=200, space=BIASES, seed=seed, config=TuneConfig(**FAST), **QUIET)
             assert method == again
 
 

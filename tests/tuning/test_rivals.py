@@ -33,7 +33,7 @@ RANKS = {"gates": [{"type": "LoRA", "modules": ["SelfAttn.?", "FFN.W1", "FFN.W2"
 
 
 def double_bench(form: str, rows: int = 12) -> Workbench:
-    model = tiny_model(form).double()
+    model = tiny_model(form, layers=1).double()
     return Workbench.open(mood_data(rows, 8), model=model, tokenizer=tokenizer_of(form), task_spec=MOOD, device="cpu")
 
 
@@ -115,7 +115,7 @@ def test_domlora_trains_and_is_a_baseline():
 
 @pytest.mark.parametrize("form", ["bert", "t5"])
 def test_lora_everywhere_takes_the_nearest_rank(form):
-    backbone = wrap_backbone(tiny_model(form), tokenizer_of(form))
+    backbone = wrap_backbone(tiny_model(form, layers=1), tokenizer_of(form))
     linear = {p.name: p for p in positions(backbone.model) if p.kind == "linear"}
     step = sum(p.in_features + p.out_features for p in linear.values())
     for budget, rank in ((1, 1), (step, 1), (int(1.5 * step), 1), (int(1.5 * step) + 1, 2), (3 * step - 1, 3)):
@@ -145,7 +145,7 @@ def test_rows_say_whether_they_meet_the_budget_and_what_the_structure_took(tiny_
     assert table.meets_budget.to_dict() == {"mine": None, "LoRA-everywhere": True, "gora": True, "LoRA": None, "head": None}
     assert table.passes.fillna(-1).to_dict() == {"mine": -1, "LoRA-everywhere": 0, "gora": 1, "LoRA": 0, "head": 0}
     assert (table.words == "").all()
-    arguments = ["--task", task_folder(tmp_path), "--backbone", tiny_folder("bert"), "--budget", step // 2, "--steps", 2, "--seeds", 1]
+    arguments = ["--task", task_folder(tmp_path), "--backbone", tiny_folder("bert", layers=1), "--budget", step // 2, "--steps", 2, "--seeds", 1]
     arguments += ["--methods", "LoRA-everywhere", "--device", "cpu", "--quiet"]
     done = CliRunner().invoke(app, ["baselines", *map(str, arguments)], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
@@ -176,7 +176,7 @@ ADA = {"steps": 12, "batch_size": 8, "evaluations": 6, "lr": 1e-2}
 @pytest.mark.parametrize("form", ["bert", "t5"])
 def test_adalora_ends_at_the_budget(form):
     pytest.importorskip("peft")
-    wb, said = bench(form), []
+    wb, said = bench(form, layers={"bert": 2, "t5": 1}[form]), []  # ranks enough to meet a budget
     before = snapshot(wb.backbone.model)
     hooks = [len(m._forward_hooks) for m in wb.backbone.model.modules()]
     step = lora_everywhere(wb.backbone, 1).n_params
@@ -224,7 +224,7 @@ def test_adalora_is_peft_s():
         theirs = tuner(**batch).loss
         torch.testing.assert_close(ours, theirs)
         assert ours > alone
-        assert len(weights) == 3 * 12  # A, E and B of each layer
+        assert len(weights) == 3 * 6  # A, E and B of each layer
         model.train()
         optimizer = torch.optim.AdamW(weights, lr=1e-2)
         for p in weights:
@@ -295,7 +295,7 @@ def test_eva_by_hand(form):
 def test_eva_gives_peft_s_ranks():
     """Layers of one size, whose inputs differ; PEFT is given the very rows as one batch."""
     peft = pytest.importorskip("peft")
-    wb = bench("bert", intermediate_size=32)
+    wb = bench("bert", layers=2, intermediate_size=32)
     modules = ["SelfAttn.O", "FFN.W1", "FFN.W2"]
     space = {"gates": [{"type": "LoRA", "modules": modules, "options": {"ranks": 6}}]}
     made = s3.score(workbench=wb, method="eva", space=space, budget=6 * 3 * 64, **QUIET)

@@ -35,7 +35,7 @@ SPACES = {"t5": CROSS, "bert": "S3PET-L", "gpt2": "S3PET-L", "deberta-v2 / v3": 
 
 def bench_of(name: str, rows: int = 24, double: bool = True) -> Workbench:
     tiny = tiny_family(name)
-    model = tiny.model().double() if double else tiny.model()
+    model = tiny.model(layers=1).double() if double else tiny.model(layers=1)
     return Workbench.open(mood_data(rows, 8), model=model, tokenizer=tiny.make_tokenizer(), task_spec=MOOD, device="cpu")
 
 
@@ -61,7 +61,7 @@ def double(request):
 @pytest.mark.parametrize("name", ["t5", "bert", "gpt2"])
 def test_gora_by_hand(name):
     wb, space = bench_of(name), SPACES[name]
-    made = s3.score(workbench=wb, method="gora", space=space, batch_size=7, seed=3, budget=400, progress=False)
+    made = s3.score(workbench=wb, method="gora", space=space, batch_size=7, seed=3, budget=300, progress=False)
     model, features = wb.backbone.model, wb.splits.train
     layers = {p.name: p for p in positions(model) if p.kind == "linear"}
     kept = {n: p.detach().clone() for n, p in wb.backbone.head.items()}
@@ -96,7 +96,7 @@ def test_plop_by_hand(double):
     """Row by row and token by token, the padding left out."""
     wb, space = double
     draw = lambda position, shape: torch.from_numpy(numbers_of(position, shape))  # noqa: E731
-    made = s3.score(workbench=wb, method="plop", space=space, batch_size=7, budget=400, draw=draw, progress=False)
+    made = s3.score(workbench=wb, method="plop", space=space, batch_size=7, budget=300, draw=draw, progress=False)
     model, features = wb.backbone.model, wb.splits.train
     layers = {p.name: p for p in positions(model) if p.kind == "linear"}
     names = [g.position for g in made.gates]
@@ -230,10 +230,10 @@ def test_every_method_on_every_family_within_an_exact_budget(name):
     wb = bench_of(name, rows=12, double=False)
     for method in ("gradient", "fisher", "sensitivity", "gora", "plop", "eva"):
         warm = {"warm_steps": 2} if method == "sensitivity" else {}
-        made = s3.score(workbench=wb, method=method, space="S3PET-L", rows=8, budget=700, progress=False, **warm)
+        made = s3.score(workbench=wb, method=method, space="S3PET-L", rows=8, budget=300, progress=False, **warm)
         assert np.isfinite(made.score).all()
         assert (made.score >= 0).all()
-        for budget in (made.counts.min(), 500, 700, int(made.counts.sum()) - 1):
+        for budget in (made.counts.min(), 200, 300, int(made.counts.sum()) - 1):
             structure = made.structure(int(budget))
             sizes = [g.n_params for g in made.gates if g.key not in structure.keys]
             assert structure.n_params <= budget < structure.n_params + min(sizes)
@@ -241,13 +241,13 @@ def test_every_method_on_every_family_within_an_exact_budget(name):
 
 def test_baselines_run_them_by_name(bert):
     table = baselines(
-        workbench=bert, budget=400, space="S3PET-L", seeds=1, methods=["gora", "plop", "gradient"], progress=False,
+        workbench=bert, budget=300, space="S3PET-L", seeds=1, methods=["gora", "plop", "gradient"], progress=False,
         steps=2, batch_size=8, evaluations=1,
     )  # fmt: skip
     assert list(table.method) == ["gora", "plop", "gradient"]
-    assert (table.pet_params <= 400).all()
+    assert (table.pet_params <= 300).all()
     with pytest.raises(SpaceError, match=r"method 'plop' scores linear layers: expected LoRA alone, found BitFit; take"):
-        baselines(workbench=bert, budget=400, space=BIASES, methods=["random", "plop"], progress=False)
+        baselines(workbench=bert, budget=200, space=BIASES, methods=["random", "plop"], progress=False)
 
 
 # -- several tasks -------------------------------------------------------------------------------------------

@@ -23,13 +23,14 @@ from s3pet_viz.tuning import Workbench
 # -- learning ------------------------------------------------------------------------------------------
 
 
-def test_a_structure_learns_by_generation(t5):
+def test_a_structure_learns_by_generation():
+    t5, structure = bench("t5", layers=2), structure_for("t5", PRESETS["S3PET-M"], layers=2)
     untouched = run(t5, "untouched")
     assert untouched.score == 0  # random words are no label
-    scores = run(t5, structure_for("t5", PRESETS["S3PET-M"]), steps=50, batch_size=16)
+    scores = run(t5, structure, steps=50, batch_size=16)
     assert scores.score >= 0.9
     assert scores.metrics["loss"] < untouched.metrics["loss"] / 4
-    assert scores.pet_params == structure_for("t5", PRESETS["S3PET-M"]).n_params
+    assert scores.pet_params == structure.n_params
     assert (scores.head_params, scores.pooler) == (0, "")
 
 
@@ -400,7 +401,7 @@ def test_devices():
 
 @pytest.mark.parametrize("form", ["bert", "t5"])
 def test_bf16_on_the_cpu(form):
-    model = tiny_model(form)
+    model = tiny_model(form, layers=1)
     wb = Workbench.open(
         mood_data(), model=model, tokenizer=tokenizer_of(form), task_spec=MOOD, device="cpu", precision="bf16"
     )

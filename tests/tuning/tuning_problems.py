@@ -15,12 +15,13 @@ FAST = {"steps": 6, "batch_size": 8, "evaluations": 2, "lr": 1e-2}
 
 
 def bench(form: str, **changes) -> Workbench:
-    model = tiny_model(form, **changes)
+    """Of one layer (of each stack), which has all that a second would have."""
+    model = tiny_model(form, **{"layers": 1, **changes})
     return Workbench.open(mood_data(), model=model, tokenizer=tokenizer_of(form), task_spec=MOOD, device="cpu")
 
 
-def structure_for(form: str, space: Space = BIASES) -> Structure:
-    return Structure(tuple(candidate_gates(positions(tiny_model(form)), space)[0]), form, 1)
+def structure_for(form: str, space: Space = BIASES, layers: int = 1) -> Structure:
+    return Structure(tuple(candidate_gates(positions(tiny_model(form, layers=layers)), space)[0]), form, 1)
 
 
 def run(wb: Workbench, method, **options):
