@@ -85,12 +85,12 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
 
 
 def _panels(figure: go.Figure) -> int:
-    """How many small heatmaps a figure has (`_panels.panels`); 0 of other figures."""
+    """How many small plots a figure has (`_panels.panels`, or apart); 0 of other figures."""
     return int((figure.layout.meta or {}).get("panels", 0))
 
 
 def _lay_panels(made: go.Figure, width: float) -> float:
-    """Small heatmaps as many beside each other as their heads allow, else beneath; returns the height of the plot."""
+    """Small plots as many beside each other as their heads allow, else beneath; returns the height of the plot."""
     n, room = _panels(made), _room(made, width)
     heads = made.layout.annotations[:n]
     lines = [line for one in heads for line in (one.text or "").split("<br>")]
@@ -99,7 +99,8 @@ def _lay_panels(made: go.Figure, width: float) -> float:
     need = max(_LEAST_PLOT, _style.CHAR * size * max(map(len, lines)))
     across = max(1, min(len(starts), int(room / need)))
     axis, last = next(iter(made.select_yaxes())), list(made.select_yaxes())[n:]
-    height = max(_LEAST_PLOT / 2, 1.25 * (axis.tickfont.size or USUAL) * len(axis.tickvals))
+    rows = len(axis.tickvals or ())
+    height = max(_LEAST_PLOT / 2, 1.25 * (axis.tickfont.size or USUAL) * rows) if rows else _LEAST_PLOT
     labels = 1.4 * USUAL
     between = labels + 1.35 * size * max((one.text or "").count("<br>") + 1 for one in heads) + 6
     beneath = 2.6 * USUAL * len(last[0].tickvals) if last else 0.0

@@ -123,6 +123,7 @@ def budgets(
         figure.update_xaxes(title="trained, % of backbone", row=lowest, col=column + 1)
     for head in figure.layout.annotations:
         head.update(font={"size": 13}, yshift=2)
+    figure.update_layout(meta={"panels": len(names), "apart": True})
     _style.place_top(figure, height=120 + 250 * rows, heads=True, names=list(looks))
     return figure
 

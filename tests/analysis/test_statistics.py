@@ -248,7 +248,7 @@ def test_all_never_mixes_what_differs_beside_the_task():
         return [{**row, "source": source} for part in each for row in part]
 
     kinds = {("0.1%", "fast", ""): of("0.1%", "fast"), ("0.2%", "fast", ""): of("0.2%", "fast"),
-             ("0.2%", "paper", ""): of("0.2%", "paper"), ("0.2%", "paper", "x"): of("0.2%", "paper", "x")}  # fmt: skip
+             ("0.2%", "paper", "y"): of("0.2%", "paper", "y"), ("0.2%", "paper", "x"): of("0.2%", "paper", "x")}  # fmt: skip
     by = ("task", "budget", "mode", "source")
     every = differences(table(*kinds.values()), by=by).query("task == 'all'")
     assert list(every[["budget", "mode", "source"]].itertuples(index=False, name=None)) == list(kinds)
