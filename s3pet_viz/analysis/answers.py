@@ -228,7 +228,11 @@ def against(about: str, row: Mapping[str, Any]) -> Answer:
     code, what, much = _told(row)
     brief = f"{what} {much}".strip()
     n = int(row["n_pairs"]) or int(row["n_a"])
-    numbers: dict[str, Any] = {"estimate": float(row["difference"]), "low": float(row["low"]), "high": float(row["high"])}
+    numbers: dict[str, Any] = {
+        "estimate": float(row["difference"]),
+        "low": float(row["low"]),
+        "high": float(row["high"]),
+    }
     return Answer(f"searched - {row['b']}", about, code, sentence(row), brief, n=n, unit=str(row["unit"]), **numbers)
 
 

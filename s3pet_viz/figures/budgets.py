@@ -96,6 +96,7 @@ def budgets(
     figure = make_subplots(
         rows=rows,
         cols=columns,
+        specs=[[{} if r * columns + c < len(names) else None for c in range(columns)] for r in range(rows)],
         horizontal_spacing=0.09,
         vertical_spacing=0.3 / rows,
         subplot_titles=[_head(task, table, value) for task in names],
