@@ -7,7 +7,7 @@ How the intervals are made and how often they hold: s3pet_viz/analysis/intervals
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np

@@ -179,7 +179,7 @@ class Ways:
     def _chance(
         self, placed: Sequence[Placed], groups: Mapping[Key, Sequence[tuple[int, int]]] | Mapping[Any, Any], draws: int
     ) -> dict[Any, tuple[float, float, float]]:
-        """Mean and band of random structures, which have a structure's pinned gates too, of the groups in known spaces."""
+        """Mean and band of random structures, with the pinned gates of each, of the groups in known spaces."""
         records: dict[int, Found] = {}
         sizes: dict[Key, int] = {}
         for i, one in enumerate(placed):

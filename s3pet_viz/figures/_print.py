@@ -29,8 +29,8 @@ NARROW_MM = 120.0
 #: A paper's plot beside the screen's: fonts 12 -> 10 px, lines and heights with them.
 _FONTS, _LINES, _HEIGHT = 10 / 12, 0.75, 0.68
 _LEAST_PLOT = 110.0
-#: Height of the plots of a page, about what A4 and letter leave beside heads and a caption.
-_PAGE_MM = 220.0
+#: Height of a sheet of A4: taller plots fit no page.
+_PAGE_MM = 297.0
 _TAG = re.compile("</?[a-z]+>")
 _NUMBERED = re.compile(r"[A-Za-z]+\.?\d+")
 
@@ -116,8 +116,8 @@ def _lay_panels(made: go.Figure, width: float) -> float:
         across = len({round(axis.domain[0], 6) for axis in list(made.select_xaxes())[:n]})
         fit = across * max(1, int((_PAGE_MM * PX_PER_MM - beneath - gap + between) / (height + between)))
         warnings.warn(
-            f"{n} panels are {inner / PX_PER_MM:.0f} mm tall in {width / PX_PER_MM:.0f} mm: a page has room for {fit}; "
-            "draw them in parts (runs[:n], then the rest), or give a larger width_mm",
+            f"{n} panels are {inner / PX_PER_MM:.0f} mm tall in {width / PX_PER_MM:.0f} mm: a page (A4) holds {fit}; "
+            "draw them in parts, or give a larger width_mm",
             stacklevel=4,
         )
     return inner

@@ -29,7 +29,8 @@ def forest_table(
     study: StudyLike, *, method: str = "searched", against: str | Sequence[str] = "random", value: Value = "score"
 ) -> pd.DataFrame:
     """The numbers behind `forest`: a row a task and budget (and mode, where there are several) and one for all tasks
-    at each budget, for each reference in turn. A method of one size (LoRA by hand) stands against the budget nearest to it alone.
+    at each budget, for each reference in turn. A method of one size (LoRA by hand) stands against the budget
+    nearest to it alone.
 
     Columns: label (the task, or "all", and what tells it from the others), settled (whether the interval leaves 0 out),
     those of `Study.differences` (task, budget, a, b, value, unit ("points": scores that are fractions times 100),
@@ -94,8 +95,7 @@ def forest(
     value: Value = "score",
     **look: Unpack[Look],
 ) -> go.Figure:
-    """Draw paired differences with their intervals, a row a task and budget, and at the bottom all tasks together, a row
-    a budget.
+    """Draw paired differences with their intervals, a row a task and budget, and at the bottom all tasks, a row a budget.
 
     Marks are filled where the interval leaves 0 out. Of one reference, the numbers stand at the right. The title (of
     several the legend) names the budget that a method of one size is held against.
