@@ -95,7 +95,7 @@ def forest(
     value: Value = "score",
     **look: Unpack[Look],
 ) -> go.Figure:
-    """Draw paired differences with their intervals, a row a task and budget, and at the bottom all tasks, a row a budget.
+    """Draw paired differences with their intervals, a row a task and budget; at the bottom all tasks, a row a budget.
 
     Marks are filled where the interval leaves 0 out. Of one reference, the numbers stand at the right. The title (of
     several the legend) names the budget that a method of one size is held against.
