@@ -42,10 +42,10 @@ def test_a_method_of_one_size_is_held_against_the_nearest_budget():
     assert set(table.loc["full", "budget"]) == {"0.1%", "0.2%", "0.5%"}
     lora = table.loc["LoRA"]
     assert len(lora) == 6
-    every = lora[lora["label"] == "all"].iloc[0]
+    every = lora[lora["task"] == "all"].iloc[0]
     assert not every["settled"]
     assert every["difference"] == pytest.approx(-1.8, abs=0.05)  # as docs/results.md has it
-    parts = lora[lora["label"] != "all"]
+    parts = lora[lora["task"] != "all"]
     assert every["difference"] == pytest.approx(parts["difference"].mean())
     reversed_ = figures.forest_table("tiny-t5", method="LoRA", against="searched")
     assert reversed_["difference"].iloc[-1] == pytest.approx(-every["difference"])
