@@ -76,7 +76,7 @@ def test_the_figure_marks_what_is_settled(study):
     bars, marks = made.data
     assert ["diamond" in str(symbol) for symbol in marks.marker.symbol] == [False] * 15 + [True] * 3
     assert list(made.layout.yaxis.ticktext[-3:]) == ["<b>all 0.1%</b>", "<b>all 0.2%</b>", "<b>all 0.5%</b>"]
-    assert np.diff(made.layout.yaxis.tickvals).min() == 1
+    assert np.diff(made.layout.yaxis.tickvals).min() == pytest.approx(1)
     assert [not str(symbol).endswith("-open") for symbol in marks.marker.symbol] == table["settled"].tolist()
     np.testing.assert_allclose(marks.x, table["difference"])
     np.testing.assert_allclose(np.reshape(bars.x, (-1, 3))[:, :2], table[["low", "high"]])
