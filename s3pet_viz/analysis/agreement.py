@@ -43,6 +43,7 @@ class Found(NamedTuple):
         structure: what it chose.
         gates: the whole search space, shape (n_gates,).
         params: the budget in parameters.
+        pinned: gates of the structure that nobody chose: random ones have them too, within the same budget.
     """
 
     task: str
@@ -52,6 +53,12 @@ class Found(NamedTuple):
     structure: Structure
     gates: tuple[Gate, ...]
     params: int
+    pinned: tuple[Gate, ...] = ()
+
+    @property
+    def every(self) -> tuple[Gate, ...]:
+        """The search space and what was pinned in."""
+        return (*self.gates, *self.pinned)
 
     @classmethod
     def of(cls, run: Run, *, budget: Budget | None = None) -> Found:
@@ -192,11 +199,11 @@ def _checked(
     union: dict[tuple[str, str], Gate] = {}
     places = []
     for one in records:
-        need_sizes(one.gates, "relations")
-        keys = dict(zip(_keys(one.gates, ranked), one.gates, strict=True))
+        need_sizes(one.every, "relations")
+        keys = dict(zip(_keys(one.every, ranked), one.every, strict=True))
         if union and not keys.keys() & union.keys():
             raise StructureError(f"relations: the search space of {one.task} shares no gate with the others")
-        if strange := sorted(one.structure.keys - {gate.key for gate in one.gates}):
+        if strange := sorted(one.structure.keys - {gate.key for gate in one.every}):
             raise StructureError(f"relations: gate {' '.join(strange[0])} of {one.task} is not in its search space")
         for key, gate in keys.items():
             other = union.setdefault(key, gate)
@@ -208,7 +215,7 @@ def _checked(
     index = {key: i for i, key in enumerate(union)}
     chosen = np.zeros((len(records), len(index)), dtype=bool)
     for row, one in zip(chosen, records, strict=True):
-        places.append(np.array([index[key] for key in _keys(one.gates, ranked)], dtype=np.int64))
+        places.append(np.array([index[key] for key in _keys(one.every, ranked)], dtype=np.int64))
         row[[index[key] for key in _keys(one.structure.gates, ranked)]] = True
     return chosen, places, np.array([gate.n_params for gate in union.values()], dtype=np.float64)
 
@@ -221,15 +228,18 @@ def _random(
     records: Sequence[Found], places: Sequence[NDArray[np.int64]], n_gates: int, draws: int, seed: int, ranked: bool
 ) -> NDArray[np.bool_]:
     """Random replicates of the study, shape (draws, n_structures, n_gates); every structure drawn on its own."""
-    alike: dict[tuple[bytes, tuple[int, ...], int], list[int]] = {}
+    alike: dict[tuple[bytes, tuple[int, ...], int, int], list[int]] = {}
     for i, (one, place) in enumerate(zip(records, places, strict=True)):
-        alike.setdefault((place.tobytes(), tuple(gate.n_params for gate in one.gates), one.params), []).append(i)
+        sizes = tuple(gate.n_params for gate in one.every)
+        alike.setdefault((place.tobytes(), sizes, len(one.pinned), one.params), []).append(i)
     seeds = np.random.default_rng(seed).integers(2**63, size=len(alike))
     drawn = np.zeros((draws, len(records), n_gates), dtype=bool)
     for (members, own), one_seed in zip(((m, records[m[0]]) for m in alike.values()), seeds, strict=True):
         counts = [gate.n_params for gate in own.gates]
-        made = random_structures(counts, own.params, draws=draws * len(members), seed=int(one_seed))
-        made = by_rank(made, own.gates).reshape(draws, len(members), len(counts))
+        left = own.params - sum(gate.n_params for gate in own.pinned)
+        made = random_structures(counts, left, draws=draws * len(members), seed=int(one_seed))
+        made = np.pad(made, [(0, 0), (0, len(own.pinned))], constant_values=True)
+        made = by_rank(made, own.every).reshape(draws, len(members), len(own.every))
         # The first unit of a place is there if any is: not ranked, it stands for all of them.
         first = slice(None) if ranked else np.unique(places[members[0]], return_index=True)[1]
         for k, i in enumerate(members):

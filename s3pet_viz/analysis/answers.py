@@ -225,22 +225,44 @@ def importance(about: str, made: Explanation) -> Answer:
 
 def against(about: str, row: Mapping[str, Any]) -> Answer:
     """A row of `statistics.differences` as an answer."""
+    code, what, much = _told(row)
+    brief = f"{what} {much}".strip()
+    n = int(row["n_pairs"]) or int(row["n_a"])
+    numbers: dict[str, Any] = {
+        "estimate": float(row["difference"]),
+        "low": float(row["low"]),
+        "high": float(row["high"]),
+    }
+    return Answer(f"searched - {row['b']}", about, code, sentence(row), brief, n=n, unit=str(row["unit"]), **numbers)
+
+
+def against_at_each(rows: Mapping[str, Mapping[str, Any]]) -> Answer:
+    """The rows "all" of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
+    parts: dict[str, list[str]] = {}
+    told = {at: _told(row) for at, row in rows.items()}
+    for at, (_, what, much) in told.items():
+        parts.setdefault(what, []).append(f"{much} at {at}".strip())
+    brief = ", ".join(f"{what} {', '.join(each)}" for what, each in parts.items())
+    codes = {code for code, *_ in told.values()}
+    verdict = "; ".join(f"at {at}: {sentence(row)}" for at, row in rows.items())
+    first = next(iter(rows.values()))
+    n = sum(int(row["n_pairs"]) or int(row["n_a"]) for row in rows.values())
+    code = codes.pop() if len(codes) == 1 else "mixed"
+    return Answer(f"searched - {first['b']}", "all", code, verdict, brief, n=n, unit=str(first["unit"]))
+
+
+def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Of a row of `statistics.differences`: its code, what it says of the rival, and by how much."""
     low, high, points = float(row["low"]), float(row["high"]), row["unit"] == "points"
     name, unit = RIVALS.get(str(row["b"]), str(row["b"])), " points" if points else ""
-    if math.isnan(low) or (low <= 0 <= high and not (points and low >= -ALIKE and high <= ALIKE)):
-        code = "not-settled"
-        brief = f"not told apart from {name}"
-        brief += "" if math.isnan(low) else f" ({_amount(low, '+')} to {_amount(high, '+')}{unit})"
-    elif low <= 0 <= high:
-        code, brief = "alike", f"as good as {name} (within {ALIKE:g} points)"
-    else:
-        code = "better" if low > 0 else "worse"
-        ends = sorted((abs(low), abs(high)))
-        brief = f"{code} than {name} by {_amount(ends[0])} to {_amount(ends[1])}{unit}"
-    verdict = sentence(row)
-    n = int(row["n_pairs"]) or int(row["n_a"])
-    numbers: dict[str, Any] = {"estimate": float(row["difference"]), "low": low, "high": high}
-    return Answer(f"searched - {row['b']}", about, code, verdict, brief, n=n, unit=str(row["unit"]), **numbers)
+    if math.isnan(low):
+        return "not-settled", f"not told apart from {name}", ""
+    if low <= 0 <= high:
+        if points and low >= -ALIKE and high <= ALIKE:
+            return "alike", f"as good as {name}", f"(within {ALIKE:g} points)"
+        return "not-settled", f"not told apart from {name}", f"({_amount(low, '+')} to {_amount(high, '+')}{unit})"
+    code, ends = "better" if low > 0 else "worse", sorted((abs(low), abs(high)))
+    return code, f"{code} than {name}", f"by {_amount(ends[0])} to {_amount(ends[1])}{unit}"
 
 
 def _amount(value: float, sign: str = "") -> str:
@@ -266,7 +288,7 @@ def warnings(about: str, runs: Sequence[Run]) -> Answer:
     parts = [name + times for name, times in zip(named, often, strict=True)]
     code = "problems" if bad[0][0] == 0 else "warnings"
     said = "; ".join(parts)
-    return Answer("health", about, code, said, f"but: {said}", estimate=len(bad), n=len(runs), unit="searches")
+    return Answer("health", about, code, said, said, estimate=len(bad), n=len(runs), unit="searches")
 
 
 def _lower(text: str) -> str:

@@ -7,7 +7,7 @@ How the intervals are made and how often they hold: s3pet_viz/analysis/intervals
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -70,19 +70,13 @@ def at_one_size(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return table[table["budget"].isin(["", nearest])], nearest
 
 
-class _Sample(NamedTuple):
-    """Values whose mean is a part of a group's difference; `units` name what is drawn again: seeds, or single runs."""
-
-    kind: str
-    units: Sequence[Hashable]
-    values: Floats
-
-
 class _Group(NamedTuple):
-    """The difference within one group: its row of the table, still without interval, and what the difference is of."""
+    """The difference within one group: its row of the table, still without interval, and samples whose means add to
+    it; what is drawn again are their values, of seeds or single runs.
+    """
 
     row: dict[str, Any]
-    samples: list[_Sample]
+    samples: list[Floats]
 
 
 def differences(
@@ -97,15 +91,15 @@ def differences(
     resamples: int = 9999,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Method a minus method b, one row per group that has both, and a last row "all".
+    """Method a minus method b, one row per group that has both, and last a row "all" for each budget (and mode).
 
     Paired where two seeds or more are in both (or each has the same single seed): for each such seed the mean over a's
     rows minus the mean over b's rows; rows of other seeds are left out. Else all rows of both, unpaired. A method whose
     rows have no budget (or mode) is compared with every one of its task.
 
-    The row "all" is the mean over groups, each weighing alike. Its bootstrap draws seeds within each task, the same
-    ones for all groups of a task, since these may share runs (full fine-tuning has no budget): the interval is about
-    these tasks and budgets, not about tasks in general. Where a group has a single pair, whole tasks are drawn instead,
+    A row "all" is the mean over the groups that differ by nothing of `by` but their task, each weighing alike: budgets
+    are not pooled. Its bootstrap draws seeds within each task: the interval is about these tasks, not about tasks in
+    general. Where a group has a single pair, whole tasks are drawn instead,
     which is wider. Tasks have metrics of different scales; `effect` has none.
 
     Columns: those of `by`; a, b, value, unit ("points" or ""); mean_a, mean_b, difference, low, high, level; n_a, n_b
@@ -148,8 +142,11 @@ def differences(
     if not groups:
         raise ConfigError(f"differences: expected {a!r} and {b!r} within one {' and '.join(by)}, found none with both")
     facts = {"a": a, "b": b, "value": value, "unit": "points" if scale == "points" else ""}
-    every = {name: "all" if name == "task" else "" for name in by}
-    made = [*(_row(group, bounds) for group in groups), every | _overall(groups, bounds)]
+    pooled: dict[tuple[Any, ...], list[_Group]] = {}
+    for group in groups:
+        pooled.setdefault(tuple("all" if name == "task" else group.row[name] for name in by), []).append(group)
+    every = (dict(zip(by, key, strict=True)) | _overall(of, bounds) for key, of in pooled.items())
+    made = [*(_row(group, bounds) for group in groups), *every]
     numbers = "mean_a mean_b difference low high level n_a n_b n_pairs n_groups paired better effect test".split()
     return pd.DataFrame([facts | row for row in made], columns=[*by, *facts, *numbers])
 
@@ -175,12 +172,11 @@ def _compare(x: pd.DataFrame, y: pd.DataFrame, *, sign: int) -> _Group:
     if paired:
         x, y = x[x["seed"].isin(seeds)], y[y["seed"].isin(seeds)]
         one, two = (_of_seeds(side, seeds) for side in (x, y))
-        samples = [_Sample("pair", list(seeds), one - two)]
+        samples = [np.sort(one - two)]
         won = np.sign(one - two)
     else:
         one, two = (side["value"].to_numpy(float) for side in (x, y))
-        units = [list(zip(side["seed"], side["draw"], strict=True)) for side in (x, y)]
-        samples = [_Sample("a", units[0], one), _Sample("b", units[1], -two)]
+        samples = [np.sort(one), np.sort(-two)]
         won = np.sign(np.subtract.outer(one, two))
     rest = np.sort(y["value"].to_numpy(float))
     spread = rest.std(ddof=1) if len(rest) > 2 and not alike(rest) else math.nan
@@ -207,7 +203,7 @@ def _hedges(freedom: int) -> float:
 
 def _row(group: _Group, bounds: Bounds) -> dict[str, Any]:
     test = "paired over seeds, widened bootstrap" if group.row["paired"] else "unpaired, widened bootstrap of both"
-    return _bounded(group.row, [np.sort(sample.values) for sample in group.samples], test, bounds)
+    return _bounded(group.row, group.samples, test, bounds)
 
 
 def _bounded(row: dict[str, Any], samples: list[Floats], test: str, bounds: Bounds) -> dict[str, Any]:
@@ -224,24 +220,15 @@ def _no_interval(samples: Sequence[Floats]) -> str:
 
 
 def _overall(groups: Sequence[_Group], bounds: Bounds) -> dict[str, Any]:
-    """The row "all": groups weigh alike; what is drawn are seeds within tasks, else tasks."""
+    """A row "all" of groups of one task each: they weigh alike; what is drawn are seeds within tasks, else tasks."""
+    groups = sorted(groups, key=lambda group: str(group.row["task"]))
     rows = pd.DataFrame([group.row for group in groups])
-    total = len(groups)
-    samples: list[Floats] = []
-    if all(len(sample.values) > 1 for group in groups for sample in group.samples):
-        test = "seeds drawn within each task, groups weigh alike, widened bootstrap"
-        # What each unit adds to the mean over groups: for complete tables exactly its mean over the groups of its task.
-        parts: dict[tuple[str, str], dict[Hashable, float]] = {}
-        for group in groups:
-            for kind, units, values in group.samples:
-                part = parts.setdefault((group.row["task"], kind), {})
-                for unit, share in zip(units, (values - values.mean()) / (len(values) * total), strict=True):
-                    part[unit] = part.get(unit, 0.0) + share
-        samples = [np.sort(list(part.values())) * len(part) for _, part in sorted(parts.items())]
+    samples: list[Floats] = [values / len(groups) for group in groups for values in group.samples]
+    if min(map(len, samples)) > 1:
+        test = "seeds drawn within each task, tasks weigh alike, widened bootstrap"
     else:
-        test = "tasks drawn (a group has a single run), widened bootstrap"
-        tasks = (rows["difference"] / total).groupby(rows["task"]).agg(lambda parts: parts.sum(skipna=False)).to_numpy()
-        samples = [np.sort(tasks.astype(np.float64)) * len(tasks)]
+        test = "tasks drawn (one has a single run), widened bootstrap"
+        samples = [np.sort(rows["difference"].to_numpy(np.float64))]
     made = {name: mean(rows[name]) for name in ("mean_a", "mean_b", "better")}
     made |= {"difference": made["mean_a"] - made["mean_b"], "effect": float(rows["effect"].mean())}
     made |= {name: int(rows[name].sum()) for name in ("n_a", "n_b", "n_pairs", "n_groups")}

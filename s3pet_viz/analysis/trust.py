@@ -57,8 +57,11 @@ class Trust:
 
     @property
     def verdict(self) -> str:
-        known = [a.brief for a in self.answers if a.brief]
+        known = [a.brief for a in self.answers if a.brief and a.line != "health"]
         said = "; ".join(known) or "nothing can be said yet"
+        said += "".join(
+            f"; {'but' if known else a.code}: {a.brief}" for a in self.answers if a.brief and a.line == "health"
+        )
         lacking = ", ".join(_named(a.line) for a in self.answers if a.code == "not-known")
         return said + (f"; not known: {lacking}" if lacking else "")
 
@@ -268,12 +271,23 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
             lacking.append(rival)
             made[line] = [Answer(line, "all", "not-known", f"{RIVALS[rival]}: not trained beside it")]
             continue
-        facts = [name for name in ("task", "budget", "mode") if name in told]
+        parts: dict[str, dict[str, Any]] = {}
+        every: dict[str, dict[str, Any]] = {}
         for row in cast("list[dict[str, Any]]", told.to_dict("records")):
-            about = " ".join(str(row[name]) for name in facts if row[name]).strip()
-            made.setdefault(line, []).append(answers.against(about, row))
-        if len(made[line]) == 2:  # one question, and the same again as "all"
-            made[line].pop()
+            at = " ".join(str(row[name]) for name in ("budget", "mode") if row.get(name))
+            if row["task"] == "all":
+                every[at] = row
+            else:
+                parts[f"{row['task']} {at}".strip()] = row
+        each = [answers.against(about, row) for about, row in parts.items()]
+        if len(every) > 1:
+            sizes = rows.groupby("budget")["budget_params"].min()
+            every = dict(sorted(every.items(), key=lambda item: float(sizes.get(item[1]["budget"], 0))))
+            each += [answers.against(f"all {at}", row) for at, row in every.items() if row["n_groups"] > 1]
+            each.append(answers.against_at_each(every))
+        elif len(each) > 1:
+            each += [answers.against("all", row) for row in every.values()]
+        made[line] = each
     if lacking:
         run = next((run for one in questions for run in one.runs if run.n_steps), None)
         if isinstance(opened, Study):
@@ -309,7 +323,7 @@ def _joined(found: Sequence[Answer]) -> Answer:
         f"{_code(c)} in {n} of {known}" for c, n in count.most_common() if c not in ("not-known", "nothing-unusual")
     )
     if first.line == "health":
-        brief = f"but: {told}" if told else ""
+        brief = told
     elif code == "mixed":
         brief = f"{_named(first.line)}: {told}"
     else:

@@ -26,6 +26,7 @@ from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_source
 from s3pet_viz.structure import Gate, Structure, parse_budget
+from s3pet_viz.structure.pins import searched_of
 
 #: A study, its folder or a recorded study's name; a mapping of names to runs, structures, scores, what names one, what
 #: was trained (`Scores`), or a list of these; a list of `Scores`, which have a name of their own.
@@ -154,9 +155,8 @@ class Ways:
         known; of scores from 0 to 1 cut at 0 and 1, which no mean of them can pass), n (trainings), metric, overlap,
         chance, above (with the first, as in `pairs`).
         """
-        with_first = self.pairs(draws=draws).iloc[: len(self.ways)]
         rows = []
-        for way, pair in zip(self.ways, with_first.to_dict("records"), strict=True):
+        for way, pair in zip(self.ways, self.pairs(draws=draws).iloc[: len(self.ways)].to_dict("records"), strict=True):
             sizes = [one.structure.n_params for one in way.placed]
             budgets = [self.params or one.structure.budget or 0 for one in way.placed]
             of = np.mean([n / b if b else np.nan for n, b in zip(sizes, budgets, strict=True)])
@@ -179,19 +179,21 @@ class Ways:
     def _chance(
         self, placed: Sequence[Placed], groups: Mapping[Key, Sequence[tuple[int, int]]] | Mapping[Any, Any], draws: int
     ) -> dict[Any, tuple[float, float, float]]:
-        """Mean and band of random structures, of the groups whose structures all come from a known space."""
+        """Mean and band of random structures, with the pinned gates of each, of the groups in known spaces."""
         records: dict[int, Found] = {}
         sizes: dict[Key, int] = {}
         for i, one in enumerate(placed):
-            if not one.gates or not one.structure.keys <= {gate.key for gate in one.gates}:
+            searched = searched_of(one.structure).keys
+            if not one.gates or not searched <= {gate.key for gate in one.gates}:
                 continue
-            known = {gate.key: gate.n_params for gate in one.gates}
+            pinned = tuple(gate for gate in one.structure.gates if gate.key not in searched)
+            known = {gate.key: gate.n_params for gate in (*one.gates, *pinned)}
             if min(known.values()) < 1 or (
                 self.ranked and any(sizes.setdefault(key, n) != n for key, n in known.items())
             ):
                 continue
-            budget = one.structure.budget or one.structure.n_params
-            records[i] = Found("", "", "", i, one.structure, one.gates, budget)
+            params = one.structure.budget or one.structure.n_params
+            records[i] = Found("", "", "", i, one.structure, one.gates, params, pinned)
         place = {i: k for k, i in enumerate(records)}
         asked = {
             name: [(place[a], place[b]) for a, b in of]
@@ -373,9 +375,7 @@ def _named(source: Any) -> dict[str, list[Any]]:
         for one in source:
             if not _is_scores(one):
                 found = short(one)
-                raise ConfigError(
-                    f"ways: expected a mapping of names to structures, or a list of Scores, found {found}"
-                )
+                raise ConfigError(f"ways: expected a mapping of names to structures or a list of Scores, found {found}")
             named.setdefault(one.method, []).append(one)
         if len(tasks := {one.task for each in named.values() for one in each}) > 1:
             raise ConfigError(f"ways: expected Scores of one task, found {', '.join(sorted(tasks))}")
@@ -403,7 +403,7 @@ def _of_mapping(named: Mapping[str, Sequence[Any]], budget: Budget | None, space
         if id(one) in spaces:
             return Placed(one.structure(budget), spaces[id(one)])
         made: Structure = one.structure if _is_scores(one) else one
-        keys = made.keys
+        keys = searched_of(made).keys
         around = [gates for gates in spaces.values() if keys <= {gate.key for gate in gates}]
         return Placed(made, space or next(iter(around), None))
 

@@ -18,8 +18,8 @@ from s3pet_viz.figures._theme import Look
 _ROW_PX, _LINE = 8, 15
 #: px between two rows of panels: the labels of the columns, and the first line of a head.
 _BETWEEN = 43
-#: Between two panels beside each other, in parts of the plot.
-_SPACE = 0.04
+#: Between two panels beside each other, in parts of the plot; where each has an axis of its own.
+_SPACE, _SPACE_APART = 0.04, 0.11
 #: px that all panels beside each other have on a narrow screen (900 px), and what a column's label needs of them.
 _WIDTH, _LABEL = 640, 27
 
@@ -120,7 +120,8 @@ def panels(
 
 
 def lay(figure: go.Figure, across: int, height: float, between: float, beneath: float = 0, gap: float = 0) -> float:
-    """Place the panels of a figure so many beside each other; rows are named at the left ones alone.
+    """Place the panels of a figure (`meta`: how many; "apart": each with an axis of its own) so many beside each other;
+    rows are named at the left ones alone, axes titled where nothing is beneath.
 
     Args:
         height: of a panel. between: two rows of them. beneath: of the plot under them, if any. gap: above it. In px.
@@ -128,16 +129,22 @@ def lay(figure: go.Figure, across: int, height: float, between: float, beneath: 
     Returns:
         The height of all, in px.
     """
-    n = figure.layout.meta["panels"]
+    n, apart = figure.layout.meta["panels"], figure.layout.meta.get("apart", False)
     down = math.ceil(n / across)
     inner = down * height + (down - 1) * between + (gap + beneath if beneath else 0)
     x_axes, y_axes, heads = list(figure.select_xaxes()), list(figure.select_yaxes()), figure.layout.annotations
-    width = (1 - _SPACE * (across - 1)) / across
+    space = _SPACE_APART if apart else _SPACE
+    width = (1 - space * (across - 1)) / across
+    title = x_axes[n - 1].title.text
     for i in range(n):
         row, column = divmod(i, across)
-        left, top = column * (width + _SPACE), 1 - row * (height + between) / inner
+        left, top = column * (width + space), 1 - row * (height + between) / inner
         x_axes[i].domain = [left, min(1.0, left + width)]
-        y_axes[i].update(domain=[max(0.0, top - height / inner), top], showticklabels=not column, automargin=not column)
+        y_axes[i].domain = [max(0.0, top - height / inner), top]
+        if apart:
+            x_axes[i].title.text = title if i + across >= n else None
+        else:
+            y_axes[i].update(showticklabels=not column, automargin=not column)
         heads[i].update(x=left + width / 2, y=top)
     if beneath:
         x_axes[n].domain, y_axes[n].domain = [0, 1], [0, beneath / inner]

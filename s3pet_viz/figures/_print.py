@@ -29,6 +29,9 @@ NARROW_MM = 120.0
 #: A paper's plot beside the screen's: fonts 12 -> 10 px, lines and heights with them.
 _FONTS, _LINES, _HEIGHT = 10 / 12, 0.75, 0.68
 _LEAST_PLOT = 110.0
+#: Height of a sheet of A4: taller plots fit no page.
+_PAGE_MM = 297.0
+_TAG = re.compile("</?[a-z]+>")
 _NUMBERED = re.compile(r"[A-Za-z]+\.?\d+")
 
 
@@ -85,25 +88,39 @@ def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Fi
 
 
 def _panels(figure: go.Figure) -> int:
-    """How many small heatmaps a figure has (`_panels.panels`); 0 of other figures."""
+    """How many small plots a figure has (`_panels.panels`, or apart); 0 of other figures."""
     return int((figure.layout.meta or {}).get("panels", 0))
 
 
 def _lay_panels(made: go.Figure, width: float) -> float:
-    """Small heatmaps as many beside each other as their heads allow, else beneath; returns the height of the plot."""
-    n, room = _panels(made), _room(made, width)
+    """Small plots as many beside each other as their heads allow, else beneath; returns the height of the plot."""
+    n, apart = _panels(made), made.layout.meta.get("apart", False)
+    room = width - 30 if apart else _room(made, width)  # each with an axis of its own: a head may stand over its labels
     heads = made.layout.annotations[:n]
-    lines = [line for one in heads for line in (one.text or "").split("<br>")]
+    lines = [_TAG.sub("", line) for one in heads for line in (one.text or "").split("<br>")]
     size = heads[0].font.size or USUAL
     starts = {round(axis.domain[0], 6) for axis in list(made.select_xaxes())[:n]}
     need = max(_LEAST_PLOT, _style.CHAR * size * max(map(len, lines)))
     across = max(1, min(len(starts), int(room / need)))
     axis, last = next(iter(made.select_yaxes())), list(made.select_yaxes())[n:]
-    height = max(_LEAST_PLOT / 2, 1.25 * (axis.tickfont.size or USUAL) * len(axis.tickvals))
+    rows = len(axis.tickvals or ())
+    height = max(_LEAST_PLOT / 2, 1.25 * (axis.tickfont.size or USUAL) * rows) if rows else _LEAST_PLOT
     labels = 1.4 * USUAL
-    between = labels + 1.35 * size * max((one.text or "").count("<br>") + 1 for one in heads) + 6
+    between = labels + 1.35 * size * max((one.text or "").count("<br>") + 1 for one in heads) + (12 if apart else 6)
     beneath = 2.6 * USUAL * len(last[0].tickvals) if last else 0.0
-    return lay(made, across, height, between, beneath, labels + 1.35 * size + 12)
+    gap = labels + 1.35 * size + 12
+    inner = lay(made, across, height, between, beneath, gap)
+    if inner > _PAGE_MM * PX_PER_MM and int(room / need) > across:  # more beside each other than on a screen
+        inner = lay(made, int(room / need), height, between, beneath, gap)
+    if inner > _PAGE_MM * PX_PER_MM:
+        across = len({round(axis.domain[0], 6) for axis in list(made.select_xaxes())[:n]})
+        fit = across * max(1, int((_PAGE_MM * PX_PER_MM - beneath - gap + between) / (height + between)))
+        warnings.warn(
+            f"{n} panels are {inner / PX_PER_MM:.0f} mm tall in {width / PX_PER_MM:.0f} mm: a page (A4) holds {fit}; "
+            "draw them in parts, or give a larger width_mm",
+            stacklevel=4,
+        )
+    return inner
 
 
 def _turn_ticks(figure: go.Figure, width: float) -> None:

@@ -96,6 +96,7 @@ def budgets(
     figure = make_subplots(
         rows=rows,
         cols=columns,
+        specs=[[{} if r * columns + c < len(names) else None for c in range(columns)] for r in range(rows)],
         horizontal_spacing=0.09,
         vertical_spacing=0.3 / rows,
         subplot_titles=[_head(task, table, value) for task in names],
@@ -123,6 +124,7 @@ def budgets(
         figure.update_xaxes(title="trained, % of backbone", row=lowest, col=column + 1)
     for head in figure.layout.annotations:
         head.update(font={"size": 13}, yshift=2)
+    figure.update_layout(meta={"panels": len(names), "apart": True})
     _style.place_top(figure, height=120 + 250 * rows, heads=True, names=list(looks))
     return figure
 

@@ -19,18 +19,20 @@ from s3pet_viz.figures._data import shorten
 from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.figures.budgets import StudyLike, Value
 
-_ROW_PX = 24
-#: What stands beside the numbers of the row at the bottom.
+#: Of a row, and of each reference in it where there are several.
+_ROW_PX, _PART_PX = 24, 16
+#: The task of the rows at the bottom.
 ALL = "all"
 
 
 def forest_table(
     study: StudyLike, *, method: str = "searched", against: str | Sequence[str] = "random", value: Value = "score"
 ) -> pd.DataFrame:
-    """The numbers behind `forest`: a row a task and budget (and mode, where there are several) and one for all of
-    them, for each reference in turn. A method of one size (LoRA by hand) stands against the budget nearest to it alone.
+    """The numbers behind `forest`: a row a task and budget (and mode, where there are several) and one for all tasks
+    at each budget, for each reference in turn. A method of one size (LoRA by hand) stands against the budget
+    nearest to it alone.
 
-    Columns: label (the task and what tells it from the others; "all"), settled (whether the interval leaves 0 out),
+    Columns: label (the task, or "all", and what tells it from the others), settled (whether the interval leaves 0 out),
     those of `Study.differences` (task, budget, a, b, value, unit ("points": scores that are fractions times 100),
     mean_a, mean_b, difference, low, high, level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test) and nearest
     (the budget that a method of one size is held against; "" where neither has one).
@@ -93,7 +95,7 @@ def forest(
     value: Value = "score",
     **look: Unpack[Look],
 ) -> go.Figure:
-    """Draw paired differences with their intervals, a row a task, and all of them together at the bottom.
+    """Draw paired differences with their intervals, a row a task and budget; at the bottom all tasks, a row a budget.
 
     Marks are filled where the interval leaves 0 out. Of one reference, the numbers stand at the right. The title (of
     several the legend) names the budget that a method of one size is held against.
@@ -107,18 +109,18 @@ def forest(
     """
     table = forest_table(study, method=method, against=against, value=value)
     references = list(dict.fromkeys(table["b"]))
-    labels = [label for label in dict.fromkeys(table["label"]) if label != ALL]
-    parts = table[table["label"] != ALL]
+    parts = table[table["task"] != ALL]
+    labels, totals = (list(dict.fromkeys(rows["label"])) for rows in (parts, table[table["task"] == ALL]))
     shown = [shorten(one, 24) for one in (method, *references)]
     one = len(references) == 1
     near = {reference: f", at {at}" if at else "" for reference, at in zip(table["b"], table["nearest"], strict=True)}
     what = f"{shown[1]}{near[references[0]]}" if one else "each"
     words = f"{shown[0]} less {what} · settled in {int(parts['settled'].sum())} of {len(parts)} rows"
     figure = _style.new_figure(look, _style.plain(words))
-    at = {label: i for i, label in enumerate(labels)} | {ALL: len(labels) + 0.4}
+    at = {label: i + 0.4 * (i >= len(labels)) for i, label in enumerate([*labels, *totals])}
     for k, reference in enumerate(references):
         mine = table[table["b"] == reference]
-        y = np.array([at[label] for label in mine["label"]]) + 0.6 * ((k + 0.5) / len(references) - 0.5)
+        y = np.array([at[label] for label in mine["label"]]) + 0.75 * ((k + 0.5) / len(references) - 0.5)
         colour, name = (
             _style.CATEGORICAL[k % len(_style.CATEGORICAL)],
             _style.plain(f"less {reference}{near[reference]}"),
@@ -126,11 +128,11 @@ def forest(
         gap = np.full(len(mine), np.nan)
         x_bars, y_bars = np.stack([mine["low"], mine["high"], gap], axis=1), np.stack([y, y, gap], axis=1)
         bars = _style.line(x_bars.ravel(), y_bars.ravel(), name, colour, 2, legendgroup=reference, showlegend=False)
-        total = (mine["label"] == ALL).to_numpy()
+        total = (mine["task"] == ALL).to_numpy()
         symbols = np.where(total, "diamond", "circle") + np.where(mine["settled"], "", "-open").astype(object)
         style = {
             "symbol": symbols,
-            "size": np.where(total, 12, 9),
+            "size": np.where(total, *((12, 9) if one else (10, 8))),
             "color": colour,
             "line": {"width": 2, "color": colour},
         }
@@ -143,7 +145,7 @@ def forest(
         if one:
             for row, place in zip(mine.to_dict("records"), y, strict=True):
                 _number(figure, said(row), float(place))
-    _dress(figure, table, labels, at[ALL], one, value)
+    _dress(figure, table, at, len(labels), one, value)
     return figure
 
 
@@ -167,7 +169,9 @@ def _number(figure: go.Figure, text: str, y: float) -> None:
     figure.add_annotation(text=text, showarrow=False, font={"size": 11, "color": _style.INK}, **place)
 
 
-def _dress(figure: go.Figure, table: pd.DataFrame, labels: list[str], last: float, one: bool, value: Value) -> None:
+def _dress(figure: go.Figure, table: pd.DataFrame, at: dict[str, float], n: int, one: bool, value: Value) -> None:
+    """Axes and the line above the rows of all tasks. at: where each row stands. n: of single tasks."""
+    last = max(at.values())
     references = table["b"].nunique()
     unit = "points" if table["unit"].iloc[0] == "points" else "held-out loss" if value == "loss" else "score"
     better = "less is better" if value == "loss" else "more is better"
@@ -177,17 +181,16 @@ def _dress(figure: go.Figure, table: pd.DataFrame, labels: list[str], last: floa
     ends = [min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds)))]
     pad = 0.04 * (ends[1] - ends[0] or 1)
     sides = [shorten(str(table[side].iloc[0]), 24) for side in ("a", "b")]
-    at = f", at {table['nearest'].iloc[0]}" if table["nearest"].iloc[0] else ""
-    what = f"{sides[0]} less {sides[1]}{at}" if one else "difference"
+    near = f", at {table['nearest'].iloc[0]}" if table["nearest"].iloc[0] else ""
+    what = f"{sides[0]} less {sides[1]}{near}" if one else "difference"
     figure.update_xaxes(title=f"{_style.plain(what)}, {unit} ({better})", range=[ends[0] - pad, ends[1] + pad], **zero)
-    ticks = _style.named(
-        [_style.plain(shorten(label, 32)) for label in labels] + ["<b>all</b>"], [*range(len(labels)), last]
-    )
+    told = [_style.plain(shorten(label, 32)) for label in at]
+    ticks = _style.named(told[:n] + [f"<b>{label}</b>" for label in told[n:]], at.values())
     figure.update_yaxes(range=[last + 0.6, -0.6], showgrid=False, ticklabelstandoff=4, zeroline=False, **ticks)
-    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": last - 0.7, "y1": last - 0.7}
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": n - 0.3, "y1": n - 0.3}
     figure.add_shape(**line, line={"color": _style.PALE, "width": 1})
     names = [trace.name for trace in figure.data if trace.showlegend is not False]
-    height = round(150 + _ROW_PX * max(1.0, 0.6 * references) * (last + 1.2))
+    height = round(150 + max(_ROW_PX, _PART_PX * references) * (last + 1.2))
     _style.place_top(figure, height=height, legend=not one, names=names)
     if one:
         figure.update_layout(margin={"r": 190}, showlegend=False)

@@ -20,6 +20,8 @@ from s3pet_viz.sources import Sources, open_sources
 from s3pet_viz.structure import Gate, pet_type_order
 
 By = Literal["layer", "module", "pet_type"]
+#: px that the labels of layers have on a narrow screen.
+_WIDTH = 720.0
 _WORDS = {"layer": "layer", "module": "module", "pet_type": "PET type"}
 
 
@@ -87,12 +89,14 @@ def sums(
             figure.add_trace(drawn.update(name="expected (sum of p)", legendgroup="expected"), **at)
         x, y = (places, dots) if upright else (dots, places)
         mark = {"color": _style.OUTLINE, "size": 8, "symbol": "diamond"}
-        drawn = _style.markers(x, y, "chosen", mark, hover=f"{hover} chosen", legendgroup="chosen", **common)
+        more = {"legendgroup": "chosen", "cliponaxis": False, **common}
+        drawn = _style.markers(x, y, "chosen", mark, hover=f"{hover} chosen", **more)
         figure.add_trace(drawn, **at)
         axis = figure.update_yaxes if upright else figure.update_xaxes
         axis(title=what, rangemode="tozero", **at)
     if upright:
-        angle = -90 if len(table) > 12 else 0
+        flat = len(table) * (_style.CHAR * 11 * max(map(len, names), default=0) + 4) < _WIDTH
+        angle = 0 if flat else -90
         ticks = _style.named(names, size=9 if len(table) > 40 else 11)
         figure.update_xaxes(tickangle=angle, showgrid=False, range=[-0.6, len(table) - 0.4], **ticks)
     else:

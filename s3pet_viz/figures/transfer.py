@@ -344,8 +344,8 @@ def _dress(
     most = 18 if len(targets) < 5 else 16
     columns = [_style.plain(shorten(name, most)) for name in targets]
     widest = max(map(len, columns))
-    # Upright unless every label fits its column in a paper's page, too: a column must not lose its name.
-    flat = widest * 6.5 * len(columns) * len(domains) < 230
+    # Upright unless every label fits its column on a narrow screen (print turns them by itself).
+    flat = widest * 6.5 * len(columns) * len(domains) < 560
     bare = {**_style.BARE, "zeroline": False, "ticklabelstandoff": 4}
     title = {"standoff": 8, "font": {"size": 12}}
     for i, domain in enumerate(domains):

@@ -220,8 +220,15 @@ def test_a_difference_in_words(low, high, unit, found, said):
 
 def test_the_recorded_study():
     made = s3.trust("tiny-t5", draws=99)
-    told = s3.open_study("tiny-t5").differences("searched", "random", scale="points").set_index("task").loc["all"]
-    assert f"better than random structures by {told['low']:.0f} to {told['high']:.0f} points" in made.verdict
+    told = s3.open_study("tiny-t5").differences("searched", "random", scale="points").set_index(["task", "budget"]).loc["all"]
+    low, high = ({at: f"{told.loc[at, end]:.0f}" for at in ("0.1%", "0.2%")} for end in ("low", "high"))
+    by = ", ".join(f"by {low[at]} to {high[at]} points at {at}" for at in ("0.1%", "0.2%"))
+    assert f"better than random structures {by}, not told apart from random structures" in made.verdict
+    assert code(made, "searched - random") == "mixed"  # budgets are not pooled
+    each = made.table.set_index(["line", "about"]).loc["searched - random"]
+    for at, row in told.iterrows():
+        assert (each.loc[f"all {at}", "low"], each.loc[f"all {at}", "high"]) == (row["low"], row["high"])
+    assert math.isnan(each.loc["all", "estimate"])
     assert "learned in all 6 of 15 questions whose runs are at hand" in made.verdict
     assert code(made, "searched - gradient") == "not-settled"
     assert code(made, "searched - full") == "worse"

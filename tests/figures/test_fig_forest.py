@@ -27,9 +27,9 @@ def test_rows_are_the_study_s_differences_and_all_comes_last():
         assert set(mine.index) == set(want.index)
         for column in ("difference", "low", "high", "n_pairs"):
             np.testing.assert_allclose(mine[column], want[column].reindex(mine.index))
-        assert mine["label"].iloc[-1] == "all"
+        assert mine["label"].iloc[-3:].tolist() == ["all 0.1%", "all 0.2%", "all 0.5%"]
     assert table["label"].iloc[:4].tolist() == ["sentiment 0.1%", "sentiment 0.2%", "sentiment 0.5%", "entailment 0.1%"]
-    assert table["b"].tolist() == ["gradient"] * 16 + ["random"] * 16
+    assert table["b"].tolist() == ["gradient"] * 18 + ["random"] * 18
     assert (table["settled"] == ((table["low"] > 0) | (table["high"] < 0))).all()
 
 
@@ -37,15 +37,15 @@ def test_a_method_of_one_size_is_held_against_the_nearest_budget():
     """LoRA by hand has 0.199 %: over searches of 0.1, 0.2 and 0.5 % it would win where they are smaller."""
     table = figures.forest_table("tiny-t5", against=["LoRA", "BitFit", "random", "full"]).set_index("b")
     assert table["nearest"].groupby("b").first().to_dict() == {"LoRA": "0.2%", "BitFit": "0.5%", "random": "", "full": ""}
-    assert set(table.loc["LoRA", "budget"]) == {"0.2%", ""}
-    assert set(table.loc["BitFit", "budget"]) == {"0.5%", ""}  # 14,080 parameters
-    assert set(table.loc["full", "budget"]) == {"0.1%", "0.2%", "0.5%", ""}
+    assert set(table.loc["LoRA", "budget"]) == {"0.2%"}
+    assert set(table.loc["BitFit", "budget"]) == {"0.5%"}  # 14,080 parameters
+    assert set(table.loc["full", "budget"]) == {"0.1%", "0.2%", "0.5%"}
     lora = table.loc["LoRA"]
     assert len(lora) == 6
-    every = lora[lora["label"] == "all"].iloc[0]
+    every = lora[lora["task"] == "all"].iloc[0]
     assert not every["settled"]
     assert every["difference"] == pytest.approx(-1.8, abs=0.05)  # as docs/results.md has it
-    parts = lora[lora["label"] != "all"]
+    parts = lora[lora["task"] != "all"]
     assert every["difference"] == pytest.approx(parts["difference"].mean())
     reversed_ = figures.forest_table("tiny-t5", method="LoRA", against="searched")
     assert reversed_["difference"].iloc[-1] == pytest.approx(-every["difference"])
@@ -72,13 +72,15 @@ def test_structures_of_a_source_against_the_targets_own(study):
 def test_the_figure_marks_what_is_settled(study):
     made = figures.forest("tiny-t5")
     table = figures.forest_table("tiny-t5")
-    assert made.layout.title.text == f"searched less random · settled in {table['settled'][:-1].sum()} of 15 rows"
+    assert made.layout.title.text == f"searched less random · settled in {table['settled'][:15].sum()} of 15 rows"
     bars, marks = made.data
-    assert marks.marker.symbol[-1] == "diamond"
+    assert ["diamond" in str(symbol) for symbol in marks.marker.symbol] == [False] * 15 + [True] * 3
+    assert list(made.layout.yaxis.ticktext[-3:]) == ["<b>all 0.1%</b>", "<b>all 0.2%</b>", "<b>all 0.5%</b>"]
+    assert np.diff(made.layout.yaxis.tickvals).min() == pytest.approx(1)
     assert [not str(symbol).endswith("-open") for symbol in marks.marker.symbol] == table["settled"].tolist()
     np.testing.assert_allclose(marks.x, table["difference"])
     np.testing.assert_allclose(np.reshape(bars.x, (-1, 3))[:, :2], table[["low", "high"]])
-    assert made.layout.annotations[-1].text == "+11.8 (+2.1 to +22.7)"
+    assert made.layout.annotations[-2].text == "+12.3 (+1.9 to +24.5)"  # as README.md has it
     several = figures.forest(study, against=["random", "full"])
     assert [trace.name for trace in several.data] == ["less random", "less random", "less full", "less full"]
     assert not several.layout.annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 
 import pytest
 
+import s3pet_viz as s3
 from s3pet_viz import figures
 from s3pet_viz.figures._print import PX_PER_MM, printed
 from s3pet_viz.figures._style import CHAR
@@ -61,3 +63,22 @@ def test_marks_are_no_larger_than_their_cells():
     sizes = [[t.marker.size for t in one.data if t.type == "scatter" and t.mode == "markers"] for one in (made, whole)]
     assert max(sizes[0]) < max(sizes[1])
     assert made.layout.legend.itemsizing == "constant"
+
+
+def test_more_panels_than_a_page_holds_are_said(tmp_path):
+    """Of nine runs a column's page holds three; on a page's width as many stand beside each other as fit."""
+    runs = [shutil.copytree(s3.open_run(RUNS[i % 3]).path, tmp_path / f"{i}-of-nine") for i in range(9)]
+    figure = figures.multiples(runs)
+    with pytest.warns(UserWarning, match=r"9 panels are \d+ mm tall in 84 mm: a page \(A4\) holds 3; draw them in parts"):
+        printed(figure, 84)
+    assert printed(figure, 178).layout.height < 297 * PX_PER_MM
+
+
+def test_panels_with_axes_of_their_own_are_laid_anew():
+    figure = figures.budgets("tiny-t5")
+    for mm, across in ((84, 2), (178, 3)):
+        made = printed(figure, mm)
+        x_axes = list(made.select_xaxes())
+        assert len({round(axis.domain[0], 6) for axis in x_axes}) == across
+        assert [bool(axis.title.text) for axis in x_axes] == [i + across >= 5 for i in range(5)]
+        assert all(axis.showticklabels is not False for axis in made.select_yaxes())

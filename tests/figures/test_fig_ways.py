@@ -53,6 +53,21 @@ def test_own_ways(opened):
     assert table.attrs["left_out"] == {"foreign": "is for other"}
 
 
+def test_what_is_pinned_in_is_of_random_structures_too():
+    """Of five gates of 10 one is pinned in and one more fits: two random structures are alike in 1 of 4 pairs, else they
+    share the pinned one of three."""
+    gates = tuple(s3.Gate(i, f"encoder.{i}.FFN", "encoder", i, "FFN", "LoRA", 10) for i in range(5))
+    source = {"pinned": {"in": [gates[4].name]}}
+    chosen = [s3.Structure((gates[i], gates[4]), "tiny", 1000, 20, source) for i in (0, 0)]
+    made = Ways("t", "", 20, "", (Way("a", tuple(Placed(one, gates[:4]) for one in chosen), ()),), {})
+    pair = made.pairs(draws=4000).iloc[0]
+    assert pair["overlap"] == 1
+    assert pair["chance"] == pytest.approx(1 / 4 + 3 / 4 / 3, abs=0.03)
+    assert not pair["above"]  # a quarter of random pairs agree as much
+    of_run = ways_table({"a": chosen}, of="pairs", space=None)
+    assert np.isnan(of_run["chance"].iloc[0])  # no run names the space
+
+
 def test_an_interval_of_accuracies_stays_within_what_they_can_be(opened):
     def scored(*values):
         way = Way("a", (Placed(opened[0].structure(), None),), values)
