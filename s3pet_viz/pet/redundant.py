@@ -1,8 +1,8 @@
 """Pairs of biases of which one adds nothing beside the other, found by measuring: what the first does to the model's
 output, the second does too.
 
-Attention weights sum to 1, so a bias b on values moves the output of an attention by W b, as a bias on its output matrix
-does; a norm's bias in front of a single linear layer is a bias of that layer.
+Attention weights sum to 1, so a bias b on values moves an attention's output by W b, as a bias on its output
+matrix does; a norm's bias in front of a single linear layer is a bias of that layer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Pair = tuple[Gate, Gate]
 def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str, Tensor]) -> tuple[Pair, ...]:
     """Pairs (a, b) of BitFit gates: whatever bias a adds, b alone can do the same to every output.
 
-    One bias is moved in each row of a batch that repeats one input. Where that moves the output of another biased
-    module by one and the same vector at every token, the reverse vector there is tried on another input: the pair counts
+    One bias is moved in each row of a batch that repeats an input. Where that moves the output of another biased
+    module by one and the same vector at every token, the reverse there is tried on another input: the pair counts
     if the output is what it was before. So a few forward passes are enough. Dropout is off, as in all measurements.
 
     Args:
@@ -38,7 +38,7 @@ def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str,
         batch: rows of tensors on the model's device, rows first, of which two are used.
 
     Returns:
-        In the order of the gates. What is not found may still be there: half precision hides some, and biases at modules
+        In the order of the gates. What is not found may still be there: half precision hides some, and biases at layers
         whose output is not a list of tokens row by row (experts of a mixture) are not looked at.
     """
     biases = [gate for gate in gates if gate.pet_type == _BIAS]

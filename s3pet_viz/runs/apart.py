@@ -28,7 +28,7 @@ class Apart(RunStatus):
 
     @cached_property
     def redundant(self) -> tuple[tuple[Gate, Gate], ...]:
-        """Pairs of gates, searched like all others, of which the first adds nothing where the second is in the structure
+        """Pairs of gates, searched like all others, of which the first adds nothing where the second is in a structure
         too (`pet.redundant`). None are known of runs of earlier versions, of mode ``paper`` and of own batches.
         """
         found = self.info.get("redundant", [])
