@@ -5,6 +5,7 @@
 
 Each pair is a prune search that hands out its adapter (``save=``) and a `tune` of its structure, both of the same steps,
 batch and evaluations, one after the other in one process; CPU seconds, so that other work on the machine counts little.
+Beside the ratio: CPU milliseconds of a step, by what the gates do in it (the median).
 """
 
 from __future__ import annotations
@@ -14,10 +15,33 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import s3pet_viz as s3
+
+
+class Phases(s3.Callback):
+    """CPU seconds of each step, by phase."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, list[float]] = {}
+        self.last = time.process_time()
+
+    def on_search_begin(self, search: Any) -> None:
+        self.last = time.process_time()
+
+    def on_step_end(self, search: Any, step: int, result: Any) -> None:
+        now, pruning = time.process_time(), search.state.pruning
+        if pruning.opened is None or step < pruning.opened:
+            phase = "open"
+        elif pruning.at_budget is None or step < pruning.at_budget:
+            phase = "shrinking"
+        else:
+            phase = "standing still" if pruning.stands_still(step) else "at the budget"
+        self.spent.setdefault(phase, []).append(now - self.last)
+        self.last = now
 
 
 def main() -> None:
@@ -34,11 +58,14 @@ def main() -> None:
     ratios = []
     for seed in range(args.pairs):
         with tempfile.TemporaryDirectory() as folder:
-            began = time.process_time()
+            began, phases = time.process_time(), Phases()
             run = s3.search(
-                mode="prune", budget=args.budget, seed=seed, out=Path(folder) / "run", save=Path(folder) / "adapter", **given
-            )
+                mode="prune", budget=args.budget, seed=seed, out=Path(folder) / "run", save=Path(folder) / "adapter",
+                callbacks=[phases], **given
+            )  # fmt: skip
             middle = time.process_time()
+            steps = {name: (len(some), statistics.median(some)) for name, some in phases.spent.items()}
+            print("; ".join(f"{name}: {n} steps of {1000 * each:.0f} ms" for name, (n, each) in steps.items()), flush=True)
             s3.tune(run.structure(), seed=seed, save=Path(folder) / "plain", **given)
             ended = time.process_time()
         ratios.append((middle - began) / (ended - middle))

@@ -20,6 +20,7 @@ from s3pet_viz.engine.start import open_start, start_alpha
 from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.files import located
 from s3pet_viz.pet import Space, candidate_gates, load_space
+from s3pet_viz.pet.redundant import Pair
 from s3pet_viz.pet.space import recorded_space
 from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.lock import refuse_held
@@ -164,7 +165,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
     device = device.suited(made.model)
     budget = parse_budget(config.budget, made.n_params)
     batches = SplitBatches(data, made, config, device, processes)
-    candidates = _candidates(request, made, space, batches, device, processes)
+    candidates, redundant = _candidates(request, made, space, batches, device, processes)
     gates, inside, outside = part(candidates.gates, config.pin, budget)
     alpha, start = None, None
     if origin is not None:
@@ -186,6 +187,7 @@ def prepare(request: Request, processes: Processes, trackers: Sequence[Any]) -> 
         "constant_loss": batches.features["train"].constant_loss(),
         "space_missing": candidates.missing,
         "inert": [gate.to_dict() for gate in candidates.inert],
+        "redundant": [[gate.to_dict() for gate in pair] for pair in redundant],
         "task_origin": data.origin,
         "fingerprint": fingerprint,
         "load": _recorded(request.load),
@@ -219,13 +221,15 @@ def _recorded(load: Mapping[str, Any]) -> dict[str, Any]:
 
 def _candidates(
     request: Request, made: Backbone, space: Space, batches: SplitBatches, device: Device, processes: Processes
-) -> Candidates:
-    """What is searched: every gate in mode ``paper``, else those that can help; of a resumed run, its own."""
+) -> tuple[Candidates, tuple[Pair, ...]]:
+    """What is searched: every gate in mode ``paper``, else those that can help; of a resumed run, its own. And pairs of
+    them of which one adds nothing beside the other."""
     if request.started is None and request.config.mode != "paper":
-        found: Candidates = processes.share(Candidates.of(made, space, batches.features["train"], device))
-        return found
+        rows = batches.features["train"]
+        found: Candidates = processes.share(Candidates.of(made, space, rows, device))
+        return found, found.redundant(made, rows, device) if processes.leads else ()
     known = () if request.started is None else request.started.inert
-    return Candidates.without(*candidate_gates(made.positions(), space), inert=known)
+    return Candidates.without(*candidate_gates(made.positions(), space), inert=known), ()
 
 
 def _writer(

@@ -193,7 +193,9 @@ def heatmap(
     grid = Grid(leads, inert, [*inside, *outside])
 
     words = _title(sources, views, gate_table, budget, step)
-    cells_ = gate_cells(grid, table, value, len(views), scale)
+    beside = sources[0].redundant_beside() if len(sources) == 1 and isinstance(sources[0], Run) else {}
+    told = [f"adds nothing beside {_style.plain(', '.join(beside[g.key]))}" if g.key in beside else "" for g in leads]
+    cells_ = gate_cells(grid, table, value, len(views), scale, told if beside else None)
     if annotate is not None:
         explained = sources[0] if len(sources) == 1 and isinstance(sources[0], Run) else None
         numbers = {name: table[name].to_numpy() for name in ("alpha", "rank", "count", "runs")}
@@ -218,8 +220,16 @@ def heatmap(
     return figure
 
 
-def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, scale: Scale = "full") -> go.Heatmap:
-    """The cells of a table as `heatmap_table` makes it, with all that is known of a gate on hovering."""
+def gate_cells(
+    grid: Grid,
+    table: pd.DataFrame,
+    value: Value,
+    n_runs: int = 1,
+    scale: Scale = "full",
+    more: Sequence[str] | None = None,
+) -> go.Heatmap:
+    """The cells of a table as `heatmap_table` makes it, with all that is known of a gate on hovering; `more`: a last
+    line a gate."""
     values = table[value].to_numpy(dtype=float)
     most_units = int(table["units"].max()) if "units" in table else 0
     if value == "alpha":
@@ -267,6 +277,9 @@ def gate_cells(grid: Grid, table: pd.DataFrame, value: Value, n_runs: int = 1, s
         lines.append(f"%{{customdata[{len(hover) - 1}]}}")
     if table["distance"].notna().any():
         lines.append("α is %{customdata[7]} from the cut, the first gate that did not fit")
+    if more is not None:
+        hover.append(list(more))
+        lines.append(f"%{{customdata[{len(hover) - 1}]}}")
     made = cells(grid, values, hover, "<br>".join(lines), label, **look)
     if value == "count" and n_runs <= 12:
         made.colorbar.update(tickmode="linear", tick0=0, dtick=1)

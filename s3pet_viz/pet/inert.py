@@ -54,7 +54,7 @@ def inert_gates(
         weights = list(pets.parameters())
         with torch.enable_grad():
             with autocast():
-                made = (output or _logits)(model, batch).float()
+                made = (output or logits_of)(model, batch).float()
             value = (made * torch.randn(made.shape, generator=draw).to(made)).sum()
             if not value.requires_grad:
                 raise BackboneError(
@@ -87,7 +87,7 @@ def _squares(n: int, owners: Sequence[int], parts: Sequence[Tensor | None]) -> T
     return size
 
 
-def _logits(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+def logits_of(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     options = understood(model, use_cache=False) if model.can_generate() else {}
     made: Tensor = model(**batch, **options).logits
     return made

@@ -1,4 +1,5 @@
-"""Gates of a run's search space that were not searched: those that cannot help, and those that its user pinned."""
+"""Gates of a run's search space that were not searched: those that cannot help, and those that its user pinned; and
+those that add nothing beside another."""
 
 from __future__ import annotations
 
@@ -24,6 +25,25 @@ class Apart(RunStatus):
         in the space.
         """
         return self._listed("inert", self.info.get("inert", []))
+
+    @cached_property
+    def redundant(self) -> tuple[tuple[Gate, Gate], ...]:
+        """Pairs of gates, searched like all others, of which the first adds nothing where the second is in a structure
+        too (`pet.redundant`). None are known of runs of earlier versions, of mode ``paper`` and of own batches.
+        """
+        found = self.info.get("redundant", [])
+        if not isinstance(found, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in found):
+            where = f"{self.path / layout.RUN_JSON}: field 'redundant'"
+            raise RunError(f"{where}: expected a list of pairs of gates, found {short(found)}")
+        firsts, seconds = (self._listed("redundant", [pair[k] for pair in found]) for k in (0, 1))
+        return tuple(zip(firsts, seconds, strict=True))
+
+    def redundant_beside(self) -> dict[tuple[str, str], list[str]]:
+        """Of each gate that is the first of a pair of `redundant`, by its key: the names of the second ones."""
+        made: dict[tuple[str, str], list[str]] = {}
+        for gate, other in self.redundant:
+            made.setdefault(gate.key, []).append(f"{other.column} {other.row}")
+        return made
 
     @cached_property
     def pinned_in(self) -> tuple[Gate, ...]:

@@ -81,7 +81,7 @@ class Run(Apart):
     def _renewed(self, info: Mapping[str, Any]) -> None:
         if layout.gates_from_parquet(self.path / layout.GATES, info["n_gates"]) != self.gates_list:
             raise RunError(f"{self.path}: another run, with other gates, lies here since; open it again")
-        for name in ("inert", "pinned_in", "pinned_out"):
+        for name in ("inert", "redundant", "pinned_in", "pinned_out"):
             vars(self).pop(name, None)
         self._forget()
 
@@ -167,9 +167,13 @@ class Run(Apart):
 
     def gates(self) -> pd.DataFrame:
         """One row per gate: index, position, stack, layer, module, pet_type, n_params, options, row, column;
-        once there are steps also final p and alpha, rank (1 = highest alpha) and selected.
+        once there are steps also final p and alpha, rank (1 = highest alpha) and selected. `redundant_beside`, where it
+        was measured: the gates beside which this one adds nothing (`redundant`), by name.
         """
         table = pd.DataFrame([{**g.to_dict(), "row": g.row, "column": g.column} for g in self.gates_list])
+        if "redundant" in self.info:
+            beside = self.redundant_beside()
+            table["redundant_beside"] = [", ".join(beside.get(g.key, ())) for g in self.gates_list]
         if self.n_steps:
             alpha = self.alpha()
             chosen = self.structure().keys

@@ -8,6 +8,7 @@ from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.pet import Space, candidate_gates
 from s3pet_viz.pet.inert import inert_gates
+from s3pet_viz.pet.redundant import Pair, redundant_pairs
 from s3pet_viz.structure import Gate
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.device import Device
@@ -53,3 +54,13 @@ class Candidates:
         left_out = {gate.key for gate in inert}
         kept = [gate for gate in gates if gate.key not in left_out]
         return cls([replace(gate, index=i) for i, gate in enumerate(kept)], inert, missing)
+
+    def redundant(self, backbone: Backbone, rows: Features | OwnBatches, device: Device) -> tuple[Pair, ...]:
+        """Pairs of gates of which the first adds nothing beside the second (`pet.redundant`); none are looked for where
+        batches are the user's own.
+        """
+        if isinstance(rows, OwnBatches):
+            return ()
+        (batch,) = rows.few(device.torch)
+        with at_work(backbone, device), seeded(0):
+            return redundant_pairs(backbone.model, self.gates, batch)

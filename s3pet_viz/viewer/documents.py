@@ -68,8 +68,10 @@ def space_doc(
 
 
 def of_run(run: Run) -> Doc:
-    """`space_doc` of a run."""
-    return space_doc(run.gates_list, run.inert, run.pinned_in, run.pinned_out)
+    """`space_doc` of a run, and by gate what it adds nothing beside."""
+    beside = run.redundant_beside()
+    told = {str(gate.index): ", ".join(beside[gate.key]) for gate in run.gates_list if gate.key in beside}
+    return {**space_doc(run.gates_list, run.inert, run.pinned_in, run.pinned_out), **({"beside": told} if told else {})}
 
 
 def _apart_doc(places: np.ndarray, gates: Sequence[Gate]) -> Doc:

@@ -521,6 +521,7 @@ class View {
       over === null
         ? "every gate fits the budget"
         : `${say(Math.abs(over), 3)} in α ${over > 0 ? "above" : over < 0 ? "below" : "from"} the cut`,
+      ...(space.beside?.[gate] ? [`adds nothing beside ${space.beside[gate]}`] : []),
     ];
   }
 
