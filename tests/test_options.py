@@ -150,7 +150,7 @@ def test_a_field_like_another_has_its_text_and_may_have_its_own_default():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"mode": "slow"}, "mode: expected one of fast"),
+        ({"mode": "slow"}, "mode: expected one of auto, fast"),
         ({"lr": -1}, "lr: expected a positive number, found -1"),
         ({"warmup": 400}, "warmup: expected fewer than the 400 steps"),
         ({"patience": 3}, "unknown field 'patience'"),

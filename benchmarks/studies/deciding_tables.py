@@ -18,6 +18,8 @@ from s3pet_viz.errors import StudyError
 
 #: Ways that a search can go: the rule chooses among them. one-go is mode prune with `save=`.
 MODES = ("fast", "prune", "one-go")
+#: Those whose structure is trained anew: what a search is asked for without `save=`.
+STRUCTURES = ("fast", "prune")
 #: Points that a cheaper mode may lose.
 MARGIN = -2.0
 
@@ -125,6 +127,9 @@ def main() -> None:
     if set(MODES) <= set(sized["method"]):
         chosen, made = decide(sized)
         print(f"\n## Which mode\n\n{table(['mode', 'passes, training too', 'score x 100', 'to the best, points'], made)}\n")
+        print(f"By the rule: **{chosen}**.")
+        chosen, made = decide(sized, STRUCTURES)
+        print(f"\nOf those that hand out a structure alone:\n\n{table(['mode', 'passes, training too', 'score x 100', 'to the best, points'], made)}\n")
         print(f"By the rule: **{chosen}**.")
     if "full" in set(rows["method"]):
         print("\n## Does it keep 99 %?\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from deciding_tables import MODES, at, budgets, decide, pooled, said
+from deciding_tables import MODES, STRUCTURES, at, budgets, decide, pooled, said
 from print_study import by_origin
 from studies_common import STUDIES
 
@@ -100,10 +100,10 @@ def cheap() -> str:
 
 def mode() -> str:
     rows = s3.open_study("deciding").at_home()
-    _, made = decide(rows[rows["budget"].fillna("") != ""])
-    return table(
-        ["structure", "passes, training too", "score", "to the best, points"], [[WAYS[n], *rest] for n, *rest in made]
-    )
+    rows = rows[rows["budget"].fillna("") != ""]
+    alone = {name: words for name, *_, words in decide(rows, STRUCTURES)[1]}
+    made = [[WAYS[name], *rest, alone.get(name, "–")] for name, *rest in decide(rows)[1]]
+    return table(["way", "passes, training too", "score", "to the best, points", "of those trained anew"], made)
 
 
 def real() -> str:
@@ -153,7 +153,7 @@ def in_short() -> str:
         "full": "all weights, 1,000 times as many",
     }
     return table(
-        ["points, with a 95 % interval, against", "mode fast: a structure", "mode prune: a trained adapter"],
+        ["points, with a 95 % interval, against", "a structure (mode fast)", "a trained adapter (`save=`, mode prune)"],
         [[name, *(said(pooled(rows, mode, method)) for mode in ("fast", "one-go"))] for method, name in words.items()],
     )
 

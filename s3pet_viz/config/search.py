@@ -86,10 +86,15 @@ def _folder(name: str, value: Any) -> str:
     return str(located(value))
 
 
+def default_mode(save: Any) -> str:
+    """Where none is asked for: what the study that decides found best for a trained adapter, or for a structure."""
+    return "fast" if save is None else "prune"
+
+
 @described
 @dataclass(frozen=True)
 class SearchConfig:
-    """Options of a search; written to run.json whole."""
+    """Options of a search; written to run.json whole. `mode` is never ``auto`` in one that was made."""
 
     task: str = option(
         help=f"A task: {', '.join(list_resources('tasks')) or 'none'} (embedded), glue/rte, super_glue/cb, ..., or a "
@@ -107,7 +112,12 @@ class SearchConfig:
     space: str | dict[str, Any] = option(  # noqa: RUF009
         SPACES[0], help=f"{', '.join(SPACES)}, or a YAML / JSON file.", check=_space, form=True
     )
-    mode: str = option("fast", help="How alpha is moved.", choices=MODES, form=True)
+    mode: str = option(
+        "auto",
+        help="How alpha is moved. auto: prune where save= is given, else fast (docs/results.md says why).",
+        choices=("auto", *MODES),
+        form="fast",
+    )
     steps: int = option(400, help="Training steps; the learning rates decay to 0 over them.", least=1, form=200)
     batch_size: int = like(TuneConfig, "batch_size")
     lr: float | None = like(TuneConfig, "lr")
@@ -227,6 +237,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.mode == "auto":
+            object.__setattr__(self, "mode", default_mode(self.save))
         if self.save is not None and self.mode != "prune":
             raise ConfigError(
                 f"save: expected mode 'prune', whose weights are those of its final structure, found {self.mode!r}; "

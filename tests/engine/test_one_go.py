@@ -11,12 +11,21 @@ from search_problems import StopAt
 from test_prune import Masks
 
 import s3pet_viz as s3
+from s3pet_viz.config import SearchConfig
 from s3pet_viz.engine import Callback, search
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.runs import open_run
 
 ONE_GO = {"mode": "prune", "steps": 12, "lr": 0.01, "checkpoint_every": 3}
+
+
+def test_the_mode_that_nobody_names(tmp_path):
+    given = {"task": "sentiment", "backbone": "tiny-t5", "budget": "0.2%"}
+    assert SearchConfig(**given).mode == SearchConfig(**given, mode="auto").mode == "fast"
+    saved = SearchConfig(**given, save=tmp_path / "a")
+    assert saved.mode == SearchConfig(**given, mode="auto", save=tmp_path / "a").mode == "prune"
+    assert SearchConfig.from_dict(saved.to_dict()) == saved
 
 
 @pytest.mark.parametrize("form", ["t5", "gated", "bert", "roberta"])
