@@ -181,7 +181,7 @@ def main() -> None:
             text = f"{before}{begin}{make()}\n{end}{rest.partition(end)[2]}"
         page.write_text(text, encoding="utf-8")
     # A page of the site is about as wide as two columns; no picture in docs/ is to be large.
-    s3.figures.save(s3.figures.budgets("tiny-t5"), PICTURE, scale=1.8)
+    s3.figures.save(s3.figures.budgets("deciding"), PICTURE, scale=1.8)
 
 
 if __name__ == "__main__":

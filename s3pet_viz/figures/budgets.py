@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, Unpack, get_args
 
 import numpy as np
@@ -23,7 +23,7 @@ Value = Literal["score", "loss"]
 #: A study, one of transfer, the path of a study's folder, or a recorded study's name.
 StudyLike: TypeAlias = Study | Transfer | str | os.PathLike[str]
 
-#: Drawn as lines over budgets, in this order and these colours; one-pass scores take the colours that follow.
+#: Drawn in this order and these colours; other methods of several budgets take the colours that follow.
 _LINES = ("searched", "resolved", "random", "gradient")
 #: Drawn across the panel: they have no PET parameters to be placed by.
 _LEVELS = {"full": "dash", "head": "dot", "untouched": "dot"}
@@ -103,7 +103,8 @@ def budgets(
         figure=_style.new_figure(look, words),
     )
     scale = 100 if value == "score" else 1
-    looks = _looks(list(dict.fromkeys(table["method"])))
+    several = table.groupby(["method", "task"], sort=False)["budget"].nunique().groupby("method", sort=False).max() > 1
+    looks = _looks({str(method): bool(many) for method, many in several.items()})
     shown: set[str] = set()
     sized = table.loc[(table["percent"] > 0) & ~table["method"].isin(_LEVELS), "percent"]
     ends = (sized.min() / 1.6, sized.max() * 1.6) if len(sized) else (0.01, 1.0)
@@ -134,16 +135,19 @@ def _head(task: str, table: pd.DataFrame, value: str) -> str:
     return f"<b>{_style.plain(shorten(task, 24))}</b>, {_style.plain(metric)}"
 
 
-def _looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and mark of each method, in the order of the legend."""
+def _looks(several: Mapping[str, bool]) -> dict[str, dict[str, Any]]:
+    """Colour and mark of each method, in the order of the legend; `several`: whether it has more budgets than one."""
+    methods = [m for m in several if m not in _LEVELS]
     lines = sorted((m for m in methods if _base(m) in _LINES), key=lambda m: _LINES.index(_base(m)))
-    others = [m for m in methods if m not in lines and m not in _LEVELS]
+    lines += [m for m in methods if m not in lines and several[m]]
+    others = [m for m in methods if m not in lines]
     looks: dict[str, dict[str, Any]] = {}
     for i, method in enumerate(lines):
-        looks[method] = {"color": _style.CATEGORICAL[i % 8], "symbol": "circle", "aside": i - (len(lines) - 1) / 2}
+        color, symbol = _style.CATEGORICAL[i % 8], ("circle", *_SYMBOLS)[i // 8 % 7]
+        looks[method] = {"color": color, "symbol": symbol, "aside": i - (len(lines) - 1) / 2}
     for i, method in enumerate(others):
         looks[method] = {"color": _style.MUTED, "symbol": _SYMBOLS[i % len(_SYMBOLS)]}
-    for method in (m for m in _LEVELS if m in methods):
+    for method in (m for m in _LEVELS if m in several):
         looks[method] = {"color": _style.INK if method == "full" else _style.MUTED, "dash": _LEVELS[method]}
     return looks
 
