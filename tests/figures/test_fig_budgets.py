@@ -92,7 +92,7 @@ def test_not_a_study_or_an_empty_one(study, tmp_path):
 
 
 def test_every_method_of_several_budgets_has_a_colour_of_its_own():
-    traces = {t.name: t for t in budgets("deciding", tasks=["sentiment"]).data}
+    traces = {t.name: t for t in figures.budgets("deciding", tasks=["sentiment"]).data}
     lines = [traces[name].line.color for name in ("random", "gradient", "fast", "one-go", "prune")]
     assert len(set(lines)) == 5
     assert traces["LoRA"].line.color not in lines
