@@ -18,6 +18,8 @@ from s3pet_viz.backbones.families import position_at
 from s3pet_viz.pet.inert import logits_of
 from s3pet_viz.structure import Gate
 
+#: Further inputs that a pair must hold on: attention that looks at one token alone hides what queries and keys do.
+_INPUTS = 7
 #: Tokens of one forward pass, about: each row of it has one bias moved.
 _TOKENS = 2048
 _BIAS = "BitFit"
@@ -30,12 +32,13 @@ def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str,
     """Pairs (a, b) of BitFit gates: whatever bias a adds, b alone can do the same to every output.
 
     One bias is moved in each row of a batch that repeats an input. Where that moves the output of another biased
-    module by one and the same vector at every token, the reverse there is tried on another input: the pair counts
-    if the output is what it was before. So a few forward passes are enough. Dropout is off, as in all measurements.
+    module by one and the same vector at every token, the reverse there is tried on up to seven other inputs: the pair
+    counts if every output is what it was before. So a few forward passes are enough. Dropout is off, as in all
+    measurements.
 
     Args:
         model: frozen, with nothing inserted; left as it was.
-        batch: rows of tensors on the model's device, rows first, of which two are used.
+        batch: rows of tensors on the model's device, rows first, of which up to eight are used.
 
     Returns:
         In the order of the gates. What is not found may still be there: half precision hides some, and biases at layers
@@ -61,7 +64,7 @@ def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str,
 def _followed(
     model: nn.Module, targets: Sequence[nn.Module], moved: Sequence[int], batch: Mapping[str, Tensor]
 ) -> list[tuple[int, int]]:
-    """Places (i, j) in `targets`, i in `moved`, of the pairs that hold on both inputs of `batch`."""
+    """Places (i, j) in `targets`, i in `moved`, of the pairs that hold on every input of `batch` that is looked at."""
     steps: dict[int, Tensor] = {}
     shifts: dict[tuple[int, int], Tensor] = {}
     never: set[tuple[int, int]] = set()
@@ -89,12 +92,12 @@ def _followed(
     with _told(targets, rows, look):
         logits_of(model, _repeated(batch, 0, rows))
     tried = sorted(set(shifts) - never)
-    found = []
     half = max(1, len(moved) // 2)
-    for first in range(0, len(tried), half):
-        some = tried[first : first + half]
 
-        def move(j: int, out: Tensor, some: Sequence[tuple[int, int]] = some) -> None:
+    def held(some: Sequence[tuple[int, int]], row: int) -> list[tuple[int, int]]:
+        """Of these pairs those that hold on this input."""
+
+        def move(j: int, out: Tensor) -> None:
             """Two rows of each pair: in one the first bias alone, in the other also what shall undo it."""
             for k, (a, b) in enumerate(some):
                 if j == a:
@@ -104,12 +107,19 @@ def _followed(
 
         rows = 2 * len(some) + 1
         with _told(targets, rows, move):
-            made = logits_of(model, _repeated(batch, 1, rows)).flatten(1)
+            made = logits_of(model, _repeated(batch, row, rows)).flatten(1)
         size = (made[:-1] - made[-1:]).abs().amax(1)
         alone, both = size[::2], size[1::2]
         tolerance = _tolerance(made)
         kept = (both <= tolerance * alone) & (alone > tolerance * made[-1].abs().max())
-        found += [pair for pair, holds in zip(some, kept.tolist(), strict=True) if holds]
+        return [pair for pair, holds in zip(some, kept.tolist(), strict=True) if holds]
+
+    found = []
+    for first in range(0, len(tried), half):
+        some = tried[first : first + half]
+        for row in range(1, min(1 + _INPUTS, len(next(iter(batch.values()))))):
+            some = held(some, row) if some else []
+        found += some
     return found
 
 

@@ -140,6 +140,18 @@ def test_a_search_keeps_all_of_them_and_says_which(run):
     assert "redundant_beside" not in s3.open_run("similarity-0.2pct-s0").gates(), "recorded before"
 
 
+def test_attention_that_looks_at_one_token_hides_nothing():
+    """In a layer of tiny-t5's decoder it does on most inputs, and a norm's bias acts there through values alone."""
+    backbone = s3.load_backbone("tiny-t5")
+    texts = ["a good film", "no", "they never came back to the old house", "well made", "dull and far too long", "a", "I like it a lot", "bad"]
+    batch = backbone.tokenizer(texts, return_tensors="pt", padding=True)
+    batch["labels"] = backbone.tokenizer(["positive", "negative"] * 4, return_tensors="pt", padding=True).input_ids
+    pairs = redundant_pairs(backbone.model, biases_of(backbone.model), batch)
+    assert {(a.module, b.module) for a, b in pairs} == {VALUES, NORM}
+    assert all((a.stack, a.layer) == (b.stack, b.layer) for a, b in pairs)
+    assert len(pairs) == 2 * 8
+
+
 @pytest.mark.parametrize("wrong", ["all", [1], [[1, 2, 3]], [[{"position": "x"}, {"position": "y"}]]])
 def test_a_damaged_list_is_said(run, tmp_path, wrong):
     path = tmp_path / "run"
