@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -258,16 +257,6 @@ def test_rows_are_drawn_by_whole_groups():
 
 
 # -- of a run, and the command -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mood(tmp_path):
-    folder = tmp_path / "mood"
-    folder.mkdir()
-    (folder / "task.json").write_text(json.dumps(MOOD))
-    for name, rows in mood_data(48, 12).items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 @pytest.fixture
