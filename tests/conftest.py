@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -115,6 +116,19 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
             made[form, layers] = save_tiny(form, tmp_path_factory.mktemp(f"tiny-{form}"), layers=layers)
         return made[form, layers]
 
+    return folder
+
+
+@pytest.fixture
+def mood(tmp_path: Path) -> Path:
+    """A folder with the task `problems.MOOD`."""
+    from problems import MOOD, mood_data
+
+    folder = tmp_path / "mood"
+    folder.mkdir()
+    (folder / "task.json").write_text(json.dumps(MOOD))
+    for name, rows in mood_data(48, 12).items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
 

@@ -10,41 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from problems import MOOD, mood_data
-from typer.testing import CliRunner
+from commands import call, refused
 
-from s3pet_viz.cli import app
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.runs.layout import gates_to_parquet
 from s3pet_viz.structure import Gate, Structure, probabilities, solve_shift
 
 COUNTS = np.array([20, 10, 20, 10, 6])
-
-
-def call(*arguments: object, code: int = 0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exit_code != code and result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments: object) -> str:
-    """The one line that a wrong input gets."""
-    result = call(*arguments, code=2)
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
-@pytest.fixture
-def mood(tmp_path: Path) -> Path:
-    folder = tmp_path / "mood"
-    folder.mkdir()
-    (folder / "task.json").write_text(json.dumps(MOOD))
-    for name, rows in mood_data(48, 12).items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pandas as pd
 from s3pet_viz.analysis.one_pass import OnePassScores
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.analysis.transfer import Transfer
-from s3pet_viz.analysis.ways import ways_of
+from s3pet_viz.analysis.ways_gathered import ways_of
 from s3pet_viz.config.checks import among, short
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.runs import Run

@@ -46,7 +46,7 @@ def ways(
     """
     c.check_free(table, html, force=force)
     from s3pet_viz import figures
-    from s3pet_viz.analysis.ways import ways_of
+    from s3pet_viz.analysis.ways_gathered import ways_of
     from s3pet_viz.cli import _output as o
     from s3pet_viz.errors import ConfigError
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from s3pet_viz.analysis.ways import Choice, Ways, WaysLike, takes_choice, ways_of
+from s3pet_viz.analysis.ways import Ways
+from s3pet_viz.analysis.ways_gathered import Choice, WaysLike, takes_choice, ways_of
 from s3pet_viz.analysis.ways_missing import SCORED, TRAINED
 from s3pet_viz.config.checks import among, whole
 from s3pet_viz.errors import ConfigError
@@ -39,7 +40,7 @@ def ways_table(source: WaysLike | Ways, *, of: Of = "ways", draws: int = 199, **
             solved at it.
         seed: of a study; None: all. methods: which, in this order; None: all.
         space: a run or scores, whose gates random structures are drawn from where a structure comes without a space.
-        compute: score ``gora`` and ``plop`` on the spot where a study lacks them. More: `analysis.ways.Choice`.
+        compute: score ``gora`` and ``plop`` on the spot where a study lacks them. See `analysis.ways_gathered.Choice`.
         of: ``ways``, a row per way: method, structures (how many), gates and params (means), of_budget (params over the
             budget), score, low, high (mean and 95 % interval, of scores from 0 to 1 cut there; NaN where not
             known), n (trainings), metric, overlap (mean Jaccard with the first), chance, above.

@@ -8,7 +8,7 @@ matrix does; a norm's bias in front of a single linear layer is a bias of that l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,7 +28,12 @@ Pair = tuple[Gate, Gate]
 
 
 @torch.no_grad()
-def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str, Tensor]) -> tuple[Pair, ...]:
+def redundant_pairs(
+    model: nn.Module,
+    gates: Sequence[Gate],
+    batch: Mapping[str, Tensor],
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> tuple[Pair, ...]:
     """Pairs (a, b) of BitFit gates: whatever bias a adds, b alone can do the same to every output.
 
     One bias is moved in each row of a batch that repeats an input. Where that moves the output of another biased
@@ -39,6 +44,7 @@ def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str,
     Args:
         model: frozen, with nothing inserted; left as it was.
         batch: rows of tensors on the model's device, rows first, of which up to eight are used.
+        autocast: a context factory for weights of mixed precision.
 
     Returns:
         In the order of the gates. What is not found may still be there: half precision hides some, and biases at layers
@@ -55,7 +61,8 @@ def redundant_pairs(model: nn.Module, gates: Sequence[Gate], batch: Mapping[str,
     try:
         found: list[tuple[int, int]] = []
         for first in range(0, len(targets), most):
-            found += _followed(model, targets, range(first, min(first + most, len(targets))), batch)
+            with autocast():
+                found += _followed(model, targets, range(first, min(first + most, len(targets))), batch)
     finally:
         model.train(training)
     return tuple((biases[i], biases[j]) for i, j in sorted(found))

@@ -6,7 +6,7 @@ import asyncio
 import html
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,21 @@ import numpy as np
 import pandas as pd
 
 from s3pet_viz import files
-from s3pet_viz.errors import RunError, printable
+from s3pet_viz.errors import RunError
 from s3pet_viz.files import is_there, named_in
 from s3pet_viz.resources import find_resource
 from s3pet_viz.runs import layout
 from s3pet_viz.runs.apart import Apart
 from s3pet_viz.runs.heads import Row, StepHeads
-from s3pet_viz.runs.process import reap
 from s3pet_viz.runs.status import RECENT, said_status, seconds_left
 from s3pet_viz.runs.steps import COLUMNS, StepLog
+from s3pet_viz.runs.waiting import POLL, until_ended
 from s3pet_viz.structure import Gate, Structure, parse_budget, probabilities, ranks, select, solve_shift
 from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.pins import left_for, pins_said, searched_of
 
 Budget = str | int | float
 
-_POLL = 0.1  # seconds between two looks at a search that is waited for
 #: Steps from the end that are read alone; more are read with the whole log.
 _FEW = 64
 
@@ -130,8 +129,8 @@ class Run(Apart):
         Raises:
             TimeoutError: it has not ended by then; it goes on.
         """
-        for _ in self._until_ended(timeout, progress):
-            time.sleep(_POLL)
+        for _ in until_ended(self, lambda: self.n_steps, timeout, progress):
+            time.sleep(POLL)
         return self
 
     async def finished(self, timeout: float | None = None, *, progress: bool = False) -> Run:
@@ -140,28 +139,9 @@ class Run(Apart):
         Raises:
             TimeoutError: as `wait`.
         """
-        for _ in self._until_ended(timeout, progress):
-            await asyncio.sleep(_POLL)
+        for _ in until_ended(self, lambda: self.n_steps, timeout, progress):
+            await asyncio.sleep(POLL)
         return self
-
-    def _until_ended(self, timeout: float | None, progress: bool) -> Iterator[None]:
-        """Yields for as long as the search goes on: the caller sleeps."""
-        from tqdm.auto import tqdm
-
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with tqdm(total=self.info["steps_total"], desc=self.name, unit="step", disable=not progress) as bar:
-            while True:
-                ended = self.ended  # first, so that the bar shows what came before the end
-                if progress:
-                    bar.update(self.n_steps - bar.n)
-                if ended:
-                    if self.early_stop:
-                        bar.set_postfix_str("finished early")
-                    reap()
-                    return
-                if deadline is not None and time.monotonic() >= deadline:
-                    raise TimeoutError(printable(f"{self.path}: still {self.status} after {timeout:g} s"))
-                yield
 
     # -- tables ----------------------------------------------------------------------------------------
 

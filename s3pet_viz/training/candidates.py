@@ -62,5 +62,6 @@ class Candidates:
         if isinstance(rows, OwnBatches):
             return ()
         (batch,) = rows.few(device.torch)
+        exact = replace(device, precision="fp32").suited(backbone.model)  # half precision hides pairs
         with at_work(backbone, device), seeded(0):
-            return redundant_pairs(backbone.model, self.gates, batch)
+            return redundant_pairs(backbone.model, self.gates, batch, exact.autocast)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -34,7 +33,8 @@ from s3pet_viz.training.candidates import Candidates
 from s3pet_viz.training.fit import fit
 from s3pet_viz.training.model_state import left_as_found, raise_precision, reset_head
 from s3pet_viz.training.own_batches import OwnBatches
-from s3pet_viz.tuning.explain import RowLosses, gate_gradients, row_losses
+from s3pet_viz.tuning.explain import RowLosses, row_losses
+from s3pet_viz.tuning.gradient_scores import MEASURES
 from s3pet_viz.tuning.layer_scores import Draw, eva_ratios, gaussian, gora_scores, plop_scores
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -231,7 +231,7 @@ def score_gates(
         tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar,
     ):
         reset_head(backbone, seed)
-        if kind not in _MEASURES:
+        if kind not in MEASURES:
             found = _layer_scores(bench, kind, gates, scored, size, bar.update, draw or gaussian(seed))
         else:
             pets = insert(backbone.model, gates, seed=seed)
@@ -241,7 +241,7 @@ def score_gates(
                 if warm:
                     _warm(bench, pets, replace(config or TuneConfig(), steps=warm, seed=seed), label, bar.update)
                 backbone.model.eval()
-                found = _MEASURES[kind](pets, [_counted(part, bar.update) for part in parts])
+                found = MEASURES[kind](pets, [_counted(part, bar.update) for part in parts])
             finally:
                 pets.detach()
     if not np.isfinite(found).all():
@@ -287,53 +287,6 @@ def _explained(gate: Gate, ratios: NDArray[np.float64]) -> float:
     """By the component of this unit, or by as many as the rank of a gate that is none."""
     first, r = gate.unit or 0, gate.options.get("r", 1)
     return float(ratios[first : first + r].sum())
-
-
-def _gradient(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
-    """||mean over rows of the gradient||^2 of each gate."""
-    total, n_rows = torch.zeros((), dtype=torch.float64), 0
-    for part in parts:
-        gradient, rows = _summed_gradient(pets, part)
-        total, n_rows = total + gradient, n_rows + rows
-    return _by_gate((total / n_rows) ** 2, pets)
-
-
-def _fisher(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
-    """Mean over the parts' mean gradients (one row each: over rows) of ||gradient||^2, weighted by their rows."""
-    total, n_rows = torch.zeros((), dtype=torch.float64), 0
-    for part in parts:
-        gradient, rows = _summed_gradient(pets, part)
-        total, n_rows = total + rows * (gradient / rows) ** 2, n_rows + rows
-    return _by_gate(total / n_rows, pets)
-
-
-def _sensitivity(pets: PETs, parts: Sequence[RowLosses]) -> NDArray[np.float64]:
-    """|mean over rows of dL/dz| of each gate at z = 1."""
-    first = next(pets.parameters())
-    open_gates = torch.ones(len(pets.gates), dtype=first.dtype, device=first.device)
-    return gate_gradients(parts, open_gates).abs().numpy()
-
-
-_MEASURES: dict[str, Callable[[PETs, Sequence[RowLosses]], NDArray[np.float64]]] = {
-    "gradient": _gradient,
-    "fisher": _fisher,
-    "sensitivity": _sensitivity,
-    "domlora": _gradient,
-}
-
-
-def _summed_gradient(pets: PETs, part: RowLosses) -> tuple[Tensor, int]:
-    """Gradient of the sum of the rows' losses, all PET weights in a line (gate order), and the number of rows."""
-    first = next(pets.parameters())
-    losses = part(torch.ones(len(pets.gates), dtype=first.dtype, device=first.device))
-    # A weight that no row reaches has gradient zero.
-    gradients = torch.autograd.grad(losses.sum(), list(pets.parameters()), materialize_grads=True)
-    return torch.cat([g.flatten() for g in gradients]).cpu().double(), len(losses)
-
-
-def _by_gate(values: Tensor, pets: PETs) -> NDArray[np.float64]:
-    """Sums over the weights of each gate, shape (n_gates,)."""
-    return np.array([float(v.sum()) for v in values.split([g.n_params for g in pets.gates])])
 
 
 def _counted(part: RowLosses, tick: Callable[[], Any]) -> RowLosses:

@@ -6,31 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import call, refused
 from export_problems import adapter_of, structure_of
-from typer.testing import CliRunner
 
 import s3pet_viz as s3
-from s3pet_viz.cli import app
 from s3pet_viz.export import Adapter
 from s3pet_viz.structure import Structure, from_s3delta
 
 QUERY = "encoder.block.0.layer.0.SelfAttention.q"
 CONFIG = [{"SelfAttention.q": {"parallel": {"Lora": {"lora_r": 2}}}}, {"DenseReluDense": {"sequential": {"Adapter": {}}}}]
-
-
-def call(*arguments: object, code: int = 0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exit_code != code and result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
-
-
-def refused(*arguments: object) -> str:
-    result = call(*arguments, code=2)
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture

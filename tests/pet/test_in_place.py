@@ -70,8 +70,11 @@ def test_an_output_may_be_changed_in_place(tiny, space):
     gates, _ = candidate_gates(found, SPACES[space])
     pets = scramble(insert(model, gates))
     z = torch.rand(len(gates), generator=torch.Generator().manual_seed(4))
+    shut = [frozenset(), frozenset(range(0, len(gates), 2)), frozenset(range(len(gates)))]
+    if SPACES[space].entries[0] in ALONE.values() and len(SPACES[space].entries) == 1:
+        shut.pop()  # where no PET computes, spaces differ in nothing: "all at once" has each type, closed
     for pets.fused in (True, False):
-        for closed in (frozenset(), frozenset(range(0, len(gates), 2)), frozenset(range(len(gates)))):
+        for closed in shut:
             pets.closed = closed
             for gate in (z, None):
                 for a, b in zip(*(_passed(model, tiny, found, pets, gate, way) for way in (False, True)), strict=True):

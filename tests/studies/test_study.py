@@ -225,18 +225,25 @@ def test_submitit_runs_cells(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # dask's own
-def test_dask_runs_cells(tmp_path):
+def test_dask_runs_cells(tmp_path, server):
     distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
+    script = "from distributed.cli.dask_worker import main\nmain()"
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=0, protocol="tcp://", dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
+        address = cluster.scheduler_address
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
+        worker = server.start(script=script, argv=[address, *options], folder=str(tmp_path))
+        client.wait_for_workers(1, timeout=60)
         plan = [cell("fine", {"kind": "method", "name": "untouched"})]
         study = run_cells(
             plan, tmp_path / "s", kind="sweep", settings={}, executor=client.get_executor(), progress=False
         )
+        client.retire_workers()
+    server.end(worker)
     assert study.status()["done"] == 1
-    assert study.result("fine")["pid"] != os.getpid()
+    assert study.result("fine")["pid"] == worker
 
 
 # -- wrong input ---------------------------------------------------------------------------------------------

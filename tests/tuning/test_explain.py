@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from commands import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import MOOD, STRENGTH, assert_same, mood_data, snapshot, tiny_model, tokenizer_of
 from tuning_problems import FAST, bench, structure_for
-from typer.testing import CliRunner
 
 from s3pet_viz.analysis.explanation import Explanation
 from s3pet_viz.backbones import positions
-from s3pet_viz.cli import app
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.engine.api import search
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError, StructureError
@@ -261,16 +259,6 @@ def test_rows_are_drawn_by_whole_groups():
 
 
 @pytest.fixture
-def mood(tmp_path):
-    folder = tmp_path / "mood"
-    folder.mkdir()
-    (folder / "task.json").write_text(json.dumps(MOOD))
-    for name, rows in mood_data(48, 12).items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-@pytest.fixture
 def made(mood, tiny_folder, tmp_path):
     options = {"steps": 3, "batch_size": 8, "device": "cpu", "max_rows": 10, "progress": False, "out": tmp_path / "run"}
     return search(task=str(mood), backbone=tiny_folder("bert"), budget=600, **options)
@@ -288,14 +276,6 @@ def test_a_run_brings_its_task_backbone_p_alpha_and_rank(made):
     small = explain(made, budget=200, progress=False, device="cpu", rows=5, **FAST)
     assert {e.gate.key for e in small.effects} == made.structure(budget=200).keys
     assert small.effects[0].p == made.p(budget=200)[small.effects[0].gate.index]
-
-
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exit_code != code and result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 def test_the_command_keeps_what_it_finds_in_the_run(made, tmp_path):

@@ -146,13 +146,13 @@ SMALL = Space("small", (SpaceEntry("LoRA", ("SelfAttn.V",)), SpaceEntry("LowRank
 
 def warm_sensitivity(wb: Workbench, monkeypatch, check) -> OnePassScores:
     """Of `SMALL` after 5 warm steps; `check(pets)` runs where the score is taken, with the trained weights in place."""
-    original = one_pass._MEASURES["sensitivity"]
+    original = one_pass.MEASURES["sensitivity"]
 
     def measure(pets, parts):
         check(pets)
         return original(pets, parts)
 
-    monkeypatch.setitem(one_pass._MEASURES, "sensitivity", measure)
+    monkeypatch.setitem(one_pass.MEASURES, "sensitivity", measure)
     made = one_pass_scores(wb, "sensitivity", space=SMALL, warm_steps=5, config=TuneConfig(lr=2e-2), **QUIET)
     assert (made.warm_steps, made.steps) == (5, 6)
     assert made.score.min() > 0
