@@ -61,6 +61,7 @@ class Answer(NamedTuple):
         estimate, low, high: the number that it rests on, and its 95 % interval. n: what it is a mean over. unit.
         chance, chance_low, chance_high: what chance gives: its mean, and the band that holds 95 % of it.
         remedy: what would answer it, where it is open.
+        whole: whether it is about all tasks and budgets, beside answers about each.
     """
 
     line: str
@@ -77,6 +78,7 @@ class Answer(NamedTuple):
     chance_low: float = math.nan
     chance_high: float = math.nan
     remedy: Remedy = Remedy()
+    whole: bool = False
 
 
 # -- learned -------------------------------------------------------------------------------------------------
@@ -237,7 +239,7 @@ def against(about: str, row: Mapping[str, Any]) -> Answer:
 
 
 def against_at_each(rows: Mapping[str, Mapping[str, Any]]) -> Answer:
-    """The rows "all" of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
+    """The rows of all tasks of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
     parts: dict[str, list[str]] = {}
     told = {at: _told(row) for at, row in rows.items()}
     for at, (_, what, much) in told.items():
@@ -248,7 +250,8 @@ def against_at_each(rows: Mapping[str, Mapping[str, Any]]) -> Answer:
     first = next(iter(rows.values()))
     n = sum(int(row["n_pairs"]) or int(row["n_a"]) for row in rows.values())
     code = codes.pop() if len(codes) == 1 else "mixed"
-    return Answer(f"searched - {first['b']}", "all", code, verdict, brief, n=n, unit=str(first["unit"]))
+    line, about, unit = f"searched - {first['b']}", str(first["task"]), str(first["unit"])
+    return Answer(line, about, code, verdict, brief, n=n, unit=unit, whole=True)
 
 
 def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:

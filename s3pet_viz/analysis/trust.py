@@ -20,7 +20,7 @@ from s3pet_viz.analysis.answers import CODES, RIVALS, Answer
 from s3pet_viz.analysis.explanation import kept
 from s3pet_viz.analysis.findings import COLOURS
 from s3pet_viz.analysis.remedies import Remedy, a_study, another_seed, asked, explained, more_methods
-from s3pet_viz.analysis.statistics import differences
+from s3pet_viz.analysis.statistics import differences, scale_of
 from s3pet_viz.analysis.study import Study, open_study, question
 from s3pet_viz.analysis.transfer import Transfer
 from s3pet_viz.config.checks import whole
@@ -69,13 +69,13 @@ class Trust:
     def table(self) -> pd.DataFrame:
         """One row per answer, the whole before its parts.
 
-        Columns: line, about ("all", or a task, budget and mode), code, verdict, estimate, low, high (a 95 % interval),
+        Columns: line, about ("all", which is "all tasks" where a task is named "all"; or a task, budget and mode), code, verdict, estimate, low, high (a 95 % interval),
         n, unit, chance, chance_low, chance_high (mean and 95 % band of what chance gives), command, seconds (what would
         answer a question that is open, and about how long that takes at the pace of what was measured). Numbers that
         are not known are NaN. Codes: learned, undecided, not-learned, mixed; stable, partly-stable, unstable; follows,
         against; better, alike, worse; nothing-unusual, warnings, problems; not-settled; not-known.
         """
-        columns = [name for name in Answer._fields if name not in ("brief", "remedy")]
+        columns = [name for name in Answer._fields if name not in ("brief", "remedy", "whole")]
         rows = [
             {**{name: getattr(a, name) for name in columns}, **a.remedy._asdict()}
             for a in (*self.answers, *self.details)
@@ -159,7 +159,7 @@ def trust(source: TrustLike, *, draws: int = 999, seed: int = 0) -> Trust:
     order = [line for line in _QUESTIONS if line in made]
     total = [_joined(made[line]) for line in order]
     several = {line: found for line, found in made.items() if len(found) > 1}
-    details = [a for line in order for a in several.get(line, ()) if a.about != "all"]
+    details = [a for line in order for a in several.get(line, ()) if not a.whole]
     return Trust(name, total, details)
 
 
@@ -259,14 +259,12 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
     made: dict[str, list[Answer]] = {}
     lacking = []
     rows = opened.at_home() if isinstance(opened, Study) else pd.DataFrame({"method": []})
-    fractions = bool(len(rows)) and float(rows["score"].abs().max()) <= 1
     for rival in RIVALS:
         line = f"searched - {rival}"
         try:
             if not {"searched", rival} <= set(rows["method"]):
                 raise ConfigError(f"{rival} is not there")
-            scale: Any = "points" if fractions else "raw"
-            told = differences(rows, a="searched", b=rival, by=question(rows), scale=scale)
+            told = differences(rows, a="searched", b=rival, by=question(rows), scale=scale_of(rows["score"]))
         except ConfigError:  # or never both in one question
             lacking.append(rival)
             made[line] = [Answer(line, "all", "not-known", f"{RIVALS[rival]}: not trained beside it")]
@@ -275,7 +273,7 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
         every: dict[str, dict[str, Any]] = {}
         for row in cast("list[dict[str, Any]]", told.to_dict("records")):
             at = " ".join(str(row[name]) for name in ("budget", "mode") if row.get(name))
-            if row["task"] == "all":
+            if row["pooled"]:
                 every[at] = row
             else:
                 parts[f"{row['task']} {at}".strip()] = row
@@ -283,10 +281,10 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
         if len(every) > 1:
             sizes = rows.groupby("budget")["budget_params"].min()
             every = dict(sorted(every.items(), key=lambda item: float(sizes.get(item[1]["budget"], 0))))
-            each += [answers.against(f"all {at}", row) for at, row in every.items() if row["n_groups"] > 1]
+            each += [answers.against(f"{row['task']} {at}", row) for at, row in every.items() if row["n_groups"] > 1]
             each.append(answers.against_at_each(every))
         elif len(each) > 1:
-            each += [answers.against("all", row) for row in every.values()]
+            each += [answers.against(str(row["task"]), row)._replace(whole=True) for row in every.values()]
         made[line] = each
     if lacking:
         run = next((run for one in questions for run in one.runs if run.n_steps), None)
@@ -300,9 +298,9 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
 
 
 def _joined(found: Sequence[Answer]) -> Answer:
-    """One answer of several: the row "all" of differences, else how many say what."""
+    """One answer of several: that about all tasks, else how many say what."""
     for answer in found:
-        if answer.about == "all":
+        if answer.whole:
             return answer
     first = found[0]
     if len(found) == 1:

@@ -198,6 +198,15 @@ def test_the_words_of_a_study_are_its_numbers(tmp_path):
     assert "not known: searched - gradient, searched - LoRA-everywhere" in made.verdict
 
 
+def test_a_task_named_all_is_a_task(tmp_path):
+    made = s3.trust(write_study(tmp_path / "study", even, targets=("all", "entailment")))
+    assert {a.about for a in made.details if a.line == "searched - full"} == {"all 0.2%", "entailment 0.2%"}
+    row = made.table.set_index(["line", "about"]).loc["searched - full", "all tasks"]
+    assert row["n"] == 6
+    one = next(a for a in made.answers if a.line == "searched - full")
+    assert one.about == "all tasks"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "unit", "found", "said"),
     [
@@ -271,3 +280,11 @@ def test_a_run_without_steps(tmp_path):
         made = s3.trust(tmp_path / "run")
     assert {a.code for a in made.answers if a.line != "health"} == {"not-known"}
     assert made.verdict.startswith("nothing can be said yet")
+
+
+def test_warnings_of_a_search_too_short_to_judge_are_called_so(tmp_path):
+    made = s3.trust(write(tmp_path, range(8), steps=8, constant=None))
+    told = next(a for a in made.answers if a.line == "health")
+    assert told.code == "warnings"
+    assert made.verdict.startswith(f"nothing can be said yet; warnings: {told.brief}; not known: learned, ")
+    assert "few steps" in told.brief
