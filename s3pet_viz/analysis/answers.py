@@ -146,6 +146,10 @@ def learned(about: str, runs: Sequence[Run], searches: int) -> Answer:
         verdict += f", gates undecided in {count['undecided']}" if count["undecided"] else ""
         verdict += f", not known of {searches - known}" if searches > known else ""
         verdict += f"; the first: {said}" if said and code != "mixed" else ""
+    if going := [run for run in runs if not run.ended]:
+        brief += " so far" if brief else ""
+        at = f"step {going[0].n_steps:,} of {going[0].info.get('steps_total') or '?'}"
+        verdict += f"; not over yet ({at})" if searches == 1 else f"; {len(going)} of {searches} not over yet"
     return Answer("learned", about, code, verdict, brief, estimate=good, n=known, unit="searches")
 
 
@@ -239,7 +243,7 @@ def against(about: str, row: Mapping[str, Any]) -> Answer:
 
 
 def against_at_each(rows: Mapping[str, Mapping[str, Any]]) -> Answer:
-    """The rows of all tasks of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
+    """The pooled rows of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
     parts: dict[str, list[str]] = {}
     told = {at: _told(row) for at, row in rows.items()}
     for at, (_, what, much) in told.items():

@@ -100,7 +100,8 @@ def _rows(method: str, of: str, task: str, groups: list[str], each: np.ndarray, 
     led = np.isclose(each, each.max(axis=1, keepdims=True)).sum(axis=0)
     leads = np.isclose(share, share.max())
     best, names = int(share.argmax()), [name for name, first in zip(groups, leads, strict=True) if first]
-    part = pd.DataFrame({"method": method, "of": of, "task": task, "pooled": what == "tasks", "group": groups, "share": share})
+    facts = {"method": method, "of": of, "task": task, "pooled": what == "tasks"}
+    part = pd.DataFrame({**facts, "group": groups, "share": share})
     part = part.assign(low=each.min(axis=0), high=each.max(axis=0), n=n, led=led, leads=leads)
     words = f"{', '.join(names)} {'leads' if len(names) == 1 else 'lead, each'} with {share[best]:.0%} of the {of}"
     if n > 1:

@@ -104,15 +104,16 @@ def differences(
     rows have no budget (or mode) is compared with every one of its task.
 
     A row of all tasks (`pooled`; its task is "all", or "all tasks" where a task of that name is there) is the mean over
-    the groups that differ by nothing of `by` but their task, each weighing alike: budgets are not pooled. Its bootstrap draws seeds within each task: the interval is about these tasks, not about tasks in
-    general. Where a group has a single pair, whole tasks are drawn instead,
-    which is wider. Tasks have metrics of different scales; `effect` has none.
+    the groups that differ by nothing of `by` but their task, each weighing alike: budgets are not pooled. Its bootstrap
+    draws seeds within each task: the interval is about these tasks, not about tasks in general. Where a group has a
+    single pair, whole tasks are drawn instead, which is wider. Tasks have metrics of different scales; `effect` has
+    none.
 
-    Columns: those of `by`; pooled (whether of all tasks); a, b, value, unit ("points" or ""); mean_a, mean_b, difference, low, high, level; n_a, n_b
-    (rows used), n_pairs (of seeds; 0 where unpaired), n_groups, paired; better (share of pairs in which a wins, a tie
-    is half a win; unpaired: of all pairs of rows); effect (the difference over the standard deviation of b's rows in
-    the group, times the small-sample correction of Hedges, J. Educ. Stat. 1981; NaN below three rows; pooled: mean of
-    those that are known); test (what was done, in words).
+    Columns: those of `by`; pooled (whether of all tasks); a, b, value, unit ("points" or ""); mean_a, mean_b,
+    difference, low, high, level; n_a, n_b (rows used), n_pairs (of seeds; 0 where unpaired), n_groups, paired; better
+    (share of pairs in which a wins, a tie is half a win; unpaired: of all pairs of rows); effect (the difference over
+    the standard deviation of b's rows in the group, times the small-sample correction of Hedges, J. Educ. Stat. 1981;
+    NaN below three rows; pooled: mean of those that are known); test (what was done, in words).
 
     Args:
         by: columns that make a group, "task" among them.

@@ -69,11 +69,12 @@ class Trust:
     def table(self) -> pd.DataFrame:
         """One row per answer, the whole before its parts.
 
-        Columns: line, about ("all", which is "all tasks" where a task is named "all"; or a task, budget and mode), code, verdict, estimate, low, high (a 95 % interval),
-        n, unit, chance, chance_low, chance_high (mean and 95 % band of what chance gives), command, seconds (what would
-        answer a question that is open, and about how long that takes at the pace of what was measured). Numbers that
-        are not known are NaN. Codes: learned, undecided, not-learned, mixed; stable, partly-stable, unstable; follows,
-        against; better, alike, worse; nothing-unusual, warnings, problems; not-settled; not-known.
+        Columns: line, about ("all", which is "all tasks" where a task is named "all"; or a task, budget and mode),
+        code, verdict, estimate, low, high (a 95 % interval), n, unit, chance, chance_low, chance_high (mean and 95 %
+        band of what chance gives), command, seconds (what would answer a question that is open, and about how long that
+        takes at the pace of what was measured). Numbers that are not known are NaN. Codes: learned, undecided,
+        not-learned, mixed; stable, partly-stable, unstable; follows, against; better, alike, worse; nothing-unusual,
+        warnings, problems; not-settled; not-known.
         """
         columns = [name for name in Answer._fields if name not in ("brief", "remedy", "whole")]
         rows = [
@@ -218,13 +219,14 @@ def agreement_of(runs: Sequence[Run], draws: int) -> str:
 
 
 def _of_runs(runs: Sequence[Run]) -> list[_Question]:
-    modes = {run.config.get("mode") for run in runs}
+    modes, backbones = ({of(run) for run in runs} for of in (lambda run: run.config.get("mode"), _backbone))
     made: list[_Question] = []
     for group in same_question(runs):
         found = [Found.of(run) for run in group if run.n_steps and run.info["budget"]]
         first = found[0] if found else None
+        backbone = _backbone(group[0]).rstrip("/").rpartition("/")[2] if len(backbones) > 1 else ""
         about = (
-            " ".join(filter(None, (first.task, first.budget, first.mode * (len(modes) > 1))))
+            " ".join(filter(None, (first.task, first.budget, first.mode * (len(modes) > 1), backbone)))
             if first
             else group[0].name
         )
@@ -232,6 +234,10 @@ def _of_runs(runs: Sequence[Run]) -> list[_Question]:
         remedy = another_seed(group) if any(run.n_steps for run in group) else Remedy()
         made.append(_Question(f"{about} ({same + 1})" if same else about, group, found, len(group), remedy))
     return made
+
+
+def _backbone(run: Run) -> str:
+    return str(run.info["backbone"] or "")
 
 
 def _of_study(study: Study) -> list[_Question]:

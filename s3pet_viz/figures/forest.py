@@ -30,10 +30,11 @@ def forest_table(
     at each budget, for each reference in turn. A method of one size (LoRA by hand) stands against the budget
     nearest to it alone.
 
-    Columns: label (the task, or "all" ("all tasks" where a task is named so), and what tells it from the others), settled (whether the interval leaves 0 out),
-    those of `Study.differences` (task, budget, pooled (whether of all tasks), a, b, value, unit ("points": scores that are fractions times 100),
-    mean_a, mean_b, difference, low, high, level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test) and nearest
-    (the budget that a method of one size is held against; "" where neither has one).
+    Columns: label (the task, or "all" ("all tasks" where a task is named so), and what tells it from the others),
+    settled (whether the interval leaves 0 out), those of `Study.differences` (task, budget, pooled (whether of all
+    tasks), a, b, value, unit ("points": scores that are fractions times 100), mean_a, mean_b, difference, low, high,
+    level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test) and nearest (the budget that a method of one size
+    is held against; "" where neither has one).
 
     Args:
         study: a study, its folder, or a recorded study's name.

@@ -28,9 +28,10 @@ def modules_table(
     """The numbers behind `modules`: a row per method, task and module, and one of several tasks' mean ("all").
 
     Columns: method; of (``parameters`` that were chosen, or ``scores``: all of them, of ``gradient`` the gradient
-    energy); task; pooled (whether of all tasks); group; share (mean over seeds; pooled: over tasks); low, high (the smallest and the largest of
-    them); n (seeds, or tasks); led (in how many of the n none has a larger share); leads (whether no mean share is
-    larger); says (in words, where it leads). The budget of a study stands in ``.attrs["budget"]``.
+    energy); task; pooled (whether of all tasks); group; share (mean over seeds; pooled: over tasks); low, high (the
+    smallest and the largest of them); n (seeds, or tasks); led (in how many of the n none has a larger share); leads
+    (whether no mean share is larger); says (in words, where it leads). The budget of a study stands in
+    ``.attrs["budget"]``.
 
     Args:
         source: a study; or a mapping of tasks to runs, structures or scores, or lists of them (seeds), such as

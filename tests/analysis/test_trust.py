@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -142,6 +143,26 @@ def test_several_tasks_are_told_apart(tmp_path):
     parts = {a.about: a.code for a in made.details if a.line == "seeds"}
     assert parts == {"a 80": "stable", "b 80": "unstable"}
     assert s3.trust(runs).verdict == made.verdict
+
+
+def test_backbones_are_named_where_there_are_several(tmp_path):
+    runs = [write(tmp_path, range(8), seed=s) for s in range(2)]
+    info = json.loads((runs[1].path / "run.json").read_text())
+    (runs[1].path / "run.json").write_text(json.dumps({**info, "backbone": "models/small"}))
+    made = s3.trust(tmp_path)
+    assert [a.about for a in made.details if a.line == "seeds"] == ["sentiment 80 tiny", "sentiment 80 small"]
+
+
+def test_a_search_that_goes_on_has_learned_so_far(tmp_path):
+    run, over = (write(tmp_path, range(8), seed=seed, steps=30) for seed in (0, 1))
+    with RunWriter.attach(run.path) as writer:
+        writer.set_status("running")
+        made, both = s3.trust(run.path), s3.trust([run.path, over])
+        assert made.verdict.startswith("learned so far; ")
+        assert words(made, "learned").endswith("; not over yet (step 30 of 30)")
+        assert words(both, "learned").endswith("; 1 of 2 not over yet")
+        writer.set_status("finished")
+    assert s3.trust(run.path).verdict.startswith("learned; ")
 
 
 # -- importance --------------------------------------------------------------------------------------------
