@@ -262,20 +262,26 @@ def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Of a row of `statistics.differences`: its code, what it says of the rival, and by how much."""
     low, high, points = float(row["low"]), float(row["high"]), row["unit"] == "points"
     name, unit = RIVALS.get(str(row["b"]), str(row["b"])), " points" if points else ""
+    if math.isnan(row["difference"]):  # of a score that is not known
+        return "not-known", "", ""
     if math.isnan(low):
         return "not-settled", f"not told apart from {name}", ""
     if low <= 0 <= high:
         if points and low >= -ALIKE and high <= ALIKE:
             return "alike", f"as good as {name}", f"(within {ALIKE:g} points)"
-        return "not-settled", f"not told apart from {name}", f"({_amount(low, '+')} to {_amount(high, '+')}{unit})"
+        return "not-settled", f"not told apart from {name}", f"({' to '.join(_amounts(low, high, '+'))}{unit})"
     code, ends = "better" if low > 0 else "worse", sorted((abs(low), abs(high)))
-    return code, f"{code} than {name}", f"by {_amount(ends[0])} to {_amount(ends[1])}{unit}"
+    return code, f"{code} than {name}", f"by {' to '.join(_amounts(*ends))}{unit}"
 
 
-def _amount(value: float, sign: str = "") -> str:
-    """With as many digits as keep it from being said as 0."""
-    digits = next((d for d in (0, 1, 2, 3) if abs(value) >= 10.0**-d), 4)
-    return f"{value + 0.0:{sign}.{digits}f}"
+def _amounts(low: float, high: float, sign: str = "") -> list[str]:
+    """Each with as many digits as keep it from being said as 0, or as the other."""
+    least = [next((d for d in (0, 1, 2, 3) if abs(value) >= 10.0**-d), 4) for value in (low, high)]
+    for more in range(4):
+        texts = [f"{value + 0.0:{sign}.{max(digits, more)}f}" for value, digits in zip((low, high), least, strict=True)]
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 # -- the rest ------------------------------------------------------------------------------------------------

@@ -260,6 +260,8 @@ def sentence(row: pd.Series | Mapping[str, Any]) -> str:
         count += f" in {row['n_groups']} groups"
     bounded = not math.isnan(low)
     limits = f"{100 * row['level']:g} % interval {said[1]} to {said[2]}" if bounded else str(row["test"])
+    if math.isnan(difference):
+        return f"{row['a']} - {row['b']} is not known ({row['test']}; {count})"
     settled = bounded and not low <= 0 <= high
     return f"{row['a']} - {row['b']} = {said[0]}{what} ({limits}; {count}){'' if settled else ': not settled'}"
 

@@ -39,7 +39,7 @@ def forest_table(
     Args:
         study: a study, its folder, or a recorded study's name.
         method: a method of the study (searched, gradient, LoRA, ...); or where structures come from that were trained
-            on other tasks (a task, "consensus", a given structure's name).
+            on other tasks (a task, "consensus", a given structure's name; "from random" of a task named so).
         against: one or several of the same.
         value: ``score`` (the task's main metric) or ``loss`` (mean held-out loss; lower is better).
 
@@ -51,7 +51,11 @@ def forest_table(
     opened = study.study if isinstance(study, Transfer) else open_study(study)
     rows = opened.table()
     moved = (rows["source"] != "") & (rows["source"] != rows["task"])
-    rows = rows.assign(method=rows["source"].where(moved, rows["method"]))
+    if rows.empty:
+        raise ConfigError(f"forest: {opened.name} has no finished training yet")
+    # A task may have a method's name (random): its structures are no random ones.
+    names = rows["source"].where(~rows["source"].isin(rows.loc[~moved, "method"]), "from " + rows["source"])
+    rows = rows.assign(method=names.where(moved, rows["method"]))
     several = isinstance(against, Iterable) and not isinstance(against, (str, bytes))
     references: list[Any] = list(against) if several else [against]
     known = list(dict.fromkeys(rows["method"]))

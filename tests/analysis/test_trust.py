@@ -219,6 +219,18 @@ def test_the_words_of_a_study_are_its_numbers(tmp_path):
     assert "not known: searched - gradient, searched - LoRA-everywhere" in made.verdict
 
 
+def test_a_score_that_is_not_known_is_said_to_be_so(tmp_path):
+    made = s3.trust(write_study(tmp_path / "study", lambda *cell: math.nan if cell[:2] == ("random", "similarity") else even(*cell)))
+    assert code(made, "searched - random") == "not-known"
+    assert words(made, "searched - random") == (
+        "searched - random is not known (no interval: a value is not known; 9 pairs of seeds in 3 groups)"
+    )
+    assert "not known: searched - random, searched - gradient" in made.verdict
+    assert "worse than full fine-tuning by" in made.verdict
+    parts = {a.about: a.code for a in made.details if a.line == "searched - random"}
+    assert parts == {"sentiment 0.2%": "better", "entailment 0.2%": "better", "similarity 0.2%": "not-known"}
+
+
 def test_a_task_named_all_is_a_task(tmp_path):
     made = s3.trust(write_study(tmp_path / "study", even, targets=("all", "entailment")))
     assert {a.about for a in made.details if a.line == "searched - full"} == {"all 0.2%", "entailment 0.2%"}
@@ -237,11 +249,14 @@ def test_a_task_named_all_is_a_task(tmp_path):
         (0.2, 1.9, "points", "better", "better than random structures by 0.2 to 2 points"),
         (-1.5, 2.1, "points", "not-settled", "not told apart from random structures (-2 to +2 points)"),
         (-0.01, 0.01, "", "not-settled", "not told apart from random structures (-0.01 to +0.01)"),
+        (2.02, 2.18, "points", "better", "better than random structures by 2.0 to 2.2 points"),
+        (0.45, 0.54, "", "better", "better than random structures by 0.45 to 0.54"),
         (math.nan, math.nan, "points", "not-settled", "not told apart from random structures"),
     ],
 )
 def test_a_difference_in_words(low, high, unit, found, said):
-    row = {"a": "searched", "b": "random", "difference": (low + high) / 2, "low": low, "high": high, "level": 0.95}
+    middle = 0.0 if math.isnan(low) else (low + high) / 2
+    row = {"a": "searched", "b": "random", "difference": middle, "low": low, "high": high, "level": 0.95}
     row |= {"unit": unit, "value": "score", "n_pairs": 3, "n_a": 3, "n_b": 3, "n_groups": 1, "paired": True, "test": "one value only"}
     made = against("sentiment", row)
     assert (made.code, made.brief) == (found, said)

@@ -118,6 +118,20 @@ def test_tasks_that_are_named_as_the_pooled_row_stay_tasks(tmp_path, named):
     assert f"of {len(tasks)} rows" in figure.layout.title.text
 
 
+def test_a_task_with_the_name_of_a_method_is_not_taken_for_it(tmp_path):
+    study = write_study(tmp_path / "s", even, targets=["random", "full", "entailment"])
+    table = figures.forest_table(study)
+    assert table["n_b"].tolist() == [3, 3, 3, 9]  # those of the task would be three more
+    own = figures.forest_table(study, method="from random", against="searched")
+    assert own["label"].tolist() == ["full", "entailment", "all"]
+    assert own["n_a"].tolist() == [3, 3, 6]
+
+
+def test_a_study_without_a_training_is_refused(tmp_path):
+    with pytest.raises(S3PETError, match="no finished training yet"):
+        figures.forest_table(write_study(tmp_path / "s", lambda *cell: None))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
