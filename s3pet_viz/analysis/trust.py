@@ -49,11 +49,15 @@ class Trust:
     Attributes:
         answers: one for each question, over all that was looked at.
         details: the same by task, budget and mode, where there are several of them.
+        problems: why runs of a folder were left out, as text.
         verdict: the whole in one sentence.
     """
 
-    def __init__(self, name: str, whole: Sequence[Answer], details: Sequence[Answer] = ()) -> None:
+    def __init__(
+        self, name: str, whole: Sequence[Answer], details: Sequence[Answer] = (), problems: Sequence[str] = ()
+    ) -> None:
         self.name, self.answers, self.details = name, tuple(whole), tuple(details)
+        self.problems = tuple(problems)
 
     @property
     def verdict(self) -> str:
@@ -92,7 +96,7 @@ class Trust:
         lines = [f"{self.name}: {self.verdict}."]
         lines += [f"  {_named(a.line)}: {a.verdict}." for a in self.answers]
         lines += [f"  To find out ({name}{took and ', ' + took}): {command}" for name, command, took in self.remedies()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  Left out: {problem}" for problem in self.problems)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -108,6 +112,8 @@ class Trust:
                 for name, command, took in self.remedies()
             )
             body += f"<p>To find out what is not known:</p><ul>{''.join(lines)}</ul>"
+        if self.problems:
+            body += f"<p>Left out: {html.escape('; '.join(self.problems))}</p>"
         if self.details:
             parts = html_table(("question", "about", "answer", "in words"), self.parts())
             body += f"<details><summary>By task and budget</summary>{parts}</details>"
@@ -145,13 +151,15 @@ def trust(source: TrustLike, *, draws: int = 999, seed: int = 0) -> Trust:
         RunError, StudyError: missing or damaged. SourceError: something else. ConfigError: no run, or a wrong number.
     """
     draws, seed = whole("draws", draws, 1), whole("seed", seed, 0)
-    opened = _opened(source)
+    problems: list[str] = []
+    opened = _opened(source, problems)
     if isinstance(opened, Study):
         questions = _of_study(opened)
         name = opened.name
     else:
         questions = _of_runs(opened)
         name = opened[0].name if len(opened) == 1 else f"{len(opened)} runs"
+        name += f" ({len(problems)} left out)" if problems else ""
     made: dict[str, list[Answer]] = {}
     for one in questions:
         for answer in one.answers(draws, seed):
@@ -161,7 +169,7 @@ def trust(source: TrustLike, *, draws: int = 999, seed: int = 0) -> Trust:
     total = [_joined(made[line]) for line in order]
     several = {line: found for line, found in made.items() if len(found) > 1}
     details = [a for line in order for a in several.get(line, ()) if not a.whole]
-    return Trust(name, total, details)
+    return Trust(name, total, details, problems)
 
 
 # -- what was asked -------------------------------------------------------------------------------------------
@@ -354,8 +362,8 @@ def _code(code: str) -> str:
     return code.replace("-", " ")
 
 
-def _opened(source: Any) -> Study | list[Run]:
-    """A study, or runs."""
+def _opened(source: Any, problems: list[str]) -> Study | list[Run]:
+    """A study, or runs; why others of a folder were left out is added to `problems`."""
     if isinstance(source, Transfer):
         return source.study
     if isinstance(source, Study):
@@ -368,15 +376,17 @@ def _opened(source: Any) -> Study | list[Run]:
         if is_folder(source) and os.path.lexists(located(source) / "study.json"):
             return open_study(source)
         if is_folder(source) and not names_source(source):
-            return list(Listing(source).runs.values())
+            listing = Listing(source)
+            problems += listing.problems
+            return list(listing.runs.values())
     if isinstance(source, (Run, str, bytes, os.PathLike)) or not isinstance(source, Iterable):
         return [open_source(source, allow=RUN, what="trust", wanted="a run, a study, or a folder of runs")]
     several = list(source)
     if len(several) == 1:
-        return _opened(several[0])
+        return _opened(several[0], problems)
     if not several:
         raise ConfigError("trust: expected at least one run, found none")
-    parts = [_opened(one) for one in several]
+    parts = [_opened(one, problems) for one in several]
     if any(isinstance(part, Study) for part in parts):
         raise SourceError(f"trust: expected runs, or one study alone, found {len(parts)} sources with a study")
     runs = [run for part in parts if not isinstance(part, Study) for run in part]

@@ -143,6 +143,18 @@ def test_several_tasks_are_told_apart(tmp_path):
     parts = {a.about: a.code for a in made.details if a.line == "seeds"}
     assert parts == {"a 80": "stable", "b 80": "unstable"}
     assert s3.trust(runs).verdict == made.verdict
+    assert made.problems == ()
+
+
+def test_runs_of_a_folder_that_cannot_be_read_are_named(tmp_path):
+    run = write(tmp_path, range(8))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    made = s3.trust(tmp_path)
+    assert made.name == f"{run.name} (1 left out)"
+    assert [str(tmp_path / "broken") in text for text in (*made.problems, repr(made), made._repr_html_())] == [True] * 3
+    out = CliRunner().invoke(app, ["trust", str(tmp_path)], catch_exceptions=False)
+    assert "left out: " in out.output.lower()
 
 
 def test_backbones_are_named_where_there_are_several(tmp_path):
