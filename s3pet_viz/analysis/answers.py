@@ -269,12 +269,13 @@ def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:
     if low <= 0 <= high:
         if points and low >= -ALIKE and high <= ALIKE:
             return "alike", f"as good as {name}", f"(within {ALIKE:g} points)"
-        return "not-settled", f"not told apart from {name}", f"({' to '.join(_amounts(low, high, '+'))}{unit})"
+        reach = " to ".join(_amounts(low, high, sign="+"))
+        return "not-settled", f"not told apart from {name}", f"({reach}{unit})"
     code, ends = "better" if low > 0 else "worse", sorted((abs(low), abs(high)))
     return code, f"{code} than {name}", f"by {' to '.join(_amounts(*ends))}{unit}"
 
 
-def _amounts(low: float, high: float, sign: str = "") -> list[str]:
+def _amounts(low: float, high: float, *, sign: str = "") -> list[str]:
     """Each with as many digits as keep it from being said as 0, or as the other."""
     least = [next((d for d in (0, 1, 2, 3) if abs(value) >= 10.0**-d), 4) for value in (low, high)]
     for more in range(4):

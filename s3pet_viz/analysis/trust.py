@@ -24,6 +24,7 @@ from s3pet_viz.analysis.statistics import differences, scale_of
 from s3pet_viz.analysis.study import Study, open_study, question
 from s3pet_viz.analysis.transfer import Transfer
 from s3pet_viz.config.checks import whole
+from s3pet_viz.config.names import MODES
 from s3pet_viz.errors import ConfigError, SourceError
 from s3pet_viz.files import is_folder, is_there, json_ready, located
 from s3pet_viz.resources import find_resource
@@ -272,7 +273,7 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
     """The searched structures against each rival."""
     made: dict[str, list[Answer]] = {}
     lacking = []
-    rows = opened.at_home() if isinstance(opened, Study) else pd.DataFrame({"method": []})
+    rows = _by_mode(opened.at_home()) if isinstance(opened, Study) else pd.DataFrame({"method": []})
     for rival in RIVALS:
         line = f"searched - {rival}"
         try:
@@ -309,6 +310,12 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
         line = f"searched - {lacking[0]}"
         made[line] = [made[line][0]._replace(remedy=remedy)]
     return made
+
+
+def _by_mode(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a study that calls its searches by their modes, as those of searches."""
+    named = rows["method"].isin(MODES) & (rows["mode"] == "")
+    return rows.assign(mode=rows["mode"].where(~named, rows["method"]), method=rows["method"].mask(named, "searched"))
 
 
 def _joined(found: Sequence[Answer]) -> Answer:

@@ -298,6 +298,15 @@ def test_the_recorded_study():
     assert set(made.table["code"]) <= set(CODES)
 
 
+def test_a_study_that_calls_its_searches_by_their_modes():
+    made = s3.trust("deciding", draws=9)
+    each = made.table.set_index(["line", "about"]).loc["searched - full"]
+    told = s3.open_study("deciding").differences("prune", "full", scale="points").set_index(["task", "budget"]).loc[("all", "0.2%")]
+    assert tuple(each.loc["all 0.2% prune", ["low", "high"]]) == (told["low"], told["high"])
+    assert {"all 0.1% fast", "all 0.2% fast", "all 0.1% prune", "all 0.2% prune"} <= set(each.index)
+    assert code(made, "searched - random") != "not-known"
+
+
 # -- ways in -----------------------------------------------------------------------------------------------
 
 
