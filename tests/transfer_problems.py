@@ -11,6 +11,7 @@ from typing import Any
 
 from s3pet_viz.analysis import Transfer
 from s3pet_viz.analysis.study import KIND, SCHEMA_VERSION
+from s3pet_viz.files import json_ready
 from s3pet_viz.runs import open_run
 from s3pet_viz.structure import Structure
 
@@ -61,7 +62,7 @@ def write_study(
             result["structure"] = structure.to_dict()
         path = folder / "cells" / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result))
+        path.write_text(json.dumps(json_ready(result)))
 
     def train(method: str, name: str, target: str, seed: int, draw: int = 0) -> None:
         found = score(name, target, seed, draw)

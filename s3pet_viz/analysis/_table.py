@@ -65,6 +65,14 @@ def unmixed(side: pd.DataFrame, method: str, by: Sequence[str], key: tuple[str, 
             )
 
 
+def pooled_name(tasks: Iterable[object]) -> str:
+    """What rows over all tasks are called: "all", or where a task has that name, one that none has."""
+    taken, name = set(tasks), "all"
+    while name in taken:
+        name += " tasks"
+    return name
+
+
 def mean(values: pd.Series) -> float:
     """NaN where any value is NaN, unlike pandas' own mean."""
     return float(np.mean(values.to_numpy(float)))

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from s3pet_viz.analysis.measures import need_sizes, random_structures
-from s3pet_viz.errors import ConfigError, StructureError
+from s3pet_viz.errors import BudgetError, ConfigError, StructureError
 from s3pet_viz.runs import Run
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import RUN, RunLike, open_source
@@ -65,7 +65,10 @@ class Found(NamedTuple):
         """A run's structure, at its own budget or solved again at another. Raises RunError: no steps recorded yet, or
         the run is damaged. BudgetError: the budget cannot be parsed, or is below the smallest module.
         """
-        structure, config = run.structure(budget, pinned=False), run.config  # nobody found what was pinned in
+        try:
+            structure, config = run.structure(budget, pinned=False), run.config  # nobody found what was pinned in
+        except BudgetError as error:
+            raise BudgetError(f"{run.name}: {error}") from None
         task = str(config.get("task") or run.name).rstrip("/").rpartition("/")[2]
         return cls(
             task,

@@ -61,6 +61,7 @@ class Answer(NamedTuple):
         estimate, low, high: the number that it rests on, and its 95 % interval. n: what it is a mean over. unit.
         chance, chance_low, chance_high: what chance gives: its mean, and the band that holds 95 % of it.
         remedy: what would answer it, where it is open.
+        whole: whether it is about all tasks and budgets, beside answers about each.
     """
 
     line: str
@@ -77,6 +78,7 @@ class Answer(NamedTuple):
     chance_low: float = math.nan
     chance_high: float = math.nan
     remedy: Remedy = Remedy()
+    whole: bool = False
 
 
 # -- learned -------------------------------------------------------------------------------------------------
@@ -144,6 +146,10 @@ def learned(about: str, runs: Sequence[Run], searches: int) -> Answer:
         verdict += f", gates undecided in {count['undecided']}" if count["undecided"] else ""
         verdict += f", not known of {searches - known}" if searches > known else ""
         verdict += f"; the first: {said}" if said and code != "mixed" else ""
+    if going := [run for run in runs if not run.ended]:
+        brief += " so far" if brief else ""
+        at = f"step {going[0].n_steps:,} of {going[0].info.get('steps_total') or '?'}"
+        verdict += f"; not over yet ({at})" if searches == 1 else f"; {len(going)} of {searches} not over yet"
     return Answer("learned", about, code, verdict, brief, estimate=good, n=known, unit="searches")
 
 
@@ -237,7 +243,7 @@ def against(about: str, row: Mapping[str, Any]) -> Answer:
 
 
 def against_at_each(rows: Mapping[str, Mapping[str, Any]]) -> Answer:
-    """The rows "all" of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
+    """The pooled rows of `statistics.differences`, by budget (and mode), as one answer: budgets are not pooled."""
     parts: dict[str, list[str]] = {}
     told = {at: _told(row) for at, row in rows.items()}
     for at, (_, what, much) in told.items():
@@ -248,27 +254,35 @@ def against_at_each(rows: Mapping[str, Mapping[str, Any]]) -> Answer:
     first = next(iter(rows.values()))
     n = sum(int(row["n_pairs"]) or int(row["n_a"]) for row in rows.values())
     code = codes.pop() if len(codes) == 1 else "mixed"
-    return Answer(f"searched - {first['b']}", "all", code, verdict, brief, n=n, unit=str(first["unit"]))
+    line, about, unit = f"searched - {first['b']}", str(first["task"]), str(first["unit"])
+    return Answer(line, about, code, verdict, brief, n=n, unit=unit, whole=True)
 
 
 def _told(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Of a row of `statistics.differences`: its code, what it says of the rival, and by how much."""
     low, high, points = float(row["low"]), float(row["high"]), row["unit"] == "points"
     name, unit = RIVALS.get(str(row["b"]), str(row["b"])), " points" if points else ""
+    if math.isnan(row["difference"]):  # of a score that is not known
+        return "not-known", "", ""
     if math.isnan(low):
         return "not-settled", f"not told apart from {name}", ""
     if low <= 0 <= high:
         if points and low >= -ALIKE and high <= ALIKE:
             return "alike", f"as good as {name}", f"(within {ALIKE:g} points)"
-        return "not-settled", f"not told apart from {name}", f"({_amount(low, '+')} to {_amount(high, '+')}{unit})"
+        reach = " to ".join(_amounts(low, high, sign="+"))
+        return "not-settled", f"not told apart from {name}", f"({reach}{unit})"
     code, ends = "better" if low > 0 else "worse", sorted((abs(low), abs(high)))
-    return code, f"{code} than {name}", f"by {_amount(ends[0])} to {_amount(ends[1])}{unit}"
+    return code, f"{code} than {name}", f"by {' to '.join(_amounts(*ends))}{unit}"
 
 
-def _amount(value: float, sign: str = "") -> str:
-    """With as many digits as keep it from being said as 0."""
-    digits = next((d for d in (0, 1, 2, 3) if abs(value) >= 10.0**-d), 4)
-    return f"{value + 0.0:{sign}.{digits}f}"
+def _amounts(low: float, high: float, *, sign: str = "") -> list[str]:
+    """Each with as many digits as keep it from being said as 0, or as the other."""
+    least = [next((d for d in (0, 1, 2, 3) if abs(value) >= 10.0**-d), 4) for value in (low, high)]
+    for more in range(4):
+        texts = [f"{value + 0.0:{sign}.{max(digits, more)}f}" for value, digits in zip((low, high), least, strict=True)]
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 # -- the rest ------------------------------------------------------------------------------------------------

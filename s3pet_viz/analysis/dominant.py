@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import pandas as pd
 
+from s3pet_viz.analysis._table import pooled_name
 from s3pet_viz.analysis.one_pass import OnePassScores
 from s3pet_viz.analysis.study import Study, open_study
 from s3pet_viz.analysis.transfer import Transfer
@@ -21,8 +22,6 @@ from s3pet_viz.sources import open_sources, structure_of
 from s3pet_viz.structure import Gate, Structure
 
 By = Literal["module", "layer", "place"]
-#: What stands for all tasks together.
-ALL = "all"
 
 _GROUPS: dict[str, Callable[[Gate], str]] = {
     "module": lambda gate: gate.module,
@@ -46,9 +45,10 @@ def shares(
 ) -> pd.DataFrame:
     """The share that each module has of the chosen parameters, or of the scores, per method and task.
 
-    One row per method, of, task and group; task "all": the mean of the tasks, where there are several. Columns: method;
+    One row per method, of, task and group, and where there are several tasks one for their mean (`pooled`; its task is
+    "all", or "all tasks" where a task of that name is there). Columns: method;
     of (``parameters`` that were chosen, or ``scores``: the sum of all scores, chosen or not; of ``gradient`` scores the
-    gradient energy); task; group; share (mean over seeds; of "all" over tasks); low, high (the smallest and the
+    gradient energy); task; pooled; group; share (mean over seeds; pooled: over tasks); low, high (the smallest and the
     largest: of seeds, or of tasks); n (seeds, or tasks); led (in how many of the n none has a larger share); leads
     (whether no mean share is larger); says (in words, where it leads).
 
@@ -88,7 +88,7 @@ def shares(
                     means.append(each.mean(axis=0))
                     parts.append(_rows(method, of, task, groups, each, "seeds"))
             if len(means) > 1:
-                parts.append(_rows(method, of, ALL, groups, np.array(means), "tasks"))
+                parts.append(_rows(method, of, pooled_name(tasks), groups, np.array(means), "tasks"))
     made = pd.concat(parts, ignore_index=True)
     made.attrs["budget"] = found[0].budget if len({one.budget for one in found}) == 1 else ""
     return made
@@ -100,7 +100,8 @@ def _rows(method: str, of: str, task: str, groups: list[str], each: np.ndarray, 
     led = np.isclose(each, each.max(axis=1, keepdims=True)).sum(axis=0)
     leads = np.isclose(share, share.max())
     best, names = int(share.argmax()), [name for name, first in zip(groups, leads, strict=True) if first]
-    part = pd.DataFrame({"method": method, "of": of, "task": task, "group": groups, "share": share})
+    facts = {"method": method, "of": of, "task": task, "pooled": what == "tasks"}
+    part = pd.DataFrame({**facts, "group": groups, "share": share})
     part = part.assign(low=each.min(axis=0), high=each.max(axis=0), n=n, led=led, leads=leads)
     words = f"{', '.join(names)} {'leads' if len(names) == 1 else 'lead, each'} with {share[best]:.0%} of the {of}"
     if n > 1:

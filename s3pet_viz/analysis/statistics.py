@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from s3pet_viz.analysis._table import APART, known, mean, of_method, prepared, unmixed
+from s3pet_viz.analysis._table import APART, known, mean, of_method, pooled_name, prepared, unmixed
 from s3pet_viz.analysis.intervals import Bounds, Floats, Interval, alike, interval
 from s3pet_viz.analysis.keeping import keeps
 from s3pet_viz.config.checks import among
@@ -51,6 +51,12 @@ def summary(
         made.append((*key, score.mean, spread, score.n, score.low, score.high, *means))
     columns = [*by, "score", "spread", "n", "low", "high", "loss", "pet_params", "percent", "seconds"]
     return pd.DataFrame(made, columns=columns)
+
+
+def scale_of(scores: pd.Series) -> Scale:
+    """``points`` where all scores that are known are fractions (and some are), else ``raw``."""
+    found = known(scores).dropna()
+    return "points" if len(found) and float(found.abs().max()) <= 1 else "raw"
 
 
 def at_one_size(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -91,22 +97,23 @@ def differences(
     resamples: int = 9999,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Method a minus method b, one row per group that has both, and last a row "all" for each budget (and mode).
+    """Method a minus method b, one row per group that has both, and last a row of all tasks for each budget (and mode).
 
     Paired where two seeds or more are in both (or each has the same single seed): for each such seed the mean over a's
     rows minus the mean over b's rows; rows of other seeds are left out. Else all rows of both, unpaired. A method whose
     rows have no budget (or mode) is compared with every one of its task.
 
-    A row "all" is the mean over the groups that differ by nothing of `by` but their task, each weighing alike: budgets
-    are not pooled. Its bootstrap draws seeds within each task: the interval is about these tasks, not about tasks in
-    general. Where a group has a single pair, whole tasks are drawn instead,
-    which is wider. Tasks have metrics of different scales; `effect` has none.
+    A row of all tasks (`pooled`; its task is "all", or "all tasks" where a task of that name is there) is the mean over
+    the groups that differ by nothing of `by` but their task, each weighing alike: budgets are not pooled. Its bootstrap
+    draws seeds within each task: the interval is about these tasks, not about tasks in general. Where a group has a
+    single pair, whole tasks are drawn instead, which is wider. Tasks have metrics of different scales; `effect` has
+    none.
 
-    Columns: those of `by`; a, b, value, unit ("points" or ""); mean_a, mean_b, difference, low, high, level; n_a, n_b
-    (rows used), n_pairs (of seeds; 0 where unpaired), n_groups, paired; better (share of pairs in which a wins, a tie
-    is half a win; unpaired: of all pairs of rows); effect (the difference over the standard deviation of b's rows in
-    the group, times the small-sample correction of Hedges, J. Educ. Stat. 1981; NaN below three rows; "all": mean of
-    those that are known); test (what was done, in words).
+    Columns: those of `by`; pooled (whether of all tasks); a, b, value, unit ("points" or ""); mean_a, mean_b,
+    difference, low, high, level; n_a, n_b (rows used), n_pairs (of seeds; 0 where unpaired), n_groups, paired; better
+    (share of pairs in which a wins, a tie is half a win; unpaired: of all pairs of rows); effect (the difference over
+    the standard deviation of b's rows in the group, times the small-sample correction of Hedges, J. Educ. Stat. 1981;
+    NaN below three rows; pooled: mean of those that are known); test (what was done, in words).
 
     Args:
         by: columns that make a group, "task" among them.
@@ -141,14 +148,15 @@ def differences(
             groups.append(group)
     if not groups:
         raise ConfigError(f"differences: expected {a!r} and {b!r} within one {' and '.join(by)}, found none with both")
+    every_task = pooled_name(group.row["task"] for group in groups)
     facts = {"a": a, "b": b, "value": value, "unit": "points" if scale == "points" else ""}
     pooled: dict[tuple[Any, ...], list[_Group]] = {}
     for group in groups:
-        pooled.setdefault(tuple("all" if name == "task" else group.row[name] for name in by), []).append(group)
-    every = (dict(zip(by, key, strict=True)) | _overall(of, bounds) for key, of in pooled.items())
-    made = [*(_row(group, bounds) for group in groups), *every]
+        pooled.setdefault(tuple(every_task if name == "task" else group.row[name] for name in by), []).append(group)
+    every = (dict(zip(by, key, strict=True)) | {"pooled": True} | _overall(of, bounds) for key, of in pooled.items())
+    made = [*({"pooled": False} | _row(group, bounds) for group in groups), *every]
     numbers = "mean_a mean_b difference low high level n_a n_b n_pairs n_groups paired better effect test".split()
-    return pd.DataFrame([facts | row for row in made], columns=[*by, *facts, *numbers])
+    return pd.DataFrame([facts | row for row in made], columns=[*by, "pooled", *facts, *numbers])
 
 
 def _keys(sides: Sequence[pd.DataFrame], by: Sequence[str]) -> list[tuple[str, ...]]:
@@ -220,7 +228,7 @@ def _no_interval(samples: Sequence[Floats]) -> str:
 
 
 def _overall(groups: Sequence[_Group], bounds: Bounds) -> dict[str, Any]:
-    """A row "all" of groups of one task each: they weigh alike; what is drawn are seeds within tasks, else tasks."""
+    """One row of groups of one task each: they weigh alike; what is drawn are seeds within tasks, else tasks."""
     groups = sorted(groups, key=lambda group: str(group.row["task"]))
     rows = pd.DataFrame([group.row for group in groups])
     samples: list[Floats] = [values / len(groups) for group in groups for values in group.samples]
@@ -252,6 +260,8 @@ def sentence(row: pd.Series | Mapping[str, Any]) -> str:
         count += f" in {row['n_groups']} groups"
     bounded = not math.isnan(low)
     limits = f"{100 * row['level']:g} % interval {said[1]} to {said[2]}" if bounded else str(row["test"])
+    if math.isnan(difference):
+        return f"{row['a']} - {row['b']} is not known ({row['test']}; {count})"
     settled = bounded and not low <= 0 <= high
     return f"{row['a']} - {row['b']} = {said[0]}{what} ({limits}; {count}){'' if settled else ': not settled'}"
 

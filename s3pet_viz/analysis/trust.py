@@ -20,10 +20,11 @@ from s3pet_viz.analysis.answers import CODES, RIVALS, Answer
 from s3pet_viz.analysis.explanation import kept
 from s3pet_viz.analysis.findings import COLOURS
 from s3pet_viz.analysis.remedies import Remedy, a_study, another_seed, asked, explained, more_methods
-from s3pet_viz.analysis.statistics import differences
+from s3pet_viz.analysis.statistics import differences, scale_of
 from s3pet_viz.analysis.study import Study, open_study, question
 from s3pet_viz.analysis.transfer import Transfer
 from s3pet_viz.config.checks import whole
+from s3pet_viz.config.names import MODES
 from s3pet_viz.errors import ConfigError, SourceError
 from s3pet_viz.files import is_folder, is_there, json_ready, located
 from s3pet_viz.resources import find_resource
@@ -49,11 +50,15 @@ class Trust:
     Attributes:
         answers: one for each question, over all that was looked at.
         details: the same by task, budget and mode, where there are several of them.
+        problems: why runs of a folder were left out, as text.
         verdict: the whole in one sentence.
     """
 
-    def __init__(self, name: str, whole: Sequence[Answer], details: Sequence[Answer] = ()) -> None:
+    def __init__(
+        self, name: str, whole: Sequence[Answer], details: Sequence[Answer] = (), problems: Sequence[str] = ()
+    ) -> None:
         self.name, self.answers, self.details = name, tuple(whole), tuple(details)
+        self.problems = tuple(problems)
 
     @property
     def verdict(self) -> str:
@@ -69,13 +74,14 @@ class Trust:
     def table(self) -> pd.DataFrame:
         """One row per answer, the whole before its parts.
 
-        Columns: line, about ("all", or a task, budget and mode), code, verdict, estimate, low, high (a 95 % interval),
-        n, unit, chance, chance_low, chance_high (mean and 95 % band of what chance gives), command, seconds (what would
-        answer a question that is open, and about how long that takes at the pace of what was measured). Numbers that
-        are not known are NaN. Codes: learned, undecided, not-learned, mixed; stable, partly-stable, unstable; follows,
-        against; better, alike, worse; nothing-unusual, warnings, problems; not-settled; not-known.
+        Columns: line, about ("all", which is "all tasks" where a task is named "all"; or a task, budget and mode),
+        code, verdict, estimate, low, high (a 95 % interval), n, unit, chance, chance_low, chance_high (mean and 95 %
+        band of what chance gives), command, seconds (what would answer a question that is open, and about how long that
+        takes at the pace of what was measured). Numbers that are not known are NaN. Codes: learned, undecided,
+        not-learned, mixed; stable, partly-stable, unstable; follows, against; better, alike, worse; nothing-unusual,
+        warnings, problems; not-settled; not-known.
         """
-        columns = [name for name in Answer._fields if name not in ("brief", "remedy")]
+        columns = [name for name in Answer._fields if name not in ("brief", "remedy", "whole")]
         rows = [
             {**{name: getattr(a, name) for name in columns}, **a.remedy._asdict()}
             for a in (*self.answers, *self.details)
@@ -91,7 +97,7 @@ class Trust:
         lines = [f"{self.name}: {self.verdict}."]
         lines += [f"  {_named(a.line)}: {a.verdict}." for a in self.answers]
         lines += [f"  To find out ({name}{took and ', ' + took}): {command}" for name, command, took in self.remedies()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  Left out: {problem}" for problem in self.problems)])
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -107,6 +113,8 @@ class Trust:
                 for name, command, took in self.remedies()
             )
             body += f"<p>To find out what is not known:</p><ul>{''.join(lines)}</ul>"
+        if self.problems:
+            body += f"<p>Left out: {html.escape('; '.join(self.problems))}</p>"
         if self.details:
             parts = html_table(("question", "about", "answer", "in words"), self.parts())
             body += f"<details><summary>By task and budget</summary>{parts}</details>"
@@ -144,13 +152,15 @@ def trust(source: TrustLike, *, draws: int = 999, seed: int = 0) -> Trust:
         RunError, StudyError: missing or damaged. SourceError: something else. ConfigError: no run, or a wrong number.
     """
     draws, seed = whole("draws", draws, 1), whole("seed", seed, 0)
-    opened = _opened(source)
+    problems: list[str] = []
+    opened = _opened(source, problems)
     if isinstance(opened, Study):
         questions = _of_study(opened)
         name = opened.name
     else:
         questions = _of_runs(opened)
         name = opened[0].name if len(opened) == 1 else f"{len(opened)} runs"
+        name += f" ({len(problems)} left out)" if problems else ""
     made: dict[str, list[Answer]] = {}
     for one in questions:
         for answer in one.answers(draws, seed):
@@ -159,8 +169,8 @@ def trust(source: TrustLike, *, draws: int = 999, seed: int = 0) -> Trust:
     order = [line for line in _QUESTIONS if line in made]
     total = [_joined(made[line]) for line in order]
     several = {line: found for line, found in made.items() if len(found) > 1}
-    details = [a for line in order for a in several.get(line, ()) if a.about != "all"]
-    return Trust(name, total, details)
+    details = [a for line in order for a in several.get(line, ()) if not a.whole]
+    return Trust(name, total, details, problems)
 
 
 # -- what was asked -------------------------------------------------------------------------------------------
@@ -218,13 +228,14 @@ def agreement_of(runs: Sequence[Run], draws: int) -> str:
 
 
 def _of_runs(runs: Sequence[Run]) -> list[_Question]:
-    modes = {run.config.get("mode") for run in runs}
+    modes, backbones = ({of(run) for run in runs} for of in (lambda run: run.config.get("mode"), _backbone))
     made: list[_Question] = []
     for group in same_question(runs):
         found = [Found.of(run) for run in group if run.n_steps and run.info["budget"]]
         first = found[0] if found else None
+        backbone = _backbone(group[0]).rstrip("/").rpartition("/")[2] if len(backbones) > 1 else ""
         about = (
-            " ".join(filter(None, (first.task, first.budget, first.mode * (len(modes) > 1))))
+            " ".join(filter(None, (first.task, first.budget, first.mode * (len(modes) > 1), backbone)))
             if first
             else group[0].name
         )
@@ -232,6 +243,10 @@ def _of_runs(runs: Sequence[Run]) -> list[_Question]:
         remedy = another_seed(group) if any(run.n_steps for run in group) else Remedy()
         made.append(_Question(f"{about} ({same + 1})" if same else about, group, found, len(group), remedy))
     return made
+
+
+def _backbone(run: Run) -> str:
+    return str(run.info["backbone"] or "")
 
 
 def _of_study(study: Study) -> list[_Question]:
@@ -258,15 +273,13 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
     """The searched structures against each rival."""
     made: dict[str, list[Answer]] = {}
     lacking = []
-    rows = opened.at_home() if isinstance(opened, Study) else pd.DataFrame({"method": []})
-    fractions = bool(len(rows)) and float(rows["score"].abs().max()) <= 1
+    rows = _by_mode(opened.at_home()) if isinstance(opened, Study) else pd.DataFrame({"method": []})
     for rival in RIVALS:
         line = f"searched - {rival}"
         try:
             if not {"searched", rival} <= set(rows["method"]):
                 raise ConfigError(f"{rival} is not there")
-            scale: Any = "points" if fractions else "raw"
-            told = differences(rows, a="searched", b=rival, by=question(rows), scale=scale)
+            told = differences(rows, a="searched", b=rival, by=question(rows), scale=scale_of(rows["score"]))
         except ConfigError:  # or never both in one question
             lacking.append(rival)
             made[line] = [Answer(line, "all", "not-known", f"{RIVALS[rival]}: not trained beside it")]
@@ -275,7 +288,7 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
         every: dict[str, dict[str, Any]] = {}
         for row in cast("list[dict[str, Any]]", told.to_dict("records")):
             at = " ".join(str(row[name]) for name in ("budget", "mode") if row.get(name))
-            if row["task"] == "all":
+            if row["pooled"]:
                 every[at] = row
             else:
                 parts[f"{row['task']} {at}".strip()] = row
@@ -283,10 +296,10 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
         if len(every) > 1:
             sizes = rows.groupby("budget")["budget_params"].min()
             every = dict(sorted(every.items(), key=lambda item: float(sizes.get(item[1]["budget"], 0))))
-            each += [answers.against(f"all {at}", row) for at, row in every.items() if row["n_groups"] > 1]
+            each += [answers.against(f"{row['task']} {at}", row) for at, row in every.items() if row["n_groups"] > 1]
             each.append(answers.against_at_each(every))
         elif len(each) > 1:
-            each += [answers.against("all", row) for row in every.values()]
+            each += [answers.against(str(row["task"]), row)._replace(whole=True) for row in every.values()]
         made[line] = each
     if lacking:
         run = next((run for one in questions for run in one.runs if run.n_steps), None)
@@ -299,10 +312,16 @@ def _scored(opened: Study | list[Run], questions: Sequence[_Question]) -> dict[s
     return made
 
 
+def _by_mode(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a study that calls its searches by their modes, as those of searches."""
+    named = rows["method"].isin(MODES) & (rows["mode"] == "")
+    return rows.assign(mode=rows["mode"].where(~named, rows["method"]), method=rows["method"].mask(named, "searched"))
+
+
 def _joined(found: Sequence[Answer]) -> Answer:
-    """One answer of several: the row "all" of differences, else how many say what."""
+    """One answer of several: that about all tasks, else how many say what."""
     for answer in found:
-        if answer.about == "all":
+        if answer.whole:
             return answer
     first = found[0]
     if len(found) == 1:
@@ -350,8 +369,8 @@ def _code(code: str) -> str:
     return code.replace("-", " ")
 
 
-def _opened(source: Any) -> Study | list[Run]:
-    """A study, or runs."""
+def _opened(source: Any, problems: list[str]) -> Study | list[Run]:
+    """A study, or runs; why others of a folder were left out is added to `problems`."""
     if isinstance(source, Transfer):
         return source.study
     if isinstance(source, Study):
@@ -364,15 +383,17 @@ def _opened(source: Any) -> Study | list[Run]:
         if is_folder(source) and os.path.lexists(located(source) / "study.json"):
             return open_study(source)
         if is_folder(source) and not names_source(source):
-            return list(Listing(source).runs.values())
+            listing = Listing(source)
+            problems += listing.problems
+            return list(listing.runs.values())
     if isinstance(source, (Run, str, bytes, os.PathLike)) or not isinstance(source, Iterable):
         return [open_source(source, allow=RUN, what="trust", wanted="a run, a study, or a folder of runs")]
     several = list(source)
     if len(several) == 1:
-        return _opened(several[0])
+        return _opened(several[0], problems)
     if not several:
         raise ConfigError("trust: expected at least one run, found none")
-    parts = [_opened(one) for one in several]
+    parts = [_opened(one, problems) for one in several]
     if any(isinstance(part, Study) for part in parts):
         raise SourceError(f"trust: expected runs, or one study alone, found {len(parts)} sources with a study")
     runs = [run for part in parts if not isinstance(part, Study) for run in part]

@@ -73,7 +73,7 @@ def forest(
     made = figures.forest_table(study, **asked)
     shown = o.plain_table("task", f"{method} less", "difference (95 %)", "settled", "n", right=1)
     for row in made.to_dict("records"):
-        unit = " points" if row["unit"] == "points" else ""
+        unit = " points" if row["unit"] == "points" and row["difference"] == row["difference"] else ""
         other = row["b"] + (f", at {row['nearest']}" if row["nearest"] else "")
         cells = (row["label"], other, said(row) + unit, "yes" if row["settled"] else "no")
         shown.add_row(*map(o.cell, (*cells, int(row["n_pairs"]) or f"{row['n_a']}/{row['n_b']}")))

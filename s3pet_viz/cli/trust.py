@@ -46,6 +46,8 @@ def trust(
         for row in made.parts():
             apart.add_row(*map(o.cell, row))
         c.say(apart)
+    for problem in made.problems:
+        c.say(o.cell(f"left out: {problem}"))
     for name, command, took in made.remedies():
         c.say(f"to find out: {name}{took and ', ' + took}", f"  {command}")
     if table is not None:

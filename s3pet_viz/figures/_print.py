@@ -32,7 +32,7 @@ _LEAST_PLOT = 110.0
 #: Height of a sheet of A4: taller plots fit no page.
 _PAGE_MM = 297.0
 _TAG = re.compile("</?[a-z]+>")
-_NUMBERED = re.compile(r"[A-Za-z]+\.?\d+")
+_NUMBERED = re.compile(r"\w\.\d+")  # `column_label`; a task may be called sst2
 
 
 def printed(figure: go.Figure, width_mm: float, *, title: bool = False) -> go.Figure:

@@ -149,10 +149,18 @@ def _names(a: Sequence[Opened], b: Sequence[Opened]) -> tuple[str, str]:
     of = facts(a[0]), facts(b[0])
     telling = [name for name in _ASKED if of[0].get(name) != of[1].get(name)]
     if not telling:
-        seeds = [", ".join(facts(one).get("seed", "?").removeprefix("seed ") for one in side) for side in (a, b)]
-        return shorten(f"seeds {seeds[0]}", 30), shorten(f"seeds {seeds[1]}", 30)
+        given = [asked(side[0]) if isinstance(side[0], Run) else {} for side in (a, b)]
+        other = [name for name in {**given[0], **given[1]} if repr(given[0].get(name)) != repr(given[1].get(name))]
+        words = [", ".join(f"{name} {one.get(name, 'default')}" for name in other) for one in given]
+        return (shorten(words[0], 30), shorten(words[1], 30)) if other else (_seeds(a), _seeds(b))
     first, second = (shorten(" · ".join(one.get(name, "?") for name in telling), 30) for one in of)
     return first, second
+
+
+def _seeds(side: Sequence[Opened]) -> str:
+    named = [facts(one).get("seed", "?").removeprefix("seed ") for one in side]
+    said = ", ".join(named)
+    return f"seeds {said}" if len(said) <= 24 else f"seeds {', '.join(named[:3])}, … {named[-1]} ({len(named)})"
 
 
 def _table(

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from s3pet_viz.analysis import Transfer, open_study
-from s3pet_viz.analysis.statistics import at_one_size, differences
+from s3pet_viz.analysis.statistics import at_one_size, differences, scale_of
 from s3pet_viz.analysis.study import question
 from s3pet_viz.config.checks import among, short
 from s3pet_viz.errors import ConfigError
@@ -21,8 +21,6 @@ from s3pet_viz.figures.budgets import StudyLike, Value
 
 #: Of a row, and of each reference in it where there are several.
 _ROW_PX, _PART_PX = 24, 16
-#: The task of the rows at the bottom.
-ALL = "all"
 
 
 def forest_table(
@@ -32,15 +30,16 @@ def forest_table(
     at each budget, for each reference in turn. A method of one size (LoRA by hand) stands against the budget
     nearest to it alone.
 
-    Columns: label (the task, or "all", and what tells it from the others), settled (whether the interval leaves 0 out),
-    those of `Study.differences` (task, budget, a, b, value, unit ("points": scores that are fractions times 100),
-    mean_a, mean_b, difference, low, high, level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test) and nearest
-    (the budget that a method of one size is held against; "" where neither has one).
+    Columns: label (the task, or "all" ("all tasks" where a task is named so), and what tells it from the others),
+    settled (whether the interval leaves 0 out), those of `Study.differences` (task, budget, pooled (whether of all
+    tasks), a, b, value, unit ("points": scores that are fractions times 100), mean_a, mean_b, difference, low, high,
+    level, n_a, n_b, n_pairs, n_groups, paired, better, effect, test) and nearest (the budget that a method of one size
+    is held against; "" where neither has one).
 
     Args:
         study: a study, its folder, or a recorded study's name.
         method: a method of the study (searched, gradient, LoRA, ...); or where structures come from that were trained
-            on other tasks (a task, "consensus", a given structure's name).
+            on other tasks (a task, "consensus", a given structure's name; "from random" of a task named so).
         against: one or several of the same.
         value: ``score`` (the task's main metric) or ``loss`` (mean held-out loss; lower is better).
 
@@ -52,7 +51,11 @@ def forest_table(
     opened = study.study if isinstance(study, Transfer) else open_study(study)
     rows = opened.table()
     moved = (rows["source"] != "") & (rows["source"] != rows["task"])
-    rows = rows.assign(method=rows["source"].where(moved, rows["method"]))
+    if rows.empty:
+        raise ConfigError(f"forest: {opened.name} has no finished training yet")
+    # A task may have a method's name (random): its structures are no random ones.
+    names = rows["source"].where(~rows["source"].isin(rows.loc[~moved, "method"]), "from " + rows["source"])
+    rows = rows.assign(method=names.where(moved, rows["method"]))
     several = isinstance(against, Iterable) and not isinstance(against, (str, bytes))
     references: list[Any] = list(against) if several else [against]
     known = list(dict.fromkeys(rows["method"]))
@@ -62,23 +65,23 @@ def forest_table(
     if not references or method in references or len(set(references)) < len(references):
         found = ", ".join(references) or "none"
         raise ConfigError(f"against: expected methods other than {method}, each once, found {found}")
-    fractions = bool((rows["score"].abs() <= 1).all())
+    scale: Any = scale_of(rows["score"]) if value == "score" else "raw"
     made = []
     for reference in references:
         pair = rows[rows["method"].isin([method, reference])]
-        scale: Any = "points" if value == "score" and fractions else "raw"
         pair, nearest = at_one_size(pair)
         rows_of = differences(pair, a=method, b=reference, by=question(pair), value=value, scale=scale)
         made.append(rows_of.assign(nearest=nearest))
     # Task by task as they come, the smallest budget first.
     tasks, sizes = list(dict.fromkeys(rows["task"])), rows.groupby("budget")["budget_params"].min()
     table = pd.concat(made, ignore_index=True)
-    places = [tasks.index(task) if task in tasks else len(tasks) for task in table["task"]]
+    told = table[["task", "pooled"]].itertuples(index=False)
+    places = [len(tasks) if pooled else tasks.index(task) for task, pooled in told]
     order = table.assign(place=places, size=table["budget"].map(sizes).fillna(0))
     order["turn"] = order["b"].map({name: i for i, name in enumerate(references)})
     table = table.loc[order.sort_values(["turn", "place", "size"], kind="stable").index].reset_index(drop=True)
     facts = [name for name in ("task", "budget", "mode") if name in table]
-    telling = [n for n in facts if n == "task" or table.loc[table["task"] != ALL, n].nunique() > 1]
+    telling = [n for n in facts if n == "task" or table.loc[~table["pooled"], n].nunique() > 1]
     labels = [" ".join(str(row[name]) for name in telling if row[name]) for row in table.to_dict("records")]
     settled = (table["low"] > 0) | (table["high"] < 0)
     table.insert(0, "label", labels)
@@ -109,8 +112,8 @@ def forest(
     """
     table = forest_table(study, method=method, against=against, value=value)
     references = list(dict.fromkeys(table["b"]))
-    parts = table[table["task"] != ALL]
-    labels, totals = (list(dict.fromkeys(rows["label"])) for rows in (parts, table[table["task"] == ALL]))
+    parts = table[~table["pooled"]]
+    labels, totals = (list(dict.fromkeys(rows["label"])) for rows in (parts, table[table["pooled"]]))
     shown = [shorten(one, 24) for one in (method, *references)]
     one = len(references) == 1
     near = {reference: f", at {at}" if at else "" for reference, at in zip(table["b"], table["nearest"], strict=True)}
@@ -128,7 +131,7 @@ def forest(
         gap = np.full(len(mine), np.nan)
         x_bars, y_bars = np.stack([mine["low"], mine["high"], gap], axis=1), np.stack([y, y, gap], axis=1)
         bars = _style.line(x_bars.ravel(), y_bars.ravel(), name, colour, 2, legendgroup=reference, showlegend=False)
-        total = (mine["task"] == ALL).to_numpy()
+        total = mine["pooled"].to_numpy(bool)
         symbols = np.where(total, "diamond", "circle") + np.where(mine["settled"], "", "-open").astype(object)
         style = {
             "symbol": symbols,
@@ -151,6 +154,8 @@ def forest(
 
 def said(row: dict[Any, Any]) -> str:
     """A difference and its interval."""
+    if not np.isfinite(row["difference"]):
+        return "not known"
     form = "+.1f" if row["unit"] == "points" else "+.3f"
     bounded = np.isfinite(row["low"])
     return f"{row['difference']:{form}} " + (
@@ -178,7 +183,7 @@ def _dress(figure: go.Figure, table: pd.DataFrame, at: dict[str, float], n: int,
     # A row that nobody can read from must not make the others a point.
     bounds = table[["low", "high", "difference"]].to_numpy(dtype=float)
     zero = {"zeroline": True, "zerolinecolor": _style.INK, "zerolinewidth": 1}
-    ends = [min(0.0, float(np.nanmin(bounds))), max(0.0, float(np.nanmax(bounds)))]
+    ends = [float(end(bounds, initial=0, where=np.isfinite(bounds))) for end in (np.min, np.max)]
     pad = 0.04 * (ends[1] - ends[0] or 1)
     sides = [shorten(str(table[side].iloc[0]), 24) for side in ("a", "b")]
     near = f", at {table['nearest'].iloc[0]}" if table["nearest"].iloc[0] else ""

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from s3pet_viz.analysis.dominant import ALL, By, shares
+from s3pet_viz.analysis.dominant import By, shares
 from s3pet_viz.analysis.grid import MODULES
 from s3pet_viz.config.checks import whole
 from s3pet_viz.figures import _style
@@ -25,12 +25,13 @@ _ROW_PX, _HEAD = 26, 40
 def modules_table(
     source: Any, *, by: By = "module", budget: Budget | None = None, methods: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """The numbers behind `modules`: a row per method, task and module; task "all" is the mean of several tasks.
+    """The numbers behind `modules`: a row per method, task and module, and one of several tasks' mean ("all").
 
     Columns: method; of (``parameters`` that were chosen, or ``scores``: all of them, of ``gradient`` the gradient
-    energy); task; group; share (mean over seeds; of "all" over tasks); low, high (the smallest and the largest of
-    them); n (seeds, or tasks); led (in how many of the n none has a larger share); leads (whether no mean share is
-    larger); says (in words, where it leads). The budget of a study stands in ``.attrs["budget"]``.
+    energy); task; pooled (whether of all tasks); group; share (mean over seeds; pooled: over tasks); low, high (the
+    smallest and the largest of them); n (seeds, or tasks); led (in how many of the n none has a larger share); leads
+    (whether no mean share is larger); says (in words, where it leads). The budget of a study stands in
+    ``.attrs["budget"]``.
 
     Args:
         source: a study; or a mapping of tasks to runs, structures or scores, or lists of them (seeds), such as
@@ -74,8 +75,7 @@ def modules(
     table = modules_table(source, by=by, budget=budget, methods=methods)
     groups = _ordered(table, by, most)
     every = table["group"].nunique()
-    tasks = list(dict.fromkeys(table["task"]))
-    tasks.sort(key=lambda task: task == ALL)
+    tasks = list(dict.fromkeys([*table.loc[~table["pooled"], "task"], *table["task"]]))
     kinds = list(dict.fromkeys(zip(table["method"], table["of"], strict=True)))
     fewer = f" · {len(groups)} of {every} rows" if every > len(groups) else ""
     at_budget = f" · budget {_style.plain(table.attrs['budget'])}" if table.attrs["budget"] else ""
@@ -108,7 +108,7 @@ def modules(
             place = at_row[row["group"]], at_column[row["task"]]
             z[place] = row["share"]
             text[place] = f"{100 * row['share']:.0f}" if row["share"] else ""
-            what = "tasks" if row["task"] == ALL else "seeds"
+            what = "tasks" if row["pooled"] else "seeds"
             told[place] = (
                 f"<b>{_style.plain(row['group'])}</b>, {_style.plain(row['task'])}<br>{row['share']:.1%} of the {of}"
                 f"<br>{row['low']:.1%} to {row['high']:.1%} over {row['n']} {what}; first in {row['led']}"

@@ -100,7 +100,7 @@ def multiples(
         ]
         below = (f"overlap with the first {jaccard(sets[0], own):.2f}",) if name != names[0] else ()
         made.append(Panel(name, part["cell"].to_numpy(), part["p"].to_numpy(), told, part["chosen"].to_numpy(), below))
-    words = f"{len(names)} runs · {'expected rank' if units else 'p'}, chosen gates outlined"
+    words = f"{len(names)} run{'s' * (len(names) > 1)} · {'expected rank' if units else 'p'}, chosen gates outlined"
     top = max(1.0, float(table["p"].max()) if units else 1.0)
     figure, _ = panels(made, grid, look, words, columns=columns, top=top, bar="rank" if units else "p")
     return figure

@@ -193,9 +193,12 @@ def transfer(
     # The gap above the references is a row of its own, without a cell.
     edges = np.unique(np.round([places - 0.5, places + 0.5], 9))
     gaps = np.flatnonzero(np.diff(places) > 1) + 1
+    # Names of columns stand just below the last row that has an overlap.
+    last = places[np.isfinite(table["overlap"].to_numpy(dtype=float).reshape(shape)).any(axis=1)].max(initial=-1)
+    lower = overlap and 0 <= last < places[-1]
+    on = [{"xaxis": "x"}, {"xaxis": "x2", **({"yaxis": "y2"} if lower else {})}]
     for i, (name, values, text, scale, head) in enumerate(panels):
-        axis = "x" if i == 0 else "x2"
-        tile: dict[str, Any] = {"hoverongaps": False, "xaxis": axis, "showscale": not numbers, **scale}
+        tile: dict[str, Any] = {"hoverongaps": False, **on[i], "showscale": not numbers, **scale}
         tile |= {"showlegend": False, "texttemplate": "%{text}" if numbers else None, "textfont": {"size": 11}}
         drawn = tiles(
             name,
@@ -212,7 +215,7 @@ def transfer(
     row, column = np.nonzero(own)
     x, y = squares(column, places[row], _HALF)
     for i in range(len(panels)):
-        style: dict[str, Any] = {"xaxis": "x" if i == 0 else "x2", "legendgroup": "own"}
+        style: dict[str, Any] = {**on[i], "legendgroup": "own"}
         figure.add_traces([cased(x, y, **style), ring(x, y, "the target's own structure", **style)])
         figure.data[-1].showlegend = i == 0
     row, column = np.nonzero(table["differs"].to_numpy().reshape(shape))
@@ -222,6 +225,10 @@ def transfer(
         figure.add_trace(_style.markers(column + _CORNER, places[row] - _CORNER, DIFFERS, corner, showlegend=True))
     domains = [(0.0, end), (end + between, 1.0)][: len(panels)]
     _dress(figure, opened.targets, names, places, domains)
+    if lower:
+        rows_of = {"range": [last + 0.5, -0.5], "domain": [1 - (last + 1) / (places[-1] + 1), 1], "anchor": "x2"}
+        figure.update_layout(xaxis2={"anchor": "y2"}, yaxis2={**rows_of, "showticklabels": False, **_style.BARE})
+        figure.update_layout(yaxis2={"zeroline": False})
     for domain, (*_, head) in zip(domains, panels, strict=True):
         _style.head(figure, head, sum(domain) / 2, xref="paper", xanchor="center")
     return figure

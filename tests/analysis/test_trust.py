@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -142,6 +143,38 @@ def test_several_tasks_are_told_apart(tmp_path):
     parts = {a.about: a.code for a in made.details if a.line == "seeds"}
     assert parts == {"a 80": "stable", "b 80": "unstable"}
     assert s3.trust(runs).verdict == made.verdict
+    assert made.problems == ()
+
+
+def test_runs_of_a_folder_that_cannot_be_read_are_named(tmp_path):
+    run = write(tmp_path, range(8))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    made = s3.trust(tmp_path)
+    assert made.name == f"{run.name} (1 left out)"
+    assert [str(tmp_path / "broken") in text for text in (*made.problems, repr(made), made._repr_html_())] == [True] * 3
+    out = CliRunner().invoke(app, ["trust", str(tmp_path)], catch_exceptions=False)
+    assert "left out: " in out.output.lower()
+
+
+def test_backbones_are_named_where_there_are_several(tmp_path):
+    runs = [write(tmp_path, range(8), seed=s) for s in range(2)]
+    info = json.loads((runs[1].path / "run.json").read_text())
+    (runs[1].path / "run.json").write_text(json.dumps({**info, "backbone": "models/small"}))
+    made = s3.trust(tmp_path)
+    assert [a.about for a in made.details if a.line == "seeds"] == ["sentiment 80 tiny", "sentiment 80 small"]
+
+
+def test_a_search_that_goes_on_has_learned_so_far(tmp_path):
+    run, over = (write(tmp_path, range(8), seed=seed, steps=30) for seed in (0, 1))
+    with RunWriter.attach(run.path) as writer:
+        writer.set_status("running")
+        made, both = s3.trust(run.path), s3.trust([run.path, over])
+        assert made.verdict.startswith("learned so far; ")
+        assert words(made, "learned").endswith("; not over yet (step 30 of 30)")
+        assert words(both, "learned").endswith("; 1 of 2 not over yet")
+        writer.set_status("finished")
+    assert s3.trust(run.path).verdict.startswith("learned; ")
 
 
 # -- importance --------------------------------------------------------------------------------------------
@@ -198,6 +231,27 @@ def test_the_words_of_a_study_are_its_numbers(tmp_path):
     assert "not known: searched - gradient, searched - LoRA-everywhere" in made.verdict
 
 
+def test_a_score_that_is_not_known_is_said_to_be_so(tmp_path):
+    made = s3.trust(write_study(tmp_path / "study", lambda *cell: math.nan if cell[:2] == ("random", "similarity") else even(*cell)))
+    assert code(made, "searched - random") == "not-known"
+    assert words(made, "searched - random") == (
+        "searched - random is not known (no interval: a value is not known; 9 pairs of seeds in 3 groups)"
+    )
+    assert "not known: searched - random, searched - gradient" in made.verdict
+    assert "worse than full fine-tuning by" in made.verdict
+    parts = {a.about: a.code for a in made.details if a.line == "searched - random"}
+    assert parts == {"sentiment 0.2%": "better", "entailment 0.2%": "better", "similarity 0.2%": "not-known"}
+
+
+def test_a_task_named_all_is_a_task(tmp_path):
+    made = s3.trust(write_study(tmp_path / "study", even, targets=("all", "entailment")))
+    assert {a.about for a in made.details if a.line == "searched - full"} == {"all 0.2%", "entailment 0.2%"}
+    row = made.table.set_index(["line", "about"]).loc["searched - full", "all tasks"]
+    assert row["n"] == 6
+    one = next(a for a in made.answers if a.line == "searched - full")
+    assert one.about == "all tasks"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "unit", "found", "said"),
     [
@@ -207,11 +261,14 @@ def test_the_words_of_a_study_are_its_numbers(tmp_path):
         (0.2, 1.9, "points", "better", "better than random structures by 0.2 to 2 points"),
         (-1.5, 2.1, "points", "not-settled", "not told apart from random structures (-2 to +2 points)"),
         (-0.01, 0.01, "", "not-settled", "not told apart from random structures (-0.01 to +0.01)"),
+        (2.02, 2.18, "points", "better", "better than random structures by 2.0 to 2.2 points"),
+        (0.45, 0.54, "", "better", "better than random structures by 0.45 to 0.54"),
         (math.nan, math.nan, "points", "not-settled", "not told apart from random structures"),
     ],
 )
 def test_a_difference_in_words(low, high, unit, found, said):
-    row = {"a": "searched", "b": "random", "difference": (low + high) / 2, "low": low, "high": high, "level": 0.95}
+    middle = 0.0 if math.isnan(low) else (low + high) / 2
+    row = {"a": "searched", "b": "random", "difference": middle, "low": low, "high": high, "level": 0.95}
     row |= {"unit": unit, "value": "score", "n_pairs": 3, "n_a": 3, "n_b": 3, "n_groups": 1, "paired": True, "test": "one value only"}
     made = against("sentiment", row)
     assert (made.code, made.brief) == (found, said)
@@ -239,6 +296,15 @@ def test_the_recorded_study():
     for text in (repr(made), made._repr_html_()):
         assert "better than random structures" in text
     assert set(made.table["code"]) <= set(CODES)
+
+
+def test_a_study_that_calls_its_searches_by_their_modes():
+    made = s3.trust("deciding", draws=9)
+    each = made.table.set_index(["line", "about"]).loc["searched - full"]
+    told = s3.open_study("deciding").differences("prune", "full", scale="points").set_index(["task", "budget"]).loc[("all", "0.2%")]
+    assert tuple(each.loc["all 0.2% prune", ["low", "high"]]) == (told["low"], told["high"])
+    assert {"all 0.1% fast", "all 0.2% fast", "all 0.1% prune", "all 0.2% prune"} <= set(each.index)
+    assert code(made, "searched - random") != "not-known"
 
 
 # -- ways in -----------------------------------------------------------------------------------------------
@@ -271,3 +337,11 @@ def test_a_run_without_steps(tmp_path):
         made = s3.trust(tmp_path / "run")
     assert {a.code for a in made.answers if a.line != "health"} == {"not-known"}
     assert made.verdict.startswith("nothing can be said yet")
+
+
+def test_warnings_of_a_search_too_short_to_judge_are_called_so(tmp_path):
+    made = s3.trust(write(tmp_path, range(8), steps=8, constant=None))
+    told = next(a for a in made.answers if a.line == "health")
+    assert told.code == "warnings"
+    assert made.verdict.startswith(f"nothing can be said yet; warnings: {told.brief}; not known: learned, ")
+    assert "few steps" in told.brief

@@ -95,6 +95,10 @@ def test_sets_of_seeds_of_one_setting(tmp_path):
     rng = np.random.default_rng(0)
     made = figures.difference(side(tmp_path, LEVEL, rng=rng), side(tmp_path, LEVEL, first=3, rng=rng))
     assert made.layout.title.text.replace("<br>", " · ") == "seeds 3, 4, 5 less seeds 0, 1, 2 · 3 against 3 seeds · 0 of 24 gates differ beyond seeds"
+    two = figures.difference(side(tmp_path, LEVEL, rng=rng), side(tmp_path, LEVEL, rng=rng, alpha_lr=0.3))
+    assert two.layout.title.text.startswith("alpha_lr 0.3 less alpha_lr default · ")
+    many = figures.difference(side(tmp_path, LEVEL, 2, rng=rng), side(tmp_path, LEVEL, 20, first=2, rng=rng))
+    assert many.layout.title.text.startswith("seeds 2, 3, 4, … 21 (20) less seeds 0, 1 · ")
 
 
 def test_units_of_a_position_are_one_cell(tmp_path):

@@ -93,6 +93,45 @@ def test_one_seed_has_no_interval(tmp_path):
     assert figures.forest(tmp_path / "s").layout.annotations[0].text == "+20.0 (no interval)"
 
 
+def test_a_score_that_is_not_known_leaves_the_others_points(tmp_path):
+    def broken(source, target, seed, draw):
+        return float("nan") if (target, seed) == ("similarity", 1) else even(source, target, seed, draw)
+
+    table = figures.forest_table(write_study(tmp_path / "s", broken))
+    assert set(table["unit"]) == {"points"}
+    assert table["difference"].tolist()[:2] == pytest.approx([21.0, 21.0])
+    assert table["test"].tolist()[2:] == ["no interval: a value is not known"] * 2
+    figure = figures.forest(tmp_path / "s")
+    assert [note.text for note in figure.layout.annotations][2:] == ["not known"] * 2
+    assert np.isfinite(figure.layout.xaxis.range).all()
+
+
+@pytest.mark.parametrize("named", [("all",), ("all", "all tasks")])
+def test_tasks_that_are_named_as_the_pooled_row_stay_tasks(tmp_path, named):
+    tasks = [*named, "entailment"]
+    table = figures.forest_table(write_study(tmp_path / "s", even, targets=tasks))
+    assert table["task"].tolist() == [*tasks, "all" + " tasks" * len(named)]
+    assert table["pooled"].tolist() == [False] * len(tasks) + [True]
+    figure = figures.forest(tmp_path / "s")
+    assert list(figure.layout.yaxis.ticktext) == [*tasks, f"<b>{table['task'].iloc[-1]}</b>"]
+    assert list(figure.data[1].marker.symbol) == ["circle"] * len(tasks) + ["diamond"]
+    assert f"of {len(tasks)} rows" in figure.layout.title.text
+
+
+def test_a_task_with_the_name_of_a_method_is_not_taken_for_it(tmp_path):
+    study = write_study(tmp_path / "s", even, targets=["random", "full", "entailment"])
+    table = figures.forest_table(study)
+    assert table["n_b"].tolist() == [3, 3, 3, 9]  # those of the task would be three more
+    own = figures.forest_table(study, method="from random", against="searched")
+    assert own["label"].tolist() == ["full", "entailment", "all"]
+    assert own["n_a"].tolist() == [3, 3, 6]
+
+
+def test_a_study_without_a_training_is_refused(tmp_path):
+    with pytest.raises(S3PETError, match="no finished training yet"):
+        figures.forest_table(write_study(tmp_path / "s", lambda *cell: None))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -124,6 +163,6 @@ def test_the_command(study, tmp_path):
     out = CliRunner().invoke(app, line, catch_exceptions=False)
     assert out.exit_code == 0, out.output
     assert "+21.0" in out.output
-    assert (tmp_path / "t.csv").read_text().startswith("label,settled,task,budget,a,b,")
+    assert (tmp_path / "t.csv").read_text().startswith("label,settled,task,budget,pooled,a,b,")
     assert "plotly" in (tmp_path / "f.html").read_text()
     assert CliRunner().invoke(app, ["forest", str(study.path), "--method", "x"]).exit_code == 2

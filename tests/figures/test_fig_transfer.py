@@ -163,6 +163,10 @@ def test_cells_say_mean_and_spread(matrix):
     middles = (np.array(values.y[:-1]) + np.array(values.y[1:])) / 2
     np.testing.assert_allclose(np.delete(middles, 5), figure.layout.yaxis.tickvals)
     assert np.array(overlap.text)[0, 0] == "1.00"
+    # None of the references has gates: names of columns follow the last row that has.
+    assert (overlap.yaxis, figure.layout.xaxis2.anchor, figure.layout.yaxis2.range) == ("y2", "y2", (4.5, -0.5))
+    above, below = figure.layout.yaxis2, figure.layout.yaxis
+    assert above.domain[1] - above.domain[0] == pytest.approx(5 / (below.range[0] - below.range[1]))
     assert [trace.name for trace in outlines] == ["casing", "the target's own structure"] * 2 + [DIFFERS]
     assert len(outlines[-1].x) == 21  # every cell but the three on the diagonal
     for trace in outlines[:-1]:

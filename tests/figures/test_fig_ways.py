@@ -91,7 +91,10 @@ def test_modules_that_lead(opened):
     assert mine["share"] == pytest.approx(ffn)
     assert set(table["task"]) == {"a", "b", "all"}
     assert table.groupby("task")["share"].sum().tolist() == pytest.approx([1, 1, 1])
-    leading = table[table["leads"] & (table["task"] == "all")].iloc[0]
+    leading = table[table["leads"] & table["pooled"]].iloc[0]
+    named = modules_table({"all": opened[0], "b": opened[1]})
+    assert dict(zip(named["task"], named["pooled"], strict=True)) == {"all": False, "b": False, "all tasks": True}
+    assert list(modules({"all": opened[0], "b": opened[1]}).layout.xaxis.ticktext) == ["all", "b", "all tasks"]
     assert leading["group"] in leading["says"]
     assert len(modules("minilm-open", by="place").data) == 3
 
