@@ -138,7 +138,8 @@ def _told(targets: Sequence[nn.Module], rows: int, tell: Callable[[int, Tensor],
         def told(module: nn.Module, args: Any, output: Any) -> Any:
             if not isinstance(output, Tensor) or output.dim() < 2 or len(output) % rows:
                 return None
-            made = output.clone()  # OPT has the tokens of all rows in one list, row by row
+            # Gemma 3's is not contiguous; OPT has the tokens of all rows in one list, row by row.
+            made = output.clone(memory_format=torch.contiguous_format)
             tell(j, made.view(rows, -1, made.shape[-1]))
             return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 from s3pet_viz.backbones import Backbone
@@ -57,11 +58,16 @@ class Candidates:
 
     def redundant(self, backbone: Backbone, rows: Features | OwnBatches, device: Device) -> tuple[Pair, ...]:
         """Pairs of gates of which the first adds nothing beside the second (`pet.redundant`); none are looked for where
-        batches are the user's own.
+        batches are the user's own. A model that it cannot be measured on is searched all the same, with a warning.
         """
         if isinstance(rows, OwnBatches):
             return ()
         (batch,) = rows.few(device.torch)
         exact = replace(device, precision="fp32").suited(backbone.model)  # half precision hides pairs
         with at_work(backbone, device), seeded(0):
-            return redundant_pairs(backbone.model, self.gates, batch, exact.autocast)
+            try:
+                return redundant_pairs(backbone.model, self.gates, batch, exact.autocast)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:  # what a search needs works without it
+                said = str(error).strip().partition("\n")[0]
+                warnings.warn(f"which biases are redundant was not measured: {said}", stacklevel=2)
+                return ()

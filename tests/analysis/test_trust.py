@@ -112,7 +112,7 @@ def test_one_seed_says_nothing_and_how_to_find_out(tmp_path):
     assert row["command"] == (
         f"s3pet search --task sentiment --backbone tiny --budget 80 --mode fast --steps 60 --alpha-lr 0.2 --seed 1 "
         f"--out {run.path}-seed1 && s3pet trust {run.path} {run.path}-seed1"
-    ).replace(" --mode fast", "")
+    )
     assert "To find out (agreement of seeds, about 30 s): s3pet search" in repr(made)
 
 

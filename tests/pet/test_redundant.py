@@ -146,6 +146,18 @@ def test_a_search_keeps_all_of_them_and_says_which(run):
     assert "redundant_beside" not in s3.open_run("similarity-0.2pct-s0").gates(), "recorded before"
 
 
+def test_a_search_goes_on_where_it_cannot_be_measured(monkeypatch, tmp_path):
+    def broken(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    monkeypatch.setattr("s3pet_viz.training.candidates.redundant_pairs", broken)
+    options = {"task": "sentiment", "backbone": "tiny-t5", "budget": 600, "steps": 1, "max_rows": 16, "batch_size": 4}
+    with pytest.warns(UserWarning, match="redundant was not measured: CUDA out of memory.$"):
+        made = s3.search(**options, out=tmp_path / "run", progress=False)
+    assert made.status == "finished"
+    assert made.redundant == ()
+
+
 def test_attention_that_looks_at_one_token_hides_nothing():
     """In a layer of tiny-t5's decoder it does on most inputs, and a norm's bias acts there through values alone."""
     backbone = s3.load_backbone("tiny-t5")
