@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from s3pet_viz.analysis.study import Study
@@ -21,6 +22,8 @@ from s3pet_viz.sources import is_recorded
 
 #: Seeds that a comparison should have at least.
 SEEDS = 3
+#: So many times the steps of a search that did not learn.
+LONGER = 3
 #: Options that decide nothing of what a search finds.
 _APART = ("task", "backbone", "budget", "mode", "seed", "device", "checkpoint_every", "eval_every")
 #: What keeps a call from being written down: parts of it lie in memory.
@@ -57,6 +60,20 @@ def another_seed(runs: Sequence[Run]) -> Remedy:
         return Remedy(f"{_IN_MEMORY}, with seed={seed}", seconds)
     named = [run.name if is_recorded(run) else str(run.path) for run in runs]
     return Remedy(f"{shlex.join(words)} && {shlex.join(['s3pet', 'trust', *named, out])}", seconds)
+
+
+def longer(run: Run) -> Remedy:
+    """The same search of more steps, then its judgement: what to try first where one did not learn. None where steps
+    are not what it lacked: a rate of 0, a loss that is not finite."""
+    taken = run.steps()
+    if (taken["lr"] == 0).all() or not np.isfinite(taken["train_loss"]).all():
+        return Remedy()
+    seconds, steps = float(taken["seconds"].sum()), LONGER * int(run.config["steps"])
+    out = f"runs/{run.name}-longer" if is_recorded(run) else f"{run.path}-longer"
+    words = _words(run, seed=run.config.get("seed", 0), steps=steps, out=out)
+    if words is None:
+        return Remedy(f"{_IN_MEMORY}, with steps={steps}", LONGER * seconds)
+    return Remedy(f"{shlex.join(words)} && {shlex.join(['s3pet', 'trust', out])}", LONGER * seconds)
 
 
 def explained(run: Run) -> Remedy:

@@ -19,7 +19,7 @@ from s3pet_viz.analysis.agreement import Found
 from s3pet_viz.analysis.answers import CODES, RIVALS, Answer
 from s3pet_viz.analysis.explanation import kept
 from s3pet_viz.analysis.findings import COLOURS
-from s3pet_viz.analysis.remedies import Remedy, a_study, another_seed, asked, explained, more_methods
+from s3pet_viz.analysis.remedies import Remedy, a_study, another_seed, asked, explained, longer, more_methods
 from s3pet_viz.analysis.statistics import differences, scale_of
 from s3pet_viz.analysis.study import Study, open_study, question
 from s3pet_viz.analysis.transfer import Transfer
@@ -189,9 +189,11 @@ class _Question:
 
     def answers(self, draws: int, seed: int) -> Iterable[Answer]:
         learned = answers.learned(self.about, self.runs, self.searches)
+        unlearned, remedy = learned.code == "not-learned", self.remedy
+        if unlearned and remedy.command:  # another seed would not learn either
+            learned, remedy = learned._replace(remedy=longer(self.runs[0])), Remedy()
         yield learned
-        unlearned = learned.code == "not-learned"
-        yield answers.seeds(self.about, self.found, draws, seed, self.remedy, unlearned=unlearned)
+        yield answers.seeds(self.about, self.found, draws, seed, remedy, unlearned=unlearned)
         yield from self._importance()
         if self.runs:
             yield answers.warnings(self.about, self.runs)

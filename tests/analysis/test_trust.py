@@ -96,6 +96,18 @@ def test_learned_or_not(tmp_path, options, found, said):
     assert made.verdict.startswith({"learned": "learned;", "not-learned": "not learned;"}.get(found, ""))
 
 
+def test_a_search_that_did_not_learn_is_to_be_longer_before_it_is_repeated(tmp_path):
+    run = write(tmp_path, range(8), loss=lambda at: 1.0)
+    rows = s3.trust(run).table.set_index("line")
+    assert rows.loc["learned", "command"].endswith(f"--steps 180 --out {run.path}-longer && s3pet trust {run.path}-longer")
+    assert rows.loc["learned", "seconds"] == pytest.approx(90.0)
+    assert rows.loc["seeds", "command"] == ""
+    for k, lacking in enumerate(({"lr": 0.0}, {"loss": lambda at: math.nan})):
+        (tmp_path / str(k)).mkdir()
+        rows = s3.trust(write(tmp_path / str(k), range(8), **lacking)).table.set_index("line")
+        assert set(rows.loc[["learned", "seeds"], "command"]) == {""}
+
+
 def test_seeds_that_agree_because_nothing_moved_are_not_called_stable(tmp_path):
     made = s3.trust([write(tmp_path, range(8), seed=seed, still=True) for seed in range(3)])
     assert (code(made, "learned"), code(made, "seeds")) == ("not-learned", "not-known")
