@@ -16,6 +16,7 @@ from s3pet_viz.backbones import positions
 from s3pet_viz.errors import RunError
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.pet.inert import inert_gates
+from s3pet_viz.pet.redundant import redundant_pairs
 from s3pet_viz.runs import layout
 from s3pet_viz.tuning import Workbench
 
@@ -59,14 +60,16 @@ def test_what_is_inert_changes_no_output_and_the_others_do(form):
             assert (moved < 1e-12) == (gate.key in inert), (gate.name, moved)
 
 
+@pytest.mark.parametrize("measure", [inert_gates, redundant_pairs])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_and_the_random_state_are_left_as_they_were(training):
+def test_the_model_and_the_random_state_are_left_as_they_were(training, measure):
     model = tiny_model("bert").train(training)
     before, state = snapshot(model), torch.random.get_rng_state()
-    assert inert_gates(model, gates_on(model), next(t for t in TINY if t.name == "bert").inputs())
+    assert measure(model, gates_on(model), next(t for t in TINY if t.name == "bert").inputs())
     assert_same(model, before)
     assert model.training is training
     assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
