@@ -124,14 +124,16 @@ def _check_first(options: Mapping[str, Any]) -> None:
     """What the search would refuse too, but after the seconds in which torch is loaded: where it writes, and its task.
 
     Raises:
-        RunError: the run folder is not free, or cannot be written.
+        RunError: the run folder is not free, or cannot be written. ConfigError: it and ``save`` are in each other's way.
         TaskError: there is no task of this name.
     """
-    from s3pet_viz.runs.place import check_place
+    from s3pet_viz.runs.place import check_apart, check_place
     from s3pet_viz.tasks.load import check_name
 
     if isinstance(options.get("out"), (str, Path)):
         check_place(located(options["out"]))
+        if isinstance(options.get("save"), str):
+            check_apart(options["save"], located(options["out"]))
     if isinstance(options["task"], str):
         check_name(name_or_folder(options["task"]))
 

@@ -133,7 +133,7 @@ def search(
         "out": None if out is None else located(out),
     }
     request = Request.fresh(given, **what) if started is None else Request.resumed(started, given, **what)
-    check_save(request.config, started)
+    check_save(request.config, started, request.out)
     processes = find_processes()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
     return _run(prepare(request, processes, trackers), trackers, callbacks, progress)

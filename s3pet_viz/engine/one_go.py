@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from s3pet_viz.analysis.learned import is_learned
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.engine.prepare import Prepared
 from s3pet_viz.errors import S3PETError
@@ -11,6 +14,7 @@ from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run
+from s3pet_viz.runs.place import check_apart
 from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.training.fit import Splits
 from s3pet_viz.training.model_state import pooler_of
@@ -20,18 +24,27 @@ from s3pet_viz.training.scores import Scores
 METHOD = "one go"
 
 
-def check_save(config: SearchConfig, started: Run | None) -> None:
+def check_save(config: SearchConfig, started: Run | None, out: Path | None = None) -> None:
     """Before anything is loaded: the folder can take the adapter. Raises ConfigError: it cannot.
 
     A resumed search may find what it has written there before it was killed.
+
+    Args:
+        out: where a new run shall be; None: in a new folder under ``runs``.
     """
-    if config.save is not None:
-        check_free_folder(config.save, overwrite=started is not None and _holds_own(config.save, started))
+    if config.save is None:
+        return
+    own = started is not None and _holds_own(config.save, started)
+    check_free_folder(config.save, own, advice="give another one")
+    if started is None:
+        check_apart(config.save, out)
 
 
 def _holds_own(folder: str, run: Run) -> bool:
+    """Whether an adapter is there that this run has written: of its name, and of its structure at its end."""
     try:
-        return Adapter.from_pretrained(folder).structure.source.get("run") == run.name
+        structure = Adapter.from_pretrained(folder).structure
+        return structure.source.get("run") == run.name and structure == run.structure()
     except S3PETError:
         return False
 
@@ -48,6 +61,8 @@ def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
     """
     config, backbone, data = prepared.config, prepared.backbone, prepared.data
     structure = run.structure()
+    save, own = config.save or "", prepared.resumed and _holds_own(config.save or "", run)
+    check_free_folder(save, own, advice=f"the search is whole: empty it, then resume {run.path}")
     chosen = {g.index for g in structure.gates}
     pets.closed = frozenset(range(len(pets))) - chosen
     z = torch.tensor([float(i in chosen) for i in range(len(pets))])
@@ -66,7 +81,7 @@ def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
         scores=metrics["test"],
         revision=config.revision,
     ).only(structure.gates)
-    adapter.save_pretrained(config.save or "", overwrite=prepared.resumed)
+    adapter.save_pretrained(save, overwrite=own)
     return Scores(
         method=METHOD,
         task=data.task.name,
@@ -78,7 +93,9 @@ def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
         backbone_params=backbone.n_params,
         seed=config.seed,
         steps=config.steps,
-        best_step=config.steps,
+        best_step=run.n_steps,
+        steps_taken=run.n_steps,
+        learned=is_learned(metrics["validation"]["loss"], splits.validation.constant_loss() or None),
         seconds=float(run.steps()["seconds"].sum()),
         n_gates=len(structure),
         structure=structure,

@@ -21,9 +21,14 @@ STRUCTURE, WEIGHTS, META = "structure.json", "adapter.safetensors", "adapter.jso
 FILES = (STRUCTURE, WEIGHTS, META)
 
 
-def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+def check_free_folder(
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    *,
+    advice: str = "give another one, or overwrite=True (--force)",
+) -> Path:
     """Before long work: a folder that can be made, is empty, or may be written into. Raises ConfigError: a file is
-    there, the folder holds something and `overwrite` is not given, or it cannot be written.
+    there, the folder holds something and `overwrite` is not given (then it ends with `advice`), or it cannot be written.
     """
     try:
         target = located(path).resolve()
@@ -34,7 +39,7 @@ def check_free_folder(path: str | os.PathLike[str], overwrite: bool = False) -> 
     if there and not target.is_dir():
         raise ConfigError(f"{path}: expected a folder, found a file")
     if held and not overwrite:
-        raise ConfigError(f"{path}: the folder is not empty; give another one, or overwrite=True (--force)")
+        raise ConfigError(f"{path}: the folder is not empty; {advice}")
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         raise ConfigError(f"{path}: {standing} is not a folder that can be written")
     return target

@@ -40,6 +40,7 @@ MARKS = "marks.json"
 
 _FILES = (RUN_JSON, GATES, EVALS, STRUCTURE, SCORES, LOCK, LOG, CONTROL, EXPLAIN, MARKS)
 _FOLDERS = (STEPS, CHECKPOINT, TRACKING)
+NAMES = frozenset((*_FILES, *_FOLDERS))
 
 #: Bytes of run.json; ours have 10 KB, and as much again where a search space is spelled out.
 _MOST_RUN_JSON = 4 * 1024**2

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from s3pet_viz import files
-from s3pet_viz.errors import RunError
+from s3pet_viz.errors import ConfigError, RunError
 from s3pet_viz.files import located
 from s3pet_viz.runs import layout
 
@@ -57,6 +57,21 @@ def check_place(run: Path) -> None:
     """
     refuse_occupied(run)
     check_writable(run, begun=False)
+
+
+def check_apart(save: str | os.PathLike[str], out: Path | None) -> None:
+    """Before long work: neither a folder for what is trained nor a new run's stands in the other's way.
+
+    Args:
+        save: a folder that can be made. out: the run's; None: a new one under ``runs``.
+
+    Raises:
+        ConfigError: they are one, the run would lie in `save`, or `save` has the name of a run's own file or folder.
+    """
+    target, run = located(save).resolve(), (located("runs/new") if out is None else located(out)).resolve()
+    inside = target.relative_to(run).parts if target.is_relative_to(run) else ()
+    if run.is_relative_to(target) or (inside and inside[0] in layout.NAMES):
+        raise ConfigError(f"save: expected a folder apart from the run's ({out or 'runs/...'}), found {save}")
 
 
 def check_writable(folder: Path, *, begun: bool = True) -> None:

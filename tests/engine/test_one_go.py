@@ -132,3 +132,48 @@ def test_a_folder_that_was_filled_meanwhile_is_left_alone(go, tmp_path):
     # The search itself is whole; once the folder is free, resuming keeps the adapter.
     (tmp_path / "a" / "thesis.tex").unlink()
     assert search(resume=tmp_path / "run", progress=False).scores()["method"] == "one go"
+
+
+@pytest.mark.parametrize(("save", "out"), [("a", "a"), ("a", "a/run"), ("a/checkpoint", "a"), ("link", "a"), ("runs", None)])
+def test_the_adapter_and_the_run_are_not_in_each_others_way(go, tmp_path, monkeypatch, save, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("a")
+    monkeypatch.setattr("s3pet_viz.engine.prepare.load_pair", None)
+    with pytest.raises(ConfigError, match="save: expected a folder apart from the run's"):
+        go("x", save=save, out=out, **ONE_GO)
+    assert not any((tmp_path / name).exists() for name in ("a", "runs", "x"))
+
+
+def test_an_adapter_within_its_run(go, tmp_path):
+    run = go("run", save=tmp_path / "run" / "adapter", **ONE_GO)
+    assert Adapter.from_pretrained(run.path / "adapter").structure == open_run(run.path).structure()
+
+
+@pytest.mark.parametrize("name", ["run", "other"])
+def test_the_adapter_of_another_run_is_not_written_over(go, tmp_path, name):
+    """Whatever its name: two runs were told one folder, and the one that was interrupted goes on last."""
+    part = go("run", save=tmp_path / "a", callbacks=[StopAt(7)], **ONE_GO)
+    go(f"there/{name}", save=tmp_path / "a", seed=5, budget=300, **ONE_GO)
+    before = (tmp_path / "a" / "adapter.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="the folder is not empty; give another one$"):
+        search(resume=part.path, progress=False)
+    (tmp_path / "a").rename(tmp_path / "b")
+
+    class Back(Callback):
+        def on_search_end(self, search):
+            (tmp_path / "b").rename(tmp_path / "a")
+
+    with pytest.raises(ConfigError, match="not empty; the search is whole: empty it, then resume .*run"):
+        search(resume=part.path, callbacks=[Back()], progress=False)
+    assert (tmp_path / "a" / "adapter.safetensors").read_bytes() == before
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert search(resume=part.path, progress=False).scores()["method"] == "one go"
+
+
+def test_an_early_end_is_scored_as_what_it_was(go, tmp_path):
+    run = go("run", save=tmp_path / "a", eval_every=1, stop_when_stable=1, **{**ONE_GO, "steps": 30, "open_steps": 4})
+    scores = run.scores()
+    assert run.early_stop
+    assert (scores["steps"], scores["steps_taken"], scores["best_step"]) == (30, run.n_steps, run.n_steps)
+    assert run.n_steps < 30
+    assert scores["learned"] == (scores["validation"]["loss"] <= 0.95 * np.log(2) / 2)
