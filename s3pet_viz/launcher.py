@@ -17,7 +17,7 @@ from s3pet_viz import errors
 from s3pet_viz.config import SearchConfig
 from s3pet_viz.config.names import DEFAULT_BACKBONE
 from s3pet_viz.config.options import options_of, takes
-from s3pet_viz.config.search import default_mode
+from s3pet_viz.config.search import named_mode
 from s3pet_viz.config.typed import SearchOptions
 from s3pet_viz.errors import ConfigError, FileError, RunError, S3PETError, printable
 from s3pet_viz.files import is_there, located, open_plain
@@ -146,8 +146,7 @@ def start(**options: Any) -> Launched:
     _check(given)
     out = given.get("out")
     if out is None:
-        seed, mode = given.get("seed", 0), given.get("mode", "auto")
-        mode = default_mode(given.get("save")) if mode == "auto" else mode
+        seed, mode = given.get("seed", 0), named_mode(given.get("mode", "auto"), given.get("save"))
         path = new_folder(str(given["task"]), str(given["backbone"]), given["budget"], mode, seed)
         arguments += ["--out", str(path)]
         own = True

@@ -86,9 +86,9 @@ def _folder(name: str, value: Any) -> str:
     return str(located(value))
 
 
-def default_mode(save: Any) -> str:
-    """Where none is asked for: what the study that decides found best for a trained adapter, or for a structure."""
-    return "fast" if save is None else "prune"
+def named_mode(mode: Any, save: Any = None) -> Any:
+    """The mode itself; for ``auto`` what the study that decides found best for a trained adapter, or for a structure."""
+    return mode if mode != "auto" else "fast" if save is None else "prune"
 
 
 @described
@@ -237,8 +237,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.mode == "auto":
-            object.__setattr__(self, "mode", default_mode(self.save))
+        object.__setattr__(self, "mode", named_mode(self.mode, self.save))
         if self.save is not None and self.mode != "prune":
             raise ConfigError(
                 f"save: expected mode 'prune', whose weights are those of its final structure, found {self.mode!r}; "

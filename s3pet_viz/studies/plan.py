@@ -30,8 +30,10 @@ from s3pet_viz.tuning import adalora
 from s3pet_viz.tuning.baselines import EVERYWHERE, MANUAL, OTHERS
 from s3pet_viz.tuning.one_pass import ONE_PASS_METHODS, check_lora, check_pin, parse_method, space_types
 
-_SEARCH = {f.name for f in fields(SearchConfig)} - {"task", "backbone", "budget", "space", "mode", "seed", "steps"}
-_TUNE = {f.name for f in fields(TuneConfig)} - {"steps", "seed"}
+#: Options that differ from cell to cell, and ``save``: all searches would keep what they trained in one folder.
+_OF_CELLS = {"task", "backbone", "budget", "space", "mode", "seed", "save"}
+_SEARCH = {f.name for f in fields(SearchConfig)} - {*_OF_CELLS, "steps"}
+_TUNE = {f.name for f in fields(TuneConfig)} - {*_OF_CELLS, "steps"}
 #: Methods that come by a budget in their own way, and the kind of their recipe.
 BUDGETED = {EVERYWHERE: "everywhere", adalora.NAME: "adalora"}
 
@@ -53,9 +55,15 @@ class Recipe:
     @classmethod
     def make(cls, options: Mapping[str, Any], where: str) -> Recipe:
         """From flat options: ``steps``, ``tune_steps``, ``search``, ``tune``, and any option of either. Raises
-        ConfigError: an option that neither has.
+        ConfigError: an option that neither has, or that a study decides for each of its cells.
         """
         check_arguments(search=options.get("search"), tune=options.get("tune"))
+        for within, given in (("", options), ("search: ", options.get("search")), ("tune: ", options.get("tune"))):
+            if found := [name for name in given or () if name in _OF_CELLS]:
+                raise ConfigError(
+                    f"{where}: {within}expected no {found[0]!r}, which a study decides for each of its cells (by seeds, "
+                    "modes, budgets, ...; it keeps no adapters)"
+                )
         own = ("steps", "tune_steps", "search", "tune")
         flat = {name: value for name, value in options.items() if name not in own}
         if unknown := [name for name in flat if name not in _SEARCH | _TUNE]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from s3pet_viz.analysis.study import Study
+from s3pet_viz.config.search import named_mode
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.studies.cells import Cell, as_list, task_names
 from s3pet_viz.studies.options import StudyOptions, takes_study_options
@@ -77,7 +78,8 @@ def sweep(
         raise ConfigError("model: expected loss=, train= and validation= beside it; of a task, save it as a folder")
     given = None if own is None else Given(model, own)
     names = task_names(as_list(tasks, "tasks")) if own is None else {own.name: own.name}
-    budget_list, mode_list = as_list(budgets, "budgets"), as_list(modes, "modes")
+    budget_list = as_list(budgets, "budgets")
+    mode_list = as_list([named_mode(mode) for mode in as_list(modes, "modes")], "modes")
     method_list = as_list(methods, "methods")
     check_methods(method_list, SEARCHED)
     if given is not None and adalora.NAME in method_list:

@@ -10,6 +10,7 @@ from typing import Any
 
 from s3pet_viz.analysis.measures import need_sizes
 from s3pet_viz.analysis.transfer import Transfer
+from s3pet_viz.config.search import named_mode
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import expanded
 from s3pet_viz.runs import Run
@@ -55,7 +56,7 @@ def transfer(
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
     check_arguments(backbone=backbone, budget=budget, mode=mode, references=references)
-    shared = StudyOptions.of(options)
+    shared, mode = StudyOptions.of(options), named_mode(mode)
     target_names = task_names(as_list(targets, "targets"))
     wanted = [*target_names.values(), CONSENSUS] if sources is None else _listed(sources)
     found = [_source(source, budget, backbone) for source in wanted]
