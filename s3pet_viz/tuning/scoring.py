@@ -20,6 +20,7 @@ from s3pet_viz.pet import Space, load_space
 from s3pet_viz.structure.budget import Budget
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.own import Own
+from s3pet_viz.training.pair import load_pair
 from s3pet_viz.tuning.layer_scores import Draw
 from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, parted, score_rest, space_types
 from s3pet_viz.tuning.origin import check_workbench
@@ -111,17 +112,12 @@ def score(
     parsed = Budget.parse(budget)
     names = _several(task, tasks, workbench)
 
+    read: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "split": split, **(load or {})}
+
     def one(which: Any) -> OnePassScores:
+        places: dict[str, Any] = {"device": device, "precision": precision}
         bench = workbench or Workbench.open(
-            which,
-            backbone,
-            model=model,
-            tokenizer=tokenizer,
-            device=device,
-            precision=precision,
-            max_source_length=config.max_source_length,
-            split=split,
-            **(load or {}),
+            which, backbone, max_source_length=config.max_source_length, **places, **read
         )
         candidates = candidates_of(bench, kind, chosen)
         gates = candidates.gates
@@ -143,6 +139,8 @@ def score(
 
     if tasks is None:
         return one(task)
+    for name in names[1:]:  # what is wrong with a later task is said before the first is scored
+        load_pair(name, backbone, scored=True, **read)
     found = [one(name) for name in names]
     labels = [made.task for made in found]
     labels = [label if labels.count(label) == 1 else str(name) for label, name in zip(labels, names, strict=True)]

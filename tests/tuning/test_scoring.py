@@ -324,6 +324,14 @@ def test_refused_before_the_model_is_at_work(bert, monkeypatch, method, options,
         s3.score(workbench=bert, **{"method": method, "budget": 400, "progress": False, **options})
 
 
+def test_a_later_task_is_refused_before_the_first_is_scored(folders, tiny_folder, monkeypatch):
+    monkeypatch.setattr(Workbench, "open", lambda *a, **k: pytest.fail("it started"))
+    with pytest.raises(TaskError, match="task 'sentimnet': expected"):
+        s3.score(tasks=[folders[0], "sentimnet"], backbone=tiny_folder("t5"), **QUIET)
+    with pytest.raises(BackboneError, match="expected a language model"):
+        s3.score(tasks=[folders[0], "headline"], backbone=tiny_folder("bert"), **QUIET)
+
+
 def test_no_rows_and_a_model_without_weights_that_can_be_scored():
     tiny = tiny_family("bert")
     with pytest.raises(TaskError, match="train"):
