@@ -89,6 +89,15 @@ def test_scores_and_baselines(run, backbone):
     assert set(table["method"]) == {"random", "found"}
 
 
+def test_panels_and_the_matrix_tell_the_same_overlap(run, backbone, tmp_path):
+    other = search(backbone, tmp_path / "other", mode="single-level", seed=4)
+    overlap = run.structure().overlap(other.structure())
+    assert set(ranks(run.structure())) & set(ranks(other.structure()))
+    words = [a.text for a in s3.figures.multiples([run, other]).layout.annotations]
+    assert any(f"overlap with the first {overlap:.2f}" in text for text in words)
+    assert s3.figures.overlap_table([run, other])["gates"][1] == overlap
+
+
 def test_reports_and_pictures(run, tmp_path):
     page = s3.report(run, tmp_path / "report.html").read_text(encoding="utf-8")
     assert '"unit"' in page.replace("\\u0022", '"')

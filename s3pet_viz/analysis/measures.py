@@ -30,8 +30,10 @@ def jaccard(a: Structure | Iterable[Key], b: Structure | Iterable[Key]) -> float
 
     Args:
         a, b: structures, or collections of gate keys (position, PET type). Of units, structures compare how many a
-            position has.
+            position has (see `Structure.overlap`).
     """
+    if isinstance(a, Structure) and isinstance(b, Structure):
+        return a.overlap(b)
     left, right = (frozenset(s.rank_keys if isinstance(s, Structure) else s) for s in (a, b))
     union = len(left | right)
     return len(left & right) / union if union else 1.0

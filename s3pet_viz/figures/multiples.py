@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Unpack
 
 import pandas as pd
@@ -18,7 +19,7 @@ from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.figures.heatmap import by_cell, shown, table_of
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import RUN, Sources, open_sources
-from s3pet_viz.structure import Gate
+from s3pet_viz.structure import Gate, Structure
 
 #: More are no longer told apart.
 MOST = 48
@@ -39,7 +40,7 @@ def multiples_table(runs: Sources, *, budget: Budget | None = None, step: int = 
     return _drawn(runs, budget, step)[0].drop(columns="cell")
 
 
-def _drawn(runs: Sources, budget: Budget | None, step: int) -> tuple[pd.DataFrame, Grid]:
+def _drawn(runs: Sources, budget: Budget | None, step: int) -> tuple[pd.DataFrame, Grid, list[Structure]]:
     opened = open_sources(runs, allow=RUN, what="runs")
     if len(opened) > MOST:
         raise ConfigError(
@@ -62,7 +63,8 @@ def _drawn(runs: Sources, budget: Budget | None, step: int) -> tuple[pd.DataFram
         parts.append(table)
     wanted = ["run", "row", "column", "position", "pet_type", "p", "chosen", "chosen_units", "cell"]
     made = pd.concat(parts, ignore_index=True)[wanted]
-    return made, Grid(list(leads.values()))
+    structures = [Structure(tuple(itertools.compress(one.gates, one.selected))) for one in views]
+    return made, Grid(list(leads.values())), structures
 
 
 @themed
@@ -86,19 +88,18 @@ def multiples(
         As `multiples_table`; ConfigError: columns below 1.
     """
     whole("columns", columns, 1)
-    table, grid = _drawn(runs, budget, step)
+    table, grid, structures = _drawn(runs, budget, step)
     names = list(dict.fromkeys(table["run"]))
     parts = [table[table["run"] == name] for name in names]
-    sets = [frozenset(zip(part["position"], part["pet_type"], strict=True)) for part in (p[p["chosen"]] for p in parts)]
     units = table["chosen_units"].max()
     made = []
-    for name, part, own in zip(names, parts, sets, strict=True):
+    for name, part, own in zip(names, parts, structures, strict=True):
         numbers = zip(part["column"], part["row"], shown(part["p"], ".3g"), part["chosen"], strict=True)
         told = [
             f"<b>{_style.plain(f'{column} {row}')}</b><br>p = {p} · {'chosen' if chosen else 'not chosen'}"
             for column, row, p, chosen in numbers
         ]
-        below = (f"overlap with the first {jaccard(sets[0], own):.2f}",) if name != names[0] else ()
+        below = (f"overlap with the first {jaccard(structures[0], own):.2f}",) if name != names[0] else ()
         made.append(Panel(name, part["cell"].to_numpy(), part["p"].to_numpy(), told, part["chosen"].to_numpy(), below))
     words = f"{len(names)} run{'s' * (len(names) > 1)} · {'expected rank' if units else 'p'}, chosen gates outlined"
     top = max(1.0, float(table["p"].max()) if units else 1.0)

@@ -20,6 +20,7 @@ from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Structure
+from s3pet_viz.structure.units import compared
 
 By = Literal["gates", "params", "spearman"]
 _TITLES = {
@@ -39,7 +40,7 @@ def overlap_table(
     Columns: a, b (labels, from what tells the runs apart: task, budget, seed, ...), shared (gates chosen by both),
     and gates, params, spearman: Jaccard by gates, by parameters, and rank correlation of p over the gates that both
     have; NaN where sizes or p are not known. Units compare the rank of a position: how many of them are chosen, and the
-    sum of their p.
+    sum of their p; with a whole gate at the same position, whether there is one.
 
     Args:
         runs: runs, structures, published files, or their paths.
@@ -68,7 +69,8 @@ def overlap_table(
         sized = all(gate.n_params > 0 for gate in (*a.gates, *b.gates))
         by_params = a.overlap(b, weighted=True) if sized else float("nan")
         ranked = _correlation(views[i], views[j])
-        rows.append((names[i], names[j], len(a.rank_keys & b.rank_keys), a.overlap(b), by_params, ranked))
+        mine, theirs = compared(a.gates, b.gates)
+        rows.append((names[i], names[j], len(mine.keys() & theirs.keys()), a.overlap(b), by_params, ranked))
     return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
 
 

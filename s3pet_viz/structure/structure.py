@@ -15,7 +15,7 @@ from s3pet_viz.errors import StructureError
 from s3pet_viz.files import check_ending, check_kind, located, named_in, read_json, write_json_atomic
 from s3pet_viz.hub import OnHub, Parcel, card, folder_of
 from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
-from s3pet_viz.structure.units import check_units, rank_keys
+from s3pet_viz.structure.units import check_units, compared, rank_keys
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.structure"
@@ -96,15 +96,15 @@ class Structure(OnHub):
     def overlap(self, other: Structure, *, weighted: bool = False) -> float:
         """Jaccard index of the two sets of gates; `weighted` counts parameters instead of gates.
 
-        Two empty structures overlap by 1. Units of one position count by their number, whichever they are.
+        Two empty structures overlap by 1. Units of one position count by their number, whichever they are; beside a
+        whole gate of another structure there they count as one.
         """
-        mine, theirs = (
-            {k: g.n_params if weighted else 1 for k, g in zip(rank_keys(s.gates), s.gates, strict=True)}
-            for s in (self, other)
-        )
-        size = mine | theirs
-        union = sum(size.values())
-        return sum(size[k] for k in mine.keys() & theirs.keys()) / union if union else 1.0
+        mine, theirs = compared(self.gates, other.gates)
+        either, both = mine.keys() | theirs.keys(), mine.keys() & theirs.keys()
+        if not weighted:
+            return len(both) / len(either) if either else 1.0
+        union = sum(max(mine.get(key, 0), theirs.get(key, 0)) for key in either)
+        return sum(min(mine[key], theirs[key]) for key in both) / union if union else 1.0
 
     def edit(self, *, add: Any = (), remove: Any = (), of: Any = None) -> Structure:
         """The same structure with gates put in and taken out by hand; its ``source["edits"]`` says which.

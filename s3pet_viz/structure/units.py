@@ -5,6 +5,7 @@ They are exchangeable: two structures are compared by how many they chose at a p
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -31,6 +32,22 @@ def rank_keys(gates: Iterable[Gate]) -> list[tuple[str, str]]:
             keys.append((gate.position, f"{gate.pet_type}.{seen[gate.place]}"))
             seen[gate.place] += 1
     return keys
+
+
+def compared(*several: Sequence[Gate]) -> list[dict[tuple[str, str], int]]:
+    """What some structures are compared by, with the parameters of each key: the keys of `rank_keys`; but at a place
+    where one has units and another a whole gate (LoRA on every layer, say), the place alone, whatever the ranks.
+    """
+    kinds: dict[tuple[str, str], set[bool]] = {}
+    for gate in itertools.chain.from_iterable(several):
+        kinds.setdefault(gate.place, set()).add(gate.unit is None)
+    made = []
+    for gates in several:
+        sizes: Counter[tuple[str, str]] = Counter()
+        for key, gate in zip(rank_keys(gates), gates, strict=True):
+            sizes[gate.place if len(kinds[gate.place]) > 1 else key] += gate.n_params
+        made.append(dict(sizes))
+    return made
 
 
 def keys_by(gates: Sequence[Gate], values: ArrayLike) -> list[tuple[str, str]]:

@@ -60,6 +60,23 @@ def test_permuting_units_changes_no_agreement(a, b, seed):
     assert one.overlap(other) == (least / most if most else 1)
 
 
+WHOLE = [replace(g, unit=None, n_params=50, options={"r": 2, "lora_alpha": 6}) for g in GATES if g.unit in (None, 0)]
+
+
+@given(subsets, st.lists(st.booleans(), min_size=len(WHOLE), max_size=len(WHOLE)))
+def test_units_and_whole_gates_are_compared_by_place(a, b):
+    """Ranks that were searched beside LoRA of one rank on every layer: at a place both have something, or one has."""
+    one, other = chosen(a), Structure(tuple(g for g, m in zip(WHOLE, b, strict=True) if m))
+    here, there = ({g.place for g in s.gates} for s in (one, other))
+    both, either = here & there, here | there
+    alone = {g.place for g in one.gates} - there  # nothing of the other is there: they stay ranks
+    parts = len(both) + len(there - here) + sum(g.place in alone for g in one.gates)
+    assert jaccard(one, other) == one.overlap(other) == other.overlap(one) == (len(both) / parts if either else 1)
+    sizes = [{p: sum(g.n_params for g in s.gates if g.place == p) for p in either} for s in (one, other)]
+    least, most = (sum(f(sizes[0][p], sizes[1][p]) for p in either) for f in (min, max))
+    assert one.overlap(other, weighted=True) == pytest.approx(least / most if most else 1)
+
+
 @given(alphas, st.floats(0.1, 0.95))
 def test_the_number_chosen_is_the_rank_and_the_budget_is_exact(alpha, share):
     counts = np.array([g.n_params for g in GATES])
