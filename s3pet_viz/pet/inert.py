@@ -65,7 +65,8 @@ def inert_gates(
             once = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
             size = _squares(len(gates), owners, once)
             small = size < _SMALL**2 * size.max()  # only these can be rounding alone: few, or none
-            again = [k for k, owner in enumerate(owners) if small[owner] and once[k] is not None]
+            largest = int(size.argmax())  # rounding too where nothing of a space can help
+            again = [k for k, owner in enumerate(owners) if (small[owner] or owner == largest) and once[k] is not None]
             change = torch.zeros_like(size)
             for by in _SCALES if again else ():
                 scaled = torch.autograd.grad(value * by, [weights[k] for k in again], retain_graph=True)
@@ -74,7 +75,8 @@ def inert_gates(
     finally:
         pets.detach()
         model.train(training)
-    inert = ((size == 0) | (small & (change > _CHANGE**2 * size))).tolist()
+    rounding = change > _CHANGE**2 * size
+    inert = ((size == 0) | (small & rounding) | rounding[largest]).tolist()
     return tuple(gate for gate, none in zip(gates, inert, strict=True) if none and size.max() > 0)
 
 

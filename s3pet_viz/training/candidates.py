@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.shared import seeded
+from s3pet_viz.errors import SpaceError
 from s3pet_viz.pet import Space, candidate_gates
 from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.pet.redundant import Pair, redundant_pairs
@@ -35,7 +36,7 @@ class Candidates:
         """The candidates, measured on some rows of a task.
 
         Raises:
-            SpaceError: as `candidate_gates`. BackboneError: as `inert_gates`.
+            SpaceError: as `candidate_gates`; no gate can help. BackboneError: as `inert_gates`.
         """
         gates, missing = candidate_gates(backbone.positions(), space)
         output = backbone.loss_of if backbone.form == "own" else None
@@ -47,6 +48,11 @@ class Candidates:
                 inert = tuple(gate for gate in inert if gate in found)
                 if not inert:
                     break
+        if len(inert) == len(gates):
+            raise SpaceError(
+                f"space {space.name}: expected a gate that can help, found none: the output of {backbone.name} is the "
+                f"same whatever the weights of its {len(gates):,} gates are ({gates[0].label}, ...)"
+            )
         return cls.without(gates, missing, inert)
 
     @classmethod

@@ -13,7 +13,7 @@ from tiny_families import TINY
 
 import s3pet_viz as s3
 from s3pet_viz.backbones import positions
-from s3pet_viz.errors import RunError
+from s3pet_viz.errors import RunError, SpaceError
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.pet.redundant import redundant_pairs
@@ -40,6 +40,8 @@ def test_biases_on_keys_are_inert_where_scores_are_a_product(tiny, dtype):
     expected = [g for g in gates if (g.module, g.pet_type) == KEYS] if tiny.name in BY_PRODUCT else []
     assert list(found) == expected
     assert bool(expected) == (tiny.name in BY_PRODUCT)
+    alone = [g for g in gates if (g.module, g.pet_type) == KEYS]  # with nothing beside them that can help
+    assert list(inert_gates(model, alone, tiny.inputs()) if alone else ()) == expected
 
 
 @pytest.mark.parametrize("form", ["t5", "bert"])
@@ -98,6 +100,17 @@ def test_a_search_leaves_them_out_and_says_which(tiny_folder, tmp_path, mode):
     assert [g.key for g in run.gates_list] == [g.key for g in whole if mode == "paper" or g.key not in keys]
     assert [g.index for g in run.gates_list] == list(range(len(run.gates_list)))
     assert run.alphas().shape[1] == len(run.gates_list)
+
+
+def test_a_space_in_which_nothing_can_help_is_refused(tiny_folder, tmp_path):
+    space = {"gates": [{"type": "BitFit", "modules": ["SelfAttn.K"]}]}
+    words = "expected a gate that can help, found none: the output of .* its 2 gates .*E.0 SelfAttn.K · BitFit"
+    with pytest.raises(SpaceError, match=words):
+        search(tiny_folder("bert"), tmp_path / "run", space=space, mode="prune")
+    assert not (tmp_path / "run").exists()
+    bench = Workbench.open(mood_data(24, 8), str(tiny_folder("bert")), task_spec=MOOD, device="cpu")
+    with pytest.raises(SpaceError, match=words):
+        s3.score(workbench=bench, budget="5%", rows=8, progress=False, space=space)
 
 
 def test_a_resumed_search_keeps_its_own_gates(tiny_folder, tmp_path):
