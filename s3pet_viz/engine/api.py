@@ -169,6 +169,11 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
         first, stability = 0, Stability(config.stop_when_stable)
         if prepared.resumed and has_checkpoint(writer.checkpoint_dir):
             first = load_checkpoint(writer.checkpoint_dir, state, fingerprint=prepared.fingerprint, stability=stability)
+
+        def keep() -> None:
+            if isinstance(writer, RunWriter):
+                writer.write_scores(hand_out(prepared, pets, open_run(writer.path)).to_dict())
+
         Search(
             config,
             gates,
@@ -180,10 +185,8 @@ def _run(prepared: Prepared, trackers: Sequence[Any], callbacks: Sequence[Callba
             stability=stability,
             callbacks=callbacks,
             progress=progress,
+            hand_out=None if config.save is None else keep,
         ).run()
-        run = open_run(writer.path)
-        if config.save is not None and run.status == "finished" and isinstance(writer, RunWriter):
-            writer.write_scores(hand_out(prepared, pets, run).to_dict())
     prepared.processes.wait()
     return open_run(writer.path)
 

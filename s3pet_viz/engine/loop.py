@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -54,13 +54,14 @@ class Search:
         stability: Stability | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
+        hand_out: Callable[[], None] | None = None,
     ) -> None:
         self.config, self.gates, self.state, self.writer = config, tuple(gates), state, writer
         self.pinned = tuple(pinned)
         self.budget: int = left_for(writer.info["budget"], self.pinned)  # of the gates that are searched
         self.fingerprint, self.step = fingerprint, first_step
         self.callbacks = tuple(callbacks)
-        self.progress = progress
+        self.progress, self._hand_out = progress, hand_out
         self.stability = stability or Stability(config.stop_when_stable)
         # As after a kill between the last checkpoint and the end: nothing is left to do.
         self.stop_reason: str | None = self.stability.reason if self._ends_early() else None
@@ -250,6 +251,8 @@ class Search:
         finished = self.step >= self.config.steps or self._ends_early()
         if finished:
             self.writer.write_structure(self.structure())
+            if self._hand_out is not None:
+                self._hand_out()  # who waits for the end finds all of it
         told: dict[str, Any] = {} if self.state.pruning is None else {"pruning": self.state.pruning.report()}
         self.writer.set_status(
             "finished" if finished else "stopped", stop_reason=self.stop_reason, steps_taken=self.step, **told

@@ -13,7 +13,7 @@ from s3pet_viz.errors import S3PETError
 from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import PETs
-from s3pet_viz.runs import Run
+from s3pet_viz.runs import Run, layout
 from s3pet_viz.runs.place import check_apart
 from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.training.fit import Splits
@@ -41,12 +41,14 @@ def check_save(config: SearchConfig, started: Run | None, out: Path | None = Non
 
 
 def _holds_own(folder: str, run: Run) -> bool:
-    """Whether an adapter is there that this run has written: of its name, and of its structure at its end."""
+    """Whether an adapter is there that this run, at its end, has written: its structure, of the same origin."""
+    if not (run.path / layout.STRUCTURE).exists():  # it comes first
+        return False
     try:
-        structure = Adapter.from_pretrained(folder).structure
-        return structure.source.get("run") == run.name and structure == run.structure()
+        there, own = Adapter.from_pretrained(folder).structure, run.structure()
     except S3PETError:
         return False
+    return there == own and dict(there.source) == dict(own.source)
 
 
 def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
@@ -54,7 +56,7 @@ def hand_out(prepared: Prepared, pets: PETs, run: Run) -> Scores:
 
     Args:
         pets: of every gate, attached.
-        run: the finished search.
+        run: the search, its structure written.
 
     Returns:
         of the last weights; ``seconds`` are those of all steps.
