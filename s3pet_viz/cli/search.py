@@ -124,7 +124,7 @@ def _check_first(options: Mapping[str, Any]) -> None:
     """What the search would refuse too, but after the seconds in which torch is loaded: where it writes, and its task.
 
     Raises:
-        RunError: the run folder is not free, or cannot be written. ConfigError: it and ``save`` are in each other's way.
+        RunError: the run folder is not free, or cannot be written. ConfigError: ``save`` is in its way.
         TaskError: there is no task of this name.
     """
     from s3pet_viz.runs.place import check_apart, check_place

@@ -87,7 +87,7 @@ def _folder(name: str, value: Any) -> str:
 
 
 def named_mode(mode: Any, save: Any = None) -> Any:
-    """The mode itself; for ``auto`` what the study that decides found best for a trained adapter, or for a structure."""
+    """The mode; for ``auto`` what the study that decides found best, for a trained adapter (`save`) or a structure."""
     return mode if mode != "auto" else "fast" if save is None else "prune"
 
 

@@ -28,7 +28,7 @@ def check_free_folder(
     advice: str = "give another one, or overwrite=True (--force)",
 ) -> Path:
     """Before long work: a folder that can be made, is empty, or may be written into. Raises ConfigError: a file is
-    there, the folder holds something and `overwrite` is not given (then it ends with `advice`), or it cannot be written.
+    there, the folder holds something and `overwrite` is not given (it ends with `advice`), or it cannot be written.
     """
     try:
         target = located(path).resolve()

@@ -139,7 +139,7 @@ def joint_gates(views: Sequence[View]) -> tuple[tuple[Gate, ...], list[np.ndarra
         if not set(filled[0].keys) & set(other.keys) and (filled[0].whole or other.whole):
             raise ConfigError(
                 f"{filled[0].name} and {other.name} share no gate: their search spaces or backbones differ "
-                f"(e.g. {filled[0].gates[0].position} and {other.gates[0].position})"
+                f"(e.g. {filled[0].gates[0].name} and {other.gates[0].name})"
             )
     at = {key: i for i, key in enumerate(gates)}
     return tuple(gates.values()), [np.array([at[key] for key in own], dtype=np.int64) for own in keys]

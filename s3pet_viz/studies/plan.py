@@ -61,8 +61,8 @@ class Recipe:
         for within, given in (("", options), ("search: ", options.get("search")), ("tune: ", options.get("tune"))):
             if found := [name for name in given or () if name in _OF_CELLS]:
                 raise ConfigError(
-                    f"{where}: {within}expected no {found[0]!r}, which a study decides for each of its cells (by seeds, "
-                    "modes, budgets, ...; it keeps no adapters)"
+                    f"{where}: {within}expected no {found[0]!r}, which a study decides for each of its cells "
+                    "(by seeds, modes, budgets, ...; it keeps no adapters)"
                 )
         own = ("steps", "tune_steps", "search", "tune")
         flat = {name: value for name, value in options.items() if name not in own}
