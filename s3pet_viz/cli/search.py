@@ -130,10 +130,11 @@ def _check_first(options: Mapping[str, Any]) -> None:
     from s3pet_viz.runs.place import check_apart, check_place
     from s3pet_viz.tasks.load import check_name
 
-    if isinstance(options.get("out"), (str, Path)):
-        check_place(located(options["out"]))
-        if isinstance(options.get("save"), str):
-            check_apart(options["save"], located(options["out"]))
+    out = located(options["out"]) if isinstance(options.get("out"), (str, Path)) else None
+    if out is not None:
+        check_place(out)
+    if isinstance(options.get("save"), str) and options["save"]:
+        check_apart(options["save"], out)
     if isinstance(options["task"], str):
         check_name(name_or_folder(options["task"]))
 

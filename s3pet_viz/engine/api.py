@@ -31,6 +31,7 @@ from s3pet_viz.engine.tracking import Tracking, tracker_names
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import located, name_or_folder
 from s3pet_viz.runs import Run, open_run
+from s3pet_viz.runs.place import check_apart
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.training.arguments import check_arguments
@@ -133,7 +134,9 @@ def search(
         "out": None if out is None else located(out),
     }
     request = Request.fresh(given, **what) if started is None else Request.resumed(started, given, **what)
-    check_save(request.config, started, request.out)
+    check_save(request.config, started)
+    if started is None and request.config.save is not None:
+        check_apart(request.config.save, request.out)
     processes = find_processes()  # before accelerate is asked for anything else
     trackers = tracker_names(started.info.get("track") if started is not None and track is None else track)
     return _run(prepare(request, processes, trackers), trackers, callbacks, progress)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from s3pet_viz.analysis.learned import is_learned
@@ -14,7 +12,6 @@ from s3pet_viz.export import Adapter
 from s3pet_viz.export.folder import check_free_folder
 from s3pet_viz.pet import PETs
 from s3pet_viz.runs import Run, layout
-from s3pet_viz.runs.place import check_apart
 from s3pet_viz.training.evaluate import evaluate
 from s3pet_viz.training.fit import Splits
 from s3pet_viz.training.model_state import pooler_of
@@ -24,20 +21,14 @@ from s3pet_viz.training.scores import Scores
 METHOD = "one go"
 
 
-def check_save(config: SearchConfig, started: Run | None, out: Path | None = None) -> None:
+def check_save(config: SearchConfig, started: Run | None) -> None:
     """Before anything is loaded: the folder can take the adapter. Raises ConfigError: it cannot.
 
     A resumed search may find what it has written there before it was killed.
-
-    Args:
-        out: where a new run shall be; None: in a new folder under ``runs``.
     """
-    if config.save is None:
-        return
-    own = started is not None and _holds_own(config.save, started)
-    check_free_folder(config.save, own, advice="give another one")
-    if started is None:
-        check_apart(config.save, out)
+    if config.save is not None:
+        own = started is not None and _holds_own(config.save, started)
+        check_free_folder(config.save, own, advice="give another one")
 
 
 def _holds_own(folder: str, run: Run) -> bool:
