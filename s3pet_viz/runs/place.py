@@ -68,7 +68,10 @@ def check_apart(save: str | os.PathLike[str], out: Path | None) -> None:
     Raises:
         ConfigError: they are one, the run would lie in `save`, or `save` has the name of a run's own file or folder.
     """
-    target, run = located(save).resolve(), (located("runs/new") if out is None else located(out)).resolve()
+    try:
+        target, run = located(save).resolve(), (located("runs/new") if out is None else located(out)).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte; a loop of links
+        raise ConfigError(f"save: {save}: cannot be used as a folder ({error})") from None
     inside = target.relative_to(run).parts if target.is_relative_to(run) else ()
     if run.is_relative_to(target) or (inside and inside[0] in layout.NAMES):
         raise ConfigError(f"save: expected a folder apart from the run's ({out or 'runs/...'}), found {save}")

@@ -16,6 +16,7 @@ from s3pet_viz.engine import Callback, search
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.export import Adapter
 from s3pet_viz.runs import open_run
+from s3pet_viz.runs.place import check_apart
 
 ONE_GO = {"mode": "prune", "steps": 12, "lr": 0.01, "checkpoint_every": 3}
 
@@ -150,6 +151,13 @@ def test_the_adapter_and_the_run_are_not_in_each_others_way(go, tmp_path, monkey
 def test_an_adapter_within_its_run(go, tmp_path):
     run = go("run", save=tmp_path / "run" / "adapter", **ONE_GO)
     assert Adapter.from_pretrained(run.path / "adapter").structure == open_run(run.path).structure()
+
+
+@pytest.mark.parametrize(("save", "words"), [("a\0b", "cannot be used as a folder"), ("loop", "cannot be|apart|folder")])
+def test_what_is_no_folder_is_said_in_one_way(tmp_path, save, words):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match=words):
+        check_apart(tmp_path / save, tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["run", "other"])
