@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
+from transfer_problems import write_study
 from typer.testing import CliRunner
 
 import s3pet_viz as s3
@@ -36,8 +39,27 @@ def test_transfer_over_three_tasks_and_again(tmp_path, tiny_folder, studies_in_t
     assert s3.Transfer(tmp_path / "s").targets == ["sentiment", "entailment", "similarity"]
 
 
-def test_sweep_says_the_difference_in_words(tmp_path, studies_in_threads):
-    """As many workers as it is told."""
+@pytest.mark.parametrize(
+    ("worth", "said"),
+    [(1, "searched - random = +25.0 points ("), (40, "searched - random = +10.000 (")],
+)
+def test_sweep_says_the_difference_in_words(tmp_path, monkeypatch, worth, said):
+    """Points where scores are fractions; with the mode where there are several."""
+    folder = write_study(tmp_path / "s", lambda source, *_: worth * (0.25 if source == "random" else 0.5), targets=["a"])
+    info = json.loads((folder / "study.json").read_text())
+    for cell in info["cells"]:
+        if cell["labels"].get("method") == "searched" and cell["labels"]["seed"] == 1:
+            cell["labels"]["mode"] = "prune"
+    monkeypatch.setattr(s3, "sweep", lambda **options: s3.open_study(folder))
+    one = s3pet("sweep", "--tasks", "a")
+    assert f"a 0.2%: {said}" in one.output
+    (folder / "study.json").write_text(json.dumps(info))
+    several = s3pet("sweep", "--tasks", "a")
+    assert f"a 0.2% fast: {said}" in several.output
+    assert f"a 0.2% prune: {said}" in several.output
+
+
+def test_sweep_takes_as_many_workers_as_it_is_told(tmp_path, studies_in_threads):
     out = s3pet(
         "sweep", "--tasks", "sentiment", "--budgets", "0.2%", "--methods", "random,LoRA", "--out", tmp_path / "s",
         "--workers", "1", *SMALL,

@@ -121,6 +121,8 @@ def main() -> None:
     study = s3.open_study(parser.parse_args().study)
     rows, counts = study.at_home(), study.status()
     print(f"{counts['done']} of {counts['planned']} cells.")
+    if (ended := rows.loc[rows["method"] != "full", "cap_reached"].dropna()).size:  # one go has no cap
+        print(f"{int(ended.sum())} of {len(ended)} trainings of few parameters ended at the cap.")
     for budget in budgets(rows):
         print(f"\n## At {budget}\n\n{over_tasks(rows, budget)}\n\nScores x 100, task by task:\n\n{by_task(rows, budget)}")
     sized = rows[rows["budget"].fillna("") != ""]

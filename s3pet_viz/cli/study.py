@@ -87,10 +87,11 @@ def sweep(
     _say_study(study)
     rows = study.table()
     if {"searched", "random"} <= set(rows["method"]):
-        from s3pet_viz.analysis.statistics import sentence
+        from s3pet_viz.analysis.statistics import scale_of, sentence
 
-        for _, row in study.differences(scale="points").iterrows():
-            c.say(f"{row['task']} {row['budget']}".strip() + f": {sentence(row)}")
+        for row in study.differences(scale=scale_of(rows["score"])).to_dict("records"):
+            where = (row[name] for name in ("task", "budget", "mode") if row.get(name))
+            c.say(f"{' '.join(map(str, where))}: {sentence(row)}")
     _end(study, table, force)
 
 

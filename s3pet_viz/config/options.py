@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -136,6 +136,14 @@ def described(config: type[T]) -> type[T]:
     lines = [f"    {one.name}: {one.text}" for one in options_of(config).values()]
     config.__doc__ = "\n".join([inspect.cleandoc(config.__doc__ or ""), "", "Attributes:", *lines])
     return config
+
+
+def with_keywords(function: F, more: Iterable[inspect.Parameter]) -> F:
+    """The function, whose signature names what it takes of its ``**options``."""
+    own = inspect.signature(function)
+    *named, rest = own.parameters.values()
+    function.__signature__ = own.replace(parameters=[*named, *more, rest])  # type: ignore[attr-defined]
+    return function
 
 
 def takes(config: type, *without: str) -> Callable[[F], F]:

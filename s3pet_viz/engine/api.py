@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
@@ -36,11 +36,16 @@ from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.sources import RUN, open_source
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.model_state import at_work
-from s3pet_viz.training.own import Own
+from s3pet_viz.training.own import ARGUMENTS, Own, OwnArguments, takes_own
 from s3pet_viz.training.processes import Processes, find_processes
 
 
+class SearchArguments(SearchOptions, OwnArguments, total=False):
+    """Keywords of `search`."""
+
+
 @takes(SearchConfig)
+@takes_own()
 @alone_with_its_model
 def search(
     *,
@@ -56,13 +61,7 @@ def search(
     progress: bool = True,
     load: dict[str, Any] | None = None,
     track: Any = None,
-    train: Any = None,
-    validation: Any = None,
-    test: Any = None,
-    loss: Callable[[Any, Any], Any] | None = None,
-    score: Callable[[Any, Any], Any] | None = None,
-    collate: Callable[[list[Any]], Any] | None = None,
-    **options: Unpack[SearchOptions],
+    **options: Unpack[SearchArguments],
 ) -> Run:
     """Search where PET modules belong in a backbone, under an exact parameter budget.
 
@@ -111,17 +110,18 @@ def search(
         load={k: v for k, v in load.items() if k != "split"} if isinstance(load, Mapping) else load,  # its own option
     )
     callbacks = _callbacks(callbacks)
+    given_options: dict[str, Any] = dict(options)
+    parts = {name: given_options.pop(name, None) for name in ARGUMENTS}
     started: Run | None = open_source(resume, allow=RUN, what="resume") if resume is not None else None
     load = dict(load or {})
     # The run keeps them with its other options.
-    chosen: dict[str, Any] = {**options, **{name: load.pop(name) for name in LOADING if name in load}}
+    chosen: dict[str, Any] = {**given_options, **{name: load.pop(name) for name in LOADING if name in load}}
     if isinstance(chosen.get("dtype"), torch.dtype):
         chosen["dtype"] = str(chosen["dtype"]).removeprefix("torch.")
     if "start_from" in chosen:
         chosen["start_from"] = start_label(chosen["start_from"])
     given = {"budget": budget, "space": space, **chosen}
     others = {"task": task, "backbone": backbone, "tokenizer": tokenizer, **load, **chosen}
-    parts = {"train": train, "validation": validation, "test": test, "loss": loss, "score": score, "collate": collate}
     if (own := Own.of(parts, model=model, others=others)) is not None:
         task = own
     task, backbone = (name_or_folder(v) if isinstance(v, (str, Path)) else v for v in (task, backbone))

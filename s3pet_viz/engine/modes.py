@@ -20,6 +20,7 @@ from s3pet_viz.engine.optim import AdamW, FlatWeights, clip_
 from s3pet_viz.engine.problem import Half, Problem
 from s3pet_viz.engine.prune import BATCHES, PausingAdamW, Pruning
 from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.pet.dropout import Masks, kept_masks
 from s3pet_viz.training.processes import Processes
 
 # Purposes of random numbers.
@@ -116,11 +117,21 @@ class State:
         return self.gates.sample(self.alpha, self.draw(step, purpose))
 
     def run(
-        self, half: Half, step: int, z: Tensor, masks: int, *, dw: bool = True, dz: bool = True, closed: bool = True
+        self,
+        half: Half,
+        step: int,
+        z: Tensor,
+        masks: int,
+        *,
+        dw: bool = True,
+        dz: bool = True,
+        closed: bool = True,
+        kept: Masks | None = None,
     ) -> Pass:
         """Forward and backward at the present w. `masks` names the dropout masks: equal ones are equal.
 
-        Without `closed`, gates at 0 are left out of the pass: it is cheaper, and their dz is 0.
+        Without `closed`, gates at 0 are left out of the pass: it is cheaper, and their dz is 0. Passes with the same
+        `kept` make their equal masks once (not of a batch in parts, which is there to need less memory).
         """
         batch = self.problem.batch(half, step)
         gate = z.detach().to(self.w.flat).requires_grad_(dz)
@@ -129,7 +140,8 @@ class State:
         self.problem.closed = frozenset(out)
         inputs = ([gate] if dz else []) + (self.w.parameters if dw else [])
         loss, dz_sum, dw_sum = gate.new_zeros(()), torch.zeros_like(gate), gate.new_zeros(0)
-        with self.masks(step, masks), self.w.fixed() if not dw else nullcontext():
+        kept = kept if self.accumulation == 1 else None
+        with self.masks(step, masks), kept_masks(kept), self.w.fixed() if not dw else nullcontext():
             for share, part in self.problem.parts(batch, self.accumulation):
                 part_loss = self.problem.loss(part, gate) * share
                 grads = list(torch.autograd.grad(part_loss, inputs, allow_unused=True))
@@ -180,33 +192,35 @@ class State:
 # -- the second-order term -----------------------------------------------------------------------------
 
 
-def central_difference(state: State, step: int, z: Tensor, v: Tensor, c: float) -> tuple[Tensor, list[float]]:
+def central_difference(
+    state: State, step: int, z: Tensor, v: Tensor, c: float, kept: Masks | None = None
+) -> tuple[Tensor, list[float]]:
     """``d2L_train/(dz dw) . v`` by central differences with eps = c / (||v|| + 1e-6), ||v|| over all w.
 
     Leaves w exactly as it was: the values are kept and copied back.
     """
-    kept = state.w.flat.clone()
+    before = state.w.flat.clone()
     eps = c / (float(torch.linalg.vector_norm(v)) + 1e-6)
-    state.w.set(kept + eps * v)
-    plus = state.run("train", step, z, TRAIN_MASKS, dw=False)
-    state.w.set(kept - eps * v)
-    minus = state.run("train", step, z, TRAIN_MASKS, dw=False)
-    state.w.set(kept)
+    state.w.set(before + eps * v)
+    plus = state.run("train", step, z, TRAIN_MASKS, dw=False, kept=kept)
+    state.w.set(before - eps * v)
+    minus = state.run("train", step, z, TRAIN_MASKS, dw=False, kept=kept)
+    state.w.set(before)
     return (plus.dz - minus.dz) / (2 * eps), [plus.loss, minus.loss]
 
 
 def one_sided_difference(
-    state: State, step: int, z: Tensor, at: Tensor, base: Pass, v: Tensor, c: float
+    state: State, step: int, z: Tensor, at: Tensor, base: Pass, v: Tensor, c: float, kept: Masks | None = None
 ) -> tuple[Tensor, float]:
     """The same by one extra pass, from the pass `base` that was taken at weights `at` anyway.
 
     Leaves w as it found it.
     """
-    kept = state.w.flat.clone()
+    before = state.w.flat.clone()
     eps = c / (float(torch.linalg.vector_norm(v)) + 1e-6)
     state.w.set(at + eps * v)
-    shifted = state.run("train", step, z, TRAIN_MASKS, dw=False)
-    state.w.set(kept)
+    shifted = state.run("train", step, z, TRAIN_MASKS, dw=False, kept=kept)
+    state.w.set(before)
     return (shifted.dz - base.dz) / eps, shifted.loss
 
 
@@ -217,16 +231,18 @@ def paper_step(state: State, step: int) -> StepResult:
     """The published step: virtual weight step, central differences, then alpha, then w. Five passes."""
     lr = state.w_lr(step)
     sample = state.sample(step)
-    kept = state.w.flat.clone()
-    train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False)
-    virtual = state.w_opt.peek(kept, train.dw, lr)
+    before, masks = state.w.flat.clone(), Masks()
+    train = state.run("train", step, sample.z, TRAIN_MASKS, dz=False, kept=masks)
+    virtual = state.w_opt.peek(before, train.dw, lr)
     state.w.set(virtual)
     val = state.run("val", step, sample.z, VAL_MASKS)
-    state.w.set(kept)
+    state.w.set(before)
     # xi is the learning rate of w, as if its optimiser were SGD; a head's own rate enters as a ratio.
     xi = state.lr * state.schedule(step)
     direction = val.dw * state.lr_scale
-    dz, difference_losses = central_difference(state, step, sample.z, direction, state.difference_eps or PAPER_EPS)
+    dz, difference_losses = central_difference(
+        state, step, sample.z, direction, state.difference_eps or PAPER_EPS, masks
+    )
     hessian = sample.pull_back(dz)
     grad = sample.pull_back(val.dz) - xi * hessian
     state.move_alpha(grad, step)
@@ -234,7 +250,7 @@ def paper_step(state: State, step: int) -> StepResult:
     fresh = state.sample(step, WEIGHT_GATES)
     weight = state.run("train", step, fresh.z, WEIGHT_STEP, dz=False)
     clip_(weight.dw, state.clip)
-    state.w.set(state.w_opt.update(kept, weight.dw, lr))
+    state.w.set(state.w_opt.update(before, weight.dw, lr))
     return StepResult(
         zeta=sample.zeta,
         p=sample.p.detach(),
@@ -257,15 +273,16 @@ def fast_step(state: State, step: int) -> StepResult:
         return first_order_step(state, step)
     lr = state.w_lr(step)
     sample = state.sample(step)
-    before = state.w.flat.clone()
-    train = state.run("train", step, sample.z, TRAIN_MASKS)
+    before, masks = state.w.flat.clone(), Masks()
+    train = state.run("train", step, sample.z, TRAIN_MASKS, kept=masks)
     factor = _update_weights(state, train, before, lr)
     val = state.run("val", step, sample.z, VAL_MASKS)
     first = sample.pull_back(val.dz)
     # Everything that turns dL_train/dw into the step, held constant: rate, AdamW's slope, clip factor.
     xi = state.lr * state.schedule(step)
     v_bar = state.lr_scale * state.w_opt.slope() * factor * val.dw
-    dz, loss = one_sided_difference(state, step, sample.z, before, train, v_bar, state.difference_eps or FAST_EPS)
+    eps = state.difference_eps or FAST_EPS
+    dz, loss = one_sided_difference(state, step, sample.z, before, train, v_bar, eps, masks)
     hessian = sample.pull_back(dz)
     grad = first - state.second_order_every * _capped(xi * hessian, first, state.second_order_cap)
     state.move_alpha(grad, step)

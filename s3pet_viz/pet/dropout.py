@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 from weakref import WeakSet
@@ -23,6 +24,9 @@ from torch.overrides import TorchFunctionMode
 _LEVELS = 1 << 16
 #: The modules whose attention draws quick masks now.
 _QUICK: WeakSet[nn.Module] = WeakSet()
+#: Where elements pass, by what it follows from: seed, number of elements, cut.
+Masks = dict[tuple[int, int, int], Tensor]
+_KEPT: ContextVar[Masks | None] = ContextVar("kept masks", default=None)
 
 
 @contextmanager
@@ -48,6 +52,18 @@ def quick_dropout(model: nn.Module, *, attention: bool = True) -> Iterator[None]
         _QUICK.difference_update(attending)
 
 
+@contextmanager
+def kept_masks(masks: Masks | None) -> Iterator[None]:
+    """Inside, quick masks are kept in `masks`, a byte an element, and one whose seed comes again is taken from there:
+    passes that share their masks make them once.
+    """
+    token = _KEPT.set(masks)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 def _forward(module: nn.Dropout) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         if not module.training or not 0 < module.p < 1 or x.device.type != "cpu":
@@ -63,12 +79,22 @@ def quick_mask(like: Tensor, p: float) -> Tensor:
     The probability is rounded to 2^-16, and the scale is that of the rounded one, so that the mean is 1 exactly.
     """
     cut = round(p * _LEVELS)
-    seed = int(torch.randint(2**62, ()))
-    n = like.numel()
-    bits = np.random.SFC64(seed).random_raw(-(-n // 4)).view(np.uint16)[:n].reshape(like.shape)
-    # torch turns bytes into floats many times as fast as truth values (benchmarks/speed/micro.py).
-    kept = torch.from_numpy((bits >= cut).view(np.uint8))
-    return kept.to(like.dtype).mul_(_LEVELS / (_LEVELS - cut))
+    made = (int(torch.randint(2**62, ())), like.numel(), cut)
+    masks = _KEPT.get()
+    passed = None if masks is None else masks.get(made)
+    if passed is None:
+        passed = _passed(*made)
+        if masks is not None:
+            masks[made] = passed
+    return passed.view(like.shape).to(like.dtype).mul_(_LEVELS / (_LEVELS - cut))
+
+
+def _passed(seed: int, n: int, cut: int) -> Tensor:
+    """1 where an element passes. torch turns bytes into floats many times as fast as truth values
+    (benchmarks/speed/micro.py).
+    """
+    bits = np.random.SFC64(seed).random_raw(-(-n // 4)).view(np.uint16)[:n]
+    return torch.from_numpy((bits >= cut).view(np.uint8))
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from s3pet_viz.analysis.study import Study
 from s3pet_viz.config.checks import seed_list, whole
+from s3pet_viz.config.options import with_keywords
 from s3pet_viz.errors import StudyError
 from s3pet_viz.runs.naming import numbered
 from s3pet_viz.structure.tables import read_family
@@ -102,8 +103,5 @@ _NAMES = {p.name for p in _PARAMETERS}
 
 def takes_study_options(function: F) -> F:
     """Decorator: signature and help name the options that the function takes as keywords."""
-    own = inspect.signature(function)
-    *named, rest = own.parameters.values()
-    function.__signature__ = own.replace(parameters=[*named, *_PARAMETERS, rest])  # type: ignore[attr-defined]
     function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{inspect.cleandoc(StudyOptions.__doc__ or '')}\n"
-    return function
+    return with_keywords(function, _PARAMETERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from s3pet_viz.studies.options import StudyOptions, takes_study_options
 from s3pet_viz.studies.plan import Ground, check_methods, make_ground
 from s3pet_viz.studies.worker import Given
 from s3pet_viz.training.arguments import check_arguments
-from s3pet_viz.training.own import Own
+from s3pet_viz.training.own import ARGUMENTS, Own, takes_own
 from s3pet_viz.tuning import adalora
 
 DEFAULT_METHODS = ("searched", "random")
@@ -26,6 +26,7 @@ SEARCHED = ("searched", "resolved")
 
 
 @takes_study_options
+@takes_own()
 def sweep(
     *,
     tasks: Any = None,
@@ -35,12 +36,6 @@ def sweep(
     methods: Sequence[str] = DEFAULT_METHODS,
     search_budget: str | int | float | None = None,
     model: nn.Module | None = None,
-    train: Any = None,
-    validation: Any = None,
-    test: Any = None,
-    loss: Callable[[Any, Any], Any] | None = None,
-    score: Callable[[Any, Any], Any] | None = None,
-    collate: Callable[[list[Any]], Any] | None = None,
     **options: Any,
 ) -> Study:
     """Search and train over every combination, each exactly once; call it again to go on where it ended.
@@ -67,8 +62,8 @@ def sweep(
         KeyboardInterrupt: after Ctrl-C; what is done is kept.
     """
     check_arguments(backbone=backbone, budget=search_budget)
+    parts = {name: options.pop(name, None) for name in ARGUMENTS}
     shared = StudyOptions.of(options)
-    parts = {"train": train, "validation": validation, "test": test, "loss": loss, "score": score, "collate": collate}
     others = {"tasks": tasks, "backbone": backbone, **shared.options, **(shared.load or {})}
     for nested in (shared.options.get("search"), shared.options.get("tune")):
         others |= nested if isinstance(nested, Mapping) else {}

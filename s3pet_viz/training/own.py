@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from s3pet_viz.backbones import Backbone
 from s3pet_viz.backbones.placed import computes_on
 from s3pet_viz.backbones.shared import seeded
 from s3pet_viz.config.checks import short
+from s3pet_viz.config.options import with_keywords
 from s3pet_viz.errors import ConfigError, NonFiniteLossError
 from s3pet_viz.threads import LOCK
 from s3pet_viz.training.batch_contents import rows_of
@@ -24,8 +25,22 @@ from s3pet_viz.training.own_batches import OwnBatches
 
 #: What a run is said to be about.
 OWN = "own loss"
-#: The arguments that make a task of one's own.
-ARGUMENTS = ("train", "validation", "test", "loss", "score", "collate")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OwnArguments(TypedDict, total=False):
+    """The arguments that make a task of one's own."""
+
+    train: Any
+    validation: Any
+    test: Any
+    loss: Callable[[Any, Any], Any] | None
+    score: Callable[[Any, Any], Any] | None
+    collate: Callable[[list[Any]], Any] | None
+
+
+_HINTS = OwnArguments.__annotations__
+ARGUMENTS = tuple(_HINTS)
 #: Options that only rows of a task have, and what is in their place.
 _OF_TASKS = {
     **dict.fromkeys(
@@ -41,6 +56,16 @@ _OF_TASKS = {
 }
 _USUAL = (("split", "paper"), ("accumulation", 1))
 _OF_ROWS = dict.fromkeys(("batch_size", "eval_batch_size"), "the batches are given; collate= makes them of rows")
+
+
+def takes_own(*without: str) -> Callable[[F], F]:
+    """Decorator: the signature names what the function takes of `OwnArguments` as keywords."""
+    shown = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in _HINTS.items()
+        if name not in without
+    ]
+    return lambda function: with_keywords(function, shown)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,11 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from s3pet_viz.config.options import config_of
+from s3pet_viz.config.options import config_of, with_keywords
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.config.typed import TuneOptions
 from s3pet_viz.errors import ConfigError
@@ -19,7 +19,7 @@ from s3pet_viz.sources import Opened
 from s3pet_viz.structure import Structure
 from s3pet_viz.tasks.taskfile import recalled
 from s3pet_viz.training.arguments import check_arguments
-from s3pet_viz.training.own import ARGUMENTS, OWN, Own
+from s3pet_viz.training.own import ARGUMENTS, OWN, Own, OwnArguments
 from s3pet_viz.training.own_data import OwnData, needed
 from s3pet_viz.tuning.workbench import Workbench
 
@@ -29,7 +29,7 @@ IN_MEMORY = "in memory"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class PlaceOptions(TypedDict, total=False):
+class PlaceOptions(OwnArguments, total=False):
     """What `tune`, `explain`, `baselines` and `evaluate` run on."""
 
     task: Any
@@ -42,12 +42,6 @@ class PlaceOptions(TypedDict, total=False):
     split: str | None
     workbench: Workbench | None
     load: dict[str, Any] | None
-    train: Any
-    validation: Any
-    test: Any
-    loss: Callable[[Any, Any], Any] | None
-    score: Callable[[Any, Any], Any] | None
-    collate: Callable[[list[Any]], Any] | None
 
 
 class TrainOptions(PlaceOptions, TuneOptions, total=False):
@@ -56,7 +50,8 @@ class TrainOptions(PlaceOptions, TuneOptions, total=False):
 
 _HINTS = PlaceOptions.__annotations__
 #: Names and defaults of `PlaceOptions`.
-PLACE: dict[str, Any] = {**dict.fromkeys(_HINTS), "device": "auto", "precision": "fp32"}
+PLACE: dict[str, Any] = dict.fromkeys(sorted(_HINTS, key=lambda name: name in ARGUMENTS))
+PLACE |= {"device": "auto", "precision": "fp32"}
 
 
 def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | None = None) -> dict[str, Any]:
@@ -99,14 +94,11 @@ def origin_of(source: Opened | None, task: Any = None, backbone: str | Path | No
 
 def takes_place(function: F) -> F:
     """Decorator: the signature names what the function takes of `PlaceOptions` as keywords."""
-    own = inspect.signature(function)
-    *named, rest = own.parameters.values()
     place = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_HINTS[name])
         for name, default in PLACE.items()
     ]
-    function.__signature__ = own.replace(parameters=[*named, *place, rest])  # type: ignore[attr-defined]
-    return function
+    return with_keywords(function, place)
 
 
 def split_options(given: Mapping[str, Any], **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:

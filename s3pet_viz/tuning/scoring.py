@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -19,7 +19,7 @@ from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import Space, load_space
 from s3pet_viz.structure.budget import Budget
 from s3pet_viz.training.arguments import check_arguments
-from s3pet_viz.training.own import Own
+from s3pet_viz.training.own import ARGUMENTS, Own, takes_own
 from s3pet_viz.training.pair import load_pair
 from s3pet_viz.tuning.layer_scores import Draw
 from s3pet_viz.tuning.one_pass import candidates_of, check_lora, parse_method, parted, score_rest, space_types
@@ -36,6 +36,7 @@ def score(*, tasks: Sequence[Any], **options: Any) -> TaskScores: ...
 
 
 @takes(ScoreConfig)
+@takes_own("score")
 def score(
     *,
     task: Any = None,
@@ -52,11 +53,6 @@ def score(
     load: dict[str, Any] | None = None,
     draw: Draw | None = None,
     progress: bool = True,
-    train: Any = None,
-    validation: Any = None,
-    test: Any = None,
-    loss: Callable[[Any, Any], Any] | None = None,
-    collate: Callable[[list[Any]], Any] | None = None,
     **options: Any,
 ) -> OnePassScores | TaskScores:
     """Score every gate of a search space by one pass over training rows, and choose a structure by the scores.
@@ -94,7 +90,7 @@ def score(
         progress=progress,
     )
     check_workbench(workbench)
-    parts = {"train": train, "validation": validation, "test": test, "loss": loss, "collate": collate}
+    parts = {name: options.pop(name, None) for name in ARGUMENTS if name != "score"}
     others = {
         "task": task,
         "tasks": tasks,

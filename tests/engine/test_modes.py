@@ -15,6 +15,7 @@ from s3pet_viz.engine.gates import GateModel, binary_concrete, gate_probabilitie
 from s3pet_viz.engine.modes import MODES, TRAIN_MASKS, State, central_difference, warmup_step
 from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.errors import NonFiniteLossError
+from s3pet_viz.pet import dropout
 from s3pet_viz.structure import select
 
 
@@ -163,3 +164,28 @@ def test_head_moves_at_its_own_rate():
     MODES["fast"](state, 0)
     assert problem.weights[11].abs().max() == 0
     assert problem.weights[2].abs().max() > 0
+
+
+@pytest.mark.parametrize(("mode", "passes", "made"), [("fast", 3, 2), ("paper", 5, 3), ("first-order", 2, 2)])
+def test_passes_with_equal_masks_make_them_once(mode, passes, made, monkeypatch):
+    """The step is the same, bit for bit. A batch in parts keeps none."""
+    count = []
+    real = dropout._passed
+    monkeypatch.setattr(dropout, "_passed", lambda *key: count.append(key) or real(*key))
+
+    def step(**options):
+        count.clear()
+        model = tiny_t5(dropout=0.2).train()
+        state = t5_state(model, second_order_from=0, **options)
+        with dropout.quick_dropout(model):
+            MODES[mode](state, 0)
+        return state, len(count)
+
+    state, shared = step()
+    _, parts = step(accumulation=2)
+    monkeypatch.setattr("s3pet_viz.engine.modes.kept_masks", lambda masks: dropout.kept_masks(None))
+    plain, alone = step()
+    assert shared * passes == alone * made > 0
+    assert parts == 2 * alone
+    assert torch.equal(state.alpha, plain.alpha)
+    assert torch.equal(state.w.flat, plain.w.flat)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from s3pet_viz.pet import dropout
-from s3pet_viz.pet.dropout import attend, quick_dropout, quick_mask
+from s3pet_viz.pet.dropout import attend, kept_masks, quick_dropout, quick_mask
 
 
 @settings(max_examples=30, deadline=None)
@@ -159,3 +159,31 @@ def _dropping(form):
         sizes = {"hidden_size": 16, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
         return Qwen3ForCausalLM(Qwen3Config(vocab_size=20, num_hidden_layers=2, attention_dropout=0.25, **sizes))
     return tiny_model(form, **{"dropout_rate" if form == "t5" else "attention_probs_dropout_prob": 0.25})
+
+
+def test_kept_masks_are_made_once_and_are_the_same(monkeypatch):
+    """By their seed: also those that a checkpointed layer draws again. Others are made anew, and nothing is kept after."""
+    made = []
+    monkeypatch.setattr(dropout, "_passed", lambda *key, passed=dropout._passed: made.append(key) or passed(*key))
+    layer = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.3), nn.Linear(64, 64), nn.Dropout(0.3))
+    x = torch.ones(8, 64, requires_grad=True)
+
+    def passes(masks):
+        made.clear()
+        out = []
+        for seed, forward in ((3, layer), (4, layer), (3, lambda x: checkpoint(layer, x, use_reentrant=False))):
+            torch.manual_seed(seed)
+            with kept_masks(masks):
+                out.append(torch.autograd.grad(forward(x).sum(), x)[0])
+            out.append(torch.rand(1))  # the stream moves on as ever
+        return out, len(made)
+
+    with quick_dropout(layer):
+        plain, count = passes(None)
+        assert count == 8
+        shared, count = passes({})
+        assert count == 4
+        assert all(torch.equal(a, b) for a, b in zip(plain, shared, strict=True))
+        assert not torch.equal(shared[0], shared[2])
+        passes(None)
+        assert len(made) == 8
