@@ -89,7 +89,7 @@ def sweep(
     if {"searched", "random"} <= set(rows["method"]):
         from s3pet_viz.analysis.statistics import scale_of, sentence
 
-        for row in study.differences(scale=scale_of(rows["score"])).to_dict("records"):
+        for _, row in study.differences(scale=scale_of(rows["score"])).iterrows():
             where = (row[name] for name in ("task", "budget", "mode") if row.get(name))
             c.say(f"{' '.join(map(str, where))}: {sentence(row)}")
     _end(study, table, force)
