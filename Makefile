@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Test workers; each computes with one thread, and takes files in the order of tests/conftest.py: the longest first.
-WORKERS ?= 2
+# Test workers, one more than two cores: tests that wait leave theirs. Each computes with one thread, and takes files in the order of tests/conftest.py: the longest first.
+WORKERS ?= 3
 
 .PHONY: demo test test-browser test-oldest lab lint docs clean
 

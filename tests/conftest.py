@@ -17,13 +17,15 @@ import pytest
 #: The files that take longest, by CPU seconds (tools/files_alone.py), most of them because they start processes of their
 #: own: a worker that began one of them last would be alone with it.
 LONGEST = (
-    "tests/test_docs.py", "tests/backbones/test_compatibility.py", "tests/studies/test_study.py",
-    "tests/reliability/test_threads.py", "tests/reliability/test_kill.py", "tests/test_house.py",
-    "notebooks/04_transfer.ipynb", "notebooks/05_your_own_model_and_task.ipynb", "tests/test_launch.py",
-    "tests/studies/test_kinds_studied.py", "tests/engine/test_processes.py", "notebooks/02_explain_a_structure.ipynb",
-    "tests/test_cli_study.py", "tests/studies/test_deciding.py", "tests/engine/test_estimate.py",
-    "tests/reliability/test_disk.py", "notebooks/01_watch_a_search.ipynb", "notebooks/03_compare_tasks_and_budgets.ipynb",
-    "tests/reliability/test_trackers.py", "tests/reliability/test_tracking.py", "tests/reliability/test_interrupt.py",
+    "tests/test_docs.py", "tests/backbones/test_compatibility.py", "notebooks/04_transfer.ipynb", "tests/test_house.py",
+    "tests/reliability/test_threads.py", "tests/runs/test_reading_cost.py", "tests/engine/test_search.py",
+    "tests/pet/test_in_place.py", "tests/studies/test_study.py", "tests/studies/test_kinds_studied.py",
+    "tests/test_launch.py", "tests/engine/test_estimate.py", "notebooks/05_your_own_model_and_task.ipynb",
+    "tests/test_report.py", "tests/tuning/test_auto_steps.py", "tests/engine/test_one_go.py",
+    "tests/tuning/test_answers.py", "tests/test_arguments.py", "tests/test_packaging.py",
+    "tests/reliability/test_kill.py", "tests/studies/test_deciding.py", "tests/tuning/test_given_back.py",
+    "tests/engine/test_modes.py", "tests/engine/test_early_stop.py", "tests/tuning/test_one_pass.py",
+    "tests/figures/test_fig_transfer.py",
 )  # fmt: skip
 
 
@@ -81,15 +83,16 @@ def embedded_backbone_read_once(request, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def inert_gates_measured_once(request, monkeypatch):
-    """The inert gates of one model on one batch are measured once: a quarter of a search of two steps. Not where
-    measuring, its memory, or several threads that measure at once are what is tested."""
+def gates_measured_once(request, monkeypatch):
+    """Which gates of one model are inert or redundant on one batch is measured once: half of a search of two steps. Not
+    where measuring, its memory, or several threads that measure at once are what is tested."""
     module = sys.modules.get("s3pet_viz.training.candidates")
     if module is None or request.path.parent.name in ("pet", "reliability") or request.path.stem in _MEASURING:
         return
-    from measured_once import inert_gates_once
+    from measured_once import inert_gates_once, redundant_pairs_once
 
     monkeypatch.setattr(module, "inert_gates", inert_gates_once)
+    monkeypatch.setattr(module, "redundant_pairs", redundant_pairs_once)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ WRONG = {
     )
 }  # fmt: skip
 
-ONE = {"backbone": "tiny-t5", "task": "sentiment", "device": "cpu"}
+ONE = {"backbone": "tiny-t5", "task": "headline", "device": "cpu"}  # the task of fewest rows
 CALLS = {
     "search": {**ONE, "budget": "0.2%", "out": "run"},
     "tune": {**ONE, "structure": STRUCTURE, "save": "adapter"},
@@ -44,8 +44,8 @@ CALLS = {
     "explain": {**ONE, "target": STRUCTURE},
     "what_if": {**ONE, "target": STRUCTURE, "changes": {"remove": "*"}},
     "score": ONE,
-    "sweep": {"tasks": ["sentiment"], "backbone": "tiny-t5", "budgets": ["0.2%"], "out": "study"},
-    "transfer": {"targets": ["sentiment"], "backbone": "tiny-t5", "budget": "0.2%", "out": "study"},
+    "sweep": {"tasks": ["headline"], "backbone": "tiny-t5", "budgets": ["0.2%"], "out": "study"},
+    "transfer": {"targets": ["headline"], "backbone": "tiny-t5", "budget": "0.2%", "out": "study"},
 }  # fmt: skip
 SEARCH, TUNE, SCORE = ({f.name for f in fields(kind)} for kind in (s3.SearchConfig, TuneConfig, ScoreConfig))
 BOTH = SEARCH | TUNE | {"tune_steps", "search", "tune"}
@@ -152,7 +152,7 @@ def test_wrong_kinds_of_every_argument(name, called):
         ("sweep", {"seeds": "3"}, "seeds: expected a whole number of at least 1, found '3'"),
         ("sweep", {"executor": 4}, "executor: expected a concurrent.futures.Executor"),
         ("sweep", {"search": [1]}, "search: expected a mapping of options by name, found [1]"),
-        ("sweep", {"per_task": {"sentiment": 5}}, "per_task: expected a mapping of task names to options"),
+        ("sweep", {"per_task": {"headline": 5}}, "per_task: expected a mapping of task names to options"),
         ("transfer", {"sources": 5}, "sources: expected a task, a run, a structure, or the path of one, found 5"),
     ],
 )

@@ -20,7 +20,7 @@ from s3pet_viz.figures._theme import Look, themed
 from s3pet_viz.runs.reader import Budget
 from s3pet_viz.sources import Source, open_sources
 from s3pet_viz.structure import Structure
-from s3pet_viz.structure.units import compared
+from s3pet_viz.structure.units import comparable
 
 By = Literal["gates", "params", "spearman"]
 _TITLES = {
@@ -69,7 +69,7 @@ def overlap_table(
         sized = all(gate.n_params > 0 for gate in (*a.gates, *b.gates))
         by_params = a.overlap(b, weighted=True) if sized else float("nan")
         ranked = _correlation(views[i], views[j])
-        mine, theirs = compared(a.gates, b.gates)
+        mine, theirs = comparable(a.gates, b.gates)
         rows.append((names[i], names[j], len(mine.keys() & theirs.keys()), a.overlap(b), by_params, ranked))
     return pd.DataFrame(rows, columns=["a", "b", "shared", "gates", "params", "spearman"])
 

@@ -173,7 +173,9 @@ def budget_at(step: int, budget: float, total: float, open_steps: int = 0, shrin
     left = open_steps + shrink_steps - step
     if left <= 0 or budget >= total:
         return budget
-    return total if step < open_steps else budget * (total / budget) ** (left / shrink_steps)
+    if step < open_steps:
+        return total
+    return min(budget * (total / budget) ** (left / shrink_steps), total)  # rounding may lie above
 
 
 def solve_shift(alpha: ArrayLike, counts: ArrayLike, budget: float, tau: float = 1.0) -> float:

@@ -15,7 +15,7 @@ from s3pet_viz.errors import StructureError
 from s3pet_viz.files import check_ending, check_kind, located, named_in, read_json, write_json_atomic
 from s3pet_viz.hub import OnHub, Parcel, card, folder_of
 from s3pet_viz.structure.gate import LIMITS, LONGEST, LONGEST_PET_TYPE, MOST_GATES, MOST_UNITS, Gate, check_grid
-from s3pet_viz.structure.units import check_units, compared, rank_keys
+from s3pet_viz.structure.units import check_units, comparable, rank_keys
 
 SCHEMA_VERSION = 1
 KIND = "s3pet_viz.structure"
@@ -99,7 +99,7 @@ class Structure(OnHub):
         Two empty structures overlap by 1. Units of one position count by their number, whichever they are; beside a
         whole gate of another structure there they count as one.
         """
-        mine, theirs = compared(self.gates, other.gates)
+        mine, theirs = comparable(self.gates, other.gates)
         either, both = mine.keys() | theirs.keys(), mine.keys() & theirs.keys()
         if not weighted:
             return len(both) / len(either) if either else 1.0

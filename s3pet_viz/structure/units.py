@@ -34,7 +34,7 @@ def rank_keys(gates: Iterable[Gate]) -> list[tuple[str, str]]:
     return keys
 
 
-def compared(*several: Sequence[Gate]) -> list[dict[tuple[str, str], int]]:
+def comparable(*several: Sequence[Gate]) -> list[dict[tuple[str, str], int]]:
     """What some structures are compared by, with the parameters of each key: the keys of `rank_keys`; but at a place
     where one has units and another a whole gate (LoRA on every layer, say), the place alone, whatever the ranks.
     """

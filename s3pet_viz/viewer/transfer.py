@@ -6,6 +6,7 @@ import contextlib
 import functools
 import html
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from s3pet_viz.analysis.measures import chance_overlap, random_structures
 from s3pet_viz.errors import S3PETError
 from s3pet_viz.figures.transfer import Words, compared, yardsticks
 from s3pet_viz.structure import Gate, Structure
-from s3pet_viz.structure.units import by_rank, rank_keys
+from s3pet_viz.structure.units import by_rank, comparable, rank_keys
 from s3pet_viz.viewer.documents import Doc, space_doc
 from s3pet_viz.viewer.state import mark_of
 
@@ -56,6 +57,7 @@ def transfer_doc(matrix: Transfer, *, key: str, theme: str = "auto") -> Doc:
         "matrices": matrices,
         "space": space_doc(list(gates.values())),
         "structures": {name: _structure(structure, at) for name, structure in found.items()},
+        "shared": {name: _shared(structure, own) for name, structure, own in _pairs(found)},
         "chance": _chances(found, list(gates.values())) if known else {},
     }
     return doc | {"of": mark_of(doc)}
@@ -105,6 +107,21 @@ def _matrix(matrix: Transfer, trained: Any, value: Any, relative: Any, seed: int
     }
 
 
+def _pairs(found: dict[str, Structure]) -> Iterator[tuple[str, Structure, Structure]]:
+    """The two structures behind each cell off the diagonal: the source's, and the target's own."""
+    for name, structure in found.items():
+        source, target, seed = name.rsplit("|", 2)
+        own = found.get(f"{target}|{target}|{seed}")
+        if own is not None and source != target:
+            yield name, structure, own
+
+
+def _shared(one: Structure, other: Structure) -> tuple[int, float]:
+    """How many gates (of units and whole gates: places) both have, and their Jaccard index."""
+    mine, theirs = comparable(one.gates, other.gates)
+    return len(mine.keys() & theirs.keys()), one.overlap(other)
+
+
 def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]:
     """Mean Jaccard of random structures of the two budgets behind each cell off the diagonal."""
     counts = [gate.n_params for gate in gates]
@@ -116,10 +133,7 @@ def _chances(found: dict[str, Structure], gates: list[Gate]) -> dict[str, float]
         drawn = [random_structures(counts, budget, draws=_DRAWS, seed=i) for i, budget in enumerate(budgets)]
         return chance_overlap(*(by_rank(chosen, gates) for chosen in drawn)).mean
 
-    chances = {}
-    for name, structure in found.items():
-        source, target, seed = name.rsplit("|", 2)
-        own = found.get(f"{target}|{target}|{seed}")
-        if own is not None and source != target:
-            chances[name] = chance(structure.budget or structure.n_params, own.budget or own.n_params)
-    return chances
+    return {
+        name: chance(structure.budget or structure.n_params, own.budget or own.n_params)
+        for name, structure, own in _pairs(found)
+    }

@@ -100,7 +100,10 @@ def test_structures_behind_the_cells(matrix, doc):
     assert {name.split("|")[0] for name in doc["structures"]} == {*TASKS, "consensus"}
     assert "search of seed 2" in doc["structures"]["sentiment|entailment|2"]["words"]
     a, b = (set(doc["structures"][f"{s}|entailment|0"]["gates"]) for s in ("sentiment", "entailment"))
-    assert len(a & b) / len(a | b) == pytest.approx(jaccard(recorded("sentiment", 0), recorded("entailment", 0)))
+    overlap = pytest.approx(jaccard(recorded("sentiment", 0), recorded("entailment", 0)))
+    assert len(a & b) / len(a | b) == overlap
+    assert doc["shared"]["sentiment|entailment|0"] == [len(a & b), overlap]
+    assert not {f"{task}|{task}|0" for task in TASKS} & doc["shared"].keys()
 
 
 def test_chance_is_known_where_the_space_is(doc):

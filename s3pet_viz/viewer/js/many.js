@@ -491,12 +491,12 @@ Object.assign(View.prototype, {
       .map(([name, words]) => ({ name: words, ...find(name) }))
       .filter((one) => one.gates)
       .map((one) => ({ ...one, set: new Set(one.gates) }));
-    const shared = this.both.length === 2 ? this.both[0].gates.filter((g) => this.both[1].set.has(g)) : [];
-    const either = new Set(this.both.flatMap((one) => one.gates)).size,
-      chance = doc.chance[`${source}|${target}|${this.seed}`];
+    const pair = `${source}|${target}|${this.seed}`,
+      shared = this.both.length === 2 ? doc.shared[pair] : undefined, // by Python: ranks and whole gates compare places
+      chance = doc.chance[pair];
     put(
       this.pairWords,
-      `${source} → ${target}: ${table.cells[i][j]?.hover?.[1] ?? "–"}${this.both.length === 2 ? ` · ${shared.length} gates shared of ${this.both.map((one) => one.gates.length).join(" and ")} (Jaccard ${(either ? shared.length / either : 1).toFixed(2)}${chance === undefined ? "" : `, by chance ${chance.toFixed(2)}`})` : ""}`,
+      `${source} → ${target}: ${table.cells[i][j]?.hover?.[1] ?? "–"}${shared ? ` · ${shared[0]} gates shared of ${this.both.map((one) => one.gates.length).join(" and ")} (Jaccard ${shared[1].toFixed(2)}${chance === undefined ? "" : `, by chance ${chance.toFixed(2)}`})` : ""}`,
     );
     const values = this.both.map((one) => Float64Array.from(space.n, (_, g) => (one.set.has(g) ? 1 : 0)));
     const { rows } = arrange(space, values[0] ?? new Float64Array(space.n.length), {
