@@ -1,17 +1,29 @@
-"""What many tests measure of the same model is measured once in a process."""
+"""What many tests measure of the same model is measured once: in a process, or (`share`) in all that one forks."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.pet.redundant import redundant_pairs
+from s3pet_viz.training import candidates
 
 _KNOWN: dict[Any, Any] = {}
+#: Where processes leave it for each other.
+_SHARED: list[Path] = []
+
+
+def share(folder: Path) -> None:
+    """From here on all that this process and those it forks measure is measured once, and kept in a folder."""
+    _SHARED[:] = [folder]
+    candidates.inert_gates, candidates.redundant_pairs = inert_gates_once, redundant_pairs_once
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
@@ -37,8 +49,19 @@ def _once(measure: Callable[..., Any], model, gates, batch, autocast) -> Any:
         tuple(map(repr, gates)), _digest(batch), repr(autocast.__self__),
     )  # fmt: skip
     if key not in _KNOWN:
-        _KNOWN[key] = measure(model, gates, batch, autocast)
+        _KNOWN[key] = _kept(key, lambda: measure(model, gates, batch, autocast))
     return _KNOWN[key]
+
+
+def _kept(key: Any, measure: Callable[[], Any]) -> Any:
+    if not _SHARED:
+        return measure()
+    path = _SHARED[0] / hashlib.blake2b(repr((key[0].__name__, *key[1:])).encode()).hexdigest()
+    if not path.exists():
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_bytes(pickle.dumps(measure()))
+        new.replace(path)
+    return pickle.loads(path.read_bytes())
 
 
 def inert_gates_once(model, gates, batch, autocast, output=None):
