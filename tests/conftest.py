@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import json
 import os
@@ -32,8 +33,9 @@ LONGEST = (
 #: Files that look at what a search takes before its first step.
 _MEASURING = ("test_estimate", "test_placed", "test_cheaper", "test_threads")
 
-#: tiny-t5, as it was read with these arguments.
+#: tiny-t5 and the folders of `tiny_folder`, as they were read with these arguments.
 _READ: dict[str, object] = {}
+_TINY_FOLDERS: set[str] = set()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,17 +64,19 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def embedded_backbone_read_once(request, monkeypatch):
-    """tiny-t5 is read from its files once; each load has a copy of its own. Not where loading is what is tested."""
+def tiny_backbones_read_once(request, monkeypatch):
+    """tiny-t5 and those of `tiny_folder`, which no test changes, are read from their files once; each load has a copy of
+    its own. Not where loading is what is tested."""
     module = sys.modules.get("s3pet_viz.backbones.load")
     if module is None or request.path.parent.name == "backbones":
         return
     real = module._load
 
     def load(name, *args, **options):
-        if name != "tiny-t5" or Path(name).exists() or any(options.values()) or families_environment():
+        known = (name == "tiny-t5" and not Path(name).exists()) or str(name) in _TINY_FOLDERS
+        if not known or any(options.values()) or families_environment():
             return real(name, *args, **options)
-        key = repr(args)
+        key = repr((str(name), args))
         if key not in _READ:
             _READ[key] = real(name, *args, **options)
         return copy.deepcopy(_READ[key])
@@ -80,6 +84,15 @@ def embedded_backbone_read_once(request, monkeypatch):
     from s3pet_viz.structure.tables import families_environment
 
     monkeypatch.setattr(module, "_load", load)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def commands_made_once():
+    """The command line is made of its fields once, and not for each line that a test gives."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "typer.testing" in sys.modules:
+            patch.setattr("typer.testing._get_command", functools.cache(sys.modules["typer.testing"]._get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +130,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory):
     def folder(form: str, layers: int = 2) -> Path:
         if (form, layers) not in made:
             made[form, layers] = save_tiny(form, tmp_path_factory.mktemp(f"tiny-{form}"), layers=layers)
+            _TINY_FOLDERS.add(str(made[form, layers]))
         return made[form, layers]
 
     return folder

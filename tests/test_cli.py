@@ -290,6 +290,24 @@ def test_interrupted_search_says_how_to_resume(mood, tiny_folder, tmp_path, monk
     assert np.array_equal(open_run(cut).alphas(), open_run(whole).alphas())
 
 
+def test_interrupted_at_its_end_a_search_is_whole(mood, tiny_folder, tmp_path, monkeypatch):
+    from s3pet_viz.engine import loop as engine
+
+    usual = engine.Search._finish
+
+    def interrupting(self):
+        import signal
+
+        signal.raise_signal(signal.SIGINT)
+        usual(self)
+
+    monkeypatch.setattr(engine.Search, "_finish", interrupting)
+    options = ("--task", mood, "--backbone", tiny_folder("bert", layers=1), "--budget", 600, "--steps", 2, "--quiet")
+    result = call("search", *options, "--out", tmp_path / "run", code=130)
+    assert result.stderr == f"interrupted: the run is whole; see it with: s3pet show {tmp_path / 'run'}\n"
+    assert open_run(tmp_path / "run").status == "finished"
+
+
 def test_escape_sequences_of_a_strangers_run_do_not_reach_the_terminal(run_folder):
     path = run_folder / "run.json"
     info = json.loads(path.read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -22,7 +23,7 @@ from s3pet_viz.structure.budget import check_budget
 from s3pet_viz.structure.gate import MOST_UNITS
 from s3pet_viz.structure.pins import left_for, pins_said
 from s3pet_viz.structure.structure import gates_by_index
-from s3pet_viz.structure.units import at_rank
+from s3pet_viz.structure.units import at_rank, nth_units
 
 Per: TypeAlias = Literal["gate", "param"]
 
@@ -185,9 +186,8 @@ class OnePassScores(FinalAlphas):
             return plop_order(1 / self.score, [g.module for g in self.gates])
         key = self.score if self.per == "gate" else self.per_param
         if self.kind == "gora" and self._units() is not None:  # r0 at which the formula gives a layer its k-th unit
-            nth = np.zeros(len(self.gates))
-            for gates in self._by_position().values():
-                nth[gates] = 1 + np.arange(len(gates))
+            pinned = len(self.pinned_in)
+            nth = 1 + np.array(nth_units((*self.pinned_in, *self.gates))[pinned:])
             key = key / (nth * np.sqrt(self.counts))
         return np.log(np.maximum(key, _LEAST))
 
@@ -215,10 +215,14 @@ class OnePassScores(FinalAlphas):
         if self.kind == "gora" and self._units() is not None:
             layers = list(self._by_position().values())
             first = [gates[0] for gates in layers]
+            pinned = Counter(gate.position for gate in self.pinned_in)
+            held = np.array([pinned[self.gates[i].position] for i in first])
+            sizes, most = self.counts[first], held + [len(gates) for gates in layers]
             made = gora_ranks(
-                self.score[first], self.counts[first], np.zeros(len(first)), budget, most=[len(g) for g in layers]
+                self.score[first], sizes, np.zeros(len(first)), budget + int(held @ sizes), least=held, most=most
             )
-            return np.sort(np.concatenate([g[:r] for g, r in zip(layers, made.ranks, strict=True)]).astype(np.int64))
+            chosen = [gates[:r] for gates, r in zip(layers, made.ranks - held, strict=True)]
+            return np.sort(np.concatenate(chosen).astype(np.int64))
         return select(self.score if per == "gate" else self.per_param, self.counts, budget)
 
     def _units(self) -> list[int] | None:

@@ -26,7 +26,13 @@ class Ranks(NamedTuple):
 
 
 def gora_ranks(
-    scores: ArrayLike, n_in: ArrayLike, n_out: ArrayLike, budget: int, *, least: int = 0, most: ArrayLike | None = None
+    scores: ArrayLike,
+    n_in: ArrayLike,
+    n_out: ArrayLike,
+    budget: int,
+    *,
+    least: ArrayLike = 0,
+    most: ArrayLike | None = None,
 ) -> Ranks:
     """Ranks of GoRA (arXiv 2502.12171, as in its authors' code) under an exact budget.
 
@@ -38,7 +44,7 @@ def gora_ranks(
     Args:
         scores: shape (n_layers,), at least 0. n_in, n_out: widths of the layers, shape (n_layers,).
         budget: in parameters.
-        least, most: bounds of a rank; `most` also one for each layer, shape (n_layers,); None: no bound.
+        least, most: bounds of a rank, or of each layer's, shape (n_layers,); `most` None: no bound.
 
     Raises:
         ConfigError: a score is negative or not finite, or all are 0. BudgetError: `least` alone exceeds the budget.
@@ -48,20 +54,19 @@ def gora_ranks(
     if s.ndim != 1 or s.shape != size.shape or not (np.isfinite(s).all() and (s >= 0).all() and s.any()):
         raise ConfigError("scores: expected one of at least 0 for each layer, and one above 0")
     top = np.broadcast_to(np.asarray(np.inf if most is None else most, dtype=np.float64), s.shape)
-    if least * size.sum() > budget:
-        raise BudgetError(
-            f"budget: {budget:,} parameters is below rank {least} at every layer ({least * size.sum():,.0f})"
-        )
+    bottom = np.broadcast_to(np.asarray(least, dtype=np.float64), s.shape)
+    if (needed := bottom @ size) > budget:
+        raise BudgetError(f"budget: {budget:,} parameters is below the least ranks of all layers ({needed:,.0f})")
     largest = s / s.max()  # sums of these neither overflow nor vanish
     share, root = largest / largest.sum(), np.sqrt(size)
 
     def ranks_at(r0: float) -> NDArray[np.float64]:
-        return np.clip(np.floor(np.round(share * (r0 * root.sum())) / root), least, np.maximum(top, least))
+        return np.clip(np.floor(np.round(share * (r0 * root.sum())) / root), bottom, np.maximum(top, bottom))
 
     def fits(ranks: NDArray[np.float64]) -> bool:
         return bool(ranks @ size <= budget)
 
-    full = np.where(share > 0, np.maximum(top, least), least)
+    full = np.where(share > 0, np.maximum(top, bottom), bottom)
     if np.isfinite(full).all() and fits(full):
         r0, ranks, part = np.inf, full, share
     else:

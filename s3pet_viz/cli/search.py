@@ -109,8 +109,7 @@ def search(
         run = s3.search(resume=resume, callbacks=[watch], progress=not quiet, **options)
     except KeyboardInterrupt as interrupt:
         if watch.path is not None:
-            again = f"s3pet search --resume {c.quoted(watch.path)}"
-            c.complain("interrupted", f"the run is saved; continue it with: {again}")
+            c.complain("interrupted", f"the run is {_next_of(s3.open_run(watch.path))}")
             interrupt.explained = True  # type: ignore[attr-defined]
         raise
     from s3pet_viz.runs.process import LAUNCHED
@@ -118,6 +117,13 @@ def search(
     # Launched: nobody is there to read it, and the log is for what goes wrong. Of several processes, one says it.
     if not os.environ.get(LAUNCHED) and os.environ.get("RANK", "0") == "0":
         _report(run)
+
+
+def _next_of(run: Run) -> str:
+    """What an interrupted run is, and what can be done with it: it may have come to its end first."""
+    if run.status == "finished":
+        return f"whole; see it with: s3pet show {c.quoted(run.path)}"
+    return f"saved; continue it with: s3pet search --resume {c.quoted(run.path)}"
 
 
 def _check_first(options: Mapping[str, Any]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from s3pet_viz.config.names import ONE_PASS_METHODS
+from s3pet_viz.config.names import LAYER_SCORES, ONE_PASS_METHODS
 from s3pet_viz.config.options import check_options, described, like, option
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.config.tuning import TuneConfig
+from s3pet_viz.errors import ConfigError
 
 #: Training rows that the scores read, unless said otherwise. A mean over n rows leaves 1/n of the rows' variance in a
 #: squared gradient, and on MiniLM and sst2 that variance is 60 times the squared gradient, summed over all gates.
@@ -19,6 +20,23 @@ WARM_STEPS = {"gradient": 0, "fisher": 0, "sensitivity": 50, "gora": 0, "plop": 
 
 #: Rows to a pass, unless said otherwise. Fisher information needs the gradient of each row apart.
 BATCH_SIZE = {"gradient": 32, "fisher": 1, "sensitivity": 32, "gora": 32, "plop": 32, "domlora": 32, "eva": 32}
+
+
+def warm_steps_of(kind: str, given: int | None) -> int:
+    """Steps of training before the scores of `kind` are taken.
+
+    Raises:
+        ConfigError: a number that this method cannot have.
+    """
+    steps = WARM_STEPS[kind] if given is None else given
+    if kind == "sensitivity" and steps == 0:
+        raise ConfigError(
+            "warm_steps: expected at least 1 for 'sensitivity', found 0; "
+            "the deltas of LoRA, BitFit and LNFit are zero at the start, and so is dL/dz"
+        )
+    if kind in LAYER_SCORES and steps:
+        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which is of untrained modules, found {steps}")
+    return steps
 
 
 def _said(numbers: dict[str, int]) -> str:
@@ -44,3 +62,4 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        warm_steps_of(self.method.removesuffix("/param"), self.warm_steps)

@@ -124,8 +124,6 @@ def _site(model: nn.Module, gate: Gate) -> Position:
     cls = PET_CLASSES.get(gate.pet_type)
     if cls is None:
         raise StructureError(f"structure: expected a PET type among {', '.join(PET_CLASSES)}, found {gate.pet_type!r}")
-    if gate.unit is not None and not (cls is LoRA and gate.options.get("r", 1) == 1):
-        raise StructureError(f"structure: expected units of LoRA of rank 1, found {gate.name} with {gate.options}")
     if site.kind not in cls.kinds:
         raise StructureError(f"structure: {gate.pet_type} cannot go on {gate.position!r}, which is a {site.kind}")
     try:

@@ -23,15 +23,21 @@ def rank_keys(gates: Iterable[Gate]) -> list[tuple[str, str]]:
 
     So a rank of 3 and one of 5 at a position share three keys of five, whichever units were chosen.
     """
+    several = list(gates)
+    return [
+        gate.key if gate.unit is None else (gate.position, f"{gate.pet_type}.{nth}")
+        for gate, nth in zip(several, nth_units(several), strict=True)
+    ]
+
+
+def nth_units(gates: Iterable[Gate]) -> list[int]:
+    """Of each gate how many units of its place come before it, in the order given; 0 of a gate that is no unit."""
     seen: Counter[tuple[str, str]] = Counter()
-    keys = []
+    found = []
     for gate in gates:
-        if gate.unit is None:
-            keys.append(gate.key)
-        else:
-            keys.append((gate.position, f"{gate.pet_type}.{seen[gate.place]}"))
-            seen[gate.place] += 1
-    return keys
+        found.append(seen[gate.place])
+        seen[gate.place] += gate.unit is not None
+    return found
 
 
 def comparable(*several: Sequence[Gate]) -> list[dict[tuple[str, str], int]]:
@@ -109,6 +115,8 @@ def check_units(gates: Iterable[Gate], where: str) -> None:
     """
     first: dict[tuple[str, str], Gate] = {}
     for gate in gates:
+        if gate.unit is not None and not (gate.pet_type == "LoRA" and gate.options.get("r", 1) == 1):
+            raise StructureError(f"{where}: expected units of LoRA of rank 1, found {gate.name} with {gate.options}")
         other = first.setdefault(gate.place, gate)
         if (gate.unit is None) != (other.unit is None):
             raise StructureError(f"{where}: expected {' '.join(gate.place)} as one gate or as units, found both")

@@ -39,6 +39,7 @@ def load_pair(
     device_map: str | dict[str, Any] | None = None,
     family: Any = None,
     scored: bool = False,
+    loaded: Backbone | None = None,
     **task_options: Any,
 ) -> tuple[Backbone, TaskData | OwnData]:
     """A backbone and a task in the form that it reads. `revision` is the backbone's, `task_revision` the task's.
@@ -46,7 +47,8 @@ def load_pair(
     Every way to search, train or score begins here, and so do the checks that the two can work together
     (`backbones.check`). `head`, `dtype`, `device_map` and `family` are as in `load_backbone`; a model in memory has its
     own head, dtype and places, and is left as found. An `Own` in the place of a task: see `own.load_own`; `scored`:
-    whether its score is asked for.
+    whether its score is asked for. `loaded`: what this gave for another task and the same
+    backbone; a language model is taken as it is, whatever the task, and is not read from its files again.
 
     Raises:
         ConfigError: neither or both of `backbone` and `model`, or another head than the model's, or an unknown option.
@@ -83,6 +85,8 @@ def load_pair(
             return made, _checked(made, data)
     # The task decides the head's width, the backbone decides the task's form: read the task first as text.
     data = load_task(task, form="text", revision=task_revision, **task_options)
+    if loaded is not None and loaded.form == "text":
+        return loaded, _checked(loaded, data)
     made = load_backbone(
         str(backbone),
         head=head,

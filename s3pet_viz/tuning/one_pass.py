@@ -20,13 +20,14 @@ from s3pet_viz.analysis.one_pass import OnePassScores, Per, check_size
 from s3pet_viz.backbones.position import Position
 from s3pet_viz.config.checks import whole
 from s3pet_viz.config.names import LAYER_SCORES, ONE_PASS, ONE_PASS_METHODS
-from s3pet_viz.config.scoring import BATCH_SIZE, ROWS, WARM_STEPS
+from s3pet_viz.config.scoring import BATCH_SIZE, ROWS, warm_steps_of
 from s3pet_viz.config.tuning import TuneConfig, default_lr
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, SpaceError, StructureError
 from s3pet_viz.pet import PETs, Space, insert, load_space
 from s3pet_viz.structure import Gate, Structure, parse_budget
 from s3pet_viz.structure.pins import Pinned
 from s3pet_viz.structure.pins import part as part_by_pins
+from s3pet_viz.structure.units import nth_units
 from s3pet_viz.training.batch_contents import rows_of
 from s3pet_viz.training.batches import Features
 from s3pet_viz.training.candidates import Candidates
@@ -102,10 +103,10 @@ def score_rest(
     """
     if pinned is None:
         return score_gates(bench, kind, gates, **options)
-    made = score_gates(bench, kind, (*pinned.gates, *pinned.inside), **options)
-    n = len(pinned.gates)
+    made = score_gates(bench, kind, (*pinned.inside, *pinned.gates), **options)  # units pinned in are the first ranks
+    n = len(pinned.inside)
     sides: dict[str, Any] = {"pin": pin, "pinned_in": pinned.inside, "pinned_out": pinned.outside}
-    return replace(made, gates=made.gates[:n], score=made.score[:n], **sides)
+    return replace(made, gates=made.gates[n:], score=made.score[n:], **sides)
 
 
 def parse_method(name: str) -> tuple[str, Per]:
@@ -199,16 +200,9 @@ def score_gates(
     _check_kind(kind)
     most = ROWS[kind] if rows is None else rows
     size = BATCH_SIZE[kind] if batch_size is None else batch_size
-    warm = WARM_STEPS[kind] if warm_steps is None else warm_steps
-    for what, value, least in (("rows", most, 1), ("batch_size", size, 1), ("warm_steps", warm, 0)):
+    for what, value, least in (("rows", most, 1), ("batch_size", size, 1), ("warm_steps", warm_steps or 0, 0)):
         whole(what, value, least)
-    if kind == "sensitivity" and warm == 0:
-        raise ConfigError(
-            "warm_steps: expected at least 1 for 'sensitivity', found 0; "
-            "the deltas of LoRA, BitFit and LNFit are zero at the start, and so is dL/dz"
-        )
-    if kind in LAYER_SCORES and warm:
-        raise ConfigError(f"warm_steps: expected 0 for {kind!r}, which is of untrained modules, found {warm}")
+    warm = warm_steps_of(kind, warm_steps)
     check_lora(kind, (g.pet_type for g in gates))
     _check_rows(bench, kind)
     started = time.perf_counter()
@@ -273,7 +267,9 @@ def _layer_scores(
     layers: list[Position] = [sites[name] for name in dict.fromkeys(g.position for g in gates)]
     if kind == "eva":
         ratios = dict(zip((p.name for p in layers), eva_ratios(bench, layers, features, size, tick), strict=True))
-        return np.array([_explained(gate, ratios[gate.position]) for gate in gates])
+        return np.array(
+            [_explained(g, nth, ratios[g.position]) for g, nth in zip(gates, nth_units(gates), strict=True)]
+        )
     made = (
         gora_scores(bench, layers, features, size, tick)
         if kind == "gora"
@@ -283,10 +279,9 @@ def _layer_scores(
     return np.array([by_name[g.position] for g in gates])
 
 
-def _explained(gate: Gate, ratios: NDArray[np.float64]) -> float:
-    """By the component of this unit, or by as many as the rank of a gate that is none."""
-    first, r = gate.unit or 0, gate.options.get("r", 1)
-    return float(ratios[first : first + r].sum())
+def _explained(gate: Gate, nth: int, ratios: NDArray[np.float64]) -> float:
+    """By the component of this unit, the nth of its position, or by as many as the rank of a gate that is none."""
+    return float(ratios[nth : nth + gate.options.get("r", 1)].sum())
 
 
 def _counted(part: RowLosses, tick: Callable[[], Any]) -> RowLosses:

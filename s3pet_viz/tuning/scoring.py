@@ -18,6 +18,7 @@ from s3pet_viz.config.scoring import ScoreConfig
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.pet import Space, load_space
 from s3pet_viz.structure.budget import Budget
+from s3pet_viz.tasks.load import check_name
 from s3pet_viz.training.arguments import check_arguments
 from s3pet_viz.training.own import ARGUMENTS, Own, takes_own
 from s3pet_viz.training.pair import load_pair
@@ -110,11 +111,12 @@ def score(
 
     read: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "split": split, **(load or {})}
 
-    def one(which: Any) -> OnePassScores:
+    def opened(which: Any, **beside: Any) -> Workbench:
         places: dict[str, Any] = {"device": device, "precision": precision}
-        bench = workbench or Workbench.open(
-            which, backbone, max_source_length=config.max_source_length, **places, **read
-        )
+        most = config.max_source_length
+        return Workbench.open(which, backbone, max_source_length=most, **places, **beside, **read)
+
+    def one(bench: Workbench) -> OnePassScores:
         candidates = candidates_of(bench, kind, chosen)
         gates = candidates.gates
         parameters = parsed.parameters(bench.backbone.n_params)
@@ -134,10 +136,14 @@ def score(
         return replace(made, budget=parameters, per=per, inert=candidates.inert)
 
     if tasks is None:
-        return one(task)
-    for name in names[1:]:  # what is wrong with a later task is said before the first is scored
-        load_pair(name, backbone, scored=True, **read)
-    found = [one(name) for name in names]
+        return one(workbench or opened(task))
+    for name in names:
+        check_name(name)
+    first, *others = names
+    bench = opened(first)
+    for name in others:  # what is wrong with a later task is said before the first is scored
+        load_pair(name, backbone, scored=True, loaded=bench.backbone, **read)
+    found = [one(bench), *(one(opened(name, loaded=bench.backbone)) for name in others)]
     labels = [made.task for made in found]
     labels = [label if labels.count(label) == 1 else str(name) for label, name in zip(labels, names, strict=True)]
     return TaskScores(dict(zip(labels, found, strict=True)))

@@ -93,7 +93,7 @@ def test_bounds():
     assert wide.ranks.tolist() == [3, 4, 2]  # all of it
     assert math.isinf(wide.r0)
     assert gora_ranks([5, 1, 0], [10] * 3, [10] * 3, 100, least=1).ranks.min() == 1
-    with pytest.raises(BudgetError, match="budget: 50 parameters is below rank 1 at every layer"):
+    with pytest.raises(BudgetError, match=r"budget: 50 parameters is below the least ranks of all layers \(60\)"):
         gora_ranks([5, 1, 0], [10] * 3, [10] * 3, 50, least=1)
     for scores in ([0.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0]):
         with pytest.raises(ConfigError, match="scores: expected one of at least 0 for each layer, and one above 0"):

@@ -154,6 +154,9 @@ def test_wrong_units_are_named(tmp_path):
         Structure((GATES[2], replace(GATES[1], unit=1)))
     with pytest.raises(StructureError, match="as one gate or as units, found both"):
         Structure((GATES[1], replace(GATES[2], unit=None)))
+    for wrong in (replace(GATES[0], unit=0), replace(GATES[1], options={"r": 2})):
+        with pytest.raises(StructureError, match="expected units of LoRA of rank 1, found .*"):
+            Structure((wrong,))
     with pytest.raises(StructureError, match="of one size and with the same options"):
         Structure((GATES[1], replace(GATES[2], n_params=3)))
     data = Structure((GATES[1],)).to_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -162,15 +163,11 @@ def test_a_layer_s_score_is_its_own_whatever_the_space():
 def units(score, sizes, n, budget):
     """Scores of a space that offers ranks: n rank-one units at each position."""
 
-    class Unit(s3.Gate):
-        unit = None
-
-    gates = []
-    for i, size in enumerate(sizes):
-        for k in range(n):
-            gate = Unit(len(gates), f"block.{i}.q", "encoder", i, "SelfAttn.Q", "LoRA", size, {"r": 1, "k": k})
-            object.__setattr__(gate, "unit", k)
-            gates.append(gate)
+    gates = [
+        s3.Gate(n * i + k, f"block.{i}.q", "encoder", i, "SelfAttn.Q", "LoRA", size, {"r": 1}, k)
+        for i, size in enumerate(sizes)
+        for k in range(n)
+    ]
     return OnePassScores(
         kind="gora", gates=tuple(gates), score=np.repeat(np.array(score, float), n), rows=8, warm_steps=0, steps=1,
         seconds=0.5, seed=0, task="mood", backbone="tiny", backbone_params=100_000, budget=budget,
@@ -188,6 +185,35 @@ def test_gora_gives_ranks_where_the_space_offers_units(budget):
     assert (chosen == (np.arange(4) < ranks[:, None])).all()  # the first units
     assert made.alpha.reshape(4, 4)[:3].argmax(1).tolist() == [0, 0, 0]
     assert (np.diff(made.alpha.reshape(4, 4)[:3]) < 0).all()
+
+
+@pytest.mark.parametrize("inside", [[5, 4], [7], [0, 1, 8]])
+def test_units_pinned_in_are_the_first_ranks(inside):
+    """GoRA gives the whole budget's ranks, of which those pinned in are some."""
+    score, sizes, budget = [5.0, 1.0, 2.5, 0.5], [16, 36, 20, 40], 300
+    whole = units(score, sizes, 4, budget)
+    rest = [i for i in range(16) if i not in inside]
+    pinned = {"pinned_in": tuple(whole.gates[i] for i in inside), "pin": {"in": ["some"]}}
+    made = replace(whole, gates=tuple(whole.gates[i] for i in rest), score=whole.score[rest], **pinned)
+    held = np.bincount([i // 4 for i in inside], minlength=4)
+    ranks = np.bincount([g.layer for g in made.structure().gates], minlength=4)
+    assert ranks.tolist() == gora_ranks(score, sizes, [0] * 4, budget, least=held, most=4).ranks.tolist()
+    # Of a layer's units the first in the order is no first rank.
+    assert (np.exp(made.alpha) * np.sqrt(made.counts) <= made.score / (1 + held[[i // 4 for i in rest]]) * (1 + 1e-12)).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*names what this backbone lacks")
+def test_eva_counts_units_pinned_in_as_the_first_components(bert):
+    space = {"gates": [{"type": "LoRA", "modules": ["SelfAttn.Q", "FFN.W1"], "options": {"ranks": 4}}]}
+    given = {"workbench": bert, "method": "eva", "space": space, "rows": 16, "budget": 300, "progress": False}
+    free = s3.score(**given)
+    pinned = [free.gates[2].name, free.gates[3].name]  # any two of a position
+    held = s3.score(**given, pin={"in": pinned})
+    by_unit = free.score.reshape(-1, 4)
+    np.testing.assert_array_equal(held.score[:2], by_unit[0, 2:])
+    np.testing.assert_array_equal(held.score[2:], by_unit[1:].ravel())
+    out = s3.score(**given, pin={"out": pinned})
+    np.testing.assert_array_equal(out.score[:2], by_unit[0, :2])
 
 
 def test_what_a_result_holds(bert):
@@ -282,6 +308,16 @@ def test_how_far_tasks_agree(folders, tiny_folder, method):
     assert method in figure.layout.title.text
 
 
+def test_a_language_model_is_read_once_for_all_tasks(folders, tiny_folder, monkeypatch):
+    read, load = [], pair.load_backbone
+    monkeypatch.setattr(pair, "load_backbone", lambda *a, **k: read.append(a) or load(*a, **k))
+    for form, times in (("t5", 1), ("bert", 3)):  # an encoder's head is the task's
+        made = s3.score(tasks=folders, backbone=tiny_folder(form), rows=8, budget="2%", **QUIET)
+        assert len(made) == 2
+        assert len(read) == times
+        read.clear()
+
+
 # -- bad input -----------------------------------------------------------------------------------------------
 
 
@@ -300,6 +336,9 @@ def test_how_far_tasks_agree(folders, tiny_folder, method):
         ({"task": None, "tasks": "sentiment"}, ConfigError, "tasks: expected a list of different names .* found 'sentiment'"),
         ({"task": None, "tasks": ["a", "a"]}, ConfigError, "tasks: expected a list of different names"),
         ({"draw": 5}, ConfigError, "draw: expected a function, found 5"),
+        ({"method": "sensitivity/param", "warm_steps": 0}, ConfigError, "warm_steps: expected at least 1 for 'sensitivity'"),
+        ({"method": "eva", "warm_steps": 3}, ConfigError, "warm_steps: expected 0 for 'eva', which is of untrained modules, .* 3"),
+        ({"task": None, "tasks": ["sentiment", "sentimnet"]}, TaskError, "task 'sentimnet': expected"),
     ],
 )
 def test_refused_before_a_backbone_is_loaded(options, error, says, monkeypatch):
@@ -324,10 +363,13 @@ def test_refused_before_the_model_is_at_work(bert, monkeypatch, method, options,
         s3.score(workbench=bert, **{"method": method, "budget": 400, "progress": False, **options})
 
 
-def test_a_later_task_is_refused_before_the_first_is_scored(folders, tiny_folder, monkeypatch):
-    monkeypatch.setattr(Workbench, "open", lambda *a, **k: pytest.fail("it started"))
-    with pytest.raises(TaskError, match="task 'sentimnet': expected"):
-        s3.score(tasks=[folders[0], "sentimnet"], backbone=tiny_folder("t5"), **QUIET)
+def test_a_later_task_is_refused_before_the_first_is_scored(folders, tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "task.json").write_text(json.dumps({**MOOD, "name": "empty"}))
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("")
+    monkeypatch.setattr(Workbench, "working", lambda *a, **k: pytest.fail("it started"))
+    with pytest.raises(TaskError, match="train"):
+        s3.score(tasks=[folders[0], str(tmp_path)], backbone=tiny_folder("t5"), **QUIET)
     with pytest.raises(BackboneError, match="expected a language model"):
         s3.score(tasks=[folders[0], "headline"], backbone=tiny_folder("bert"), **QUIET)
 
