@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import gc
 import json
@@ -33,7 +34,9 @@ LONGEST = (
 #: Files that look at what a search takes before its first step.
 _MEASURING = ("test_estimate", "test_placed", "test_cheaper", "test_threads")
 
-#: tiny-t5 and the folders of `tiny_folder`, as they were read with these arguments.
+_TASKS = Path(__file__).parents[1] / "data" / "tasks"
+
+#: Embedded tasks, tiny-t5 and the folders of `tiny_folder`, as they were read with these arguments.
 _READ: dict[str, object] = {}
 _TINY_FOLDERS: set[str] = set()
 
@@ -84,6 +87,26 @@ def tiny_backbones_read_once(request, monkeypatch):
     from s3pet_viz.structure.tables import families_environment
 
     monkeypatch.setattr(module, "_load", load)
+
+
+@pytest.fixture(autouse=True)
+def embedded_tasks_read_once(request, monkeypatch):
+    """An embedded task is read and made into examples, which nothing changes, once for the same options."""
+    module = sys.modules.get("s3pet_viz.training.pair")
+    if module is None or request.path.parent.name == "tasks":
+        return
+    from s3pet_viz.tasks import load_task as real
+
+    def load(task, **options):
+        if not (isinstance(task, str) and (_TASKS / task).is_dir()) or Path(task).exists():
+            return real(task, **options)
+        key = repr((task, sorted(options.items())))
+        if key not in _READ:
+            _READ[key] = real(task, **options)
+        made = _READ[key]
+        return dataclasses.replace(made, **{part: list(getattr(made, part)) for part in ("train", "validation", "test")})
+
+    monkeypatch.setattr(module, "load_task", load)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,8 @@ import torch
 from s3pet_viz.backbones import positions
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.gates import GateModel
-from s3pet_viz.engine.modes import MODES, State
+from s3pet_viz.engine.modes import MODES
+from s3pet_viz.engine.state import State
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.training.batches import Features, shuffled

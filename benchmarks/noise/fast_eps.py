@@ -17,7 +17,8 @@ import torch
 from s3pet_viz.backbones import positions
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.gates import GateModel
-from s3pet_viz.engine.modes import TRAIN_MASKS, VAL_MASKS, State, first_order_step, one_sided_difference
+from s3pet_viz.engine.modes import first_order_step, one_sided_difference
+from s3pet_viz.engine.state import TRAIN_MASKS, VAL_MASKS, State
 from s3pet_viz.pet import candidate_gates, insert, load_space
 from s3pet_viz.structure import parse_budget
 from s3pet_viz.training.batches import Features, shuffled

@@ -33,9 +33,9 @@ import s3pet_viz as s3
 from s3pet_viz.analysis.measures import jaccard
 from s3pet_viz.config.tuning import TuneConfig
 from s3pet_viz.engine import api, prepare
-from s3pet_viz.engine.modes import VAL_MASKS, Pass, State
 from s3pet_viz.engine.prune import FLOOR, Pruning
 from s3pet_viz.engine.split_batches import SplitBatches
+from s3pet_viz.engine.state import VAL_MASKS, Pass, State
 from s3pet_viz.files import write_text_atomic
 from s3pet_viz.pet import load_space
 from s3pet_viz.structure import Structure, select

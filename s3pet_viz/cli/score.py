@@ -99,11 +99,11 @@ def _say_one(made: OnePassScores, out: Path | None, force: bool) -> None:
     }
     c.say(o.facts_table(facts | {k: v for k, v in o.structure_facts(structure).items() if k != "task"}), "")
     gates = o.plain_table("layer", "module", "PET type", "parameters", "score", right=2)
+    sizes = {gate.key: gate.n_params for gate in structure.gates}  # domlora's has another rank than the space offers
     for i in told[told["chosen"]].sort_values("rank").index[:20]:
         gate = made.gates[i]
-        gates.add_row(
-            *map(o.cell, (gate.column, gate.module, gate.pet_type, f"{gate.n_params:,}", f"{made.score[i]:.3g}"))
-        )
+        size = f"{sizes.get(gate.key, gate.n_params):,}"
+        gates.add_row(*map(o.cell, (gate.column, gate.module, gate.pet_type, size, f"{made.score[i]:.3g}")))
     if len(structure) > 20:
         gates.add_row("...", f"and {len(structure) - 20} more")
     c.say(gates)

@@ -21,12 +21,12 @@ from s3pet_viz.engine.callbacks import Callback
 from s3pet_viz.engine.checkpoint import has_checkpoint, load_checkpoint
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
-from s3pet_viz.engine.modes import State
 from s3pet_viz.engine.one_go import check_save, hand_out
 from s3pet_viz.engine.prepare import Prepared, Request, prepare
 from s3pet_viz.engine.prune import Pruning
 from s3pet_viz.engine.stability import Stability
 from s3pet_viz.engine.start import start_label
+from s3pet_viz.engine.state import State
 from s3pet_viz.engine.tracking import Tracking, tracker_names
 from s3pet_viz.errors import ConfigError
 from s3pet_viz.files import located, name_or_folder

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from s3pet_viz.config.search import SearchConfig
-from s3pet_viz.engine.modes import State, StepResult
 from s3pet_viz.engine.stability import Stability
+from s3pet_viz.engine.state import State, StepResult
 from s3pet_viz.runs.writer import RunWriter
 from s3pet_viz.structure import Gate, Structure
 from s3pet_viz.training.processes import SilentWriter

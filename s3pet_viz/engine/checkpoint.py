@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from s3pet_viz.engine.fingerprint import check_same
-from s3pet_viz.engine.modes import State
 from s3pet_viz.engine.stability import Stability
+from s3pet_viz.engine.state import State
 from s3pet_viz.errors import RunError
 from s3pet_viz.files import parse_json, write_bytes_atomic
 from s3pet_viz.runs import Run, layout

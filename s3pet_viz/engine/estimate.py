@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: float32 copies of the trained weights at the fullest moment of a step: themselves, their rates, AdamW's two moments
-#: (`engine.modes.State`), and in a step the weights before it, two gradients, a direction and two intermediate results.
+#: (`engine.state.State`), and in a step the weights before it, two gradients, a direction and two intermediate results.
 COPIES = 10
 
 

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.engine.callbacks import Callback
 from s3pet_viz.engine.checkpoint import save_checkpoint
-from s3pet_viz.engine.modes import MODES, State, StepResult, warmup_step
+from s3pet_viz.engine.modes import MODES, warmup_step
 from s3pet_viz.engine.stability import Stability
+from s3pet_viz.engine.state import State, StepResult
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.runs.control import ControlReader
 from s3pet_viz.runs.writer import RunWriter

@@ -16,7 +16,7 @@ import numpy as np
 
 from s3pet_viz.analysis.measures import entropy
 from s3pet_viz.engine.callbacks import Callback, RunningSearch
-from s3pet_viz.engine.modes import StepResult
+from s3pet_viz.engine.state import StepResult
 from s3pet_viz.errors import ConfigError, MissingExtraError
 from s3pet_viz.files import json_ready, write_json_atomic, write_text_atomic
 from s3pet_viz.runs import layout, open_run

@@ -15,7 +15,8 @@ import s3pet_viz as s3
 from s3pet_viz.backbones import load_backbone, positions, wrap_backbone
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.gates import GateModel
-from s3pet_viz.engine.modes import State, fast_step
+from s3pet_viz.engine.modes import fast_step
+from s3pet_viz.engine.state import State
 from s3pet_viz.errors import AdapterError, BackboneError
 from s3pet_viz.export import Adapter
 from s3pet_viz.pet import candidate_gates, insert

@@ -16,8 +16,8 @@ from s3pet_viz.engine.api import make_state
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.gates import GateModel
 from s3pet_viz.engine.loop import Search
-from s3pet_viz.engine.modes import State
 from s3pet_viz.engine.prune import BATCHES
+from s3pet_viz.engine.state import State
 from s3pet_viz.pet import PRESETS, candidate_gates, insert
 from s3pet_viz.runs import RunWriter, open_run
 from s3pet_viz.structure import Gate, probabilities, solve_shift

@@ -12,7 +12,8 @@ from search_problems import random_batches, t5_state, tiny_t5
 from s3pet_viz.engine import SearchConfig
 from s3pet_viz.engine import attached as place
 from s3pet_viz.engine.attached import checkpoint_layers
-from s3pet_viz.engine.modes import MODES, TRAIN_MASKS, fast_step, first_order_step
+from s3pet_viz.engine.modes import MODES, fast_step, first_order_step
+from s3pet_viz.engine.state import TRAIN_MASKS
 from s3pet_viz.errors import ConfigError
 
 

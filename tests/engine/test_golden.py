@@ -13,7 +13,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from s3pet_viz.backbones import positions
 from s3pet_viz.engine.backbone_problem import BackboneProblem
 from s3pet_viz.engine.gates import GateModel, binary_concrete, gate_probabilities
-from s3pet_viz.engine.modes import GATES, State, paper_step
+from s3pet_viz.engine.modes import paper_step
+from s3pet_viz.engine.state import GATES, State
 from s3pet_viz.pet import PRESETS, candidate_gates, insert
 from s3pet_viz.structure import select, solve_shift
 

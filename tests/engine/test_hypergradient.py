@@ -10,18 +10,9 @@ import torch
 from search_problems import SGD, t5_state, tiny_t5
 
 from s3pet_viz.engine.gates import binary_concrete, gate_probabilities
-from s3pet_viz.engine.modes import (
-    FAST_EPS,
-    TRAIN_MASKS,
-    VAL_MASKS,
-    State,
-    exact_step,
-    fast_step,
-    first_order_step,
-    one_sided_difference,
-    paper_step,
-)
+from s3pet_viz.engine.modes import FAST_EPS, exact_step, fast_step, first_order_step, one_sided_difference, paper_step
 from s3pet_viz.engine.optim import AdamW
+from s3pet_viz.engine.state import TRAIN_MASKS, VAL_MASKS, State
 
 
 def relative(found, expected):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from search_problems import SGD, FewGatesCarryTheSignal, t5_state, tiny_t5
 
 from s3pet_viz.engine.gates import GateModel, binary_concrete, gate_probabilities
-from s3pet_viz.engine.modes import MODES, TRAIN_MASKS, State, central_difference, warmup_step
+from s3pet_viz.engine.modes import MODES, central_difference, warmup_step
 from s3pet_viz.engine.prune import Pruning
+from s3pet_viz.engine.state import TRAIN_MASKS, State
 from s3pet_viz.errors import NonFiniteLossError
 from s3pet_viz.pet import dropout
 from s3pet_viz.structure import select
@@ -183,7 +184,7 @@ def test_passes_with_equal_masks_make_them_once(mode, passes, made, monkeypatch)
 
     state, shared = step()
     _, parts = step(accumulation=2)
-    monkeypatch.setattr("s3pet_viz.engine.modes.kept_masks", lambda masks: dropout.kept_masks(None))
+    monkeypatch.setattr("s3pet_viz.engine.state.kept_masks", lambda masks: dropout.kept_masks(None))
     plain, alone = step()
     assert shared * passes == alone * made > 0
     assert parts == 2 * alone

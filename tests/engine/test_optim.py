@@ -11,8 +11,9 @@ from torch import nn
 
 from s3pet_viz.config.search import SearchConfig
 from s3pet_viz.engine.gates import GateModel
-from s3pet_viz.engine.modes import State, first_order_step
+from s3pet_viz.engine.modes import first_order_step
 from s3pet_viz.engine.optim import AdamW, FlatWeights, clip_
+from s3pet_viz.engine.state import State
 
 
 def test_adamw_is_torchs():

@@ -17,9 +17,10 @@ from s3pet_viz.analysis.health import health
 from s3pet_viz.engine import Callback, SearchConfig, search
 from s3pet_viz.engine.api import make_state
 from s3pet_viz.engine.checkpoint import FILE, load_checkpoint, save_checkpoint
-from s3pet_viz.engine.modes import TRAIN_MASKS, prune_step
+from s3pet_viz.engine.modes import prune_step
 from s3pet_viz.engine.optim import AdamW
 from s3pet_viz.engine.prune import PausingAdamW, Pruning
+from s3pet_viz.engine.state import TRAIN_MASKS
 from s3pet_viz.errors import ConfigError, NonFiniteLossError, RunError
 from s3pet_viz.structure import select
 from s3pet_viz.structure.structure import Structure

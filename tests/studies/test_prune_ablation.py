@@ -13,8 +13,8 @@ import torch
 
 import s3pet_viz as s3
 from s3pet_viz.engine import api
-from s3pet_viz.engine.modes import State
 from s3pet_viz.engine.prune import Pruning
+from s3pet_viz.engine.state import State
 from s3pet_viz.structure import select
 from s3pet_viz.tuning import Workbench
 
