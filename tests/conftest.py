@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,11 +35,20 @@ LONGEST = (
 #: Files that look at what a search takes before its first step.
 _MEASURING = ("test_estimate", "test_placed", "test_cheaper", "test_threads")
 
+_MEASURED = "S3PET_TESTS_MEASURED"
 _TASKS = Path(__file__).parents[1] / "data" / "tasks"
 
 #: Embedded tasks, tiny-t5 and the folders of `tiny_folder`, as they were read with these arguments.
 _READ: dict[str, object] = {}
 _TINY_FOLDERS: set[str] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder in which all processes of the session leave what is measured once."""
+    if _MEASURED not in os.environ:  # the first of them
+        folder = tempfile.TemporaryDirectory(prefix="s3pet-measured-")
+        os.environ[_MEASURED] = folder.name
+        config.add_cleanup(lambda: (os.environ.pop(_MEASURED), folder.cleanup()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

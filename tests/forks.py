@@ -27,11 +27,10 @@ class Server:
         paths = [str(here / "reliability"), str(here.parent), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._files, theirs = socket.socketpair(socket.AF_UNIX)
-        said, measured = folder / "server.txt", folder / "measured"
-        measured.mkdir()
+        said = folder / "server.txt"
         with theirs, said.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(here / "search_server.py"), str(theirs.fileno()), str(measured)],
+                [sys.executable, str(here / "search_server.py"), str(theirs.fileno())],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 pass_fds=[theirs.fileno()], env={**os.environ, **environment},
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What many tests measure of the same model is measured once: in a process, or (`share`) in all that one forks."""
+"""What many tests measure of the same model is measured once, in all processes of a test session."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.pet.redundant import redundant_pairs
 from s3pet_viz.training import candidates
 
+#: The variable with the folder in which processes leave it for each other (conftest.py).
+FOLDER = "S3PET_TESTS_MEASURED"
 _KNOWN: dict[Any, Any] = {}
-#: Where processes leave it for each other.
-_SHARED: list[Path] = []
 
 
-def share(folder: Path) -> None:
-    """From here on all that this process and those it forks measure is measured once, and kept in a folder."""
-    _SHARED[:] = [folder]
+def share() -> None:
+    """From here on, in this process and those it forks."""
     candidates.inert_gates, candidates.redundant_pairs = inert_gates_once, redundant_pairs_once
 
 
@@ -35,8 +34,9 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _once(measure: Callable[..., Any], model, gates, batch, autocast) -> Any:
-    """One answer for the same class, config, weights, gates, batch and precision; None where it
-    has to be measured again: only models of transformers as they were loaded, in memory, compute what these say.
+    """One answer for the same class, config, weights, gates and precision, and of a mixture of experts the same batch,
+    which need not reach each; None where it has to be measured again: only models of transformers as they were loaded,
+    in memory, compute what these say.
     """
     tensors = model.state_dict()
     plain = type(model).__module__.startswith("transformers.")
@@ -46,17 +46,19 @@ def _once(measure: Callable[..., Any], model, gates, batch, autocast) -> Any:
         return None
     key = (
         measure, type(model), model.config.to_json_string(), model.config._attn_implementation, _digest(tensors),
-        tuple(map(repr, gates)), _digest(batch), repr(autocast.__self__),
+        tuple(map(repr, gates)), repr(autocast.__self__), *sorted(batch),
     )  # fmt: skip
+    if "expert" in key[2]:
+        key += (_digest(batch),)
     if key not in _KNOWN:
         _KNOWN[key] = _kept(key, lambda: measure(model, gates, batch, autocast))
     return _KNOWN[key]
 
 
 def _kept(key: Any, measure: Callable[[], Any]) -> Any:
-    if not _SHARED:
+    if FOLDER not in os.environ:
         return measure()
-    path = _SHARED[0] / hashlib.blake2b(repr((key[0].__name__, *key[1:])).encode()).hexdigest()
+    path = Path(os.environ[FOLDER]) / hashlib.blake2b(repr((key[0].__name__, *key[1:])).encode()).hexdigest()
     if not path.exists():
         new = path.with_suffix(f".{os.getpid()}")
         new.write_bytes(pickle.dumps(measure()))

@@ -3,8 +3,7 @@
 Reads a line of JSON per process that is wanted, forks, and says on stdout ``pid N``; to ``{"wait": N}`` it says
 ``ended STATUS`` once that process has, to ``{"poll": N}`` at once, or ``lives``. A process that is given a script goes on
 as ``python -c`` would: it ends as an interpreter ends. Its "output" is a path, or None for a file that comes through the
-socket. To ``{"import": [...]}`` it imports these, for all that it forks from then on. Arguments: that socket's number, and
-a folder for what is measured once. Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
+socket. To ``{"import": [...]}`` it imports these, for all that it forks from then on. Argument: that socket's number. Run with OMP_NUM_THREADS=1: a process with threads is not to be forked.
 """
 
 import gc
@@ -18,7 +17,6 @@ import tempfile
 import threading
 import time
 import traceback
-from pathlib import Path
 
 import measured_once
 from faults import Faults
@@ -93,7 +91,7 @@ def serve(files):
         for form in ("t5", "bert"):  # what transformers imports late
             load_backbone(save_tiny(form, f"{place}/{form}"))
     logging.enable_progress_bar()
-    measured_once.share(Path(sys.argv[2]))
+    measured_once.share()
     settle()
     print("ready", flush=True)
     for line in sys.stdin:

@@ -139,11 +139,11 @@ def score(
         return one(workbench or opened(task))
     for name in names:
         check_name(name)
-    first, *others = names
+    first, *later = names
     bench = opened(first)
-    for name in others:  # what is wrong with a later task is said before the first is scored
+    for name in later:  # what is wrong with a later task is said before the first is scored
         load_pair(name, backbone, scored=True, loaded=bench.backbone, **read)
-    found = [one(bench), *(one(opened(name, loaded=bench.backbone)) for name in others)]
+    found = [one(bench), *(one(opened(name, loaded=bench.backbone)) for name in later)]
     labels = [made.task for made in found]
     labels = [label if labels.count(label) == 1 else str(name) for label, name in zip(labels, names, strict=True)]
     return TaskScores(dict(zip(labels, found, strict=True)))
