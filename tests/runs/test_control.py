@@ -193,7 +193,7 @@ def test_a_killed_writer_is_seen_as_dead_at_once(tmp_path):
         assert f"process {child.pid} is gone" in run.error
 
 
-def test_a_run_that_cannot_be_resumed_says_why(create):
+def test_a_run_that_cannot_be_resumed_says_why(create, forked_launches):
     writer = create()
     writer.close()
     (writer.path / "checkpoint").mkdir()
