@@ -70,7 +70,7 @@ def test_what_it_says_is_what_is_held(bare, tiny_folder, form):
 
 
 def test_what_makes_it_less(bare):
-    folder = bare("t5", layers=2)
+    folder = bare("bert", layers=2)
     passes = lambda **more: s3.estimate(backbone=folder, **{**GIVEN, **more}).passes  # noqa: E731
     whole = passes()
     assert passes(accumulation=4) < 0.5 * whole
