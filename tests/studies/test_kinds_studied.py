@@ -80,7 +80,8 @@ def test_from_a_shell(form, task, folder, tmp_path):
     effects = json.loads((tmp_path / "effects.json").read_text())
     assert len(effects["gates"]) == len(s3.open_run(run).structure())
     out = s3pet(
-        "baselines", "--task", task, "--backbone", folder[form], "--budget", "3%", "--methods", "random", "--steps", "1", *few
+        "baselines", "--task", task, "--backbone", folder[form], "--budget", "3%", "--methods", "random", "--steps", "1", "--seeds", "1",
+        "--n-random", "1", *few,
     )  # fmt: skip
     assert out.exit_code == 0, out.output
     out = s3pet("score", "--task", task, "--backbone", folder[form], "--budget", "3%", "--method", "gradient", *few)
