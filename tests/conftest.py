@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forks import MEASURED
 
 #: The files that take longest, by CPU seconds (tools/files_alone.py), most of them because they start processes of their
 #: own: a worker that began one of them last would be alone with it.
@@ -35,7 +36,6 @@ LONGEST = (
 #: Files that look at what a search takes before its first step.
 _MEASURING = ("test_estimate", "test_placed", "test_cheaper", "test_threads")
 
-_MEASURED = "S3PET_TESTS_MEASURED"
 _TASKS = Path(__file__).parents[1] / "data" / "tasks"
 
 #: Embedded tasks, tiny-t5 and the folders of `tiny_folder`, as they were read with these arguments.
@@ -45,10 +45,10 @@ _TINY_FOLDERS: set[str] = set()
 
 def pytest_configure(config: pytest.Config) -> None:
     """A folder in which all processes of the session leave what is measured once."""
-    if _MEASURED not in os.environ:  # the first of them
+    if MEASURED not in os.environ:  # the first of them
         folder = tempfile.TemporaryDirectory(prefix="s3pet-measured-")
-        os.environ[_MEASURED] = folder.name
-        config.add_cleanup(lambda: (os.environ.pop(_MEASURED), folder.cleanup()))
+        os.environ[MEASURED] = folder.name
+        config.add_cleanup(lambda: (os.environ.pop(MEASURED), folder.cleanup()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,9 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+#: The variable with the folder in which the processes of a test session leave what they measured for each other.
+MEASURED = "S3PET_TESTS_MEASURED"
+
 #: What a kernel imports, beside torch; not plotly, which looks whether it is in a notebook.
 KERNEL = ["ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell", "IPython"]
 

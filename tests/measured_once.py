@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from forks import MEASURED
 
 from s3pet_viz.pet.inert import inert_gates
 from s3pet_viz.pet.redundant import redundant_pairs
 from s3pet_viz.training import candidates
 
-#: The variable with the folder in which processes leave it for each other (conftest.py).
-FOLDER = "S3PET_TESTS_MEASURED"
 _KNOWN: dict[Any, Any] = {}
 
 
@@ -56,9 +55,9 @@ def _once(measure: Callable[..., Any], model, gates, batch, autocast) -> Any:
 
 
 def _kept(key: Any, measure: Callable[[], Any]) -> Any:
-    if FOLDER not in os.environ:
+    if MEASURED not in os.environ:
         return measure()
-    path = Path(os.environ[FOLDER]) / hashlib.blake2b(repr((key[0].__name__, *key[1:])).encode()).hexdigest()
+    path = Path(os.environ[MEASURED]) / hashlib.blake2b(repr((key[0].__name__, *key[1:])).encode()).hexdigest()
     if not path.exists():
         new = path.with_suffix(f".{os.getpid()}")
         new.write_bytes(pickle.dumps(measure()))

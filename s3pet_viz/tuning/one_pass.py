@@ -200,9 +200,9 @@ def score_gates(
     _check_kind(kind)
     most = ROWS[kind] if rows is None else rows
     size = BATCH_SIZE[kind] if batch_size is None else batch_size
-    for what, value, least in (("rows", most, 1), ("batch_size", size, 1), ("warm_steps", warm_steps or 0, 0)):
-        whole(what, value, least)
     warm = warm_steps_of(kind, warm_steps)
+    for what, value, least in (("rows", most, 1), ("batch_size", size, 1), ("warm_steps", warm, 0)):
+        whole(what, value, least)
     check_lora(kind, (g.pet_type for g in gates))
     _check_rows(bench, kind)
     started = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from dataclasses import replace
 
@@ -420,6 +421,11 @@ def test_the_command(folders, tiny_folder, tmp_path):
     assert structure.n_params <= 600
     assert structure.source["baseline"] == "gora"
     assert pd.read_csv(table)["chosen"].sum() == len(structure)
+    done = invoke("--task", folders[0], *both, "--method", "domlora", "--output", tmp_path / "one.json")
+    assert done.exit_code == 0, done.output
+    (gate,) = s3.Structure.load(tmp_path / "one.json").gates
+    assert gate.options["r"] > 1
+    assert re.search(rf"{re.escape(gate.module)} +LoRA +{gate.n_params:,} ", done.output)  # at its rank, not the space's
     assert "plotly" in page.read_text()
     assert invoke("--task", folders[0], *both, "--out", out).exit_code == 2  # it is there
     matrix = tmp_path / "m.csv"
